@@ -1,0 +1,375 @@
+"""Every error annexpy raises on purpose.
+
+::
+
+    AnnexError
+    ├── InvalidInput             InvalidKey · InvalidUUID · InvalidPath · Refused
+    ├── ProtocolError            LocalProtocolError · RemoteProtocolError · PeerError
+    ├── TransportError           ConnectFailed · ConnectionLost · AuthFailed · TimedOut
+    ├── ContentError             KeyNotPresent · VerificationFailed · ContentChanged ·
+    │                            IncompleteTransfer · ContentLocked · NotLocked ·
+    │                            TransferInProgress · NoSpace · NotRegularFile
+    ├── PolicyError              NotEnoughCopies · DropIncomplete · NotWanted · AccessDenied
+    └── RepositoryError          NotARepository · UnsupportedRepository · UnknownUUID ·
+                                 LockHeld · BranchConflict
+
+Each carries its facts as attributes and makes its message from them, so nobody has to parse a
+sentence. Library exceptions (dulwich, asyncssh, OSError …) are mapped once, at the module that
+touches the library, with ``raise … from``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "AccessDenied",
+    "AnnexError",
+    "AuthFailed",
+    "BranchConflict",
+    "ConnectFailed",
+    "ConnectionLost",
+    "ContentChanged",
+    "ContentError",
+    "ContentLocked",
+    "DropIncomplete",
+    "IncompleteTransfer",
+    "InvalidInput",
+    "InvalidKey",
+    "InvalidPath",
+    "InvalidUUID",
+    "KeyNotPresent",
+    "LocalProtocolError",
+    "LockHeld",
+    "NoSpace",
+    "NotARepository",
+    "NotEnoughCopies",
+    "NotLocked",
+    "NotRegularFile",
+    "NotWanted",
+    "PeerError",
+    "PolicyError",
+    "ProtocolError",
+    "Refused",
+    "RemoteProtocolError",
+    "RepositoryError",
+    "TimedOut",
+    "TransferInProgress",
+    "TransportError",
+    "UnknownUUID",
+    "UnsupportedRepository",
+    "VerificationFailed",
+]
+
+
+def _text(value: object) -> str:
+    """*value* for a message: control characters and undecodable bytes are shown, never sent raw."""
+    shown = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+        for c in shown.encode("utf-8", "backslashreplace").decode()
+    )
+
+
+class AnnexError(Exception):
+    """Anything annexpy refuses or fails to do. ``str()`` is one sentence without a full stop."""
+
+    retryable = False
+    """True when the same call may succeed later with nothing changed by the caller."""
+
+
+# -- what the caller handed in --------------------------------------------------------------------
+
+
+class InvalidInput(AnnexError, ValueError):
+    """A value that breaks a named limit.
+
+    Attributes:
+        field: What was wrong, as the user knows it ("key size", "uuid" …).
+        value: The value, whole.
+        limit: The rule it broke, as a phrase.
+    """
+
+    def __init__(self, field: str, value: object, limit: str) -> None:
+        self.field, self.value, self.limit = field, value, limit
+        shown = _text(value)
+        if len(shown) > 120:
+            shown = shown[:117] + "..."
+        super().__init__(f"{field} {shown!r}: {limit}")
+
+
+class InvalidKey(InvalidInput):
+    """Not a git-annex key, or one that we do not write (shared rules: docs, table of deviations)."""
+
+
+class InvalidUUID(InvalidInput):
+    """Not a repository UUID: 1–64 of ``[A-Za-z0-9._-]``, not starting with a dot."""
+
+
+class InvalidPath(InvalidInput):
+    """A path that leaves the place it must stay in, or a source that may not be archived."""
+
+
+class Refused(InvalidInput):
+    """A feature that annexpy does not offer, refused by name; docs list them."""
+
+
+# -- the P2P protocol -----------------------------------------------------------------------------
+
+
+class ProtocolError(AnnexError):
+    """The conversation broke the P2P protocol."""
+
+
+class LocalProtocolError(ProtocolError):
+    """We tried to send something that is not legal now."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent something that is not legal now. The connection is of no further use."""
+
+
+class PeerError(ProtocolError):
+    """The peer answered ``ERROR`` with *text*."""
+
+    def __init__(self, peer: str, text: str) -> None:
+        self.peer, self.text = peer, text
+        super().__init__(f"{_text(peer)}: {_text(text)}")
+
+
+# -- the wire -------------------------------------------------------------------------------------
+
+
+class TransportError(AnnexError):
+    """Bytes did not travel."""
+
+    retryable = True
+
+
+class ConnectFailed(TransportError):
+    """No connection to *address* could be made."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address, self.reason = address, reason
+        super().__init__(f"cannot connect to {_text(address)}: {_text(reason)}")
+
+
+class ConnectionLost(TransportError):
+    """The connection ended while *waiting_for*. The outcome at the peer is unknown."""
+
+    def __init__(self, peer: str, waiting_for: str, reason: str = "") -> None:
+        self.peer, self.waiting_for, self.reason = peer, waiting_for, reason
+        because = f" ({_text(reason)})" if reason else ""
+        super().__init__(f"{_text(peer)} hung up while waiting for {waiting_for}{because}")
+
+
+class AuthFailed(TransportError):
+    """*address* refused our credentials."""
+
+    retryable = False
+
+    def __init__(self, address: str, reason: str = "authentication refused") -> None:
+        self.address, self.reason = address, reason
+        super().__init__(f"{_text(address)}: {_text(reason)}")
+
+
+class TimedOut(TransportError):
+    """*peer* did not come up with *waiting_for* within *seconds*. The outcome is unknown."""
+
+    def __init__(self, peer: str, waiting_for: str, seconds: float) -> None:
+        self.peer, self.waiting_for, self.seconds = peer, waiting_for, seconds
+        super().__init__(f"{_text(peer)}: no {waiting_for} within {seconds:g} s")
+
+
+# -- content --------------------------------------------------------------------------------------
+
+
+class ContentError(AnnexError):
+    """The content of one key could not be had, kept or removed.
+
+    Attributes:
+        key: The key, as text.
+        where: Which repository or remote, as the user knows it.
+    """
+
+    what = "content error"
+
+    def __init__(self, key: object, where: str = "", reason: str = "") -> None:
+        self.key, self.where, self.reason = str(key), where, reason
+        place = f" in {_text(where)}" if where else ""
+        because = f": {_text(reason)}" if reason else ""
+        super().__init__(f"{_text(self.key)}: {self.what}{place}{because}")
+
+
+class KeyNotPresent(ContentError):
+    """The place was asked and does not have the content."""
+
+    what = "content is not present"
+
+
+class VerificationFailed(ContentError):
+    """The bytes are not the ones the key names."""
+
+    what = "content does not match its key"
+
+
+class ContentChanged(ContentError):
+    """The sender said ``INVALID``: what it sent is not the content of the key."""
+
+    what = "content changed while it was sent"
+    retryable = True
+
+
+class ContentLocked(ContentError):
+    """Somebody holds a content lock or a retention, so it may not be removed."""
+
+    what = "content is locked"
+    retryable = True
+
+
+class NotLocked(ContentError):
+    """The content could not be locked in place."""
+
+    what = "content could not be locked"
+
+
+class TransferInProgress(ContentError):
+    """Another process is receiving the same key into the same repository."""
+
+    what = "transfer already in progress"
+    retryable = True
+
+
+class NotRegularFile(ContentError):
+    """Something other than a regular file stands where the content should be."""
+
+    what = "object is not a regular file"
+
+
+class IncompleteTransfer(ContentError):
+    """Fewer or more bytes arrived than were announced."""
+
+    what = "incomplete transfer"
+    retryable = True
+
+    def __init__(self, key: object, received: int, expected: int, where: str = "") -> None:
+        self.received, self.expected = received, expected
+        super().__init__(key, where, f"{received} of {expected} bytes")
+
+
+class NoSpace(ContentError):
+    """Storing would leave less than the disk reserve. *need* and *free* are bytes."""
+
+    what = "not enough free disk space"
+
+    def __init__(self, key: object, where: str, need: int, free: int, reserve: int = 0) -> None:
+        self.need, self.free, self.reserve = need, free, reserve
+        super().__init__(key, where, f"{need} bytes needed, {free} free, {reserve} reserved")
+
+
+# -- policy ---------------------------------------------------------------------------------------
+
+
+class PolicyError(AnnexError):
+    """A rule of the repository forbids it."""
+
+
+class NotEnoughCopies(PolicyError):
+    """A drop was refused before anything was removed.
+
+    Attributes:
+        key: The key, as text.
+        have: Copies that were proven.
+        need: Copies that must remain.
+        counted: Place → how it was proven.
+        missing: Place → why it did not count.
+    """
+
+    def __init__(
+        self,
+        key: object,
+        have: int,
+        need: int,
+        *,
+        counted: Mapping[str, str] | None = None,
+        missing: Mapping[str, str] | None = None,
+    ) -> None:
+        self.key, self.have, self.need = str(key), have, need
+        self.counted, self.missing = dict(counted or {}), dict(missing or {})
+        parts = [f"{_text(self.key)}: {have} {'copy' if have == 1 else 'copies'} verified, {need} needed"]
+        if self.counted:
+            parts.append("counted: " + ", ".join(f"{_text(p)} ({h})" for p, h in self.counted.items()))
+        if self.missing:
+            parts.append("not counted: " + ", ".join(f"{_text(p)} ({_text(w)})" for p, w in self.missing.items()))
+        super().__init__("; ".join(parts))
+
+
+class DropIncomplete(PolicyError):
+    """Some places removed the content and some did not. What is gone has been recorded.
+
+    Attributes:
+        removed: UUIDs that no longer have it.
+        remaining: UUID → why it still has it, or may have it.
+    """
+
+    retryable = True
+
+    def __init__(self, key: object, removed: Sequence[str], remaining: Mapping[str, str]) -> None:
+        self.key, self.removed, self.remaining = str(key), tuple(removed), dict(remaining)
+        left = ", ".join(f"{_text(u)} ({_text(w)})" for u, w in self.remaining.items()) or "unknown"
+        super().__init__(
+            f"{_text(self.key)}: removed from {', '.join(map(_text, self.removed)) or 'nowhere'}; remaining: {left}"
+        )
+
+
+class NotWanted(PolicyError):
+    """No repository wants the content and the policy is to refuse then."""
+
+
+class AccessDenied(PolicyError):
+    """The peer's role does not allow the request (read-only, append-only …)."""
+
+
+# -- local repositories ---------------------------------------------------------------------------
+
+
+class RepositoryError(AnnexError):
+    """A local repository is not what it should be."""
+
+
+class NotARepository(RepositoryError):
+    """*path* is no git repository, or one without git-annex."""
+
+    def __init__(self, path: str, reason: str = "not a git-annex repository") -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{_text(path)}: {_text(reason)}")
+
+
+class UnsupportedRepository(RepositoryError):
+    """A repository version or tuning that annexpy does not write."""
+
+
+class UnknownUUID(RepositoryError):
+    """Expected one repository and found another, or none of that UUID is known."""
+
+
+class LockHeld(RepositoryError):
+    """A lock was not free within its deadline.
+
+    Attributes:
+        lock: The lock file.
+        holder: Who has it, as far as can be found out ("pid 4711 on node3").
+        seconds: How long we waited.
+    """
+
+    retryable = True
+
+    def __init__(self, lock: str, holder: str, seconds: float) -> None:
+        self.lock, self.holder, self.seconds = lock, holder, seconds
+        super().__init__(f"{_text(lock)} is held by {_text(holder)}; gave up after {seconds:g} s")
+
+
+class BranchConflict(RepositoryError):
+    """The git-annex branch kept moving, or cannot be merged (transitions, tuning)."""
+
+    retryable = True

@@ -1,0 +1,136 @@
+"""Keys: the names git-annex gives to contents.
+
+Grammar, in bytes: ``BACKEND[-sSIZE][-mMTIME][-SCHUNKSIZE][-CCHUNK]--NAME`` (fact sheet
+repository-format, section 1). ``Key.parse`` accepts what git-annex accepts; ``check_storable`` is
+the stricter rule for keys that we are asked to store.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from annexpy.errors import InvalidKey
+
+__all__ = ["MAX_EXTENSION", "MAX_SIZE", "Key"]
+
+MAX_EXTENSION: Final = 64
+"""Bytes of extension, dot included, that a key of an E-backend may have."""
+MAX_SIZE: Final = 2**63 - 1
+
+_KEY = re.compile(rb"([^-]+)(?:-s(\d+))?(?:-m(\d+))?(?:-S(\d+))?(?:-C(\d+))?--(.*)", re.DOTALL)
+_WITHOUT_EXTENSION: Final = frozenset({b"WORM", b"URL", b"VURL", b"GITBUNDLE", b"GITMANIFEST"})
+
+
+class Key:
+    """One immutable key. Equal when the canonical bytes are equal.
+
+    Attributes:
+        raw: Canonical bytes (leading zeros of numbers dropped).
+        backend: Name of the backend, as bytes ("SHA256E").
+        size: Bytes of content, or None when the key does not tell.
+        mtime: Seconds since 1970 (WORM), or None.
+        chunk_size, chunk_number: Set on keys of chunks; numbers count from 1.
+        name: The rest: digest and extension, sanitised path or URL.
+    """
+
+    __slots__ = ("backend", "chunk_number", "chunk_size", "mtime", "name", "raw", "size")
+
+    raw: bytes
+    backend: bytes
+    size: int | None
+    mtime: int | None
+    chunk_size: int | None
+    chunk_number: int | None
+    name: bytes
+
+    def __init__(
+        self,
+        backend: bytes,
+        name: bytes,
+        size: int | None = None,
+        *,
+        mtime: int | None = None,
+        chunk_size: int | None = None,
+        chunk_number: int | None = None,
+    ) -> None:
+        if not backend or b"-" in backend:
+            raise InvalidKey("key backend", backend, "one or more bytes without '-'")
+        raw = backend
+        if size is not None:
+            raw += b"-s%d" % size
+        if mtime is not None:
+            raw += b"-m%d" % mtime
+        if chunk_size is not None:
+            raw += b"-S%d" % chunk_size
+        if chunk_number is not None:
+            raw += b"-C%d" % chunk_number
+        raw += b"--" + name
+        if backend[-1:] == b"E" and backend not in _WITHOUT_EXTENSION:
+            dot = name.find(b".")
+            if dot >= 0 and len(name) - dot > MAX_EXTENSION:
+                raise InvalidKey("key extension", raw, f"at most {MAX_EXTENSION} bytes from the first dot")
+        put = object.__setattr__
+        put(self, "raw", raw)
+        put(self, "backend", backend)
+        put(self, "size", size)
+        put(self, "mtime", mtime)
+        put(self, "chunk_size", chunk_size)
+        put(self, "chunk_number", chunk_number)
+        put(self, "name", name)
+
+    @classmethod
+    def parse(cls, value: bytes | str) -> Key:
+        """Read a key, accepting whatever git-annex accepts.
+
+        Raises:
+            InvalidKey: No ``--``, an empty backend, a field out of order, or an extension over 64 bytes.
+        """
+        raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        match = _KEY.fullmatch(raw)
+        if match is None:
+            raise InvalidKey("key", raw, "must be BACKEND[-sN][-mN][-SN][-CN]--NAME")
+        backend, size, mtime, chunk_size, chunk_number, name = match.groups()
+        if max(map(len, filter(None, (size, mtime, chunk_size, chunk_number))), default=0) > 4000:
+            raise InvalidKey("key field", raw, "at most 4000 digits")
+        return cls(
+            backend,
+            name,
+            None if size is None else int(size),
+            # -m wraps to signed 64 bits in git-annex
+            mtime=None if mtime is None else (int(mtime) + 2**63) % 2**64 - 2**63,
+            chunk_size=None if chunk_size is None else int(chunk_size),
+            chunk_number=None if chunk_number is None else int(chunk_number),
+        )
+
+    @property
+    def is_chunk(self) -> bool:
+        return self.chunk_size is not None or self.chunk_number is not None
+
+    def without_chunk(self) -> Key:
+        """The key of the whole content (hash directories come from it)."""
+        return Key(self.backend, self.name, self.size, mtime=self.mtime) if self.is_chunk else self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"Key is immutable: {name}")
+
+    def __bytes__(self) -> bytes:
+        return self.raw
+
+    def __str__(self) -> str:
+        return self.raw.decode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return f"Key.parse({self.raw!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return self.raw == other.raw if isinstance(other, Key) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.raw)
+
+    def __lt__(self, other: Key) -> bool:
+        return self.raw < other.raw
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Key.parse, (self.raw,))

@@ -1,0 +1,69 @@
+"""Where a key lives: key ⇄ file name, hash directories, object and log paths.
+
+Source: fact sheet repository-format, sections 1 and 2; vectors keys.json and escaping.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from annexpy.keys.key import Key
+
+__all__ = [
+    "file_key",
+    "hash_dir_lower",
+    "hash_dir_mixed",
+    "key_file",
+    "location_log",
+    "object_paths",
+]
+
+_MIXED: Final = b"0123456789zqjxkmvwgpfZQJXKMVWGPF"
+
+
+def key_file(key: Key) -> bytes:
+    """The file name of *key*, used for objects, partials, transfer files and per-key logs."""
+    raw = key.raw
+    if b"&" in raw or b"%" in raw or b":" in raw or b"/" in raw:
+        raw = raw.replace(b"&", b"&a").replace(b"%", b"&s").replace(b":", b"&c").replace(b"/", b"%")
+    return raw
+
+
+def file_key(name: bytes) -> Key:
+    """The key of a file name; the inverse of ``key_file``.
+
+    Raises:
+        InvalidKey: The name is no escaped key.
+    """
+    if b"%" in name or b"&" in name:
+        parts = name.replace(b"%", b"/").split(b"&")
+        back = {b"a": b"&", b"s": b"%", b"c": b":"}
+        name = parts[0] + b"".join(back.get(part[:1], part[:1]) + part[1:] for part in parts[1:])
+    return Key.parse(name)
+
+
+def hash_dir_lower(key: Key, levels: int = 2) -> bytes:
+    """``abc/def/``: new content of bare repositories, and the logs of every branch."""
+    digest = hashlib.md5(key.without_chunk().raw, usedforsecurity=False).hexdigest()
+    return f"{digest[:3]}/{digest[3:6]}/".encode() if levels == 2 else f"{digest[:3]}/".encode()
+
+
+def hash_dir_mixed(key: Key, levels: int = 2) -> bytes:
+    """``pX/ZJ/``: new content of repositories with a work tree."""
+    digest = hashlib.md5(key.without_chunk().raw, usedforsecurity=False).digest()
+    word = int.from_bytes(digest[:4], "little")
+    a, b, c, d = (_MIXED[word >> shift & 31] for shift in (6, 0, 18, 12))
+    return bytes((a, b, 47, c, d, 47)) if levels == 2 else bytes((a, b, 47))
+
+
+def object_paths(key: Key, *, levels: int = 2) -> tuple[bytes, bytes]:
+    """The two places below ``annex/objects`` where the content may be: (lower, mixed)."""
+    name = key_file(key)
+    below = name + b"/" + name
+    return hash_dir_lower(key, levels) + below, hash_dir_mixed(key, levels) + below
+
+
+def location_log(key: Key, *, levels: int = 2) -> bytes:
+    """The branch path of the location log."""
+    return hash_dir_lower(key, levels) + key_file(key) + b".log"

@@ -1,0 +1,35 @@
+"""The real clock and real randomness. Nothing else in annexpy reads either."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import uuid
+
+from annexpy.uuids import UUID
+
+__all__ = ["CLOCK", "RANDOM", "SystemClock", "new_uuid"]
+
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class SystemClock:
+    """``Clock`` of this machine."""
+
+    def now(self) -> float:
+        return time.clock_gettime(_STEADY)
+
+    def wall(self) -> float:
+        """``GIT_ANNEX_VECTOR_CLOCK`` overrides it, as it does for git-annex."""
+        fixed = os.environ.get("GIT_ANNEX_VECTOR_CLOCK")
+        return float(fixed) if fixed else time.time()
+
+
+CLOCK = SystemClock()
+RANDOM = random.SystemRandom()
+
+
+def new_uuid() -> UUID:
+    """A fresh version-4 UUID."""
+    return UUID(str(uuid.uuid4()))

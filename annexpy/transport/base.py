@@ -1,0 +1,56 @@
+"""What a transport is: bytes in order, both ways, and nothing about keys."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias
+
+__all__ = ["CHUNK", "Dial", "Transport"]
+
+CHUNK = 256 * 1024
+"""Bytes that one ``receive`` gives at most by default, and a good size to send."""
+
+
+class Transport(Protocol):
+    """A connection. One task receives and one task sends at a time."""
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, for messages ("ssh://host/path", "pid 4711")."""
+        ...
+
+    @property
+    def at_eof(self) -> bool:
+        """True as soon as the peer is known to have closed or reset, also while nobody receives.
+
+        Not a promise the other way: False may only mean that the news has not arrived.
+        """
+        ...
+
+    async def receive(self, max_bytes: int = CHUNK) -> bytes:
+        """The next bytes, at least one; ``b""`` at the end of the stream.
+
+        The result is immutable and owned by the caller, so it can be handed to another thread.
+
+        Raises:
+            ConnectionLost: Reset, or closed under us.
+        """
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Send all of *data*, waiting while the peer does not read.
+
+        After cancellation there is no way to know how much went out: the transport is closed then.
+
+        Raises:
+            ConnectionLost: The peer no longer reads.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close both directions now. Idempotent, never raises, takes at most 2 s."""
+        ...
+
+
+Dial: TypeAlias = Callable[[], Awaitable[Transport]]
+"""Opens one new connection; raises ConnectFailed, AuthFailed or TimedOut."""
