@@ -1,0 +1,48 @@
+# make demo    five minutes on real files, in a new folder
+# make test    the whole test suite
+# make check   what a change needs before it is committed: format, lint, types, layers
+#
+# Each builds its own environment: with uv when it is there, else with python -m venv and pip.
+#   make test PYTHON=python3.13     another interpreter, in an environment of its own
+#   make demo FILES="scan.nii.gz …" the demo on your own files
+
+ifdef PYTHON
+VENV ?= .venv-$(notdir $(PYTHON))
+else
+VENV ?= .venv
+endif
+export PYTHON
+PYTEST_OPTIONS ?=
+
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.complete
+
+.PHONY: demo test check docs lock environment clean
+
+demo: $(STAMP)
+	$(BIN)/glimmer-store demo $(FILES)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+check: $(STAMP)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_layers.py tests/test_exports.py
+
+docs: $(STAMP)
+	$(BIN)/python docs/generate.py
+
+environment: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt .ci/environment
+	.ci/environment $(VENV) "$(PYTHON)"
+
+# Fresh pins for the tools and everything below them; needs uv.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-header --no-annotate \
+	    --no-emit-index-url --no-emit-find-links --upgrade --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist site
