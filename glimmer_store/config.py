@@ -1,0 +1,100 @@
+"""How a dataset is set up: one committed TOML file, ``glimmer-store.toml``, in its top folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from annexpy import UUID, AnnexError, parse_uuid
+from glimmer_store.errors import ConfigError
+from glimmer_store.policy import NUMCOPIES, StorageClass
+
+__all__ = ["CONFIG_NAME", "Config", "Durable"]
+
+CONFIG_NAME = "glimmer-store.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """A durable repository: bare, git and annex, tracking the full history.
+
+    Attributes:
+        name: Short name, also that of the git remote.
+        uuid: UUID of the repository; a repository that answers with another one is not used.
+        url: What ``annexpy`` connects to: a path, ``ssh://…``, ``unix:…`` or ``exec:…``.
+    """
+
+    name: str
+    uuid: UUID
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one dataset.
+
+    Attributes:
+        durable: Where outputs are stored, in order.
+        numcopies: Copies per storage class.
+        graph: Folder of the node files, relative to the dataset.
+        backend: Key-value backend for new keys.
+    """
+
+    durable: tuple[Durable, ...] = ()
+    numcopies: Mapping[StorageClass, int] = field(default_factory=lambda: dict(NUMCOPIES))
+    graph: str = "rokb"
+    backend: str = "SHA256E"
+
+    @classmethod
+    def load(cls, dataset: Path) -> Config:
+        """Read the dataset's file.
+
+        Raises:
+            ConfigError: There is none, or a field is malformed (the message names it).
+        """
+        path = dataset / CONFIG_NAME
+        try:
+            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                f"{dataset}: not set up for glimmer-store ({CONFIG_NAME} is missing)",
+                remedy="run: glimmer-store init --durable PATH --durable PATH --durable PATH",
+            ) from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: {error}", remedy="mend the file; it is plain TOML") from error
+        try:
+            durable = tuple(
+                Durable(str(entry["name"]), parse_uuid(str(entry["uuid"])), str(entry["url"]))
+                for entry in raw.get("durable", [])
+            )
+            classes = raw.get("classes", {})
+            numcopies = {c: int(classes.get(c.value, {}).get("numcopies", NUMCOPIES[c])) for c in StorageClass}
+        except (KeyError, TypeError, ValueError, AttributeError, AnnexError) as error:
+            raise ConfigError(f"{path}: {type(error).__name__}: {error}", remedy="mend the field named") from error
+        if min(numcopies.values()) < 1:
+            raise ConfigError(f"{path}: classes: numcopies must be at least 1", remedy="mend the field named")
+        names = [place.name for place in durable]
+        if len(set(names)) < len(names) or len({place.uuid for place in durable}) < len(names):
+            raise ConfigError(f"{path}: durable: two entries share a name or a uuid", remedy="give each its own")
+        return cls(durable, numcopies, str(raw.get("graph", "rokb")), str(raw.get("backend", "SHA256E")))
+
+    def save(self, dataset: Path) -> None:
+        """Write the file whole, atomically."""
+        lines = [
+            "# glimmer-store: where the outputs of this dataset are kept",
+            f"graph = {json.dumps(self.graph)}",
+            f"backend = {json.dumps(self.backend)}",
+        ]
+        for storage_class, copies in self.numcopies.items():
+            lines += ["", f"[classes.{storage_class.value}]", f"numcopies = {copies}"]
+        for place in self.durable:
+            lines += ["", "[[durable]]"]
+            lines += [f"{name} = {json.dumps(str(getattr(place, name)))}" for name in ("name", "uuid", "url")]
+        path = dataset / CONFIG_NAME
+        aside = path.with_name(f".{CONFIG_NAME}.{os.getpid()}")
+        aside.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        aside.replace(path)

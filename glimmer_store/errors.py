@@ -1,0 +1,67 @@
+"""What glimmer_store refuses or fails to do, on top of ``annexpy``'s error tree.
+
+::
+
+    AnnexError
+    └── StoreError        ConfigError · SidecarError · GraphError · SourceRefused · HashMismatch · Shortfall
+
+Every refusal carries a ``remedy``: what to do about it, as a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from annexpy import AnnexError
+
+__all__ = ["ConfigError", "GraphError", "HashMismatch", "Shortfall", "SidecarError", "SourceRefused", "StoreError"]
+
+
+class StoreError(AnnexError):
+    """Archiving was refused or did not get far enough.
+
+    Attributes:
+        remedy: What to do, as one sentence; empty when there is nothing to advise.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        self.remedy = remedy
+        super().__init__(message)
+
+
+class ConfigError(StoreError):
+    """The dataset is not set up for glimmer_store, or its configuration is malformed."""
+
+
+class SidecarError(StoreError):
+    """A Glimmer node file cannot be read, or cannot be edited without touching foreign bytes."""
+
+
+class GraphError(StoreError):
+    """The node would not fit the graph: a malformed id, or an edge to a node that does not exist."""
+
+
+class SourceRefused(StoreError):
+    """The output lies where it would not outlive the job: a temporary folder, or outside the dataset."""
+
+
+class HashMismatch(StoreError):
+    """The content is not what the node says it is (``output-hash``)."""
+
+
+class Shortfall(StoreError):
+    """Fewer copies were proven than the storage class needs. What was stored stays and is recorded.
+
+    Attributes:
+        key: The key, as text.
+        copies, needed: Proven copies, and how many the class asks for.
+        failed: Durable remote → why it has no proven copy.
+    """
+
+    def __init__(self, key: str, copies: int, needed: int, failed: Mapping[str, str]) -> None:
+        self.key, self.copies, self.needed, self.failed = key, copies, needed, dict(failed)
+        reasons = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
+        super().__init__(
+            f"{key}: {copies} of {needed} copies proven" + (f" ({reasons})" if reasons else ""),
+            remedy="mend or add durable remotes, then run the same command again: it completes what is missing",
+        )

@@ -1,0 +1,68 @@
+"""Storage classes, how many copies they need, and which outputs may be archived at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from enum import Enum
+from pathlib import Path
+
+from glimmer_store.errors import SourceRefused
+
+__all__ = ["NUMCOPIES", "StorageClass", "check_source", "temporary_folders"]
+
+
+class StorageClass(Enum):
+    """What losing the content would mean."""
+
+    IRREPLACEABLE = "irreplaceable"
+    GENERATED = "generated"
+
+
+NUMCOPIES = {StorageClass.IRREPLACEABLE: 3, StorageClass.GENERATED: 2}
+"""Copies that each class needs, unless the dataset's configuration says otherwise."""
+
+
+def temporary_folders() -> tuple[Path, ...]:
+    """Folders that nobody promises to keep: the system's, the user's, and those of batch systems."""
+    named = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm", "/run"]
+    named += [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP", "SLURM_TMPDIR", "XDG_RUNTIME_DIR") if os.environ.get(name)]
+    return tuple(dict.fromkeys(Path(name).resolve() for name in named))
+
+
+def check_source(path: str | os.PathLike[str], dataset: Path) -> Path:
+    """The place of an output relative to *dataset*, when it may be archived.
+
+    Links are followed first: what counts is where the bytes are. A dataset that itself lies in a
+    temporary folder is the operator's choice (a demonstration, a test) and is not second-guessed.
+
+    Raises:
+        SourceRefused: In a temporary folder, outside the dataset, inside ``.git``, or not a regular file.
+    """
+    given, root = Path(path), dataset.resolve()
+    absolute = given.resolve() if given.is_absolute() else (Path.cwd() / given).resolve()
+    if not absolute.is_relative_to(root):
+        for folder in temporary_folders():
+            if absolute.is_relative_to(folder) and not root.is_relative_to(folder):
+                raise SourceRefused(
+                    f"{given}: lies in {folder}, which does not outlive the job",
+                    remedy=f"write the output below {root} and archive it there",
+                )
+        raise SourceRefused(
+            f"{given}: lies outside the dataset {root}",
+            remedy=f"move or write the output below {root} and archive it there",
+        )
+    for folder in temporary_folders():
+        if absolute.is_relative_to(folder) and not root.is_relative_to(folder):
+            raise SourceRefused(
+                f"{given}: lies in {folder}, which does not outlive the job",
+                remedy="write the output to a folder of the dataset that is kept",
+            )
+    relative = absolute.relative_to(root)
+    if relative.parts[:1] == (".git",):
+        raise SourceRefused(f"{given}: is git's own", remedy="archive files of the work tree")
+    if not absolute.exists():
+        raise SourceRefused(f"{given}: does not exist", remedy="run the step that writes it first")
+    if not absolute.is_file():
+        raise SourceRefused(f"{given}: is not a regular file", remedy="archive the files in it one by one")
+    return relative
