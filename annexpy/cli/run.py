@@ -1,0 +1,98 @@
+"""Run a command and turn however it ends into an exit code and one line of text."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from types import FrameType
+from typing import TypeVar
+
+import click
+
+from annexpy.cli.group import annexpy
+from annexpy.errors import AnnexError, InvalidInput
+
+__all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USAGE", "in_event_loop", "run"]
+
+DONE = 0
+SOME_FAILED = 1
+USAGE = 2
+INTERRUPTED = 130
+
+T = TypeVar("T")
+
+
+def run(words: Sequence[str]) -> int:
+    """Run the command in *words*; the exit code."""
+    name = next((word for word in words if not word.startswith("-")), "")
+    previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        answer = annexpy.main(args=list(words), prog_name="annexpy", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.Abort:
+        return _interrupted(name)
+    except KeyboardInterrupt:
+        return _interrupted(name)
+    except click.UsageError as error:
+        error.show()
+        return USAGE
+    except click.ClickException as error:
+        error.show()
+        return SOME_FAILED
+    except InvalidInput as error:
+        _complain(name, error)
+        return USAGE
+    except AnnexError as error:
+        _complain(name, error)
+        return SOME_FAILED
+    except BrokenPipeError:
+        # Whoever read our output has gone. Nothing may be flushed into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return answer if isinstance(answer, int) else DONE
+
+
+def in_event_loop(work: Callable[[], Awaitable[T]]) -> T:
+    """Run *work* to its end. Ctrl-C cancels it, so that everything is closed before this raises KeyboardInterrupt."""
+    import anyio
+
+    try:
+        return anyio.run(work)
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error inside *group* that says most: an error of ours before anything else."""
+    leaves: list[BaseException] = []
+    rest: list[BaseException] = [group]
+    while rest:
+        error = rest.pop(0)
+        if isinstance(error, BaseExceptionGroup):
+            rest.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    order = (KeyboardInterrupt, AnnexError, click.ClickException)
+    return min(leaves, key=lambda e: next((i for i, kind in enumerate(order) if isinstance(e, kind)), len(order)))
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    # The event loop turns SIGINT into a cancellation, which is the only tidy way out of it.
+    signal.raise_signal(signal.SIGINT)
+
+
+def _complain(name: str, error: AnnexError) -> None:
+    click.echo(f"annexpy: {name}: {error}", err=True)
+
+
+def _interrupted(name: str) -> int:
+    click.echo(
+        f"annexpy: {name}: interrupted. What is done is recorded and what had begun can be resumed: "
+        "run the same command again to go on.",
+        err=True,
+    )
+    return INTERRUPTED

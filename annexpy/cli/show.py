@@ -1,0 +1,146 @@
+"""How results look: one line for people, or one JSON object with git-annex's field names.
+
+Failures go to stderr as ``annexpy: COMMAND: message`` and, with ``--json``, into ``error-messages`` and
+``error-class`` of the object instead.
+
+Source: fact sheet reliability-and-ecosystem, section 3.2; ``git annex … --json`` of 10.20261026.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+
+from annexpy.cli.options import Options
+from annexpy.errors import AnnexError, NotEnoughCopies
+from annexpy.keys.key import Key
+
+__all__ = ["Report", "human_size", "printable", "write_json", "write_line"]
+
+
+class Report:
+    """Prints the results of one command and remembers whether any failed."""
+
+    def __init__(self, options: Options, command: str) -> None:
+        self.options, self.command = options, command
+        self.failures = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 when everything succeeded, else 1."""
+        return 1 if self.failures else 0
+
+    def done(
+        self,
+        key: Key | None = None,
+        *,
+        file: str | None = None,
+        input: Iterable[str] = (),
+        note: str = "",
+        text: str | None = None,
+        **fields: object,
+    ) -> None:
+        """One success.
+
+        Args:
+            key: What it was about.
+            file: The file, when the user named one.
+            input: The words of the user that led to it.
+            note: How it went, in brackets.
+            text: Printed instead of the usual line.
+            fields: More fields for JSON.
+        """
+        if self.options.json:
+            write_json(self._object(key, file, input, note, True, [], fields))
+        elif text is not None:
+            write_line(text)
+        elif not self.options.quiet:
+            write_line(" ".join(filter(None, (*self._words(key, file), f"({note})" if note else "", "ok"))))
+
+    def failed(
+        self,
+        error: AnnexError | str,
+        key: Key | None = None,
+        *,
+        file: str | None = None,
+        input: Iterable[str] = (),
+        note: str = "",
+        **fields: object,
+    ) -> None:
+        """One failure. The command goes on with the rest."""
+        self.failures += 1
+        message = str(error)
+        if self.options.json:
+            if isinstance(error, AnnexError):
+                fields["error-class"] = type(error).__name__
+            if isinstance(error, NotEnoughCopies):
+                fields |= {"copies": error.have, "needed": error.need}
+                fields |= {"counted": error.counted, "not-counted": error.missing}
+            write_json(self._object(key, file, input, note, False, [message], fields))
+            return
+        if not self.options.quiet and (key is not None or file is not None):
+            write_line(" ".join(filter(None, (*self._words(key, file), f"({note})" if note else "", "failed"))))
+        sys.stdout.flush()
+        print(f"annexpy: {self.command}: {printable(message)}", file=sys.stderr, flush=True)
+
+    def _words(self, key: Key | None, file: str | None) -> list[str]:
+        what = file if file is not None else str(key) if key is not None else ""
+        return [self.command, printable(what)]
+
+    def _object(
+        self,
+        key: Key | None,
+        file: str | None,
+        input: Iterable[str],
+        note: str,
+        success: bool,
+        errors: list[str],
+        fields: dict[str, object],
+    ) -> dict[str, object]:
+        made: dict[str, object] = {"command": self.command, "error-messages": errors, "input": list(input)}
+        if key is not None:
+            made["key"] = str(key)
+        if file is not None:
+            made["file"] = file
+        if note:
+            made["note"] = note
+        return made | {"success": success} | fields
+
+
+def write_json(fields: dict[str, object]) -> None:
+    """One JSON object on a line of stdout, fields sorted; undecodable bytes become U+FFFD, as in git-annex."""
+    text = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    _write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") + "\n")
+
+
+def write_line(text: str) -> None:
+    """*text* on a line of stdout, byte for byte unless that is a terminal."""
+    _write((printable(text, keep="\n\t") if sys.stdout.isatty() else text) + "\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    # A program that reads us line by line (--batch) waits for this line.
+    sys.stdout.flush()
+
+
+def printable(text: str, keep: str = "") -> str:
+    """*text* with control characters and undecodable bytes shown as escapes, so that no key can drive a terminal."""
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape", "backslashreplace").decode() for c in text
+    )
+
+
+def human_size(size: int | None) -> str:
+    """``300.01 kB``: decimal units and two places, as git-annex prints sizes."""
+    if size is None:
+        return "unknown"
+    power = 0
+    while power < len(_UNITS) - 1 and size >= 1000 ** (power + 1):
+        power += 1
+    rounded = f"{size / 1000**power:.2f}".rstrip("0").rstrip(".")
+    return f"{rounded} {_UNITS[power]}"
+
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
