@@ -1,0 +1,440 @@
+"""A P2P session without any input or output: bytes in, events out, and the other way round.
+
+Both roles are the same class. Feed what arrives to ``receive_data`` and take events from
+``next_event`` until it says ``NEED_DATA``; what ``send`` and ``send_data`` return goes to the wire as
+it is. The table in ``states`` decides what is legal; neither side can send what it forbids.
+
+As a client::
+
+    connection = Connection(Role.CLIENT)               # p2pstdio: the server speaks first
+    wire.write(connection.send(Version(MAX_VERSION)))  # may be sent before AUTH-SUCCESS has come
+    wire.write(connection.send(CheckPresent(key)))     # not before VERSION is answered, though
+    wire.write(connection.send(CheckPresent(other)))   # pipelined: before the first answer
+    while (event := connection.next_event()) is NEED_DATA:
+        connection.receive_data(wire.read())           # b"" at the end of the stream
+    # Success() or Failure() or Error(text): the answers come in the order of the requests
+
+    wire.write(connection.send(Put(key)))              # -> PutFrom(offset), AlreadyHave() …
+    wire.write(connection.send(DataHeader(length)))
+    wire.write(connection.send_data(chunk))            # as many as make up the length
+    wire.write(connection.send(VALID))                 # from version 1: look at connection.version
+    wire.write(connection.send(Put(next_key)))         # may ride along; then Success() comes for the first
+
+As a server::
+
+    connection = Connection(Role.SERVER)
+    wire.write(connection.send(AuthSuccess(uuid)))
+    match connection.next_event():
+        case CheckPresent(key): wire.write(connection.send(SUCCESS if key in store else FAILURE))
+        case Put(key): wire.write(connection.send(PutFrom(0)))
+        case DataHeader(length): ...                   # then Data events, one of them with last=True
+        case Data(chunk, last): store.write(chunk)
+        case Unexpected(_, answer): wire.write(connection.send(answer))
+        case Closed(waiting_for): ...                  # "" when nothing was owed
+        case NEED_DATA | PAUSED: ...                   # PAUSED: answer first
+
+Promises. The same events for every way to cut the stream (but ``Data`` chunks follow the cuts). Only
+``LocalProtocolError`` from ``send*`` and ``RemoteProtocolError`` from ``next_event``; after the latter
+the connection is CLOSED and should be hung up. At most one line is kept of what came (``MAX_LINE``
+characters) besides what was handed to ``receive_data`` and not yet asked for. Bodies are not copied:
+a chunk that is all body is the very object that was received, others are slices.
+
+Not promised: that the peer got what ``send`` returned; write it, in order, or drop the connection.
+"""
+
+from __future__ import annotations
+
+from codecs import utf_8_decode
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from annexpy.errors import LocalProtocolError, RemoteProtocolError
+from annexpy.p2p.messages import (
+    MAX_LINE,
+    MAX_VERSION,
+    DataHeader,
+    Error,
+    Message,
+    Unknown,
+    Version,
+    format,
+    parse,
+)
+from annexpy.p2p.states import (
+    AFTER_DATA,
+    PIPELINING,
+    WAITING_FOR,
+    Event,
+    Role,
+    Row,
+    State,
+    Unexpected,
+    legal,
+    objection,
+    transitions,
+)
+
+__all__ = [
+    "CLOSED",
+    "MAX_UNANSWERED",
+    "NEED_DATA",
+    "PAUSED",
+    "Closed",
+    "Connection",
+    "ConnectionEvent",
+    "Data",
+    "NeedData",
+    "Paused",
+    "Role",
+    "State",
+    "Unexpected",
+]
+
+MAX_UNANSWERED: Final = 32 * 1024
+"""Bytes of request lines that a client may have sent and not yet got an answer to.
+
+A server that answers one by one stops reading when nobody takes its answers; with no more than this
+under way neither side can fill the buffers of a pipe and wait for the other for ever.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Bytes of a DATA body. There is exactly one with *last* per DATA, so ``DATA 0`` is one empty chunk."""
+
+    chunk: bytes
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeedData:
+    """Nothing to report before more bytes come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """Server: there may be more, but the request in hand has to be answered first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The stream is over, or of no more use. *waiting_for* says what the peer still owed, "" if nothing."""
+
+    waiting_for: str = ""
+
+
+ConnectionEvent: TypeAlias = Message | Data | Unexpected | NeedData | Paused | Closed
+
+NEED_DATA: Final = NeedData()
+PAUSED: Final = Paused()
+CLOSED: Final = Closed()
+
+# What a client may send in a state; where it may pipeline, that is a new exchange. No entry: not its turn.
+_CLIENT_TURN: Final[dict[State, dict[Event, Row]]] = {
+    state: rows for state in State if (rows := transitions(State.IDLE if state in PIPELINING else state, Role.CLIENT))
+}
+
+
+class Connection:
+    """One side of one session.
+
+    Args:
+        role: Our side.
+        state: GREETING when the server speaks first (p2pstdio), AUTH when the client has to (sockets),
+            IDLE when that is behind us.
+        version: What has been agreed on already; 0 before VERSION.
+
+    Attributes:
+        role: Our side.
+        version: Protocol version in force. Changes when the answer to VERSION is sent or received.
+    """
+
+    __slots__ = (
+        "_asked",
+        "_behind",
+        "_check_at",
+        "_chunk",
+        "_eof",
+        "_incoming",
+        "_outgoing",
+        "_position",
+        "_queue",
+        "_sizes",
+        "_state",
+        "_tail",
+        "_unanswered",
+        "role",
+        "version",
+    )
+
+    def __init__(self, role: Role, *, state: State = State.GREETING, version: int = 0) -> None:
+        self.role = role
+        self.version = version
+        # The exchange that is being worked off, and those that were started behind it.
+        self._state = state
+        self._behind: deque[State] = deque()
+        self._sizes: deque[int] = deque()  # bytes of the request lines, in the same order, the first included
+        self._unanswered = 0
+        self._asked = MAX_VERSION
+        # What has arrived and is not yet an event.
+        self._chunk = b""
+        self._position = 0
+        self._queue: deque[bytes] = deque()
+        self._tail = bytearray()  # the beginning of a line that was cut
+        self._check_at = MAX_LINE + 1
+        self._eof = False
+        self._incoming: int | None = None
+        self._outgoing = 0
+
+    # -- looking ------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """Of the oldest exchange that is not over."""
+        return self._state
+
+    @property
+    def outstanding(self) -> int:
+        """Client: requests that have been sent and whose exchange is not over."""
+        return len(self._sizes)
+
+    @property
+    def room(self) -> int:
+        """Client: bytes of request lines that may still be pipelined (``MAX_UNANSWERED``)."""
+        return MAX_UNANSWERED - self._unanswered
+
+    @property
+    def waiting_for(self) -> str:
+        """What the peer owes us now, for messages; "" if nothing."""
+        if self._incoming is not None:
+            return f"{self._incoming} more bytes of DATA"
+        peer = Role.SERVER if self.role is Role.CLIENT else Role.CLIENT
+        return WAITING_FOR.get(self._state, "") if transitions(self._state, peer) else ""
+
+    @property
+    def unread(self) -> bool:
+        """True when bytes have come that no event has used up. Not a promise that they make an event."""
+        return self._position < len(self._chunk) or bool(self._queue)
+
+    def legal(self) -> list[type[Message]]:
+        """What may be sent now."""
+        if self.role is Role.SERVER:
+            return legal(self._state, Role.SERVER, self.version)
+        return legal(self._behind[-1] if self._behind else self._state, Role.CLIENT, self.version)
+
+    # -- sending ------------------------------------------------------------------------------------
+
+    def send(self, message: Message) -> bytes:
+        """The bytes that say *message*; from now on it counts as sent.
+
+        Raises:
+            LocalProtocolError: Not legal now or at this version, not to be put on one line, or more
+                than ``room``. Nothing has changed then.
+        """
+        line = format(message)
+        if self.role is Role.SERVER:
+            row = transitions(self._state, Role.SERVER).get(type(message))
+            if row is None or row.since > self.version:
+                raise self._refuse(message, self._state)
+            self._server_sent(row, message)
+        else:
+            state = self._behind[-1] if self._behind else self._state
+            rows = _CLIENT_TURN.get(state)
+            row = rows.get(type(message)) if rows is not None else None
+            if row is None or row.since > self.version:
+                raise self._refuse(message, state)
+            if state in PIPELINING and len(line) > self.room:
+                raise LocalProtocolError(f"{MAX_UNANSWERED} bytes of requests are unanswered already")
+            self._client_sent(row, message, state, len(line))
+        if type(message) is DataHeader:
+            self._outgoing = message.length
+            if not message.length:
+                self._data_over()
+        return line
+
+    def send_data(self, chunk: bytes) -> bytes:
+        """*chunk* itself, counted towards the DATA that was announced.
+
+        Raises:
+            LocalProtocolError: More than was announced.
+        """
+        if len(chunk) > self._outgoing:
+            raise LocalProtocolError(f"{len(chunk)} bytes of DATA where {self._outgoing} are left")
+        self._outgoing -= len(chunk)
+        if chunk and not self._outgoing:
+            self._data_over()
+        return chunk
+
+    def _refuse(self, message: Message, state: State) -> LocalProtocolError:
+        return LocalProtocolError(
+            f"{type(message).verb.decode()} is not legal for the {self.role} in state {state} at version {self.version}"
+        )
+
+    # -- receiving ----------------------------------------------------------------------------------
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what has arrived; ``b""`` is the end of the stream. *data* is kept, not copied."""
+        if not data:
+            self._eof = True
+        elif self._position == len(self._chunk) and not self._queue:
+            self._chunk, self._position = data, 0
+        else:
+            self._queue.append(data)
+
+    def next_event(self) -> ConnectionEvent:
+        """The next thing that the peer said.
+
+        Raises:
+            RemoteProtocolError: It must not say that, or not at such length. A server raises only for
+                the length: everything else is an ``Unexpected`` that it can answer.
+        """
+        if self._incoming is not None:
+            return self._next_data()
+        if self._state is State.CLOSED:
+            return CLOSED
+        if self.role is Role.SERVER:
+            state = self._behind[-1] if self._behind else self._state
+            rows = _CLIENT_TURN.get(state)
+            if rows is None:
+                return CLOSED if state is State.CLOSED else PAUSED
+            line = self._next_line()
+            if line is None:
+                return Closed(self.waiting_for) if self._eof else NEED_DATA
+            message = parse(line)
+            row = rows.get(type(message))
+            if row is None or row.accepted > self.version:
+                answer = Error(objection(State.IDLE if state in PIPELINING else state, message, self.version))
+                self._client_sent(rows[Unexpected], message, state, 0)
+                return Unexpected(message, answer)
+            self._client_sent(row, message, state, 0)
+        else:
+            line = self._next_line()
+            if line is None:
+                return Closed(self.waiting_for) if self._eof else NEED_DATA
+            message = parse(line)
+            row = transitions(self._state, Role.SERVER).get(type(message))
+            if row is None or row.accepted > self.version:
+                raise self._protest(message)
+            if type(message) is Version and message.number > self._asked:
+                raise self._protest(message)
+            self._server_sent(row, message)
+        if type(message) is DataHeader:
+            self._incoming = message.length
+        return message
+
+    def _next_data(self) -> ConnectionEvent:
+        missing = self._incoming or 0
+        if missing:
+            if self._position == len(self._chunk):
+                if not self._queue:
+                    return Closed(self.waiting_for) if self._eof else NEED_DATA
+                self._chunk, self._position = self._queue.popleft(), 0
+            chunk, start = self._chunk, self._position
+            if start == 0 and len(chunk) <= missing:
+                self._chunk = b""
+            else:
+                self._position = min(start + missing, len(chunk))
+                chunk = chunk[start : self._position]
+            missing -= len(chunk)
+        else:
+            chunk = b""
+        self._incoming = missing or None
+        if not missing:
+            self._data_over()
+        return Data(chunk, not missing)
+
+    def _next_line(self) -> bytes | None:
+        tail = self._tail
+        while True:
+            chunk, start = self._chunk, self._position
+            end = chunk.find(b"\n", start)
+            if end >= 0:
+                if len(tail) + end - start > 4 * MAX_LINE:
+                    raise self._too_long()
+                self._position = end + 1
+                line = chunk[start:end]
+                if tail:
+                    line = bytes(tail) + line
+                    tail.clear()
+                    self._check_at = MAX_LINE + 1
+                if len(line) > MAX_LINE and len(utf_8_decode(line, "surrogateescape", True)[0]) > MAX_LINE:
+                    raise self._too_long()
+                return line[:-1] if line[-1:] == b"\r" else line
+            if start < len(chunk):
+                if len(tail) + len(chunk) - start > 4 * MAX_LINE:
+                    raise self._too_long()
+                tail += chunk[start:]
+                self._check_length()
+            self._chunk, self._position = b"", 0
+            if not self._queue:
+                return None
+            self._chunk = self._queue.popleft()
+
+    def _check_length(self) -> None:
+        """Characters are counted, not bytes; again only when enough bytes have come that it could matter."""
+        size = len(self._tail)
+        if size < self._check_at:
+            return
+        text, consumed = utf_8_decode(self._tail, "surrogateescape", False)
+        if len(text) > MAX_LINE:
+            raise self._too_long()
+        self._check_at = size + max(1, MAX_LINE + 1 - len(text) - (size - consumed))
+
+    def _too_long(self) -> RemoteProtocolError:
+        self._close()
+        return RemoteProtocolError(f"a line of more than {MAX_LINE} characters")
+
+    def _protest(self, message: Message) -> RemoteProtocolError:
+        shown = message.raw if isinstance(message, Unknown) else message.line()
+        waiting_for = self.waiting_for or "nothing"
+        self._close()
+        return RemoteProtocolError(f"{shown[:200]!r} came while waiting for {waiting_for}")
+
+    # -- following the table ------------------------------------------------------------------------
+
+    def _client_sent(self, row: Row, message: Message, state: State, size: int) -> None:
+        if state in PIPELINING:
+            if row.next is State.IDLE:  # BYPASS: nothing to wait for
+                return
+            self._behind.append(row.next)
+        elif self._behind:
+            self._behind[-1] = row.next
+            return
+        else:
+            self._state = row.next
+            if self._sizes:  # the exchange goes on
+                if row.next is State.IDLE:
+                    self._unanswered -= self._sizes.popleft()
+                return
+            if row.next is State.IDLE or row.next is State.CLOSED:
+                return
+        if size:
+            self._sizes.append(size)
+            self._unanswered += size
+            if type(message) is Version:
+                self._asked = message.number
+
+    def _server_sent(self, row: Row, message: Message) -> None:
+        if type(message) is Version:
+            self.version = message.number
+        following = row.next
+        if following is State.IDLE or following is State.PUT_REFUSED or following is State.AUTH:
+            if self._sizes and row.state is not State.GREETING:
+                self._unanswered -= self._sizes.popleft()
+            if self._behind:
+                following = self._behind.popleft()
+        elif following is State.CLOSED:
+            self._close()
+        self._state = following
+
+    def _data_over(self) -> None:
+        after = AFTER_DATA.get(self._state)
+        if after is not None:
+            self._state = after[self.version > 0]
+
+    def _close(self) -> None:
+        self._state = State.CLOSED
+        self._behind.clear()
+        self._sizes.clear()
+        self._unanswered = 0
