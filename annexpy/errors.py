@@ -5,7 +5,8 @@
     AnnexError
     ├── InvalidInput             InvalidKey · InvalidUUID · InvalidPath · Refused
     ├── ProtocolError            LocalProtocolError · RemoteProtocolError · PeerError
-    ├── TransportError           ConnectFailed · ConnectionLost · AuthFailed · TimedOut
+    ├── TransportError           ConnectFailed · ConnectionLost · AuthFailed · TimedOut ·
+    │                            NodesFailed
     ├── ContentError             KeyNotPresent · VerificationFailed · ContentChanged ·
     │                            IncompleteTransfer · ContentLocked · NotLocked ·
     │                            TransferInProgress · NoSpace · NotRegularFile
@@ -42,6 +43,7 @@ __all__ = [
     "LocalProtocolError",
     "LockHeld",
     "NoSpace",
+    "NodesFailed",
     "NotARepository",
     "NotEnoughCopies",
     "NotLocked",
@@ -179,6 +181,22 @@ class TimedOut(TransportError):
     def __init__(self, peer: str, waiting_for: str, seconds: float) -> None:
         self.peer, self.waiting_for, self.seconds = peer, waiting_for, seconds
         super().__init__(f"{_text(peer)}: no {waiting_for} within {seconds:g} s")
+
+
+class NodesFailed(TransportError):
+    """No node of a cluster did what it was asked. Where a reason is a TransportError, the outcome there is unknown.
+
+    Attributes:
+        cluster: The cluster, as the user knows it.
+        doing: What was asked, as a phrase ("to store KEY").
+        failed: UUID of a node → why not. Empty when the cluster has no nodes.
+    """
+
+    def __init__(self, cluster: str, doing: str, failed: Mapping[str, AnnexError]) -> None:
+        self.cluster, self.doing, self.failed = cluster, doing, dict(failed)
+        self.retryable = any(error.retryable for error in self.failed.values())
+        why = "; ".join(f"{_text(uuid)}: {error}" for uuid, error in self.failed.items()) or "it has no nodes"
+        super().__init__(f"{_text(cluster)}: no node was able {_text(doing)} ({why})")
 
 
 # -- content --------------------------------------------------------------------------------------
