@@ -195,7 +195,9 @@ class GlimmerGraph:
         def expect(key: annex.Key) -> None:
             self._check_same(before, file, relative, key)
 
-        archived = await self.archive.emit(path if isinstance(path, Path) else Path(path), wanted, expect=expect, progress=progress)
+        archived = await self.archive.emit(
+            path if isinstance(path, Path) else Path(path), wanted, expect=expect, progress=progress
+        )
         now = datetime.now(UTC).isoformat(timespec="seconds")
         named = {"datalad-annex-key": str(archived.key)}
         if type_ == "derivative":

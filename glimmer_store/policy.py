@@ -26,7 +26,11 @@ NUMCOPIES = {StorageClass.IRREPLACEABLE: 3, StorageClass.GENERATED: 2}
 def temporary_folders() -> tuple[Path, ...]:
     """Folders that nobody promises to keep: the system's, the user's, and those of batch systems."""
     named = [tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm", "/run"]
-    named += [os.environ[name] for name in ("TMPDIR", "TEMP", "TMP", "SLURM_TMPDIR", "XDG_RUNTIME_DIR") if os.environ.get(name)]
+    named += [
+        os.environ[name]
+        for name in ("TMPDIR", "TEMP", "TMP", "SLURM_TMPDIR", "XDG_RUNTIME_DIR")
+        if os.environ.get(name)
+    ]
     return tuple(dict.fromkeys(Path(name).resolve() for name in named))
 
 

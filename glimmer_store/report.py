@@ -91,9 +91,7 @@ async def look(graph: GlimmerGraph) -> Status:
     return Status(str(graph.root), names, tuple(_compare(node, names, present) for node in nodes))
 
 
-def _compare(
-    node: GlimmerNode, names: Sequence[str], present: dict[str, dict[annex.Key, bool] | None]
-) -> ObjectStatus:
+def _compare(node: GlimmerNode, names: Sequence[str], present: dict[str, dict[annex.Key, bool] | None]) -> ObjectStatus:
     if node.key is None:
         return ObjectStatus(node, (), (), ("never archived",))
     unreachable = tuple(name for name in names if present[name] is None)

@@ -55,7 +55,7 @@ class Sidecar:
         raw: The whole file.
         fields: The parsed front matter.
         start, end: Where in ``raw`` the lines of the front matter are.
-        newline: Its line end, ``\\n`` or ``\\r\\n``.
+        newline: Its line end, LF or CRLF.
     """
 
     raw: bytes
@@ -142,7 +142,8 @@ def _span(front: bytes, name: bytes) -> tuple[int, int] | None:
             stop = len(front) if stop < 0 else stop + 1
             line = front[end:stop]
             # A list may be written without indentation; everything else of a value is indented.
-            if line[:1] in b" \t" and line.strip() and not line.lstrip().startswith(b"#") or line[:2] in (b"- ", b"-\n", b"-\r"):
+            indented = line[:1] in b" \t" and line.strip() and not line.lstrip().startswith(b"#")
+            if indented or line[:2] in (b"- ", b"-\n", b"-\r"):
                 last = stop
             elif line.strip() and not line.lstrip().startswith(b"#"):
                 break

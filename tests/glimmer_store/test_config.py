@@ -36,7 +36,10 @@ def test_a_dataset_without_configuration_says_how_to_set_it_up(tmp_path: Path) -
         ("[classes.generated]\nnumcopies = 'many'\n", "many"),
         ("durable = 3\n", "int"),
         ("[[durable]]\nname='a'\nuuid='u1'\nurl='x'\n[[durable]]\nname='a'\nuuid='u2'\nurl='y'\n", "share a name"),
-        ("[[durable]]\nname='a'\nuuid='u1'\nurl='x'\n[[durable]]\nname='b'\nuuid='u1'\nurl='y'\n", "share a name or a uuid"),
+        (
+            "[[durable]]\nname='a'\nuuid='u1'\nurl='x'\n[[durable]]\nname='b'\nuuid='u1'\nurl='y'\n",
+            "share a name or a uuid",
+        ),
     ],
 )
 def test_malformed_configuration_is_named(tmp_path: Path, text: str, named: str) -> None:

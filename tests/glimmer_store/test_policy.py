@@ -50,7 +50,9 @@ def test_outputs_outside_the_dataset_are_refused(dataset: Path) -> None:
             policy.check_source(path, dataset)
 
 
-@pytest.mark.parametrize(("path", "why"), [(".git/config", "git's own"), ("sub", "not a regular file"), ("gone", "does not exist")])
+@pytest.mark.parametrize(
+    ("path", "why"), [(".git/config", "git's own"), ("sub", "not a regular file"), ("gone", "does not exist")]
+)
 def test_other_things_are_refused_by_what_they_are(dataset: Path, path: str, why: str) -> None:
     (dataset / ".git").mkdir()
     (dataset / ".git" / "config").write_bytes(b"")

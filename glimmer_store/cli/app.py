@@ -1,0 +1,84 @@
+"""The ``glimmer-store`` command: from argv to an exit code.
+
+Exit codes: 0 done, 1 something failed, 2 usage or setup, 3 under-replicated, 4 unreachable.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from annexpy import AnnexError, __version__
+from glimmer_store.errors import ConfigError, Shortfall, StoreError
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "archive": "Store outputs durably and create their nodes.",
+    "demo": "Show everything on real files, in a new folder.",
+    "init": "Set a dataset up: repository, durable remotes, configuration.",
+    "status": "Show where each output is, and what is missing.",
+}
+
+UNDER_REPLICATED = 3
+INTERRUPTED = 130
+
+
+class _Lazy(click.Group):
+    """Commands live in ``glimmer_store.cli.commands.NAME``, as ``command``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = import_module(f"glimmer_store.cli.commands.{cmd_name}").command
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="glimmer-store")
+def glimmer_store() -> None:
+    """Creating a research object is storing it durably, and every copy that is claimed has been proven."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        answer = glimmer_store.main(
+            args=None if argv is None else list(argv), prog_name="glimmer-store", standalone_mode=False
+        )
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 1
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo("glimmer-store: interrupted; what is stored is recorded, run the same command to go on", err=True)
+        return INTERRUPTED
+    except AnnexError as error:
+        complain(error)
+        if isinstance(error, Shortfall):
+            return UNDER_REPLICATED
+        return 2 if isinstance(error, ConfigError) else 1
+    return answer if isinstance(answer, int) else 0
+
+
+def complain(error: AnnexError) -> None:
+    """One line for what went wrong, one for what to do about it."""
+    click.echo(f"glimmer-store: {error}", err=True)
+    if isinstance(error, StoreError) and error.remedy:
+        click.echo(f"  remedy: {error.remedy}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
