@@ -1,0 +1,147 @@
+"""``python -m benchmarks``: the same work by us and by the real git-annex, interleaved in one run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.branch import branch
+from benchmarks.harness import HEAD, Row, annexpy, environment, git_annex, remove, tmpfs
+from benchmarks.references import references
+from benchmarks.small_files import small_files
+from benchmarks.sshd import sshd
+from benchmarks.startup import startup
+
+LOCAL = {"copy --to": 15.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
+LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
+SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
+LARGE = {"copy --to": 3.5, "get": 3.5}
+LARGE_SSH = {"copy --to": 3.3, "get": 3.3}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--only", action="append", choices=["startup", "local", "ssh", "large", "large-ssh", "branch", "ext4"]
+    )
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--size", type=int, default=512, help="MiB of the large file")
+    parser.add_argument(
+        "--durability", choices=["fast", "full"], default="fast", help="git-annex never syncs: fast is like for like"
+    )
+    parser.add_argument("--json", metavar="FILE")
+    given = parser.parse_args()
+    chosen = set(given.only or ["startup", "local", "ssh", "large", "large-ssh", "branch", "ext4"])
+    base = tmpfs()
+    home = base / "home"
+    env = environment(home)
+    report: dict[str, object] = {
+        "python": platform.python_version(),
+        "git-annex": subprocess.run(
+            [git_annex(), "version", "--raw"], capture_output=True, text=True, check=True
+        ).stdout,
+        "cores": os.cpu_count(),
+        "pairs": given.pairs,
+        "durability": given.durability,
+    }
+    rows: list[Row] = []
+
+    def show(more: list[Row]) -> None:
+        for row in more:
+            print(row.line(), flush=True)
+        rows.extend(more)
+
+    common = {"pairs": given.pairs, "durability": given.durability}
+    try:
+        with sshd(base / "sshd", home, env["PATH"]) as host:
+            found = references(base, env, ssh=["ssh", host])
+            report["references, MB/s"] = found
+            print("references, MB/s: " + ", ".join(f"{name} {rate}" for name, rate in found.items()))
+            if "startup" in chosen:
+                report["startup"] = times = startup(base / "startup", env) if (base / "startup").mkdir() is None else {}
+                for name, figures in times.items():
+                    print(f"{name:<44}{figures['ms']:8.1f} ms {figures['x']:6.2f} x python -c pass")
+            print(HEAD)
+            if "local" in chosen:
+                targets = LOCAL if given.files >= 5000 else LOCAL_1000
+                show(small_files(base / "local", env, files=given.files, kind="local", targets=targets, **common))
+                remove(base / "local")
+            if "ssh" in chosen:
+                urls = (f"ssh://{host}{{base}}/b.git", f"ssh://{host}{{base}}/b.git")
+                config = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
+                show(
+                    small_files(
+                        base / "ssh",
+                        env,
+                        files=given.files,
+                        kind="ssh",
+                        targets=SSH,
+                        urls=urls,
+                        config=config,
+                        **common,
+                    )
+                )
+                remove(base / "ssh")
+            if "large" in chosen:
+                show(
+                    small_files(
+                        base / "large", env, files=1, size=given.size << 20, kind="local", targets=LARGE, **common
+                    )
+                )
+                remove(base / "large")
+            if "large-ssh" in chosen:
+                urls = (f"ssh://{host}{{base}}/b.git", f"ssh://{host}{{base}}/b.git")
+                config = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
+                show(
+                    small_files(
+                        base / "lssh",
+                        env,
+                        files=1,
+                        size=given.size << 20,
+                        kind="ssh",
+                        targets=LARGE_SSH,
+                        urls=urls,
+                        config=config,
+                        **common,
+                    )
+                )
+                remove(base / "lssh")
+            if "branch" in chosen:
+                (base / "branch").mkdir()
+                show(branch(base / "branch", env, keys=given.keys, pairs=given.pairs))
+            if "ext4" in chosen:
+                with tempfile.TemporaryDirectory(prefix="annexpy-bench-", dir=".") as disk:
+                    files = min(given.files, 1000)
+                    for durability in ("fast", "full"):
+                        show(
+                            small_files(
+                                Path(disk).resolve() / durability,
+                                env,
+                                files=files,
+                                kind=f"disk, {durability}",
+                                targets={},
+                                pairs=given.pairs,
+                                durability=durability,
+                            )
+                        )
+                        remove(Path(disk).resolve() / durability)
+    finally:
+        remove(base)
+    report["rows"] = [row.as_json() for row in rows]
+    if given.json:
+        Path(given.json).write_text(json.dumps(report, indent=1) + "\n")
+    missed = [row.name for row in rows if row.target and row.ratio is not None and row.ratio < row.target]
+    print("below target: " + (", ".join(missed) or "none"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

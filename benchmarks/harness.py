@@ -1,0 +1,188 @@
+"""Time whole processes, ours and the real git-annex in turn, and compare them pair by pair.
+
+Machines are noisy: what counts is the ratio within a pair of neighbouring runs, and the median of
+those ratios. Absolute times are printed to show the size of things.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["Figures", "Row", "annexpy", "environment", "git_annex", "run", "tmpfs"]
+
+BIN = Path(sys.executable).parent
+
+
+def git_annex() -> str:
+    """The binary itself: the wheel's entry point is a Python script that costs 12 ms a start."""
+    import git_annex as wheel
+
+    path = Path(wheel.__file__).parent / "git-annex"
+    assert path.exists(), path
+    return str(path)
+
+
+def annexpy(name: str = "annexpy") -> str:
+    return str(BIN / name)
+
+
+def tmpfs() -> Path:
+    """A new folder on tmpfs, or in the temporary folder where there is none."""
+    return Path(tempfile.mkdtemp(prefix="annexpy-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What both sides run with: their own HOME, git identity, and the same PATH."""
+    shells = home / "bin"
+    shells.mkdir(parents=True, exist_ok=True)
+    for name in ("git-annex", "git-annex-shell"):
+        if not (shells / name).exists():
+            (shells / name).symlink_to(git_annex())
+    (home / ".gitconfig").write_text(
+        "[user]\n\tname = Bench\n\temail = bench@example.org\n[init]\n\tdefaultBranch = main\n[gc]\n\tauto = 0\n"
+    )
+    return {
+        "HOME": str(home),
+        "PATH": f"{shells}:{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "LANG": "C.UTF-8",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One run: seconds of wall and processor time, peak memory in MiB (of the largest process waited for)."""
+
+    wall: float
+    cpu: float
+    rss: float
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdin: bytes | None = None,
+    timeout: float = 600,
+    expect: int = 0,
+) -> Figures:
+    """Run to the end and measure. A run that fails is no measurement: it raises."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        begin = time.perf_counter()
+        child = subprocess.Popen(
+            argv, cwd=cwd, env=dict(env), stdout=out, stderr=err,
+            stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        )  # fmt: skip
+        killer = threading.Timer(timeout, child.kill)
+        killer.start()
+        if stdin is not None and child.stdin is not None:
+            child.stdin.write(stdin)
+            child.stdin.close()
+        _, status, usage = os.wait4(child.pid, 0)
+        wall = time.perf_counter() - begin
+        killer.cancel()
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode != expect:
+            err.seek(0)
+            raise RuntimeError(
+                f"{' '.join(argv[:6])} … ended with {child.returncode}: {err.read()[-2000:].decode(errors='replace')}"
+            )
+        return Figures(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+@dataclass(slots=True)
+class Row:
+    """One operation, measured in pairs.
+
+    Attributes:
+        name: What was done.
+        count: Keys (or 1), for the per-key figures.
+        target: The ratio that is wanted; None when there is no peer.
+        size: Bytes moved in all, for rates.
+    """
+
+    name: str
+    count: int = 1
+    target: float | None = None
+    size: int = 0
+    theirs: list[Figures] = field(default_factory=list)
+    ours: list[Figures] = field(default_factory=list)
+
+    def pair(self, theirs: Callable[[], Figures], ours: Callable[[], Figures], *, swap: bool = False) -> None:
+        """One pair; *swap* says who goes first, so that neither always runs into a warm cache."""
+        if swap:
+            ours_now = ours()
+            self.theirs.append(theirs())
+            self.ours.append(ours_now)
+        else:
+            self.theirs.append(theirs())
+            self.ours.append(ours())
+
+    @property
+    def ratio(self) -> float | None:
+        """Median over the pairs of theirs / ours: above 1, we are faster."""
+        if not self.theirs or not self.ours:
+            return None
+        return statistics.median(t.wall / o.wall for t, o in zip(self.theirs, self.ours, strict=True))
+
+    def as_json(self) -> dict[str, object]:
+        def side(runs: list[Figures]) -> dict[str, object] | None:
+            if not runs:
+                return None
+            wall = statistics.median(r.wall for r in runs)
+            return {
+                "wall-s": [round(r.wall, 4) for r in runs],
+                "ms-per-key": round(wall * 1000 / self.count, 4),
+                "cpu-ms-per-key": round(statistics.median(r.cpu for r in runs) * 1000 / self.count, 4),
+                "peak-rss-MiB": round(max(r.rss for r in runs), 1),
+                **({"MB-per-s": round(self.size / wall / 1e6, 1)} if self.size else {}),
+            }
+
+        return {
+            "name": self.name,
+            "count": self.count,
+            "git-annex": side(self.theirs),
+            "ours": side(self.ours),
+            "ratio": None if self.ratio is None else round(self.ratio, 2),
+            "pair-ratios": [round(t.wall / o.wall, 2) for t, o in zip(self.theirs, self.ours, strict=False)],
+            "target": self.target,
+        }
+
+    def line(self) -> str:
+        def one(runs: list[Figures]) -> str:
+            if not runs:
+                return f"{'':>24}"
+            wall, cpu = (statistics.median(getattr(r, n) for r in runs) for n in ("wall", "cpu"))
+            rate = f"{self.size / wall / 1e6:7.0f} MB/s" if self.size else f"{wall * 1000 / self.count:7.3f} ms"
+            return f"{rate:>12} {cpu * 1000 / self.count:6.2f} {max(r.rss for r in runs):4.0f}"
+
+        ratio = "" if self.ratio is None else f"{self.ratio:6.1f}x"
+        want = "" if self.target is None else f"(want {self.target:g})"
+        return f"{self.name:<44}{one(self.theirs)}  |{one(self.ours)}  {ratio:>8} {want}"
+
+
+HEAD = f"{'':<44}{'git-annex':>12} {'cpu':>6} {'MiB':>4}  |{'ours':>12} {'cpu':>6} {'MiB':>4}  {'ratio':>8}"
+
+
+def remove(path: Path) -> None:
+    """A repository has read-only folders in it."""
+    if not path.exists():
+        return
+    for folder, names, _ in os.walk(path):
+        for name in names:
+            below = Path(folder) / name
+            if not below.is_symlink():
+                below.chmod(0o755)
+    shutil.rmtree(path)

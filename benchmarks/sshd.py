@@ -1,0 +1,56 @@
+"""A real OpenSSH server on loopback, for one user, with its own keys."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["sshd"]
+
+
+@contextmanager
+def sshd(folder: Path, home: Path, path: str) -> Iterator[str]:
+    """Yields the host alias that ``home/.ssh/config`` knows; the server ends with the block."""
+    folder.mkdir(parents=True)
+    dot = home / ".ssh"
+    dot.mkdir(mode=0o700, exist_ok=True)
+    for key in (folder / "host", dot / "id_ed25519"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    public = (dot / "id_ed25519.pub").read_text()
+    (folder / "authorized").write_text(f'environment="PATH={path}",environment="HOME={home}" {public}')
+    (folder / "config").write_text(
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\nPidFile {folder}/pid\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nPermitUserEnvironment yes\n"
+        "MaxSessions 100\nMaxStartups 200:30:400\n"
+    )
+    user = pwd.getpwuid(os.getuid()).pw_name
+    (dot / "config").write_text(
+        f"Host bench\n\tHostName 127.0.0.1\n\tPort {port}\n\tUser {user}\n\tIdentityFile {dot}/id_ed25519\n\tIdentitiesOnly yes\n"
+        f"\tUserKnownHostsFile {dot}/known_hosts\n\tStrictHostKeyChecking yes\n"
+    )
+    (dot / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        else:
+            raise RuntimeError("sshd did not start")
+        yield "bench"
+    finally:
+        server.terminate()
+        server.wait(10)
