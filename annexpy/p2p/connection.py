@@ -287,7 +287,8 @@ class Connection:
 
         Raises:
             RemoteProtocolError: It must not say that, or not at such length. A server raises only for
-                the length: everything else is an ``Unexpected`` that it can answer.
+                the length, and while it relays a git service: everything else is an ``Unexpected``
+                that it can answer.
         """
         if self._incoming is not None:
             return self._next_data()
@@ -304,6 +305,8 @@ class Connection:
             message = parse(line)
             row = rows.get(type(message))
             if row is None or row.accepted > self.version:
+                if Unexpected not in rows:  # inside a git service there is no way back to lines
+                    raise self._protest(message)
                 answer = Error(objection(State.IDLE if state in PIPELINING else state, message, self.version))
                 self._client_sent(rows[Unexpected], message, state, 0)
                 return Unexpected(message, answer)
