@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
 
 from annexpy.clock import LOCK_RETENTION, MAX_REMOVAL_AHEAD, Clock, Deadline
 from annexpy.errors import (
@@ -26,6 +25,7 @@ from annexpy.errors import (
     TransferInProgress,
     VerificationFailed,
 )
+from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
 from annexpy.remote.base import Removed, Stored
 from annexpy.system import CLOCK
@@ -204,7 +204,7 @@ class MemoryUpload:
             raise IncompleteTransfer(key, self._length - self._left, self._length, remote.name)
         if key.size is not None and len(content) != key.size:
             raise IncompleteTransfer(key, len(content), key.size, remote.name)
-        check = _verifier(key)
+        check = verifier(key)
         if check is None:
             if not valid:
                 raise ContentChanged(key, remote.name)
@@ -237,11 +237,3 @@ class MemoryDownload:
         content = self._content
         for start in range(0, len(content), CHUNK):
             yield content[start : start + CHUNK]
-
-
-def _verifier(key: Key) -> Any:
-    try:  # until keys/backend.py is there
-        from annexpy.keys.backend import verifier
-    except ImportError:
-        return None
-    return verifier(key)
