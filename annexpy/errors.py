@@ -21,7 +21,7 @@ touches the library, with ``raise … from``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "AccessDenied",
@@ -192,7 +192,7 @@ class NodesFailed(TransportError):
         failed: UUID of a node → why not. Empty when the cluster has no nodes.
     """
 
-    def __init__(self, cluster: str, doing: str, failed: Mapping[str, AnnexError]) -> None:
+    def __init__(self, cluster: str, doing: str, failed: Iterable[tuple[str, AnnexError]]) -> None:
         self.cluster, self.doing, self.failed = cluster, doing, dict(failed)
         self.retryable = any(error.retryable for error in self.failed.values())
         why = "; ".join(f"{_text(uuid)}: {error}" for uuid, error in self.failed.items()) or "it has no nodes"
