@@ -1,0 +1,83 @@
+"""The key of a file: what git-annex would call its content."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+
+from anyio import to_thread
+
+from annexpy.errors import ContentChanged, InvalidPath
+from annexpy.keys.backend import DEFAULT_BACKEND, Hasher, extension, worm_key
+from annexpy.keys.key import Key
+
+__all__ = ["key_of", "read_key"]
+
+_CHUNK = 1024 * 1024
+_INLINE = 256 * 1024
+
+
+async def key_of(
+    path: str | bytes | os.PathLike[str],
+    *,
+    backend: str | bytes = DEFAULT_BACKEND,
+    progress: Callable[[int, int], None] | None = None,
+) -> Key:
+    """The key of the file at *path*, read once. Symbolic links are followed.
+
+    Args:
+        path: A regular file. Its name gives the extension of an E-backend, and the name of a WORM key.
+        backend: "SHA256E", "MD5", "WORM" …
+        progress: Called with (bytes read, size), from a worker thread when the file is large.
+
+    Raises:
+        InvalidPath: Not a file that can be read.
+        Refused: A backend that makes no keys here.
+        ContentChanged: The file changed while it was read.
+    """
+    try:
+        small = os.stat(path).st_size <= _INLINE
+    except OSError as error:
+        raise InvalidPath("file", os.fsencode(path), error.strerror or "cannot be read") from error
+    if small:
+        return read_key(path, backend=backend, progress=progress)
+    return await to_thread.run_sync(lambda: read_key(path, backend=backend, progress=progress), abandon_on_cancel=True)
+
+
+def read_key(
+    path: str | bytes | os.PathLike[str],
+    *,
+    backend: str | bytes = DEFAULT_BACKEND,
+    progress: Callable[[int, int], None] | None = None,
+) -> Key:
+    """``key_of``, blocking until the file is read."""
+    name = os.fsencode(path)
+    backend = backend.encode() if isinstance(backend, str) else backend
+    try:
+        # Not blocking: a named pipe would wait for a writer for ever before it could be refused.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise InvalidPath("file", name, error.strerror or "cannot be read") from error
+    try:
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            raise InvalidPath("file", name, "a regular file")
+        if backend == b"WORM":
+            return worm_key(name, before.st_size, int(before.st_mtime))
+        hasher, size = Hasher(backend), 0
+        buffer = memoryview(bytearray(min(_CHUNK, before.st_size + 1)))
+        while got := os.readv(fd, [buffer]):
+            hasher.update(buffer[:got])
+            size += got
+            if progress is not None:
+                progress(size, before.st_size)
+        after = os.fstat(fd)
+    except OSError as error:
+        raise InvalidPath("file", name, error.strerror or "cannot be read") from error
+    finally:
+        os.close(fd)
+    key = hasher.key(size, extension(name))
+    if (size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise ContentChanged(key, os.fsdecode(name), "the file changed while it was read")
+    return key

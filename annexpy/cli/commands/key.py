@@ -1,0 +1,60 @@
+"""``annexpy key``: the keys of files, as git-annex would name them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import click
+
+from annexpy.cli.options import Options, as_command
+from annexpy.cli.show import Report
+from annexpy.errors import AnnexError, Refused
+from annexpy.keys.backend import BACKENDS, DEFAULT_BACKEND, Hasher
+
+__all__ = ["command"]
+
+
+@as_command("key")
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path())
+@click.option(
+    "--backend", metavar="NAME", default=DEFAULT_BACKEND.decode(), help="SHA256E, SHA512E, MD5, WORM … (SHA256E)"
+)
+@click.option("--batch", is_flag=True, help="Read file names from standard input, one a line.")
+@click.option("--names", is_flag=True, help="Print the file's name after its key.")
+def command(options: Options, files: tuple[str, ...], backend: str, batch: bool, names: bool) -> int:
+    """Print the key of each FILE.
+
+    The same key that git-annex gives: two people who run this on the same bytes, with the same extension,
+    print the same line.
+    """
+    from annexpy.actions.key import read_key
+
+    if bool(files) == batch:
+        raise click.UsageError("Give FILEs, or --batch to read their names from standard input.")
+    if backend != "WORM":
+        _check(backend)
+    report = Report(options, "key")
+    for file in _lines() if batch else files:
+        try:
+            key = read_key(file, backend=backend)
+        except AnnexError as error:
+            report.failed(error, file=file, input=[file])
+        else:
+            report.done(key, file=file, input=[file], text=f"{key}  {file}" if names else str(key))
+    return report.exit_code
+
+
+def _check(backend: str) -> None:
+    try:
+        Hasher(backend.encode())
+    except Refused as error:
+        known = ", ".join(name.decode() for name, known in BACKENDS.items() if known.hash and name != b"GITBUNDLE")
+        raise click.BadParameter(f"{error}. Known: {known}, WORM.", param_hint="--backend") from error
+
+
+def _lines() -> Iterator[str]:
+    for line in sys.stdin.buffer:
+        if name := line.rstrip(b"\r\n"):
+            yield os.fsdecode(name)
