@@ -1,0 +1,277 @@
+"""Drop: give up one copy of a key, with proof that enough others stay.
+
+Order (docs/design.md, "Drop with proof"): lock the content in enough other repositories; where one
+cannot be locked, look at it; ask every lock again whether it still stands; let
+``policy.numcopies.safe_drop`` decide; only then ask for the removal, with the end of the earliest
+lock as its deadline. Nothing is awaited between the decision and the request.
+
+What was removed is recorded by the remote that removed it (``Local``, ``Recording``) before the
+error about the rest is raised.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from annexpy.actions.gather import Gathering, Others, members
+from annexpy.actions.many import each
+from annexpy.actions.results import DropResult
+from annexpy.clock import Clock
+from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies, RemoteProtocolError, TransportError
+from annexpy.keys.key import Key
+from annexpy.policy.numcopies import Copies, DropProof
+from annexpy.policy.trust import TrustLevel
+from annexpy.remote.base import BatchRemove, Remote, Removed
+from annexpy.system import CLOCK
+from annexpy.uuids import UUID, is_cluster
+
+__all__ = ["drop", "drop_many", "examine"]
+
+_BATCH: Final = 64
+"""Removals in one pipelined request, which share the earliest of their deadlines."""
+
+
+async def drop(
+    key: Key,
+    *,
+    from_: Remote,
+    others: Sequence[Remote],
+    copies: Copies,
+    trust: Mapping[UUID, TrustLevel] | None = None,
+    recorded: Mapping[UUID, str] | None = None,
+    nodes: Mapping[UUID, Collection[UUID]] | None = None,
+    force: bool = False,
+    clock: Clock = CLOCK,
+) -> Removed:
+    """Remove the content of *key* from *from_*, if enough other copies are proven to stay.
+
+    Args:
+        key: What to drop.
+        from_: Where to drop it. For the local repository hand in the ``Local``; wrap it in
+            ``Recording`` where others' locations are to be logged.
+        others: Where copies may be. Named twice, or by two paths, a repository counts once; the
+            second path is tried when the first fails.
+        copies: How many must stay.
+        trust: Trust levels; semitrusted where silent.
+        recorded: UUID → description of the repositories that the location log says have it. Those
+            are asked first, trusted ones among them count even when they cannot be asked, and a
+            refusal names those that no remote leads to.
+        nodes: Cluster → its nodes, needed to drop from a cluster by way of its gateway.
+        force: Ask for the removal without any proof.
+        clock: Time for locks and deadlines.
+
+    Returns:
+        Who no longer has the content.
+
+    Raises:
+        NotEnoughCopies: Nothing was asked of *from_*.
+        DropIncomplete: Some repositories gave it up and some did not, or may not have. What is gone
+            was recorded before. A repeat collects a new proof.
+        ContentLocked, AccessDenied …: The one repository asked did not give it up.
+        TransportError: Outcome unknown.
+    """
+    result = await _Drop(from_, others, copies, trust, nodes, force, clock).one(key, recorded)
+    if result.error is not None:
+        raise result.error
+    assert result.removed is not None
+    return result.removed
+
+
+async def drop_many(
+    keys: Iterable[Key] | AsyncIterable[Key],
+    *,
+    from_: Remote,
+    others: Sequence[Remote],
+    copies: Copies | Callable[[Key], Copies],
+    trust: Mapping[UUID, TrustLevel] | None = None,
+    recorded: Callable[[Key], Mapping[UUID, str]] | None = None,
+    nodes: Mapping[UUID, Collection[UUID]] | None = None,
+    force: bool = False,
+    clock: Clock = CLOCK,
+    jobs: int | None = None,
+) -> AsyncIterator[DropResult]:
+    """``drop`` for many keys: locks and removals of different keys overlap, removals are pipelined where possible.
+
+    Every key has its own proof, and is removed or refused alone.
+
+    Args:
+        keys: Taken in windows; memory does not grow with their number.
+        from_, others, trust, nodes, force, clock: As for ``drop``.
+        copies: The same for all, or asked per key.
+        recorded: Asked per key.
+        jobs: Drops at once; by default as many as suit *from_*.
+    """
+    what = _Drop(from_, others, copies, trust, nodes, force, clock, batch=isinstance(from_, BatchRemove))
+
+    async def work(key: Key) -> DropResult:
+        return await what.one(key, None if recorded is None else recorded(key))
+
+    async for result in each(keys, work, jobs=jobs or (16 if what.remover is None else _BATCH)):
+        yield result
+
+
+async def examine(
+    key: Key,
+    *,
+    from_: Remote,
+    others: Sequence[Remote],
+    copies: Copies,
+    trust: Mapping[UUID, TrustLevel] | None = None,
+    recorded: Mapping[UUID, str] | None = None,
+    nodes: Mapping[UUID, Collection[UUID]] | None = None,
+    clock: Clock = CLOCK,
+) -> DropResult:
+    """What ``drop`` would decide now. Locks are taken and given back; nothing is removed.
+
+    The proof in the result is a report, no permission: its locks are over.
+    """
+    return await _Drop(from_, others, copies, trust, nodes, False, clock).one(key, recorded, only_look=True)
+
+
+class _Drop:
+    """What is the same for all keys of one drop."""
+
+    def __init__(
+        self,
+        from_: Remote,
+        others: Sequence[Remote],
+        copies: Copies | Callable[[Key], Copies],
+        trust: Mapping[UUID, TrustLevel] | None,
+        nodes: Mapping[UUID, Collection[UUID]] | None,
+        force: bool,
+        clock: Clock,
+        *,
+        batch: bool = False,
+    ) -> None:
+        self.from_, self.copies, self.force, self.clock = from_, copies, force, clock
+        dropped_from = _dropped_from(from_, nodes or {})
+        self.blind = is_cluster(from_.uuid) and dropped_from == {from_.uuid}
+        self.others = Others(others, dropped_from, trust or {})
+        self.remover = _Remover(from_) if batch and isinstance(from_, BatchRemove) else None
+
+    async def one(self, key: Key, recorded: Mapping[UUID, str] | None, *, only_look: bool = False) -> DropResult:
+        """Drop one key; whatever goes wrong with it is in the result."""
+        try:
+            if self.force and not only_look:
+                return _result(key, await self.from_.remove_content(key), None)
+            copies = self.copies(key) if callable(self.copies) else self.copies
+            if self.blind:
+                why = "a cluster whose nodes are not known, so no copy can be told from those it would remove"
+                raise NotEnoughCopies(key, 0, copies.needed, missing={self.from_.name: why})
+            gathering = Gathering(key, copies, self.others, recorded, self.clock)
+            if only_look:
+                return await gathering.run(lambda: _look(gathering))
+            return await gathering.run(lambda: self._remove(gathering))
+        except AnnexError as error:
+            return DropResult(key, error=error)
+
+    async def _remove(self, gathering: Gathering) -> DropResult:
+        if self.remover is not None:
+            return await self.remover.remove(gathering)
+        key = gathering.key
+        await gathering.look_again()
+        proof = gathering.prove()
+        try:
+            removed = await self.from_.remove_content(key, deadline=proof.deadline)
+        except AnnexError as error:
+            gathering.unknown = _unknown(error)
+            return DropResult(key, proof=proof, error=error)
+        gathering.unknown = _unknown(*removed.failed.values())
+        return _result(key, removed, proof)
+
+
+class _Waiting:
+    """One key whose locks are held, on its way into a pipelined removal."""
+
+    __slots__ = ("done", "gathering", "result")
+
+    def __init__(self, gathering: Gathering) -> None:
+        self.gathering, self.done = gathering, anyio.Event()
+        self.result: DropResult | None = None
+
+
+class _Remover:
+    """Collects the removals of keys that are ready at the same time into one request.
+
+    Each key's task holds its locks meanwhile. Whoever comes first sends, for all who have come by then.
+    """
+
+    def __init__(self, from_: BatchRemove) -> None:
+        self._from = from_
+        self._waiting: deque[_Waiting] = deque()
+        self._sending = False
+
+    async def remove(self, gathering: Gathering) -> DropResult:
+        mine = _Waiting(gathering)
+        self._waiting.append(mine)
+        if self._sending:
+            await mine.done.wait()
+        else:
+            self._sending = True
+            try:
+                await checkpoint()  # the others get to here
+                while self._waiting:
+                    await self._send([self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))])
+            finally:
+                self._sending = False
+        assert mine.result is not None
+        return mine.result
+
+    async def _send(self, batch: list[_Waiting]) -> None:
+        proven: list[tuple[_Waiting, DropProof]] = []
+        for one in batch:
+            await one.gathering.look_again()
+        for one in batch:
+            try:
+                proven.append((one, one.gathering.prove()))
+            except NotEnoughCopies as error:
+                one.result = DropResult(one.gathering.key, error=error)
+        if proven:
+            ends = [proof.deadline for _, proof in proven if proof.deadline is not None]
+            keys = [proof.key for _, proof in proven]
+            try:
+                removed = await self._from.remove_content_many(keys, deadline=min(ends, default=None))
+            except AnnexError as error:
+                for one, proof in proven:
+                    one.gathering.unknown = _unknown(error)
+                    one.result = DropResult(proof.key, proof=proof, error=error)
+            else:
+                for (one, proof), answer in zip(proven, removed, strict=True):
+                    one.gathering.unknown = _unknown(*answer.failed.values())
+                    one.result = _result(proof.key, answer, proof)
+        for one in batch:
+            one.done.set()
+
+
+async def _look(gathering: Gathering) -> DropResult:
+    await gathering.look_again()
+    return DropResult(gathering.key, proof=gathering.prove())
+
+
+def _dropped_from(from_: Remote, nodes: Mapping[UUID, Collection[UUID]]) -> frozenset[UUID]:
+    """Every repository that would lose the content: a cluster takes it from all its nodes."""
+    uuids = {from_.uuid, *(member.uuid for member in members(from_))}
+    for cluster in [uuid for uuid in uuids if is_cluster(uuid)]:
+        uuids.update(nodes.get(cluster, ()))
+    return frozenset(uuids)
+
+
+def _unknown(*errors: AnnexError) -> AnnexError | None:
+    """The first of *errors* after which the removal may have happened, or may happen yet."""
+    return next((error for error in errors if isinstance(error, TransportError | RemoteProtocolError)), None)
+
+
+def _result(key: Key, removed: Removed, proof: DropProof | None) -> DropResult:
+    error: AnnexError | None = None
+    if not removed.ok:
+        if not removed.uuids and len(removed.failed) == 1:
+            error = next(iter(removed.failed.values()))
+        else:
+            remaining = {str(uuid): str(why) for uuid, why in removed.failed.items()}
+            error = DropIncomplete(key, sorted(removed.uuids), remaining)
+    return DropResult(key, removed, proof, error)

@@ -1,0 +1,327 @@
+"""Collect the evidence for one drop: lock other copies, look at those that cannot be locked, keep the locks.
+
+The locks live as long as ``Gathering.run`` runs the action that relies on them. Each lock belongs to
+the task that took it, from enter to exit; several are taken at once.
+
+A removal whose answer never came may still happen, up to its deadline. The locks behind it are then
+left as a lost connection leaves them, without an unlock, so that repositories which keep a retention
+go on protecting the copies that the removal relied on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
+
+import anyio
+
+from annexpy.clock import Clock
+from annexpy.errors import AnnexError, ConnectionLost, ContentError, NotLocked, TimedOut, TransportError
+from annexpy.keys.key import Key
+from annexpy.policy.numcopies import (
+    CheckedCopy,
+    Copies,
+    DropProof,
+    HeldCopy,
+    TrustedCopy,
+    VerifiedCopy,
+    not_a_copy,
+    safe_drop,
+)
+from annexpy.policy.trust import TrustLevel
+from annexpy.remote.base import LockedCopy, Remote
+from annexpy.uuids import UUID
+
+__all__ = ["LOCK_TIMEOUT", "Gathering", "HasNodes", "Others", "members"]
+
+_log = logging.getLogger(__name__)
+
+LOCK_TIMEOUT: Final = 60.0
+"""Seconds that one repository gets to lock a content, or to say whether it has it."""
+
+R = TypeVar("R")
+
+
+@runtime_checkable
+class HasNodes(Protocol):
+    """A Remote made of Remotes."""
+
+    @property
+    def nodes(self) -> Sequence[Remote]: ...
+
+
+def members(remote: Remote) -> Iterator[Remote]:
+    """*remote*, or the repositories it is made of, all the way down: what may be a copy."""
+    if isinstance(remote, HasNodes):
+        for node in remote.nodes:
+            yield from members(node)
+    else:
+        yield remote
+
+
+class Others:
+    """Where copies may be, apart from the places that a drop would take them from.
+
+    Attributes:
+        candidates: UUID → every path to that repository.
+        rejected: Place → why no copy in it could count.
+    """
+
+    __slots__ = ("candidates", "dropped_from", "rejected", "trust")
+
+    def __init__(
+        self, others: Sequence[Remote], dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel]
+    ) -> None:
+        self.dropped_from, self.trust = dropped_from, trust
+        self.candidates: dict[UUID, list[Remote]] = {}
+        self.rejected: dict[str, str] = {}
+        for remote in (member for other in others for member in members(other)):
+            why = not_a_copy(remote.uuid, dropped_from, trust)
+            if why is None:
+                self.candidates.setdefault(remote.uuid, []).append(remote)
+            else:
+                self.rejected.setdefault(remote.name, why)
+
+    def in_order(self, recorded: Mapping[UUID, str] | None) -> list[list[Remote]]:
+        """The candidates, those first that are known to have the content."""
+        every = list(self.candidates.items())
+        if recorded is None:
+            return [paths for _, paths in every]
+        return [paths for _, paths in sorted(every, key=lambda item: item[0] not in recorded)]
+
+
+class Gathering:
+    """The evidence about one key."""
+
+    __slots__ = (
+        "_absent",
+        "_clock",
+        "_copies",
+        "_locks",
+        "_others",
+        "_recorded",
+        "_verified",
+        "key",
+        "missing",
+        "unknown",
+    )
+
+    def __init__(
+        self, key: Key, copies: Copies, others: Others, recorded: Mapping[UUID, str] | None, clock: Clock
+    ) -> None:
+        self.key, self._copies, self._others, self._recorded, self._clock = key, copies, others, recorded, clock
+        self._verified: list[VerifiedCopy] = []
+        self._locks: list[tuple[HeldCopy, LockedCopy]] = []
+        self._absent: set[UUID] = set()
+        self.missing: dict[str, str] = dict(others.rejected)
+        self.unknown: AnnexError | None = None
+        """Set by the action when a removal was asked for and its outcome is not known."""
+
+    async def run(self, action: Callable[[], Awaitable[R]]) -> R:
+        """Take locks until there is enough to prove, run *action* while they are held, give them back.
+
+        There may turn out to be too few; ``prove`` says so. An AnnexError of *action* is raised after the
+        locks were given back in good order.
+        """
+        candidates = self._others.in_order(self._recorded)
+        if self._copies.needed == 1 or len(candidates) <= 1:
+            return await self._one_by_one(candidates, action)
+        return await self._at_once(candidates, action)
+
+    async def look_again(self) -> None:
+        """Ask every lock whether it still stands, and strike out the copies whose lock does not."""
+        for copy, lock in list(self._locks):
+            if not await lock.held():
+                self._verified.remove(copy)
+                self._locks.remove((copy, lock))
+                self.missing[copy.name] = "its lock was lost"
+
+    def prove(self) -> DropProof:
+        """The proof. Look again right before, and await nothing between this and the removal.
+
+        Raises:
+            NotEnoughCopies: It names what was counted and what was not.
+        """
+        return safe_drop(
+            self.key,
+            self._copies,
+            self._verified,
+            dropped_from=self._others.dropped_from,
+            trust=self._others.trust,
+            now=self._clock.now(),
+            missing=self.missing,
+        )
+
+    # -- taking locks --
+
+    async def _one_by_one(self, candidates: Sequence[Sequence[Remote]], action: Callable[[], Awaitable[R]]) -> R:
+        outcome = _Outcome[R]()
+        try:
+            async with AsyncExitStack() as locks:
+                for paths in candidates:
+                    if not self._short():
+                        break
+                    await self._ask(paths, locks)
+                self._fall_back_on_trust()
+                await outcome.of(action)
+                self._vanish_if_unknown()
+        except AnnexError as error:
+            self._not_given_back(error)
+        return outcome.get()
+
+    async def _at_once(self, candidates: Sequence[Sequence[Remote]], action: Callable[[], Awaitable[R]]) -> R:
+        waiting = list(candidates)
+        release = anyio.Event()
+        outcome = _Outcome[R]()
+
+        async def hold(paths: Sequence[Remote], answered: Callable[[], None]) -> None:
+            try:
+                async with AsyncExitStack() as locks:
+                    await self._ask(paths, locks)
+                    answered()
+                    await release.wait()
+                    self._vanish_if_unknown()
+            except AnnexError as error:
+                self._not_given_back(error)
+
+        async with anyio.create_task_group() as tasks:
+            while waiting and (short := self._short()):
+                wave, waiting = waiting[:short], waiting[short:]
+                answers = _Countdown(len(wave))
+                for paths in wave:
+                    tasks.start_soon(hold, paths, answers.one)
+                await answers.zero.wait()
+            self._fall_back_on_trust()
+            await outcome.of(action)
+            release.set()
+        return outcome.get()
+
+    def _vanish_if_unknown(self) -> None:
+        """Leave a lock as if its holder had vanished: the removal that relies on it may be under way."""
+        if self.unknown is not None:
+            raise ConnectionLost("whoever relies on this lock", "the outcome of a removal", str(self.unknown))
+
+    def _not_given_back(self, error: AnnexError) -> None:
+        # The drop is over and its result stands; the lock ends by itself.
+        if self.unknown is None:
+            _log.warning("%s: a lock could not be given back: %s", self.key, error)
+
+    async def _ask(self, paths: Sequence[Remote], locks: AsyncExitStack) -> None:
+        """Lock one repository by the first path that works; where it cannot be locked, look at it."""
+        for remote in paths:
+            try:
+                lock = await self._lock(remote, locks)
+            except NotLocked as error:
+                await self._look(remote, error)
+                return
+            except AnnexError as error:
+                self.missing[remote.name] = _reason(error)
+                continue
+            why = not_a_copy(lock.uuid, self._others.dropped_from, self._others.trust)
+            if why is not None:  # it is not the repository we took it for
+                self.missing[remote.name] = why
+                continue
+            copy = HeldCopy(lock.uuid, remote.name, lock.expires)
+            self._verified.append(copy)
+            self._locks.append((copy, lock))
+            self.missing.pop(remote.name, None)
+            return
+
+    async def _lock(self, remote: Remote, locks: AsyncExitStack) -> LockedCopy:
+        async with AsyncExitStack() as attempt:
+            # The scope stays open around the lock, and stops being a limit once the lock is there.
+            scope = attempt.enter_context(anyio.CancelScope(deadline=anyio.current_time() + LOCK_TIMEOUT))
+            lock = await attempt.enter_async_context(remote.lock_content(self.key))
+            scope.deadline = math.inf
+            if scope.cancel_called:  # in the same moment
+                raise TimedOut(remote.name, "a lock on the content", LOCK_TIMEOUT)
+            await locks.enter_async_context(attempt.pop_all())
+            return lock
+        raise TimedOut(remote.name, "a lock on the content", LOCK_TIMEOUT)
+
+    async def _look(self, remote: Remote, refusal: NotLocked) -> None:
+        at = self._clock.now()
+        present = False
+        try:
+            with anyio.move_on_after(LOCK_TIMEOUT) as scope:
+                present = await remote.check_present(self.key)
+            if scope.cancelled_caught:
+                raise TimedOut(remote.name, "an answer about the content", LOCK_TIMEOUT)
+        except AnnexError as error:
+            self.missing[remote.name] = _reason(error)
+            return
+        if present:
+            self._verified.append(CheckedCopy(remote.uuid, remote.name, at))
+        else:
+            self._absent.add(remote.uuid)
+            self.missing[remote.name] = refusal.reason or "the content is not there"
+
+    def _short(self) -> int:
+        """How many more copies have to be asked for."""
+        everywhere = {copy.uuid for copy in self._verified}
+        locked = {copy.uuid for copy, _ in self._locks}
+        return max(self._copies.needed - len(everywhere), self._copies.min - len(locked), 0)
+
+    def _fall_back_on_trust(self) -> None:
+        """Count what trusted repositories are said to have; say of the others why they were not asked.
+
+        A trusted repository that was asked and does not have the content is not believed, unlike in git-annex.
+        """
+        trust, known = self._others.trust, self._absent | {copy.uuid for copy, _ in self._locks}
+        looked_at = {copy.uuid: copy.name for copy in self._verified if copy.uuid not in known}
+        for uuid, name in {**(self._recorded or {}), **looked_at}.items():
+            paths = self._others.candidates.get(uuid, [])
+            if uuid in known:
+                continue
+            if trust.get(uuid) is TrustLevel.TRUSTED:
+                for remote in paths:
+                    self.missing.pop(remote.name, None)
+                self._verified.append(TrustedCopy(uuid, paths[0].name if paths else name))
+            elif not paths:
+                why = not_a_copy(uuid, self._others.dropped_from, trust)
+                self.missing.setdefault(name, why or "no remote leads there")
+
+
+class _Outcome(Generic[R]):
+    """What an action came to, kept until the locks are given back."""
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self) -> None:
+        self._value: list[R] = []
+        self._error: AnnexError | None = None
+
+    async def of(self, action: Callable[[], Awaitable[R]]) -> None:
+        try:
+            self._value.append(await action())
+        except AnnexError as error:
+            self._error = error
+
+    def get(self) -> R:
+        if self._error is not None:
+            raise self._error
+        return self._value[0]
+
+
+class _Countdown:
+    """*zero* is set when ``one`` was called so many times."""
+
+    def __init__(self, count: int) -> None:
+        self._left, self.zero = count, anyio.Event()
+
+    def one(self) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            self.zero.set()
+
+
+def _reason(error: AnnexError) -> str:
+    """*error* as the reason why a copy does not count, without the key and the place that stand beside it."""
+    if isinstance(error, ContentError):
+        return error.reason or error.what
+    if isinstance(error, TransportError):
+        return f"unreachable: {error}"
+    return str(error)

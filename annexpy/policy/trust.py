@@ -1,0 +1,41 @@
+"""How far a repository is trusted to keep what it has.
+
+Source: fact sheet repository-format, sections 3 (trust.log) and 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Final
+
+from annexpy.uuids import UUID
+
+__all__ = ["TrustLevel", "trust_levels"]
+
+
+class TrustLevel(StrEnum):
+    """git-annex's four levels, by the names of its commands and of ``remote.NAME.annex-trustlevel``."""
+
+    TRUSTED = "trusted"
+    SEMITRUSTED = "semitrusted"
+    UNTRUSTED = "untrusted"
+    DEAD = "dead"
+
+
+_BY_WORD: Final = {level.value: level for level in TrustLevel}
+
+
+def trust_levels(log: Mapping[UUID, TrustLevel], config: Iterable[tuple[UUID, str]] = ()) -> dict[UUID, TrustLevel]:
+    """Trust levels of all repositories that somebody said something about.
+
+    Args:
+        log: trust.log.
+        config: (UUID, value) of ``remote.NAME.annex-trustlevel``, which wins over the log. A word that
+            is no level says nothing.
+    """
+    levels = dict(log)
+    for uuid, word in config:
+        if word in _BY_WORD:
+            levels[uuid] = _BY_WORD[word]
+    return levels
