@@ -506,8 +506,8 @@ def answered(connection: Connection) -> Callable[[], list[ConnectionEvent]]:
 
 
 LINES = [
-    b"VERSION 4\n", b"VERSION 0\n", b"CHECKPRESENT " + KEY.raw + b"\r\n", b"REMOVE WORM--\xc3\xa9\xff\n", b"FOO\n", b"\n",
-    b"PUT  " + KEY.raw + b"\n", b"DATA 3\nab\n", b"DATA 0\n", b"VALID\n", b"INVALID\n", b"DATA-PRESENT\n",
+    b"VERSION 4\n", b"VERSION 0\n", b"CHECKPRESENT " + KEY.raw + b"\r\n", b"REMOVE WORM--\xc3\xa9\xff\n", b"FOO\n",
+    b"\n",    b"PUT  " + KEY.raw + b"\n", b"DATA 3\nab\n", b"DATA 0\n", b"VALID\n", b"INVALID\n", b"DATA-PRESENT\n",
     b"GET 0  " + KEY.raw + b"\n", b"SUCCESS\n", b"FAILURE\n", b"LOCKCONTENT " + KEY.raw + b"\n", b"UNLOCKCONTENT\n",
     b"GETTIMESTAMP\n", b"BYPASS a b\n", b"DATA 7\nREMOVE\n", b"x" * 40000 + b"\n", b"ERROR x\n",
 ]  # fmt: skip
