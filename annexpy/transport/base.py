@@ -27,6 +27,16 @@ class Transport(Protocol):
         """
         ...
 
+    @property
+    def has_input(self) -> bool:
+        """True when ``receive`` is known to return at once, with bytes or with the end of the stream."""
+        ...
+
+    @property
+    def complaint(self) -> str:
+        """What the far side said outside of the stream (stderr of a child, words of ssh), for messages; mostly ""."""
+        ...
+
     async def receive(self, max_bytes: int = CHUNK) -> bytes:
         """The next bytes, at least one; ``b""`` at the end of the stream.
 
@@ -40,10 +50,10 @@ class Transport(Protocol):
     async def send(self, data: bytes) -> None:
         """Send all of *data*, waiting while the peer does not read.
 
-        After cancellation there is no way to know how much went out: the transport is closed then.
+        After cancellation there is no way to know how much went out: nothing more can be sent then.
 
         Raises:
-            ConnectionLost: The peer no longer reads.
+            ConnectionLost: The peer no longer reads. What it said before can still be received.
         """
         ...
 
