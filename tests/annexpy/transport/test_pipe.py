@@ -68,7 +68,7 @@ async def test_a_killed_child_says_by_what() -> None:
 
 async def test_a_talkative_child_never_blocks_and_only_its_last_words_are_kept() -> None:
     chatty = await child(
-        "import sys\nfor n in range(20000): print('complaint number', n, file=sys.stderr)\nprint('done')"
+        "import sys\nfor n in range(20000): print('complaint number', n, file=sys.stderr)\nsys.stdout.write('done\\n')"
     )
     try:
         with anyio.fail_after(20):
@@ -82,7 +82,7 @@ async def test_a_talkative_child_never_blocks_and_only_its_last_words_are_kept()
 
 async def test_a_child_that_ignores_the_end_of_its_input_is_killed_within_two_seconds() -> None:
     stubborn = await child(
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+        "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); os.write(1, b'up\\n'); time.sleep(60)"
     )
     assert await stubborn.receive() == b"up\n"
     before = time.monotonic()

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 import pytest
@@ -107,6 +108,11 @@ async def receive_exactly(transport: Transport, size: int) -> bytes:
     return found
 
 
+async def pour(transport: Transport, chunk: bytes = bytes(CHUNK)) -> NoReturn:
+    while True:
+        await transport.send(chunk)
+
+
 async def wait_for(condition: Callable[[], bool]) -> None:
     """Let the loop run until the news has arrived."""
     with anyio.fail_after(5):
@@ -157,8 +163,7 @@ async def test_more_than_all_buffers_travels_both_ways_at_once(pair: Pair, body:
 async def test_send_waits_while_the_peer_does_not_read(pair: Pair) -> None:
     async with pair as (one, _):
         with anyio.move_on_after(0.2) as scope:
-            while True:
-                await one.send(bytes(CHUNK))
+            await pour(one)
 
         assert scope.cancelled_caught
         with pytest.raises(ConnectionLost):
@@ -173,7 +178,7 @@ async def test_a_cancelled_receive_loses_nothing(pair: Pair) -> None:
 
                 async def impatient() -> None:
                     nonlocal found
-                    found += await other.receive()  # noqa: B023 - awaited in this round
+                    found += await other.receive()
 
                 tasks.start_soon(impatient)
                 for _ in range(size % 5):
@@ -212,8 +217,7 @@ async def test_sending_to_a_peer_that_left_is_a_lost_connection_and_its_words_ar
         await other.aclose()
 
         with pytest.raises(ConnectionLost), anyio.fail_after(5):
-            while True:
-                await one.send(bytes(CHUNK))
+            await pour(one)
 
         assert await receive_exactly(one, 9) == b"ERROR no\n"
 
@@ -297,8 +301,7 @@ async def test_a_cut_loses_the_connection_after_exactly_that_many_bytes(after: i
     cut = Cut(one, sent=after)
     async with closing(cut, other):
         with pytest.raises(ConnectionLost):
-            for _ in range(8):
-                await cut.send(b"12"[: 1 + after % 2])
+            await pour(cut, b"12"[: 1 + after % 2])
         assert len(await receive_all(other)) == after
         assert cut.at_eof
         assert await cut.receive() == b""
