@@ -19,7 +19,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from annexpy.actions.gather import Gathering, Others, members
-from annexpy.actions.many import each
+from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies, RemoteProtocolError, TransportError
@@ -82,7 +82,7 @@ async def drop(
     return result.removed
 
 
-async def drop_many(
+def drop_many(
     keys: Iterable[Key] | AsyncIterable[Key],
     *,
     from_: Remote,
@@ -111,8 +111,7 @@ async def drop_many(
     async def work(key: Key) -> DropResult:
         return await what.one(key, None if recorded is None else recorded(key))
 
-    async for result in each(keys, work, jobs=jobs or (16 if what.remover is None else _BATCH)):
-        yield result
+    return Each(keys, work, jobs=jobs or (16 if what.remover is None else _BATCH))
 
 
 async def examine(

@@ -1,78 +1,93 @@
 """One piece of work per item, several at a time, results as they come.
 
-An async generator may not hold a task group while its consumer has the control: a consumer that
+A result iterator may not hold a task group while its consumer has the control: a consumer that
 leaves the loop early would leave tasks behind. So items are taken in windows. Inside a window the
-work overlaps; results are handed out between windows, when nothing runs.
+work overlaps; results are handed out between windows, when nothing runs. For the same reason this
+is a class and no async generator: there is nothing to close when it is left.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Final, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Final, Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-__all__ = ["WINDOW", "each", "windows"]
+__all__ = ["WINDOW", "Each"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 WINDOW: Final = 512
 """Items in a window: so many that the wait for the last one is lost in the noise, so few that they fit in memory."""
-_INLINE: Final = 32
 
 
-async def windows(items: Iterable[T] | AsyncIterable[T], size: int = WINDOW) -> AsyncIterator[list[T]]:
-    """*items* in lists of at most *size*. Takes no more items than the list it gives out."""
-    window: list[T] = []
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            window.append(item)
-            if len(window) >= size:
-                yield window
-                window = []
-    else:
-        for item in items:
-            window.append(item)
-            if len(window) >= size:
-                yield window
-                window = []
-    if window:
-        yield window
+class Each(Generic[T, R]):
+    """The results of ``work(item)``, in the order in which they were ready. An async iterator.
 
-
-async def each(
-    items: Iterable[T] | AsyncIterable[T], work: Callable[[T], Awaitable[R]], *, jobs: int, window: int = WINDOW
-) -> AsyncIterator[R]:
-    """The results of ``work(item)`` in the order in which they were ready.
-
-    Args:
-        items: Taken a window at a time.
-        work: Puts what goes wrong with one item into its result; whatever it raises ends everything.
-        jobs: How many run at once. With 1 every result is handed out before the next item is begun.
-        window: Items in flight or waiting to be handed out.
+    Leave it at any point between two results: what was begun is done, the rest is not begun. A
+    cancellation cancels the work under way.
     """
-    async for waiting in windows(items, window):
-        if jobs <= 1:
-            for number, item in enumerate(waiting):
-                if number % _INLINE == 0:
-                    await checkpoint()  # work on a local repository may never have to wait
-                yield await work(item)
-            continue
-        for result in await _all(waiting, work, jobs):
-            yield result
 
+    __slots__ = ("_items", "_jobs", "_ready", "_window", "_work")
 
-async def _all(items: list[T], work: Callable[[T], Awaitable[R]], jobs: int) -> list[R]:
-    waiting, results = deque(items), []
+    def __init__(
+        self,
+        items: Iterable[T] | AsyncIterable[T],
+        work: Callable[[T], Awaitable[R]],
+        *,
+        jobs: int,
+        window: int = WINDOW,
+    ) -> None:
+        """Begin with nothing.
 
-    async def worker() -> None:
-        while waiting:
-            results.append(await work(waiting.popleft()))
+        Args:
+            items: Taken a window at a time.
+            work: Puts what goes wrong with one item into its result; whatever it raises ends everything.
+            jobs: How many run at once. With 1 every result is handed out before the next item is begun.
+            window: Items in flight or waiting to be handed out.
+        """
+        self._items: Iterator[T] | AsyncIterator[T]
+        self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        self._work, self._jobs = work, jobs
+        self._window = 1 if jobs <= 1 else window
+        self._ready: deque[R] = deque()
 
-    async with anyio.create_task_group() as tasks:
-        for _ in range(min(jobs, len(items))):
-            tasks.start_soon(worker)
-    return results
+    def __aiter__(self) -> Each[T, R]:
+        return self
+
+    async def __anext__(self) -> R:
+        if not self._ready:
+            items = await self._take()
+            if not items:
+                raise StopAsyncIteration
+            if len(items) == 1:
+                await checkpoint()  # work on a local repository may never have to wait
+                return await self._work(items[0])
+            await self._do(items)
+        return self._ready.popleft()
+
+    async def _take(self) -> deque[T]:
+        taken: deque[T] = deque()
+        if isinstance(self._items, AsyncIterator):
+            async for item in self._items:
+                taken.append(item)
+                if len(taken) >= self._window:
+                    break
+        else:
+            for item in self._items:
+                taken.append(item)
+                if len(taken) >= self._window:
+                    break
+        return taken
+
+    async def _do(self, items: deque[T]) -> None:
+        async def worker() -> None:
+            while items:
+                self._ready.append(await self._work(items.popleft()))
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(self._jobs, len(items))):
+                tasks.start_soon(worker)
