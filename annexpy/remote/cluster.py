@@ -1,0 +1,385 @@
+"""Several nodes as one Remote, and therefore also clusters of clusters.
+
+Content goes to every node (``fanout``), comes from whichever gives it (``failover``), is present when
+any node has it, and is removed when every node has removed it. A cluster's UUID is never a copy, and
+a cluster as a whole cannot be locked: lock its nodes.
+
+Which nodes are to receive a key, and which are likely to have it, is decided by a function that is
+handed in (the location log and preferred content, at a gateway): nothing here reads a branch.
+
+A node that is dead costs at most one deadline a minute (``health``). While it is down it is not
+asked, and is named with its reason wherever an outcome is told by node. It is never guessed at:
+content is absent only when every node was asked and said so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+
+from anyio import CancelScope, create_task_group, current_time, move_on_after
+
+from annexpy.clock import Clock, Deadline
+from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked, PeerError, TimedOut
+from annexpy.keys.key import Key
+from annexpy.remote.base import BatchRemove, LockedCopy, Remote, Removed, check_present_many
+from annexpy.remote.failover import Candidates, Failover, Wanted, reading
+from annexpy.remote.fanout import FanOut, real
+from annexpy.remote.health import Node, Patient, reasons
+from annexpy.remote.waiting import Waiting
+from annexpy.system import CLOCK, new_uuid
+from annexpy.uuids import UUID, new_cluster_uuid
+
+__all__ = ["Chooser", "Cluster", "Select", "Verb"]
+
+T = TypeVar("T")
+Verb: TypeAlias = Literal["put", "get"]
+
+_GRACE: Final = 0.02
+"""Seconds, at least, that the other nodes get to end a presence check in order once one has said yes."""
+_BATCH: Final = 64
+"""Keys asked of a node in one go, so that each go can have the deadline of one answer."""
+
+
+class Select(Protocol):
+    """Which nodes a put goes to, or which are likely to have what a get wants (first choice first)."""
+
+    def __call__(self, verb: Verb, key: Key, associated_file: str, nodes: Sequence[Remote]) -> Sequence[Remote]: ...
+
+
+Chooser: TypeAlias = Callable[[Sequence[Remote]], Remote]
+"""Picks one of several equals: equally cheap, equally busy."""
+
+
+class Cluster:
+    """Nodes as one Remote.
+
+    Args:
+        nodes: Any Remotes. Closing the cluster closes them.
+        uuid: Of the cluster; a fresh cluster UUID when left out. Never in a result.
+        cost: That of the cheapest node when left out.
+        select: Which nodes take part; every node when left out. For a get the others still come last,
+            because a location log may be behind.
+        chooser: Which of several equals a get goes to; in turn when left out.
+        deadline: Seconds without progress after which a node counts as dead. A node that is itself a
+            ``Cluster`` gets what it may need to wait for its own nodes.
+        hedge: Seconds after which a get asks the next node as well, when nothing is known of the first.
+    """
+
+    def __init__(
+        self,
+        nodes: Sequence[Remote],
+        *,
+        uuid: UUID | None = None,
+        name: str = "cluster",
+        cost: int | None = None,
+        clock: Clock = CLOCK,
+        select: Select | None = None,
+        chooser: Chooser | None = None,
+        deadline: float = 5.0,
+        hedge: float = 1.0,
+    ) -> None:
+        self._uuid = new_cluster_uuid(new_uuid()) if uuid is None else uuid
+        self._name, self._cost = name, cost
+        self._nodes = [
+            Node(remote, clock, max(deadline, remote.patience) if isinstance(remote, Patient) else deadline)
+            for remote in nodes
+        ]
+        self._select, self._chooser = select, chooser
+        self._hedge = min(hedge, deadline)
+        self._turn = 0
+        self._patience = 1.2 * max((node.deadline for node in self._nodes), default=deadline)
+
+    @property
+    def uuid(self) -> UUID:
+        return self._uuid
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def cost(self) -> int:
+        return min((node.remote.cost for node in self._nodes), default=100) if self._cost is None else self._cost
+
+    @property
+    def patience(self) -> float:
+        """Seconds that an answer may take, because some node has all of its deadline."""
+        return self._patience
+
+    @property
+    def nodes(self) -> tuple[Remote, ...]:
+        return tuple(node.remote for node in self._nodes)
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self._name} {self._uuid} of {len(self._nodes)} nodes>"
+
+    # -- presence ---------------------------------------------------------------------------------
+
+    async def check_present(self, key: Key) -> bool:
+        """True as soon as one node has it; False only when every node says that it does not.
+
+        Raises:
+            NodesFailed: No node was found to have it, and these could not say. One reason alone is
+                raised as it is.
+        """
+        return (await self.check_present_many((key,)))[0]
+
+    async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
+        """As ``check_present``. The nodes share the keys out: each begins elsewhere and skips what was found."""
+        found = [False] * len(keys)
+        asked, failed = self._up()
+        for wave in ([node for node in asked if not node.late], [node for node in asked if node.late]):
+            if not all(found):
+                await _Presence(keys, found, failed).ask(wave)
+        if all(found) or (self._nodes and not failed):
+            return found
+        raise self._failure(f"to say whether {'content' if len(keys) > 1 else keys[0]} is present", failed)
+
+    # -- locks ------------------------------------------------------------------------------------
+
+    def lock_content(self, key: Key) -> AbstractAsyncContextManager[LockedCopy]:
+        """Refused on entering: a lock on "some node" would prove nothing. Lock the nodes."""
+        return _Refusal(NotLocked(key, self._name, "a cluster cannot be locked as a whole, only its nodes"))
+
+    # -- removal ----------------------------------------------------------------------------------
+
+    async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        """Ask every node, at once.
+
+        Returns:
+            ``ok`` when every node no longer has it; ``uuids`` is exact either way (SUCCESS-PLUS,
+            FAILURE-PLUS), and who was not asked, or whose outcome is unknown, is in ``failed``.
+        """
+        return (await self.remove_content_many((key,), deadline=deadline))[0]
+
+    async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+        asked, not_asked = self._up()
+        outcomes: list[list[tuple[Node, Removed | AnnexError]]] = [[] for _ in keys]
+
+        async def ask(node: Node) -> None:
+            done = 0
+            try:
+                for start in range(0, len(keys), _BATCH):
+                    some = keys[start : start + _BATCH]
+                    for removed in await _within(node, "an answer to REMOVE", _remove(node.remote, some, deadline)):
+                        outcomes[done].append((node, removed))
+                        done += 1
+            except AnnexError as error:
+                for rest in outcomes[done:]:
+                    rest.append((node, error))
+
+        await _together(ask, asked)
+        return [_removed(outcome, not_asked) for outcome in outcomes]
+
+    # -- content ----------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def put(self, key: Key, *, associated_file: str = "") -> AsyncIterator[FanOut]:
+        """Store *key* on every node that takes part.
+
+        ``Stored`` says for each node: stored now, found there before, or failed and why.
+
+        Raises:
+            NodesFailed: On entering, when no node wants it and none has it; on writing or finishing,
+                when no node has it.
+        """
+        asked, not_asked = self._up()
+        fan = FanOut(self._name, key, associated_file, self._taking_part("put", key, associated_file, asked), not_asked)
+        caught: Exception | None = None
+        async with create_task_group() as group:
+            for lane in fan.lanes:
+                group.start_soon(lane.run)
+            try:
+                await fan.asked()
+                yield fan
+            except Exception as error:  # a task group would wrap what the holder raised
+                caught = error
+            fan.leave()
+        if caught is not None:
+            raise caught
+
+    def get(
+        self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
+    ) -> AbstractAsyncContextManager[Failover]:
+        """Read *key* from the cheapest, least busy node that has it; the others stand by.
+
+        Raises:
+            KeyNotPresent: On entering: every node says that it does not have it.
+            NodesFailed: On entering: none gave it, and some could not say. One reason alone is raised as it is.
+        """
+        if offset < 0 or (end is not None and end < 0):
+            raise InvalidInput("offset", offset if offset < 0 else end, "0 or more")
+        asked, not_asked = self._up()
+        likely = self._taking_part("get", key, associated_file, asked)
+        ranked = self._ranked(likely)
+        if len(likely) < len(asked):
+            ranked += self._ranked([node for node in asked if node not in likely])
+        if ranked:
+            self._turn += 1
+            ranked[0].last = self._turn
+        wanted = Wanted(key, offset, end, associated_file)
+        return reading(wanted, Candidates(self._name, key, ranked, not_asked, self._hedge))
+
+    async def aclose(self) -> None:
+        """Close every node."""
+
+        async def close(node: Node) -> None:
+            await node.remote.aclose()
+
+        await _together(close, self._nodes)
+
+    # -- which nodes ------------------------------------------------------------------------------
+
+    def _up(self) -> tuple[list[Node], dict[UUID, AnnexError]]:
+        """The nodes that are worth asking, and why the others are not."""
+        asked: list[Node] = []
+        not_asked: dict[UUID, AnnexError] = {}
+        for node in self._nodes:
+            error = node.down()
+            if error is None:
+                asked.append(node)
+            else:
+                not_asked.update(reasons(node, error))
+        return asked, not_asked
+
+    def _taking_part(self, verb: Verb, key: Key, associated_file: str, asked: list[Node]) -> list[Node]:
+        if self._select is None:
+            return asked
+        chosen = {id(remote) for remote in self._select(verb, key, associated_file, self.nodes)}
+        return [node for node in asked if id(node.remote) in chosen]
+
+    def _ranked(self, nodes: Sequence[Node]) -> list[Node]:
+        """*nodes* in the order in which to read from them."""
+        ranked = sorted(nodes, key=_merit)
+        if self._chooser is not None and ranked:
+            best = _merit(ranked[0])[:3]
+            equals = [node for node in ranked if _merit(node)[:3] == best]
+            chosen = self._chooser([node.remote for node in equals])
+            first = next(node for node in equals if node.remote is chosen)
+            ranked.remove(first)
+            ranked.insert(0, first)
+        return ranked
+
+    def _failure(self, doing: str, failed: dict[UUID, AnnexError]) -> AnnexError:
+        """What to raise when the outcome is unknown because of *failed*."""
+        if len(failed) == 1:
+            return next(iter(failed.values()))
+        return NodesFailed(self._name, doing, failed.items())
+
+
+class _Refusal(AbstractAsyncContextManager[LockedCopy]):
+    """A context that cannot be entered."""
+
+    def __init__(self, error: AnnexError) -> None:
+        self._error = error
+
+    async def __aenter__(self) -> LockedCopy:
+        raise self._error
+
+    async def __aexit__(self, *_: object) -> None:
+        """Never entered, never left."""
+
+
+def _merit(node: Node) -> tuple[bool, int, int, int]:
+    return node.late, node.remote.cost, node.busy, node.last
+
+
+class _Presence:
+    """One wave of a presence check: several nodes at once, until every key was found or everybody has answered."""
+
+    def __init__(self, keys: Sequence[Key], found: list[bool], failed: dict[UUID, AnnexError]) -> None:
+        self._keys, self._found, self._failed = keys, found, failed
+        self._running: set[Node] = set()
+        self._asker = Waiting()
+
+    async def ask(self, nodes: Sequence[Node]) -> None:
+        if len(nodes) == 1:
+            await self._node(nodes[0], 0.0)
+            return
+        began = current_time()
+        async with create_task_group() as group:
+            for number, node in enumerate(nodes):
+                self._running.add(node)
+                group.start_soon(self._node, node, number / len(nodes))
+            await self._asker.until(lambda: not self._running or all(self._found))
+            # Whoever is about to answer may: to be cancelled in the middle can cost a node its connection.
+            with move_on_after(max(_GRACE, current_time() - began)):
+                await self._asker.until(lambda: not self._running)
+            for node in self._running:
+                node.overtaken()
+            group.cancel_scope.cancel()
+
+    async def _node(self, node: Node, beginning: float) -> None:
+        """Ask *node* for all that is not found yet, beginning at that part of the keys."""
+        keys, found = self._keys, self._found
+        starts = range(0, len(keys), _BATCH)
+        first = int(beginning * len(starts))
+        try:
+            for start in (*starts[first:], *starts[:first]):
+                numbers = [number for number in range(start, min(start + _BATCH, len(keys))) if not found[number]]
+                if numbers:
+                    answers = await _within(
+                        node, "an answer to CHECKPRESENT", _check(node.remote, [keys[number] for number in numbers])
+                    )
+                    for number, present in zip(numbers, answers, strict=True):
+                        found[number] |= present
+        except AnnexError as error:
+            self._failed.update(reasons(node, error))
+        self._running.discard(node)
+        self._asker.tell()
+
+
+async def _check(remote: Remote, keys: Sequence[Key]) -> Sequence[bool]:
+    return (await remote.check_present(keys[0]),) if len(keys) == 1 else await check_present_many(remote, keys)
+
+
+async def _remove(remote: Remote, keys: Sequence[Key], deadline: Deadline | None) -> Sequence[Removed]:
+    if len(keys) > 1 and isinstance(remote, BatchRemove):
+        return await remote.remove_content_many(keys, deadline=deadline)
+    return [await remote.remove_content(key, deadline=deadline) for key in keys]
+
+
+def _removed(outcomes: Sequence[tuple[Node, Removed | AnnexError]], not_asked: dict[UUID, AnnexError]) -> Removed:
+    """What the outcomes at the nodes are together."""
+    ok = bool(outcomes) and not not_asked
+    gone: set[UUID] = set()
+    failed = dict(not_asked)
+    for node, outcome in outcomes:
+        if isinstance(outcome, AnnexError):
+            ok = False
+            failed.update(reasons(node, outcome))
+            continue
+        named = real(outcome.uuids)
+        gone |= named or (real(frozenset((node.uuid,))) if outcome.ok else named)
+        if not outcome.ok:
+            ok = False
+            failed.update(outcome.failed or {node.uuid: PeerError(node.remote.name, "not removed")})
+    return Removed(ok, frozenset(gone), {uuid: error for uuid, error in failed.items() if uuid not in gone})
+
+
+async def _within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
+    """*answer* of *node*, which has its deadline to give it."""
+    began = node.begin()
+    try:
+        with CancelScope(deadline=current_time() + node.deadline):
+            given = await answer
+            node.heard(began)
+            return given
+        raise TimedOut(node.remote.name, what, node.deadline)
+    except AnnexError as error:
+        node.failed(error, began)
+        raise
+    finally:
+        node.end(began)
+
+
+async def _together(ask: Callable[[Node], Coroutine[Any, Any, None]], nodes: Sequence[Node]) -> None:
+    """Ask *nodes* at once; one alone needs no task."""
+    if len(nodes) == 1:
+        await ask(nodes[0])
+        return
+    async with create_task_group() as group:
+        for node in nodes:
+            group.start_soon(ask, node)

@@ -1,0 +1,139 @@
+"""What a cluster knows about one of its nodes: how busy it is, and whether asking it is worth the wait.
+
+Two degrees, because they cost differently. A node that is *down* (it could not be reached, or did
+not answer within the deadline) is not asked at all until its back-off ends; then one request at a
+time tries it. A node that is *late* (others answered well before it) is asked after the others.
+
+Why it is like this: a request that waits for a dead node pays a whole deadline, so that may happen
+once a minute and to one request; a refused connection costs next to nothing, so it is tried again
+after a second, and then ever more rarely. A connection that was lost says little (stock servers hang
+up to say no), so it changes nothing: if the node is dead, the next request cannot connect.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol, runtime_checkable
+
+from annexpy.clock import Clock
+from annexpy.errors import AnnexError, AuthFailed, ConnectFailed, NodesFailed, TimedOut, TransportError
+from annexpy.remote.base import Remote
+from annexpy.uuids import UUID
+
+__all__ = ["BACK_OFF", "Node", "Patient", "reasons"]
+
+BACK_OFF: Final = 60.0
+"""Seconds for which a node that cost a whole deadline, or that the others overtook, is left alone."""
+_DOWN: Final = (ConnectFailed, TimedOut, AuthFailed)
+
+
+@runtime_checkable
+class Patient(Protocol):
+    """A Remote that waits for others, and so may need longer than they do."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds without an answer after which it may be taken for dead."""
+        ...
+
+
+class Node:
+    """One node of a cluster and its standing.
+
+    A request calls ``begin``, then ``heard``, ``failed`` or ``overtaken`` (or none of them: nothing
+    was learnt), and in any case ``end``.
+
+    Attributes:
+        remote: The node itself.
+        deadline: Seconds without progress after which it counts as dead.
+        busy: Requests that are under way there.
+        last: When it was last chosen, as a running number; for round-robin.
+        speed: Seconds to its first answer, smoothed; None while unknown.
+    """
+
+    __slots__ = (
+        "_clock",
+        "_down_until",
+        "_error",
+        "_failures",
+        "_late_until",
+        "_probe",
+        "busy",
+        "deadline",
+        "last",
+        "remote",
+        "speed",
+    )
+
+    def __init__(self, remote: Remote, clock: Clock, deadline: float) -> None:
+        self.remote, self.deadline, self._clock = remote, deadline, clock
+        self.busy = 0
+        self.last = 0
+        self.speed: float | None = None
+        self._error: AnnexError | None = None
+        self._failures = 0
+        self._probe: float | None = None
+        self._down_until = self._late_until = float("-inf")
+
+    @property
+    def uuid(self) -> UUID:
+        """The node's UUID, or its name while nobody could find that out."""
+        try:
+            return self.remote.uuid
+        except AnnexError:
+            return UUID(self.remote.name)
+
+    def down(self) -> AnnexError | None:
+        """Why it is not to be asked now, or None."""
+        if self._error is None:
+            return None
+        return self._error if self._probe is not None or self._clock.now() < self._down_until else None
+
+    @property
+    def late(self) -> bool:
+        return self._clock.now() < self._late_until
+
+    def begin(self) -> float:
+        """A request goes out. Gives the moment, which the closing calls want back."""
+        now = self._clock.now()
+        self.busy += 1
+        if self._error is not None:
+            self._probe = now
+        return now
+
+    def heard(self, began: float) -> None:
+        """It gave its first answer: it is well."""
+        took = self._clock.now() - began
+        self.speed = took if self.speed is None else self.speed + (took - self.speed) / 8
+        self._error, self._failures = None, 0
+
+    def failed(self, error: AnnexError, began: float | None = None) -> None:
+        """It did not do it. Down is only who could not be reached or did not answer in time."""
+        if not isinstance(error, TransportError):
+            self._error, self._failures = None, 0  # a refusal is an answer
+        elif isinstance(error, _DOWN):
+            now = self._clock.now()
+            if now >= self._down_until:  # requests that failed together count once
+                self._failures += 1
+            waited = self.deadline if isinstance(error, TimedOut) else now - (now if began is None else began)
+            pause = min(BACK_OFF, max(waited / self.deadline * BACK_OFF, 2.0 ** min(self._failures - 1, 6)))
+            self._error, self._down_until, self.speed = error, now + pause, None
+
+    def overtaken(self) -> None:
+        """Others answered while it did not, for so long that they go first from now on."""
+        self._late_until = self._clock.now() + BACK_OFF
+        self.speed = None
+        if self._error is not None:
+            self._down_until = self._late_until
+
+    def end(self, began: float) -> None:
+        """The request is over."""
+        self.busy -= 1
+        if self._probe == began:
+            self._probe = None
+
+
+def reasons(node: Node, error: AnnexError) -> dict[UUID, AnnexError]:
+    """*error* of *node* by UUID; of a cluster in a cluster, the reasons of its nodes."""
+    if isinstance(error, NodesFailed) and error.failed:
+        return {UUID(uuid): why for uuid, why in error.failed.items()}
+    return {node.uuid: error}
