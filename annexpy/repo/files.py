@@ -16,23 +16,30 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, Protocol
 
 from annexpy.errors import InvalidPath
 
-__all__ = ["DiskFiles", "Files", "Status"]
+__all__ = ["WRITE", "ComposedFiles", "DiskFiles", "Files", "Status", "umask"]
 
 Status = os.stat_result
 
+WRITE: Final = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
+"""Everybody's write permission."""
+_PLACE_RETRIES: Final = 5
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_BAD_NAMES: Final = frozenset((b"", b".."))
+_PATH_RULE: Final = "relative, without empty components or '..'"
 # Open file description locks: they conflict with git-annex's POSIX locks, belong to the descriptor
 # (so threads conflict too) and survive the closing of other descriptors of the same file.
 # Fact sheet repository-format, section 0 rule 6.
 _F_OFD_SETLK: Final = getattr(fcntl, "F_OFD_SETLK", 37)
 _F_OFD_GETLK: Final = getattr(fcntl, "F_OFD_GETLK", 36)
 _FLOCK: Final = struct.Struct("hhqqi4x")
+_READ_LOCK: Final = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+_WRITE_LOCK: Final = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+_NO_LOCK: Final = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 
 
 class Files(Protocol):
@@ -58,6 +65,14 @@ class Files(Protocol):
         """lstat; None when there is nothing."""
         ...
 
+    def absent(self, path: bytes) -> bool:
+        """True when no file can be reached there; False promises nothing.
+
+        One system call and no exception, to pass over the many keys that are not there. Not enough to
+        act upon: it also says so of a file in a folder that may not be read.
+        """
+        ...
+
     def names(self, path: bytes = b"") -> list[bytes]:
         """Directory entries, unsorted; empty when there is no such directory."""
         ...
@@ -71,7 +86,9 @@ class Files(Protocol):
         """Content of a regular file; None when there is nothing."""
         ...
 
-    def replace(self, path: bytes, data: bytes, *, mode: int = 0o644, sync: bool = True, temporary: bytes | None = None) -> None:
+    def replace(
+        self, path: bytes, data: bytes, *, mode: int = 0o644, sync: bool = True, temporary: bytes | None = None
+    ) -> None:
         """Write to a temporary name (default: beside *path*), sync it when asked, rename over *path*."""
         ...
 
@@ -80,7 +97,16 @@ class Files(Protocol):
         """A regular file for reading."""
         ...
 
-    def open_write(self, path: bytes, *, create: bool = True, exclusive: bool = False, truncate: bool = False, append: bool = False, mode: int = 0o644) -> int:
+    def open_write(
+        self,
+        path: bytes,
+        *,
+        create: bool = True,
+        exclusive: bool = False,
+        truncate: bool = False,
+        append: bool = False,
+        mode: int = 0o644,
+    ) -> int:
         """A regular file for reading and writing."""
         ...
 
@@ -104,10 +130,30 @@ class Files(Protocol):
 
     # -- names --
     def make_folders(self, path: bytes, mode: int = 0o777) -> list[bytes]:
-        """mkdir -p; the directories that were really made, outermost first (their parents need ``sync_folder``)."""
+        """As ``mkdir -p``; the directories that were really made, outermost first.
+
+        The parent of each of them needs ``sync_folder`` before it is on disk.
+        """
         ...
 
     def rename(self, old: bytes, new: bytes) -> None: ...
+
+    def rename_from(self, source: Files, old: bytes, new: bytes) -> None:
+        """*old* of *source* becomes *new* here. Both are of one kind and on one file system."""
+        ...
+
+    def place(
+        self, source: Files, old: bytes, new: bytes, *, folder_mode: int | None = None, freeze: int = WRITE
+    ) -> int | None:
+        """Make *old* of *source* the file *new* here, unless something stands there: then *old* is removed.
+
+        The folders on the way are made, with *folder_mode* when given. The last one, thawed for the
+        moment when it was frozen, loses the permissions *freeze* again.
+
+        Returns:
+            How many of the folders on the way are new (their parents changed); None when something stood there.
+        """
+        ...
 
     def link(self, old: bytes, new: bytes) -> None: ...
 
@@ -133,7 +179,15 @@ class Files(Protocol):
 
     # -- locks --
     def try_lock(self, fd: int, *, exclusive: bool) -> bool:
-        """An open-file-description lock on the whole file, released by closing *fd*; False when somebody else has it."""
+        """An open-file-description lock on the whole file, until *fd* is closed; False when somebody else has it."""
+        ...
+
+    def unlock(self, fd: int) -> None:
+        """Give the lock back at once, also where a child process still has the descriptor."""
+        ...
+
+    def locked_by_other(self, fd: int) -> bool:
+        """Somebody else has a lock on the file, shared or exclusive."""
         ...
 
     def lock_holder(self, fd: int) -> str:
@@ -141,10 +195,43 @@ class Files(Protocol):
         ...
 
 
+class ComposedFiles:
+    """The combined operations of ``Files`` made of its simple ones, for implementations that need no speed."""
+
+    def absent(self: Files, path: bytes) -> bool:
+        return self.status(path) is None
+
+    def place(
+        self: Files, source: Files, old: bytes, new: bytes, *, folder_mode: int | None = None, freeze: int = WRITE
+    ) -> int | None:
+        folder = os.path.dirname(new)
+        made = self.make_folders(folder)
+        for path in made:
+            if folder_mode is not None:
+                self.chmod(path, folder_mode)
+        status = self.status(folder)
+        if status is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+        mode = stat.S_IMODE(status.st_mode)
+        if not made and self.status(new) is not None:
+            source.unlink(old)
+            return None
+        if not mode & stat.S_IWUSR:
+            self.chmod(folder, mode | stat.S_IWUSR)
+        try:
+            self.rename_from(source, old, new)
+        finally:
+            if freeze:
+                self.chmod(folder, mode & ~freeze)
+        return len(made)
+
+
 class DiskFiles:
-    """``Files`` on the real file system."""
+    """``Files`` on the real file system. Pickles as its path; a forked child may go on using it."""
 
     __slots__ = ("_fd", "path")
+
+    path: bytes
 
     def __init__(self, path: bytes | str | os.PathLike[str]) -> None:
         self.path = os.fsencode(path)
@@ -157,11 +244,14 @@ class DiskFiles:
         files.path, files._fd = path, fd
         return files
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return (DiskFiles, (self.path,))
+
     def folder(self, path: bytes, *, create: bool = False) -> DiskFiles:
         if create:
             self.make_folders(path)
-        with self._parent(path + b"/.") as (parent, _):
-            return self._adopt(os.path.join(self.path, path), os.dup(parent))
+        fd = self._open_folder(path)
+        return self._adopt(os.path.join(self.path, path), os.dup(fd) if fd == self._fd else fd)
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -172,52 +262,73 @@ class DiskFiles:
         if getattr(self, "_fd", -1) >= 0:
             os.close(self._fd)
 
-    @contextmanager
-    def _parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
-        fd, name = self._open_parent(path)
-        try:
-            yield fd, name
-        finally:
-            if fd != self._fd:
-                os.close(fd)
+    # Both give our own descriptor when nothing had to be opened: close the result unless it is ours.
 
     def _open_parent(self, path: bytes) -> tuple[int, bytes]:
-        """(descriptor of the directory that holds *path*, last component); close it unless it is ours."""
-        *folders, name = path.split(b"/")
-        if not path:
-            return self._fd, b"."
-        fd = self._fd
-        try:
-            for part in folders:
-                if part in (b"", b"..") or b"\0" in part:
-                    raise InvalidPath("path", path, "relative, without empty components or '..'")
-                below = os.open(part, _DIRECTORY, dir_fd=fd)
-                if fd != self._fd:
-                    os.close(fd)
-                fd = below
-            if name in (b"", b"..") or b"\0" in name:
-                raise InvalidPath("path", path, "relative, without empty components or '..'")
-        except BaseException:
+        """(descriptor of the directory that holds *path*, last component)."""
+        if b"/" in path:
+            above, _, name = path.rpartition(b"/")
+            fd = self._open_folder(above)
+        else:
+            fd, name = self._fd, path
+        if name in _BAD_NAMES or b"\0" in name:
             if fd != self._fd:
                 os.close(fd)
-            raise
+            if not path:
+                return fd, b"."
+            raise InvalidPath("path", path, _PATH_RULE)
         return fd, name
+
+    def _open_folder(self, path: bytes) -> int:
+        """Descriptor of the directory *path*, no component of which is a symbolic link."""
+        fd = own = self._fd
+        if not path:
+            return fd
+        try:
+            for part in path.split(b"/"):
+                if part in _BAD_NAMES or b"\0" in part:
+                    raise InvalidPath("path", path, _PATH_RULE)
+                below = os.open(part, _DIRECTORY, dir_fd=fd)
+                if fd != own:
+                    os.close(fd)
+                fd = below
+        except BaseException:
+            if fd != own:
+                os.close(fd)
+            raise
+        return fd
 
     # -- looking --
 
     def status(self, path: bytes) -> Status | None:
+        if not path:
+            return os.fstat(self._fd)
         try:
-            with self._parent(path) as (fd, name):
-                return os.stat(name, dir_fd=fd, follow_symlinks=False)
+            fd, name = self._open_parent(path)
         except FileNotFoundError:
             return None
+        try:
+            return os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        finally:
+            if fd != self._fd:
+                os.close(fd)
+
+    def absent(self, path: bytes) -> bool:
+        # access() follows links on the way, which cannot make it call something absent that is there
+        return not os.access(path, os.F_OK, dir_fd=self._fd)
 
     def names(self, path: bytes = b"") -> list[bytes]:
         try:
-            with self._parent(path + b"/." if path else b"") as (fd, _):
-                return [os.fsencode(name) for name in os.listdir(fd)]
+            fd = self._open_folder(path)
         except FileNotFoundError:
             return []
+        try:
+            return [os.fsencode(name) for name in os.listdir(fd)]
+        finally:
+            if fd != self._fd:
+                os.close(fd)
 
     def free(self) -> int:
         info = os.fstatvfs(self._fd)
@@ -260,9 +371,14 @@ class DiskFiles:
     # -- descriptors --
 
     def _open(self, path: bytes, flags: int, mode: int = 0) -> int:
-        with self._parent(path) as (parent, name):
-            fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, mode, dir_fd=parent)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        parent, name = self._open_parent(path)
+        try:
+            fd = os.open(name, flags | _FILE, mode, dir_fd=parent)
+        finally:
+            if parent != self._fd:
+                os.close(parent)
+        # O_EXCL made it, so it is a regular file
+        if not flags & os.O_EXCL and not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "not a regular file", path)
         return fd
@@ -315,8 +431,12 @@ class DiskFiles:
         missing: list[bytes] = []
         while path:
             try:
-                with self._parent(path) as (fd, name):
+                fd, name = self._open_parent(path)
+                try:
                     os.mkdir(name, mode, dir_fd=fd)
+                finally:
+                    if fd != self._fd:
+                        os.close(fd)
                 made.append(path)
             except FileExistsError:
                 pass
@@ -330,25 +450,115 @@ class DiskFiles:
         return made
 
     def rename(self, old: bytes, new: bytes) -> None:
-        with self._parent(old) as (old_fd, old_name), self._parent(new) as (new_fd, new_name):
-            os.rename(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+        self.rename_from(self, old, new)
+
+    def rename_from(self, source: Files, old: bytes, new: bytes) -> None:
+        assert isinstance(source, DiskFiles)
+        old_fd, old_name = source._open_parent(old)
+        try:
+            new_fd, new_name = self._open_parent(new)
+            try:
+                os.rename(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd)
+            finally:
+                if new_fd != self._fd:
+                    os.close(new_fd)
+        finally:
+            if old_fd != source._fd:
+                os.close(old_fd)
+
+    def place(
+        self, source: Files, old: bytes, new: bytes, *, folder_mode: int | None = None, freeze: int = WRITE
+    ) -> int | None:
+        for _ in range(_PLACE_RETRIES):
+            try:
+                return self._place(source, old, new, folder_mode, freeze)
+            except FileNotFoundError:
+                # Somebody who dropped another key removed a folder that was empty for the moment, or
+                # *old* is gone: the last attempt tells.
+                pass
+        return self._place(source, old, new, folder_mode, freeze)
+
+    def _place(self, source: Files, old: bytes, new: bytes, folder_mode: int | None, freeze: int) -> int | None:
+        assert isinstance(source, DiskFiles)
+        *folders, name = new.split(b"/")
+        fd = own = self._fd
+        made = 0
+        try:
+            for part in folders:
+                if part in _BAD_NAMES:
+                    raise InvalidPath("path", new, _PATH_RULE)
+                if not made:
+                    try:
+                        below = os.open(part, _DIRECTORY, dir_fd=fd)
+                    except FileNotFoundError:
+                        below = -1
+                if made or below < 0:
+                    try:
+                        os.mkdir(part, dir_fd=fd)
+                        made += 1
+                        created = True
+                    except FileExistsError:
+                        created = False
+                    below = os.open(part, _DIRECTORY, dir_fd=fd)
+                    if created and folder_mode is not None:
+                        os.fchmod(below, folder_mode)
+                if fd != own:
+                    os.close(fd)
+                fd = below
+            mode = stat.S_IMODE(os.fstat(fd).st_mode)
+            if not made:
+                try:
+                    os.stat(name, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    pass
+                else:
+                    source.unlink(old)
+                    return None
+                if not mode & stat.S_IWUSR:
+                    os.fchmod(fd, mode | stat.S_IWUSR)
+            try:
+                os.rename(old, name, src_dir_fd=source._fd, dst_dir_fd=fd)
+            finally:
+                if freeze:
+                    os.fchmod(fd, mode & ~freeze)
+            return made
+        finally:
+            if fd != own:
+                os.close(fd)
 
     def link(self, old: bytes, new: bytes) -> None:
-        with self._parent(old) as (old_fd, old_name), self._parent(new) as (new_fd, new_name):
-            os.link(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
+        old_fd, old_name = self._open_parent(old)
+        try:
+            new_fd, new_name = self._open_parent(new)
+            try:
+                os.link(old_name, new_name, src_dir_fd=old_fd, dst_dir_fd=new_fd, follow_symlinks=False)
+            finally:
+                if new_fd != self._fd:
+                    os.close(new_fd)
+        finally:
+            if old_fd != self._fd:
+                os.close(old_fd)
 
     def unlink(self, path: bytes) -> bool:
         try:
-            with self._parent(path) as (fd, name):
+            fd, name = self._open_parent(path)
+            try:
                 os.unlink(name, dir_fd=fd)
+            finally:
+                if fd != self._fd:
+                    os.close(fd)
         except FileNotFoundError:
             return False
         return True
 
     def remove_folder(self, path: bytes) -> bool:
         try:
-            with self._parent(path) as (fd, name):
+            fd, name = self._open_parent(path)
+            try:
                 os.rmdir(name, dir_fd=fd)
+            finally:
+                if fd != self._fd:
+                    os.close(fd)
         except OSError as error:
             if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
                 return False
@@ -356,21 +566,36 @@ class DiskFiles:
         return True
 
     def chmod(self, path: bytes, mode: int) -> None:
-        with self._parent(path) as (parent, name):
+        if not path:
+            os.fchmod(self._fd, mode)
+            return
+        parent, name = self._open_parent(path)
+        try:
             # Linux has no fchmodat without following: open first, which refuses links.
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=parent)
+            fd = os.open(name, os.O_RDONLY | _FILE, dir_fd=parent)
             try:
                 os.fchmod(fd, mode)
             finally:
                 os.close(fd)
+        finally:
+            if parent != self._fd:
+                os.close(parent)
 
     def utime(self, path: bytes, seconds: float) -> None:
-        with self._parent(path) as (fd, name):
+        fd, name = self._open_parent(path)
+        try:
             os.utime(name, (seconds, seconds), dir_fd=fd, follow_symlinks=False)
+        finally:
+            if fd != self._fd:
+                os.close(fd)
 
     def sync_folder(self, path: bytes) -> None:
-        with self._parent(path + b"/." if path else b"") as (fd, _):
+        fd = self._open_folder(path)
+        try:
             os.fsync(fd)
+        finally:
+            if fd != self._fd:
+                os.close(fd)
 
     def sync_all(self) -> None:
         _syncfs(self._fd)
@@ -378,21 +603,41 @@ class DiskFiles:
     # -- locks --
 
     def try_lock(self, fd: int, *, exclusive: bool) -> bool:
-        wanted = _FLOCK.pack(fcntl.F_WRLCK if exclusive else fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
         try:
-            fcntl.fcntl(fd, _F_OFD_SETLK, wanted)
+            fcntl.fcntl(fd, _F_OFD_SETLK, _WRITE_LOCK if exclusive else _READ_LOCK)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
             raise
         return True
 
+    def unlock(self, fd: int) -> None:
+        fcntl.fcntl(fd, _F_OFD_SETLK, _NO_LOCK)
+
+    def locked_by_other(self, fd: int) -> bool:
+        return bool(_FLOCK.unpack(fcntl.fcntl(fd, _F_OFD_GETLK, _WRITE_LOCK))[0] != fcntl.F_UNLCK)
+
     def lock_holder(self, fd: int) -> str:
-        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _WRITE_LOCK)
         kind, _, _, _, pid = _FLOCK.unpack(answer)
         if kind == fcntl.F_UNLCK:
             return "nobody any more"
         return f"pid {pid}" if pid > 0 else "a process that does not show its pid"
+
+
+def umask() -> int:
+    """The file mode creation mask of this process."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"Umask:"):
+                    return int(line.split()[1], 8)
+    except FileNotFoundError:
+        pass
+    # The other way to learn it changes it for a moment, for every thread.
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _syncfs(fd: int) -> None:

@@ -1,0 +1,308 @@
+"""The content store: the objects below ``annex/objects`` of one repository.
+
+Looking, opening, locking and removing are quick and synchronous; receiving is an async context
+(``Receiving``). A reader never sees a partial object: content gets its name by a rename, once it has been
+verified. What arrived of a content that was not finished stays in ``annex/tmp`` for the next time.
+
+Source: fact sheet repository-format, section 2.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import TracebackType
+
+from annexpy.clock import Clock
+from annexpy.errors import InvalidKey, KeyNotPresent, NotRegularFile
+from annexpy.keys.backend import verifier
+from annexpy.keys.key import Key
+from annexpy.keys.layout import file_key
+from annexpy.repo.durability import GroupCommit
+from annexpy.repo.files import WRITE, Files, Status
+from annexpy.repo.folders import OBJECTS, AnnexFolders
+from annexpy.repo.locks import ContentLock, Removal
+from annexpy.repo.pidlock import PidLock
+from annexpy.repo.pipeline import PIECE
+from annexpy.repo.receiving import Arrivals, Receiving
+from annexpy.repo.settings import ContentSettings, Durability
+from annexpy.uuids import UUID
+
+__all__ = ["ContentStore", "StoredObject"]
+
+
+class StoredObject:
+    """An object, open for reading. Close it, or use it as a context.
+
+    Attributes:
+        key: Of the content.
+        fd: The descriptor, for whoever can send a file without reading it.
+        size: Bytes, when it was opened.
+        path: Where it is, below the git directory.
+    """
+
+    __slots__ = ("_files", "_status", "fd", "key", "path", "size")
+
+    def __init__(self, key: Key, files: Files, path: bytes, fd: int, status: Status) -> None:
+        self.key, self._files, self.path, self.fd, self._status = key, files, path, fd, status
+        self.size: int = status.st_size
+
+    def pread(self, size: int, offset: int) -> bytes:
+        """At most *size* bytes from *offset*; fewer at the end."""
+        return self._files.pread(self.fd, size, offset)
+
+    def unchanged(self) -> bool:
+        """Nobody wrote to it since it was opened, as far as the file system tells."""
+        now, then = self._files.fstatus(self.fd), self._status
+        return (now.st_size, now.st_mtime_ns) == (then.st_size, then.st_mtime_ns)
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            self._files.close_fd(fd)
+
+    def __enter__(self) -> StoredObject:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class ContentStore:
+    """The objects of one repository. Works over event loops and forks."""
+
+    def __init__(
+        self,
+        files: Files,
+        *,
+        clock: Clock,
+        settings: ContentSettings,
+        recorded: Callable[[Key], None] | None = None,
+        sync_records: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Open it; nothing is read or made yet.
+
+        Args:
+            files: The git directory that holds ``annex/`` (that of the main repository for a linked worktree).
+            clock: Time.
+            settings: ``ContentSettings.of(config, bare=…)``.
+            recorded: Told each key whose content has been put in place, before anybody else learns of it.
+            sync_records: Makes durable what *recorded* recorded. Awaited once for all puts that are synced
+                together, before any of them is acknowledged. Not used when the durability is "fast".
+        """
+        self._files, self._clock = files, clock
+        self.settings = settings
+        self.folders = AnnexFolders(files, settings, clock)
+        self._pidlock = PidLock.of(files) if settings.pidlock else None
+        group = GroupCommit(files, clock, sync_records) if settings.durability == "full" else None
+        self._arrivals = Arrivals(self.folders, clock, group, recorded, self._pidlock)
+        self._trusted: dict[bytes, tuple[int, ...]] = {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        if self._arrivals.recorded is not None:
+            raise TypeError("a content store that records does not pickle: pickle what it records for")
+        return (_unpickle, (self._files, self._clock, self.settings))
+
+    def variant(
+        self,
+        *,
+        durability: Durability,
+        recorded: Callable[[Key], None] | None = None,
+        sync_records: Callable[[], Awaitable[None]] | None = None,
+    ) -> ContentStore:
+        """The same store with another durability and other hooks."""
+        return ContentStore(
+            self._files,
+            clock=self._clock,
+            settings=replace(self.settings, durability=durability),
+            recorded=recorded,
+            sync_records=sync_records,
+        )
+
+    @property
+    def where(self) -> str:
+        """The repository, for messages."""
+        return self.folders.where
+
+    @property
+    def group(self) -> GroupCommit | None:
+        """What syncs changes together; None when the durability is "fast"."""
+        return self._arrivals.group
+
+    # -- looking --
+
+    def present(self, key: Key) -> bool:
+        """The content is here: looked for and found, a regular file that nobody has written to."""
+        found = self.folders.find_regular(key)
+        return found is not None and (not found[1].st_mode & WRITE or self._unmodified(key, *found))
+
+    def _unmodified(self, key: Key, path: bytes, status: Status) -> bool:
+        """An object that may be written to, as with ``annex.thin``, still is the content of its key."""
+        if not self.settings.thin and status.st_nlink == 1:
+            return True
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._trusted.get(path) == stamp:
+            return True
+        check = verifier(key)
+        if check is None:
+            return key.size is None or key.size == status.st_size
+        try:
+            with self.open(key) as stored:
+                offset = 0
+                while piece := stored.pread(PIECE, offset):
+                    check.update(piece)
+                    offset += len(piece)
+        except KeyNotPresent:
+            return False
+        if not check.matches():
+            return False
+        self._trusted[path] = stamp
+        return True
+
+    def size(self, key: Key) -> int | None:
+        """Bytes of the object; None when it is not here."""
+        found = self.folders.find_regular(key)
+        return None if found is None else found[1].st_size
+
+    def path(self, key: Key) -> bytes | None:
+        """Where the object is, below the git directory; None when it is not here."""
+        found = self.folders.find_regular(key)
+        return None if found is None else OBJECTS + b"/" + found[0]
+
+    def keys(self) -> Iterator[Key]:
+        """Every key whose object is here, in no order. Names that are no keys are passed over."""
+        objects = self.folders.existing(OBJECTS)
+        if objects is None:
+            return
+        levels = self.settings.levels
+        folders = [b""]
+        for _ in range(levels):
+            folders = [below + b"/" + name if below else name for below in folders for name in objects.names(below)]
+        for folder in folders:
+            for name in objects.names(folder):
+                status = objects.status(folder + b"/" + name + b"/" + name)
+                if status is not None and stat.S_ISREG(status.st_mode):
+                    try:
+                        yield file_key(name)
+                    except InvalidKey:
+                        continue
+
+    def open(self, key: Key) -> StoredObject:
+        """The object, for reading.
+
+        Raises:
+            KeyNotPresent: It is not here.
+            NotRegularFile: Something else stands where it should be, or a symbolic link on the way.
+        """
+        try:
+            objects = self.folders.existing(OBJECTS)
+            for path in self.folders.paths(key) if objects is not None else ():
+                assert objects is not None
+                if objects.absent(path):
+                    continue
+                try:
+                    fd = objects.open_read(path)
+                except FileNotFoundError:
+                    continue
+                return StoredObject(key, objects, OBJECTS + b"/" + path, fd, objects.fstatus(fd))
+            if self.folders.find(key) is not None:
+                raise NotRegularFile(key, self.where)
+        except OSError as error:
+            raise self.folders.error(key, error) from error
+        raise KeyNotPresent(key, self.where)
+
+    # -- receiving --
+
+    def receive(self, key: Key, *, source: UUID | None = None, associated_file: str = "") -> Receiving:
+        """An async context in which the content of *key* arrives. See ``Receiving``.
+
+        Args:
+            key: What arrives.
+            source: Who sends it, for the transfer lock and its info file.
+            associated_file: Its path in the work tree, for the info file.
+        """
+        return Receiving(self._arrivals, key, source, associated_file)
+
+    async def receive_from(
+        self,
+        key: Key,
+        stored: StoredObject,
+        *,
+        source: UUID | None = None,
+        associated_file: str = "",
+        progress: Callable[[int], None] | None = None,
+    ) -> bool:
+        """Copy an object of another store on this machine, verifying what was read.
+
+        Returns:
+            False when it was here already.
+
+        Raises:
+            As ``Receiving``; ContentChanged when *stored* changed meanwhile and cannot be verified.
+        """
+        async with self.receive(key, source=source, associated_file=associated_file) as receiving:
+            await receiving.copy(stored, progress)
+            return await receiving.finish(valid=stored.unchanged())
+
+    # -- keeping and removing --
+
+    @asynccontextmanager
+    async def exclusion(self) -> AsyncIterator[None]:
+        """Where ``annex.pidlock`` is set, have the pid lock inside, waiting for it as long as is configured.
+
+        Without it, ``receive``, ``lock`` and ``removal`` fail at once while another process has the pid lock.
+
+        Raises:
+            LockHeld: Another process kept it.
+        """
+        if self._pidlock is None:
+            yield
+            return
+        await self._pidlock.take(self.settings.pidlock_timeout, self._clock)
+        try:
+            yield
+        finally:
+            self._pidlock.release()
+
+    def lock(self, key: Key) -> ContentLock:
+        """Keep the content of *key* from being removed. See ``ContentLock.take``."""
+        try:
+            return ContentLock.take(self.folders, key, self._clock, self._pidlock)
+        except OSError as error:
+            raise self.folders.error(key, error) from error
+
+    def removal(self, key: Key) -> Removal:
+        """A context in which the object is about to be removed. See ``Removal``."""
+        return Removal(self.folders, key, self._clock, self._pidlock)
+
+    def remove(self, key: Key, *, not_after: float | None = None) -> bool:
+        """Remove the object.
+
+        Args:
+            key: Whose.
+            not_after: ``Clock.now()`` from which it must stay.
+
+        Returns:
+            False when it was not here.
+
+        Raises:
+            ContentLocked: Somebody relies on it, or a retention runs.
+            TimedOut: *not_after* has passed.
+            NotRegularFile: Something else stands where the object should be.
+        """
+        try:
+            with self.removal(key) as removal:
+                removal.unlink(not_after=not_after)
+        except KeyNotPresent:
+            return False
+        except OSError as error:
+            raise self.folders.error(key, error) from error
+        return True
+
+
+def _unpickle(files: Files, clock: Clock, settings: ContentSettings) -> ContentStore:
+    return ContentStore(files, clock=clock, settings=settings)

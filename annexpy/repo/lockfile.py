@@ -1,0 +1,109 @@
+"""One lock file, held shared or exclusively, as git-annex holds its own.
+
+A lock is taken on the file and counts only while the file still has its name: whoever is done with a lock
+file unlinks it, so after locking one has to look whether it was unlinked meanwhile. With ``annex.pidlock``
+there are no locks on files: the pid lock of the process stands for all of them, and what several tasks of
+one process hold is told apart in memory.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from annexpy.repo.files import Files
+from annexpy.repo.pidlock import PidLock
+
+__all__ = ["HeldLock", "take_lock"]
+
+_RETRIES: Final = 10
+
+
+class HeldLock:
+    """A lock that is held. Give it back with ``release``, once."""
+
+    __slots__ = ("_fd", "_files", "_name", "_pidlock", "exclusive")
+
+    def __init__(self, files: Files, name: bytes, fd: int, exclusive: bool, pidlock: PidLock | None) -> None:
+        self._files, self._name, self._fd = files, name, fd
+        self._pidlock, self.exclusive = pidlock, exclusive
+
+    @property
+    def stands(self) -> bool:
+        """The lock file still has its name, so the lock still keeps others out."""
+        if self._fd < 0:
+            return False
+        if self._pidlock is not None:
+            return self._pidlock.held
+        return self._files.fstatus(self._fd).st_nlink > 0
+
+    @property
+    def shared_with_others(self) -> bool:
+        """Somebody else holds it too."""
+        if self._pidlock is not None:
+            return self._pidlock.inside.get(self._files.path + b"/" + self._name, 0) > 1
+        return self._files.locked_by_other(self._fd)
+
+    def release(self, *, unlink: bool = False) -> None:
+        """Give it back. *unlink* is for holders of an exclusive lock: the file goes first."""
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        try:
+            if unlink:
+                self._files.unlink(self._name)
+            else:
+                self._files.unlock(fd)  # closing does not do it while a forked child has the descriptor
+        finally:
+            self._files.close_fd(fd)
+            if self._pidlock is not None:
+                inside, path = self._pidlock.inside, self._files.path + b"/" + self._name
+                if inside[path] > 1:
+                    inside[path] -= 1
+                else:
+                    del inside[path]
+                self._pidlock.release()
+
+
+def take_lock(
+    files: Files, name: bytes, *, exclusive: bool, mode: int | None = None, pidlock: PidLock | None = None
+) -> HeldLock | None:
+    """The lock file *name*, made when it is not there; None when somebody stands in the way. Never waits.
+
+    Args:
+        files: The folder that holds it.
+        name: One path component.
+        exclusive: Alone, or with any number of sharers.
+        mode: Permissions of a new lock file; None leaves them to the umask.
+        pidlock: Where ``annex.pidlock`` is set.
+    """
+    for _ in range(_RETRIES):
+        fd = files.open_write(name, mode=0o666)
+        if mode is not None:
+            try:
+                files.fchmod(fd, mode)
+            except PermissionError:
+                pass  # another user made it, with the mode that all of us give it
+        try:
+            if pidlock is not None:
+                if _take_inside(files.path + b"/" + name, exclusive, pidlock):
+                    return HeldLock(files, name, fd, exclusive, pidlock)
+                files.close_fd(fd)
+                return None
+            if not files.try_lock(fd, exclusive=exclusive):
+                files.close_fd(fd)
+                return None
+            if files.fstatus(fd).st_nlink:
+                return HeldLock(files, name, fd, exclusive, None)
+        except BaseException:
+            files.close_fd(fd)
+            raise
+        files.close_fd(fd)
+    return None
+
+
+def _take_inside(path: bytes, exclusive: bool, pidlock: PidLock) -> bool:
+    count = pidlock.inside.get(path, 0)
+    if count < 0 or (exclusive and count) or not pidlock.try_acquire():
+        return False
+    pidlock.inside[path] = -1 if exclusive else count + 1
+    return True

@@ -1,0 +1,377 @@
+"""Content locks: what keeps an object from being removed, and the removal of one.
+
+As version 10 repositories have them (fact sheet repository-format, section 2, and traces of git-annex
+10.20261026). Beside an object lie, in its key directory:
+
+* ``.lck``: shared while somebody relies on the content, exclusive while somebody removes it;
+* ``.rtm``: the retention, the moment until which the content stays even when its locker is gone: seconds
+  since 1970 as text, without a newline (git-annex ignores the file otherwise);
+* ``.rtl``: the lock of whoever writes the retention.
+
+Where annexpy goes further than git-annex: a retention whose locker vanished survives a later lock and
+unlock by somebody else. What must survive stands as text in ``.rtl``, which git-annex never reads.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final
+
+from annexpy.clock import LOCK_RETENTION, Clock
+from annexpy.errors import (
+    ContentLocked,
+    KeyNotPresent,
+    LockHeld,
+    NotLocked,
+    NotRegularFile,
+    TimedOut,
+    UnsupportedRepository,
+)
+from annexpy.keys.key import Key
+from annexpy.repo.files import Files
+from annexpy.repo.folders import OBJECTS, AnnexFolders
+from annexpy.repo.lockfile import HeldLock, take_lock
+from annexpy.repo.pidlock import PidLock
+
+__all__ = ["ContentLock", "Removal"]
+
+_RETRIES: Final = 5
+_WRITER_TRIES: Final = 100
+_WRITER_WAIT: Final = 0.005
+_RETENTION_ASIDE: Final = b".rtm.tmp"  # short: a key may leave no room in a file name for more
+_MOMENT: Final = re.compile(rb"(\d+(?:\.\d+)?)s?\Z")
+
+
+def _moment(text: bytes | None) -> float:
+    """The moment in a retention file; 0 when git-annex would ignore the file."""
+    match = _MOMENT.match(text) if text is not None else None
+    return float(match[1]) if match else 0.0
+
+
+def _version_10(folders: AnnexFolders) -> None:
+    version = folders.settings.version
+    if version < 10:
+        raise UnsupportedRepository(
+            f"{folders.where}: annex.version is {version}, which locks contents in another way: run git annex upgrade"
+        )
+
+
+class _KeyFolder:
+    """The directory of one object, opened, and the files in it."""
+
+    __slots__ = ("_freeze", "_mode", "files", "name", "path", "pidlock")
+
+    def __init__(self, folders: AnnexFolders, path: bytes, pidlock: PidLock | None) -> None:
+        lockdown = folders.settings.lockdown
+        self._freeze, self._mode, self.pidlock = lockdown.freeze, lockdown.file, pidlock
+        self.path, _, self.name = path.rpartition(b"/")
+        objects = folders.existing(OBJECTS)
+        if objects is None:
+            raise FileNotFoundError(OBJECTS)
+        self.files: Files = objects.folder(self.path)
+
+    def close(self) -> None:
+        self.files.close()
+
+    @property
+    def regular(self) -> bool:
+        """The object is there."""
+        status = self.files.status(self.name)
+        return status is not None and stat.S_ISREG(status.st_mode)
+
+    @contextmanager
+    def thawed(self) -> Iterator[None]:
+        """Entries may be made and removed inside."""
+        status = self.files.status(b"")
+        assert status is not None
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & stat.S_IWUSR:
+            yield
+            return
+        self.files.chmod(b"", mode | stat.S_IWUSR)
+        try:
+            yield
+        finally:
+            self.files.chmod(b"", mode & ~self._freeze)
+
+    def take(self, suffix: bytes, *, exclusive: bool) -> HeldLock | None:
+        """The lock file of the object with that *suffix*; None when somebody stands in the way."""
+        for attempt in range(_RETRIES):
+            try:
+                with self.thawed():
+                    return take_lock(
+                        self.files, self.name + suffix, exclusive=exclusive, mode=self._mode, pidlock=self.pidlock
+                    )
+            except PermissionError:
+                # Another process froze the directory between our thaw and our open.
+                if attempt == _RETRIES - 1:
+                    raise
+        return None
+
+    @contextmanager
+    def writing_retention(self) -> Iterator[None]:
+        """Nobody else changes ``.rtm`` or ``.rtl`` inside. Held for moments only, so it waits for moments only."""
+        for _ in range(_WRITER_TRIES):
+            lock = self.take(b".rtl", exclusive=True)
+            if lock is not None:
+                break
+            time.sleep(_WRITER_WAIT)
+        else:
+            path = os.fsdecode(self.files.path + b"/" + self.name + b".rtl")
+            raise LockHeld(path, "somebody who writes a retention", _WRITER_TRIES * _WRITER_WAIT)
+        try:
+            with self.thawed():
+                yield
+        finally:
+            lock.release()
+
+    # Inside writing_retention:
+
+    def retention(self) -> bytes | None:
+        return self.files.read(self.name + b".rtm")
+
+    def retain(self, value: bytes) -> None:
+        self.files.replace(self.name + b".rtm", value, mode=self._mode or 0o644, sync=False, temporary=_RETENTION_ASIDE)
+
+    def kept(self) -> float:
+        """Until when a locker that vanished wants the content kept."""
+        return _moment(self.files.read(self.name + b".rtl"))
+
+    def keep(self, until: float) -> None:
+        fd = self.files.open_write(self.name + b".rtl", truncate=True)
+        try:
+            self.files.write(fd, b"%.9fs" % until)
+        finally:
+            self.files.close_fd(fd)
+
+    def forget_retention(self) -> None:
+        for name in (self.name + b".rtm", self.name + b".rtl", _RETENTION_ASIDE):
+            if not self.files.absent(name):
+                self.files.unlink(name)
+
+
+class ContentLock:
+    """A content that nobody may remove: a shared lock, and a retention for the case that we vanish.
+
+    Attributes:
+        key: Of the content.
+        expires: ``Clock.now()`` until which the retention keeps the content in any case.
+        folder: The key directory below ``annex/objects``; synced, the retention survives a power cut.
+    """
+
+    __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "expires", "folder", "key")
+
+    def __init__(self, key: Key, folder: _KeyFolder, lock: HeldLock, clock: Clock) -> None:
+        self.key, self._key_folder, self._lock, self._clock = key, folder, lock, clock
+        self.folder = OBJECTS + b"/" + folder.path
+        self._own: bytes | None = None
+        self._before = b""
+        self.expires = clock.now() + LOCK_RETENTION
+
+    @classmethod
+    def take(cls, folders: AnnexFolders, key: Key, clock: Clock, pidlock: PidLock | None = None) -> ContentLock:
+        """Lock the content of *key*. Any number may.
+
+        Raises:
+            NotLocked: It is not here, or somebody is removing it.
+            NotRegularFile: Something else stands where the object should be.
+            UnsupportedRepository: A repository version that locks in another way.
+        """
+        _version_10(folders)
+        found = folders.find(key)
+        if found is None:
+            raise NotLocked(key, folders.where, "it is not present")
+        path, status = found
+        if not stat.S_ISREG(status.st_mode):
+            raise NotRegularFile(key, folders.where)
+        try:
+            folder = _KeyFolder(folders, path, pidlock)
+        except FileNotFoundError:
+            raise NotLocked(key, folders.where, "it was removed") from None
+        try:
+            try:
+                lock = folder.take(b".lck", exclusive=False)
+            except FileNotFoundError:
+                lock = None
+            if lock is None:
+                raise NotLocked(key, folders.where, "it is being removed")
+            try:
+                if not folder.regular:
+                    raise NotLocked(key, folders.where, "it was removed")
+                content_lock = cls(key, folder, lock, clock)
+                content_lock._write_retention()
+            except BaseException:
+                lock.release()
+                raise
+        except BaseException:
+            folder.close()
+            raise
+        return content_lock
+
+    def _write_retention(self) -> None:
+        folder, now = self._key_folder, self._clock.wall()
+        own = b"%.9fs" % (now + LOCK_RETENTION)
+        with folder.writing_retention():
+            before = folder.retention() or b""
+            if _moment(before) > now and not self._lock.shared_with_others:
+                # Nobody holds a lock, yet a retention runs: its locker vanished, and still wants it kept.
+                folder.keep(max(_moment(before), folder.kept()))
+            if _moment(before) < _moment(own):
+                folder.retain(own)
+                self._own, self._before = own, before
+
+    def held(self) -> bool:
+        """The lock still keeps others out, and the object is still there."""
+        return self._lock.stands and self._key_folder.regular
+
+    def release(self) -> None:
+        """Unlock in order: the content may be removed at once. Idempotent."""
+        folder, lock = self._key_folder, self._lock
+        if not lock.stands:
+            lock.release()
+            folder.close()
+            return
+        try:
+            lock.release()
+            alone = folder.take(b".lck", exclusive=True)
+            try:
+                now = self._clock.wall()
+                if self._own is not None or alone is not None:
+                    self._take_back(now, alone is not None)
+            finally:
+                if alone is not None:
+                    with folder.thawed():
+                        alone.release(unlink=True)
+        finally:
+            folder.close()
+
+    def _take_back(self, now: float, alone: bool) -> None:
+        """Remove our own retention, but not what others need.
+
+        Sharers that are still here locked before us: their retention is the one that ours replaced. Those
+        that vanished are noted in ``.rtl``.
+        """
+        folder = self._key_folder
+        with folder.writing_retention():
+            current, kept = folder.retention(), folder.kept()
+            if current is not None and current == self._own:
+                needed = max(kept, 0.0 if alone else _moment(self._before))
+                if needed > now:
+                    folder.retain(b"%.9fs" % needed)
+                else:
+                    folder.forget_retention()
+            elif current is None and alone:
+                folder.forget_retention()
+
+    def vanish(self) -> None:
+        """Let go without unlocking, as a client that hung up: the retention keeps the content until ``expires``."""
+        folder, lock = self._key_folder, self._lock
+        if not lock.stands:
+            lock.release()
+            folder.close()
+            return
+        try:
+            with folder.writing_retention():
+                folder.keep(max(folder.kept(), _moment(folder.retention())))
+        finally:
+            lock.release()
+            folder.close()
+
+
+class Removal:
+    """An object that is about to be removed: a context in which nobody can lock it, or rely on it.
+
+    ``unlink`` it inside, or not. Leaving clears away lock files and empty directories.
+    """
+
+    __slots__ = ("_clock", "_folders", "_held", "_key", "_pidlock")
+
+    def __init__(self, folders: AnnexFolders, key: Key, clock: Clock, pidlock: PidLock | None = None) -> None:
+        self._folders, self._key, self._clock, self._pidlock = folders, key, clock, pidlock
+        self._held: list[tuple[_KeyFolder, HeldLock]] = []
+
+    def __enter__(self) -> Removal:
+        """Lock it.
+
+        Raises:
+            KeyNotPresent: It is not here.
+            ContentLocked: Somebody holds a content lock, or a retention runs.
+            NotRegularFile: Something else stands where the object should be.
+        """
+        folders, key = self._folders, self._key
+        _version_10(folders)
+        try:
+            for path, status in folders.find_all(key):
+                if not stat.S_ISREG(status.st_mode):
+                    raise NotRegularFile(key, folders.where)
+                self._lock(path)
+            if not self._held:
+                raise KeyNotPresent(key, folders.where)
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def _lock(self, path: bytes) -> None:
+        try:
+            folder = _KeyFolder(self._folders, path, self._pidlock)
+        except FileNotFoundError:
+            return
+        try:
+            lock = folder.take(b".lck", exclusive=True)
+        except FileNotFoundError:
+            folder.close()  # somebody else removed it all
+            return
+        except BaseException:
+            folder.close()
+            raise
+        if lock is None:
+            folder.close()
+            raise ContentLocked(self._key, self._folders.where, "somebody relies on it")
+        self._held.append((folder, lock))
+        left = _moment(folder.retention()) - self._clock.wall()
+        if left >= 0:
+            raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
+
+    def unlink(self, *, not_after: float | None = None) -> None:
+        """Remove it.
+
+        Args:
+            not_after: ``Clock.now()`` from which it must stay.
+
+        Raises:
+            TimedOut: It is too late; nothing was removed.
+            ContentLocked: The lock was lost.
+        """
+        for folder, lock in self._held:
+            if not lock.stands:
+                raise ContentLocked(self._key, self._folders.where, "its lock file was replaced")
+            with folder.thawed():
+                if not_after is not None and self._clock.now() >= not_after:
+                    raise TimedOut(self._folders.where, "removal before its deadline", 0)
+                folder.files.unlink(folder.name)
+                folder.forget_retention()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
+        objects = self._folders.existing(OBJECTS)
+        while self._held:
+            folder, lock = self._held.pop()
+            try:
+                with folder.thawed():
+                    lock.release(unlink=True)
+            finally:
+                folder.close()
+            path = folder.path
+            while path and objects is not None and objects.remove_folder(path):
+                path = path.rpartition(b"/")[0]

@@ -1,0 +1,462 @@
+"""One content on its way into the store.
+
+What happens to the partial file in ``annex/tmp`` follows the PUT table of the fact sheet p2p-protocol,
+section 4: it is kept when the sender goes away and when it sent nothing but INVALID, and thrown away when
+what arrived is too short, too long or wrong. INVALID content with a verifiable hash is stored when the hash is
+right; other INVALID content never is (architecture, rule of the road 4).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Protocol
+
+import anyio
+from anyio import to_thread
+
+from annexpy.clock import Clock
+from annexpy.errors import (
+    ContentChanged,
+    IncompleteTransfer,
+    LocalProtocolError,
+    NoSpace,
+    VerificationFailed,
+)
+from annexpy.keys.backend import Verifier, verifier
+from annexpy.keys.key import MAX_SIZE, Key
+from annexpy.keys.layout import key_file
+from annexpy.repo.durability import Change, GroupCommit
+from annexpy.repo.files import Files
+from annexpy.repo.folders import OBJECTS, TMP, AnnexFolders
+from annexpy.repo.pidlock import PidLock
+from annexpy.repo.pipeline import PIECE, Pipeline
+from annexpy.repo.transfers import TransferLock
+from annexpy.uuids import UUID
+
+__all__ = ["Arrivals", "Readable", "Receiving"]
+
+_LEAVE: Final = 2.0
+_HOP: Final = 64 * 1024 * 1024
+
+
+class Readable(Protocol):
+    """A content to copy from."""
+
+    @property
+    def size(self) -> int: ...
+
+    def pread(self, size: int, offset: int) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Arrivals:
+    """What the receptions of one store share.
+
+    Attributes:
+        folders: Where things are.
+        clock: Time.
+        group: Syncs together what is to be on disk; None when nothing is ("fast").
+        recorded: Told the key when its content is in place (and on disk), before anybody else is.
+        pidlock: Where ``annex.pidlock`` is set.
+        promised: Bytes that receptions in this process may still write.
+    """
+
+    folders: AnnexFolders
+    clock: Clock
+    group: GroupCommit | None = None
+    recorded: Callable[[Key], None] | None = None
+    pidlock: PidLock | None = None
+    promised: int = field(default=0)
+
+
+class Receiving:
+    """An async context in which one content arrives: look at ``offset``, then ``write``* and ``finish``.
+
+    Leaving without ``finish`` keeps what arrived, for the next time. Small contents are handled where they
+    are, larger ones by threads of their own.
+
+    Attributes:
+        key: What arrives.
+        offset: The first byte that is wanted. May exceed the size of the key.
+    """
+
+    __slots__ = (
+        "_arrivals",
+        "_associated_file",
+        "_fd",
+        "_length",
+        "_lock",
+        "_mode",
+        "_name",
+        "_new",
+        "_pipeline",
+        "_promised",
+        "_published",
+        "_received",
+        "_source",
+        "_tmp",
+        "_verifier",
+        "key",
+        "offset",
+    )
+
+    def __init__(self, arrivals: Arrivals, key: Key, source: UUID | None, associated_file: str) -> None:
+        self.key, self.offset = key, 0
+        self._arrivals, self._source, self._associated_file = arrivals, source, associated_file
+        self._name = key_file(key)
+        self._fd = -1
+        self._received = 0
+        self._promised = 0
+        self._length: int | None = None
+        self._lock: TransferLock | None = None
+        self._pipeline: Pipeline | None = None
+        self._verifier: Verifier | None = None
+        self._published = False
+        self._new = False
+
+    # -- entering --
+
+    async def __aenter__(self) -> Receiving:
+        """Find out what is there.
+
+        Raises:
+            TransferInProgress: Somebody else receives the same key.
+            NoSpace: It would leave less free than ``annex.diskreserve``. Only for keys that tell their size;
+                for others see ``expect``.
+            NotRegularFile: Something odd stands where the partial should be.
+            Refused: The hash of the key needs a package that is not there.
+        """
+        self._enter()
+        return self
+
+    def _enter(self) -> None:
+        arrivals, folders = self._arrivals, self._arrivals.folders
+        settings = folders.settings
+        self._verifier = verifier(self.key)
+        try:
+            self._tmp: Files = folders.needed(TMP)
+            if settings.transfer_locks:
+                self._lock = TransferLock.take(
+                    folders,
+                    self.key,
+                    arrivals.clock,
+                    source=self._source,
+                    associated_file=self._associated_file,
+                    pidlock=arrivals.pidlock,
+                )
+            self._open()
+            if self.key.size is not None:
+                self._promise(self.key.size - self.offset)
+        except OSError as error:
+            self._close()
+            self._let_go()
+            raise folders.error(self.key, error) from error
+        except BaseException:
+            self._close()
+            self._let_go()
+            raise
+
+    def _open(self) -> None:
+        tmp, name, mode = self._tmp, self._name, self._arrivals.folders.settings.lockdown.file
+        try:
+            self._fd = tmp.open_write(name, exclusive=True, append=True, mode=0o666)
+        except FileExistsError:
+            try:
+                self._fd = tmp.open_write(name, create=False, append=True)
+            except PermissionError:
+                # A put that died between taking the write permission away and publishing.
+                tmp.chmod(name, mode or 0o644)
+                self._fd = tmp.open_write(name, create=False, append=True)
+        status = tmp.fstatus(self._fd)
+        if status.st_nlink > 1:
+            # Linked from elsewhere (a put that died while it published): not ours to write to.
+            tmp.close_fd(self._fd)
+            self._fd = -1
+            tmp.unlink(name)
+            self._fd = tmp.open_write(name, exclusive=True, append=True, mode=0o666)
+            status = tmp.fstatus(self._fd)
+        self._mode = status.st_mode & 0o777
+        if mode is not None and self._mode != mode:
+            tmp.fchmod(self._fd, mode)
+            self._mode = mode
+        self.offset = status.st_size
+
+    def _promise(self, more: int) -> None:
+        """Reserve room for *more* bytes."""
+        if more <= 0:
+            return
+        arrivals = self._arrivals
+        free, reserve = self._tmp.free() - arrivals.promised, arrivals.folders.settings.reserve
+        if more > free - reserve:
+            raise NoSpace(self.key, arrivals.folders.where, more, free, reserve)
+        arrivals.promised += more
+        self._promised += more
+
+    # -- bytes --
+
+    def expect(self, length: int) -> None:
+        """Say that *length* bytes will come from ``offset``. Optional; at most once, before the first.
+
+        Raises:
+            IncompleteTransfer: More than the key can have.
+            NoSpace: There is no room for them.
+        """
+        size = self.key.size
+        if size is not None and length and self.offset + length > size:
+            raise IncompleteTransfer(self.key, self.offset + length, size, self._arrivals.folders.where)
+        self._length = length
+        if size is None:
+            self._promise(length)
+
+    async def write(self, data: bytes) -> None:
+        """Take the next bytes. Waits while more than 16 MiB of them are neither written nor hashed.
+
+        Raises:
+            IncompleteTransfer: More bytes than the key has, or than were announced. All is thrown away.
+            NoSpace, ContentError: They could not be written. What arrived is kept, this reception is over.
+        """
+        self._in_use()
+        total = self.offset + self._received + len(data)
+        if total > self._most():
+            await self._discard()
+            raise IncompleteTransfer(self.key, total, self._most(), self._arrivals.folders.where)
+        try:
+            if self._pipeline is None and self._small(total):
+                if self._verifier is not None:
+                    self._take_prefix(self._verifier)
+                    self._verifier.update(data)
+                self._tmp.write(self._fd, data)
+                self._received += len(data)
+                return
+            pipeline = self._running_pipeline()
+            pipeline.put(data)
+            self._received += len(data)
+            if pipeline.full:
+                await to_thread.run_sync(pipeline.wait, abandon_on_cancel=True)
+        except OSError as error:
+            await self._stop()
+            raise self._arrivals.folders.error(self.key, error) from error
+
+    async def copy(self, source: Readable, progress: Callable[[int], None] | None = None) -> None:
+        """Take everything that is missing from *source*, an object on this machine.
+
+        Reading, hashing and writing overlap for large contents. Raises as ``write``, and for a source that
+        cannot be read.
+
+        Args:
+            source: What to copy. May not be closed before this ends.
+            progress: Called with the number of bytes that have been read, now and then.
+        """
+        self._in_use()
+        start = self.offset + self._received
+        if max(source.size, self._most(0)) <= self._arrivals.folders.settings.inline:
+            if start < source.size:
+                await self.write(source.pread(source.size - start, start))
+            return
+        if source.size > self._most():
+            await self._discard()
+            raise IncompleteTransfer(self.key, source.size, self._most(), self._arrivals.folders.where)
+        try:
+            pipeline = self._running_pipeline()
+            while start < source.size:
+                end = min(start + _HOP, source.size)
+                copied = await to_thread.run_sync(pipeline.copy, source.pread, start, end)
+                self._received += copied
+                start += copied
+                if progress is not None:
+                    progress(copied)
+                if start < end:
+                    break  # the source became shorter: finish tells
+        except OSError as error:
+            await self._stop()
+            raise self._arrivals.folders.error(self.key, error) from error
+
+    def _in_use(self) -> None:
+        if self._fd < 0 or self._published:
+            raise LocalProtocolError("this reception is over")
+
+    def _most(self, unknown: int = MAX_SIZE) -> int:
+        """The size that the content may have at most."""
+        if self.key.size is not None:
+            return self.key.size
+        return unknown if self._length is None else self.offset + self._length
+
+    def _small(self, total: int) -> bool:
+        return max(total, self._most(0)) <= self._arrivals.folders.settings.inline
+
+    def _take_prefix(self, check: Verifier) -> None:
+        """Feed what was in the partial before this reception, unless that was done."""
+        while check.received < self.offset:
+            piece = self._tmp.pread(self._fd, min(PIECE, self.offset - check.received), check.received)
+            if not piece:
+                break  # somebody cut the partial: the hash will not match
+            check.update(piece)
+
+    def _running_pipeline(self) -> Pipeline:
+        if self._pipeline is None:
+            on_file = self.offset + self._received
+            self._pipeline = Pipeline(self._tmp, self._fd, self._verifier, prefix=on_file)
+        return self._pipeline
+
+    # -- the end --
+
+    async def finish(self, valid: bool = True) -> bool:
+        """Verify what arrived and put it in place; on disk when this returns, unless the store is "fast".
+
+        Args:
+            valid: False when the sender saw its source change.
+
+        Returns:
+            False when an object was there already; it stays and the new copy is thrown away.
+
+        Raises:
+            ContentChanged: Not valid, and not stored.
+            IncompleteTransfer: Too few or too many bytes. All is thrown away.
+            VerificationFailed: Not the content of the key. All is thrown away.
+            NoSpace, AccessDenied, ContentError: It could not be written or put in place; it is kept.
+        """
+        self._in_use()
+        where = self._arrivals.folders.where
+        if not valid and not self._received:
+            raise ContentChanged(self.key, where)
+        total = self.offset + self._received
+        expected = self._most(total)
+        if total != expected:
+            await self._discard()
+            raise IncompleteTransfer(self.key, total, expected, where)
+        check = self._verifier
+        try:
+            if self._pipeline is not None or (check is not None and not self._small(total)):
+                await to_thread.run_sync(self._running_pipeline().finish)
+            elif check is not None:
+                self._take_prefix(check)
+        except OSError as error:
+            await self._stop()
+            raise self._arrivals.folders.error(self.key, error) from error
+        if check is None:
+            if not valid:
+                await self._discard()
+                raise ContentChanged(self.key, where)
+        elif not check.matches():
+            await self._discard()
+            raise VerificationFailed(self.key, where)
+        try:
+            await self._publish()
+        except OSError as error:
+            raise self._arrivals.folders.error(self.key, error) from error
+        return self._new
+
+    async def _publish(self) -> None:
+        arrivals, key = self._arrivals, self.key
+        recorded = arrivals.recorded
+        self._tmp.fchmod(self._fd, arrivals.folders.settings.lockdown.object(self._mode))
+        if arrivals.group is None:
+            fd, self._fd = self._fd, -1
+            self._tmp.close_fd(fd)  # some file systems tell only now that a write failed
+            self._place()
+            if recorded is not None:
+                recorded(key)
+            return
+        large = self._pipeline is not None
+        if large:  # a sync of its own, or it would hold up every small one of its group
+            await to_thread.run_sync(self._tmp.sync, self._fd)
+        change = Change(
+            self._place,
+            fd=None if large else self._fd,
+            recorded=None if recorded is None else lambda: recorded(key),
+        )
+        await arrivals.group.commit(change)
+
+    def _place(self) -> Sequence[bytes]:
+        """Give the object its name; the folders that changed by it. Called in a worker thread when syncing."""
+        folders = self._arrivals.folders
+        try:
+            made = self._place_once()
+        except FileNotFoundError:
+            folders.forget()  # annex/objects itself was replaced
+            made = self._place_once()
+        self._published = True
+        self._new = made is not None
+        path = OBJECTS + b"/" + folders.new_path(self.key)
+        changed = []
+        for _ in range(path.count(b"/") - 1 if made is None else made + 1):
+            path = os.path.dirname(path)
+            changed.append(path)
+        return changed
+
+    def _place_once(self) -> int | None:
+        folders = self._arrivals.folders
+        lockdown, objects = folders.settings.lockdown, folders.needed(OBJECTS)
+        path, *others = folders.paths(self.key)
+        for other in others:
+            if not objects.absent(other):
+                self._tmp.unlink(self._name)
+                self._sync_existing(objects, other)
+                return None
+        made = objects.place(self._tmp, self._name, path, folder_mode=lockdown.folder, freeze=lockdown.freeze)
+        if made is None:
+            self._sync_existing(objects, path)
+        return made
+
+    def _sync_existing(self, objects: Files, path: bytes) -> None:
+        """What somebody else stored is about to be promised by us."""
+        if self._arrivals.group is not None:
+            fd = objects.open_read(path)
+            try:
+                objects.sync(fd)
+            finally:
+                objects.close_fd(fd)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+
+    async def _discard(self) -> None:
+        """Throw away what arrived."""
+        await self._end_pipeline()
+        self._tmp.unlink(self._name)
+        self._received, self.offset = 0, 0
+        self._close()
+
+    async def _stop(self) -> None:
+        """End, and keep what arrived. Idempotent."""
+        await self._end_pipeline()
+        self._close()
+        self._let_go()
+
+    async def _end_pipeline(self) -> None:
+        pipeline, self._pipeline = self._pipeline, None
+        if pipeline is None or pipeline.ended:
+            return
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(pipeline.stop, _LEAVE)
+        if not pipeline.ended:
+            # A system call hangs. The file, and the right to receive the key, stay with the thread in it.
+            tmp, fd, lock = self._tmp, self._fd, self._lock
+            self._fd, self._lock = -1, None
+
+            def ended() -> None:
+                tmp.close_fd(fd)
+                if lock is not None:
+                    lock.release()
+
+            pipeline.when_ended(ended)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._tmp.close_fd(fd)
+            if not (self.offset or self._received or self._published):
+                self._tmp.unlink(self._name)
+
+    def _let_go(self) -> None:
+        """Let others receive the key."""
+        self._arrivals.promised -= self._promised
+        self._promised = 0
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()

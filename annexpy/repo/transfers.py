@@ -1,0 +1,92 @@
+"""Transfer locks: one incoming transfer of a key at a time, seen by git-annex as its own.
+
+A receiver locks ``annex/transfer/download/lck/lck.<key>`` first, then the same name in the folder of the
+sender's UUID, where it also writes what it is doing, and unlinks all three at the end (fact sheet
+repository-format, section 2, "Transfers").
+"""
+
+from __future__ import annotations
+
+from annexpy.clock import Clock
+from annexpy.errors import TransferInProgress
+from annexpy.keys.key import Key
+from annexpy.keys.layout import key_file
+from annexpy.repo.files import Files
+from annexpy.repo.folders import DOWNLOAD_LOCKS, AnnexFolders
+from annexpy.repo.lockfile import HeldLock, take_lock
+from annexpy.repo.pidlock import PidLock
+from annexpy.uuids import UUID
+
+__all__ = ["TransferLock"]
+
+
+class TransferLock:
+    """The locks of one incoming transfer."""
+
+    __slots__ = ("_info", "_locks")
+
+    def __init__(self, locks: list[HeldLock], info: tuple[Files, bytes] | None) -> None:
+        self._locks, self._info = locks, info
+
+    @classmethod
+    def take(
+        cls,
+        folders: AnnexFolders,
+        key: Key,
+        clock: Clock,
+        *,
+        source: UUID | None = None,
+        associated_file: str = "",
+        pidlock: PidLock | None = None,
+    ) -> TransferLock:
+        """Become the one who receives *key*.
+
+        Args:
+            folders: Of the receiving repository.
+            key: What is received.
+            clock: For the start time in the info file.
+            source: Who sends; None when that is not known, then only the first lock is taken.
+            associated_file: Path in the work tree, for ``git annex info``.
+            pidlock: Where ``annex.pidlock`` is set.
+
+        Raises:
+            TransferInProgress: Somebody else receives it.
+            OSError: The locks could not be made.
+        """
+        name = key_file(key)
+        mode = folders.settings.lockdown.file
+        transfer = cls([], None)
+        try:
+            transfer._lock(folders.needed(DOWNLOAD_LOCKS), name, key, folders.where, mode, pidlock)
+            if source is not None:
+                folder = folders.downloads(source)
+                transfer._lock(folder, name, key, folders.where, mode, pidlock)
+                transfer._info = (folder, name)
+                line = b"%.9fs\n%s\n" % (clock.wall(), associated_file.encode("utf-8", "surrogateescape"))
+                fd = folder.open_write(name, truncate=True, mode=mode or 0o666)
+                try:
+                    folder.write(fd, line)
+                finally:
+                    folder.close_fd(fd)
+        except BaseException:
+            transfer.release()
+            raise
+        return transfer
+
+    def _lock(
+        self, folder: Files, name: bytes, key: Key, where: str, mode: int | None, pidlock: PidLock | None
+    ) -> None:
+        lock = take_lock(folder, b"lck." + name, exclusive=True, mode=mode, pidlock=pidlock)
+        if lock is None:
+            raise TransferInProgress(key, where)
+        self._locks.append(lock)
+
+    def release(self) -> None:
+        """Let others receive it. Idempotent."""
+        info, self._info = self._info, None
+        try:
+            if info is not None:
+                info[0].unlink(info[1])
+        finally:
+            while self._locks:
+                self._locks.pop(0).release(unlink=True)
