@@ -385,7 +385,10 @@ class Connection:
         self._check_at = size + max(1, MAX_LINE + 1 - len(text) - (size - consumed))
 
     def _too_long(self) -> RemoteProtocolError:
-        self._close()
+        if self.role is Role.SERVER and self._state in PIPELINING:
+            self._behind.append(State.CLOSED)  # what came before is still answered
+        else:
+            self._close()
         return RemoteProtocolError(f"a line of more than {MAX_LINE} characters")
 
     def _protest(self, message: Message) -> RemoteProtocolError:
