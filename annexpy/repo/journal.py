@@ -1,0 +1,246 @@
+"""The journal: ``annex/journal``, ``annex/journal-private``, and the lock that guards them and the branch.
+
+Every change to ``refs/heads/git-annex`` and to journal files happens under an exclusive lock on
+``annex/journal.lck``; a compare-and-swap of the ref alone lost 218 of 367 records beside a running
+git-annex. Readers need no lock: they lay the journal over the branch.
+
+Source: fact sheet repository-format, sections 0 and 4.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import anyio
+
+from annexpy.clock import Clock
+from annexpy.errors import LockHeld, UnsupportedRepository
+from annexpy.logs.line import complete_lines
+from annexpy.logs.paths import branch_path, journal_file
+from annexpy.repo.files import Files
+from annexpy.repo.format import apply_mode, make_folders
+from annexpy.repo.lockfile import HeldLock, take_lock
+from annexpy.repo.pidlock import PidLock
+from annexpy.repo.settings import Lockdown
+
+__all__ = ["JOURNAL", "LOCK_SECONDS", "PRIVATE", "STATE", "Journal", "JournalLock"]
+
+STATE: Final = b"annex/annexpy"
+"""Where annexpy keeps what only annexpy reads."""
+LOCK_SECONDS: Final = 30.0
+"""How long to wait for the journal: git-annex holds it for seconds while it commits 100,000 records."""
+
+JOURNAL: Final = b"annex/journal"
+PRIVATE: Final = b"annex/journal-private"
+
+_LOCK: Final = b"annex/journal.lck"
+_NOTE: Final = STATE + b"/journal.holder"
+_TEMPORARY: Final = STATE + b"/tmp"
+_FIRST_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
+
+
+class JournalLock:
+    """The exclusive lock on the journal. Each instance locks for itself, so threads exclude each other too.
+
+    While it is held, ``annex/annexpy/journal.holder`` names this process: the system does not tell who holds an
+    open-file-description lock. A note that is found on acquiring was left by a crash.
+
+    Attributes:
+        after_crash: Whoever of ours had the lock before died with it.
+    """
+
+    __slots__ = ("_clock", "_files", "_held", "_lockdown", "_pidlock", "after_crash")
+
+    def __init__(self, files: Files, clock: Clock, lockdown: Lockdown, *, pidlock: bool = False) -> None:
+        self._files, self._clock, self._lockdown = files, clock, lockdown
+        self._pidlock = PidLock.of(files) if pidlock else None
+        self._held: HeldLock | None = None
+        self.after_crash = False
+
+    def try_acquire(self) -> bool:
+        """Take it if it is free.
+
+        Raises:
+            UnsupportedRepository: File locks do not work on this file system.
+        """
+        files = self._files
+        for _ in range(2):
+            try:
+                held = take_lock(files, _LOCK, exclusive=True, mode=self._lockdown.file, pidlock=self._pidlock)
+                break
+            except FileNotFoundError:
+                make_folders(files, os.path.dirname(_LOCK), self._lockdown)
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+                where = os.fsdecode(files.path)
+                raise UnsupportedRepository(
+                    f"{where}: file locks do not work here ({error.strerror}); git-annex needs annex.pidlock=true then"
+                ) from error
+        else:
+            return False
+        if held is None:
+            return False
+        self._held = held
+        try:
+            self._leave_note()
+        except BaseException:
+            self._let_go()
+            raise
+        return True
+
+    def _leave_note(self) -> None:
+        files = self._files
+        host = os.uname().nodename
+        note = b"%d %b\n" % (os.getpid(), os.fsencode(host))
+        try:
+            fd = files.open_write(_NOTE)
+        except FileNotFoundError:
+            make_folders(files, STATE, self._lockdown)
+            fd = files.open_write(_NOTE)
+        try:
+            self.after_crash = files.fstatus(fd).st_size > 0
+            if self.after_crash:
+                files.truncate(fd, 0)
+            files.write(fd, note)
+        finally:
+            files.close_fd(fd)
+
+    def release(self) -> None:
+        """Give it back."""
+        try:
+            fd = self._files.open_write(_NOTE, create=False, truncate=True)
+            self._files.close_fd(fd)
+        except FileNotFoundError:
+            pass  # somebody cleaned annex/annexpy while we worked: then there is nothing to take back
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+    def holder(self) -> str:
+        """Who has it, as far as can be found out."""
+        if self._pidlock is not None:
+            return self._pidlock.holder()
+        try:
+            fd = self._files.open_read(_LOCK)
+        except OSError as error:
+            return f"somebody ({error.strerror})"
+        try:
+            system = self._files.lock_holder(fd)
+        finally:
+            self._files.close_fd(fd)
+        pid = system.removeprefix("pid ")
+        if pid.isdigit():
+            return f"{_command(pid)} (pid {pid})"
+        note = (self._files.read(_NOTE) or b"").split()
+        if len(note) == 2:
+            pid, host = note[0].decode("ascii", "replace"), os.fsdecode(note[1])
+            return f"annexpy (pid {pid} on {host})"
+        return system
+
+    def _error(self, waited: float) -> LockHeld:
+        return LockHeld(os.fsdecode(self._files.path + b"/" + _LOCK), self.holder(), waited)
+
+    @contextmanager
+    def blocking(self, seconds: float = LOCK_SECONDS) -> Iterator[JournalLock]:
+        """Hold it; the calling thread waits.
+
+        Raises:
+            LockHeld: It was not free for *seconds*.
+        """
+        started, pause = self._clock.now(), _FIRST_PAUSE
+        while not self.try_acquire():
+            waited = self._clock.now() - started
+            if waited >= seconds:
+                raise self._error(waited)
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+        try:
+            yield self
+        finally:
+            self.release()
+
+    async def acquire(self, seconds: float = LOCK_SECONDS) -> None:
+        """Take it; other tasks go on meanwhile. Raises as ``blocking``."""
+        started, pause = self._clock.now(), _FIRST_PAUSE
+        while not self.try_acquire():
+            waited = self._clock.now() - started
+            if waited >= seconds:
+                raise self._error(waited)
+            await anyio.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def _command(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/comm") as file:  # not part of the repository, so not through Files
+            return file.read().strip() or "a process"
+    except OSError:
+        return "a process"
+
+
+class Journal:
+    """The files of one journal. Reading needs no lock; writing and removing need the journal lock.
+
+    Args:
+        files: The git directory.
+        lockdown: Permissions.
+        folder: ``JOURNAL`` or ``PRIVATE``.
+    """
+
+    __slots__ = ("_files", "_folder", "_lockdown")
+
+    def __init__(self, files: Files, lockdown: Lockdown, folder: bytes = JOURNAL) -> None:
+        self._files, self._lockdown, self._folder = files, lockdown, folder
+
+    def paths(self) -> list[bytes]:
+        """The branch paths that have a journal file, unsorted."""
+        return [branch_path(name) for name in self._files.names(self._folder)]
+
+    def read(self, path: bytes) -> bytes | None:
+        """What the journal says instead of the branch; a last line without newline is left out, as git-annex does."""
+        content = self._files.read(self._folder + b"/" + journal_file(path))
+        return None if content is None else complete_lines(content)
+
+    def write(self, path: bytes, content: bytes, *, sync: bool = True) -> None:
+        """Put a journal file in place. Call ``sync`` once behind the last."""
+        files = self._files
+        name = journal_file(path)
+        # in the same file system, and not in othertmp, which git-annex empties when nobody holds its lock
+        temporary = _TEMPORARY + b"/" + name
+        try:
+            fd = files.open_write(temporary, truncate=True)
+        except FileNotFoundError:
+            make_folders(files, _TEMPORARY, self._lockdown)
+            make_folders(files, self._folder, self._lockdown)
+            fd = files.open_write(temporary, truncate=True)
+        try:
+            files.write(fd, content)
+            apply_mode(files, fd, self._lockdown)
+            if sync:
+                files.sync(fd)
+        finally:
+            files.close_fd(fd)
+        try:
+            files.rename(temporary, self._folder + b"/" + name)
+        except FileNotFoundError:
+            make_folders(files, self._folder, self._lockdown)
+            files.rename(temporary, self._folder + b"/" + name)
+
+    def sync(self) -> None:
+        """The names of all files written are on disk when this returns."""
+        self._files.sync_folder(self._folder)
+
+    def remove(self, path: bytes) -> None:
+        """Remove a journal file whose content is in the branch now."""
+        self._files.unlink(self._folder + b"/" + journal_file(path))

@@ -1,0 +1,130 @@
+"""Records of this process that are neither in its spool nor in the branch.
+
+Adding costs a microsecond or two and never waits. What is taken out to be written stays visible to readers
+until it is done, so nothing a reader saw disappears in between.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+
+from annexpy.repo.records import Queued, record_path
+
+__all__ = ["Batch", "Change", "Queue"]
+
+Change: TypeAlias = tuple[bytes, Callable[[bytes], bytes], bool]
+"""(path, what to make of its content, private)."""
+
+
+class Batch:
+    """Some records and changes, and the tip of the branch before the first of them.
+
+    Attributes:
+        base: That tip; empty when there was no branch.
+        lines: Records, in the order of their times.
+        changes: In order.
+    """
+
+    __slots__ = ("_index", "_indexed", "base", "changes", "lines")
+
+    def __init__(self, base: bytes = b"") -> None:
+        self.base = base
+        self.lines: list[bytes] = []
+        self.changes: list[Change] = []
+        self._index: dict[bytes, list[Queued]] = {}
+        self._indexed = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.lines or self.changes)
+
+    def queued(self) -> list[Queued]:
+        return [Queued(line, self.base) for line in self.lines]
+
+    def records(self, path: bytes) -> list[Queued]:
+        """The records about *path*."""
+        if self._indexed < len(self.lines):  # built when somebody reads, not while a million are added
+            for line in self.lines[self._indexed :]:
+                self._index.setdefault(record_path(line), []).append(Queued(line, self.base))
+            self._indexed = len(self.lines)
+        return self._index.get(path, [])
+
+    def paths(self) -> set[bytes]:
+        """Every path that has a record or a change here."""
+        self.records(b"")
+        return {*self._index, *(path for path, _, _ in self.changes)}
+
+
+class Queue:
+    """Batches: one that is filled, and those that are being written. For any number of threads."""
+
+    def __init__(self, tip: Callable[[], bytes | None]) -> None:
+        self._tip = tip
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._mutex = threading.Lock()
+        self._filling = Batch()
+        self._writing: list[Batch] = []
+
+    def _check_fork(self) -> None:
+        # What was queued before a fork is the parent's to write; its lock may be held by a thread that
+        # does not exist here.
+        if self._pid != os.getpid():
+            self._begin()
+
+    def add(self, line: bytes) -> int:
+        """Queue a record; how many are waiting now."""
+        self._check_fork()
+        with self._mutex:
+            batch = self._filling
+            if not batch:
+                batch.base = self._tip() or b""
+            batch.lines.append(line)
+            return len(batch.lines)
+
+    def add_change(self, change: Change) -> None:
+        """Queue a change."""
+        self._check_fork()
+        with self._mutex:
+            if not self._filling:
+                self._filling.base = self._tip() or b""
+            self._filling.changes.append(change)
+
+    def take(self) -> Batch:
+        """Everything that is being filled, to be written. Then ``done`` or ``give_back`` it."""
+        self._check_fork()
+        with self._mutex:
+            batch, self._filling = self._filling, Batch()
+            if batch:
+                self._writing.append(batch)
+            return batch
+
+    def done(self, batch: Batch) -> None:
+        """It is in the spool or in the branch."""
+        with self._mutex:
+            if batch in self._writing:
+                self._writing.remove(batch)
+
+    def give_back(self, batch: Batch) -> None:
+        """It could not be written: it comes before whatever was queued since."""
+        with self._mutex:
+            if batch in self._writing:
+                self._writing.remove(batch)
+                whole = Batch(batch.base)
+                whole.lines = batch.lines + self._filling.lines
+                whole.changes = batch.changes + self._filling.changes
+                self._filling = whole
+
+    def batches(self) -> list[Batch]:
+        """What is queued or being written, oldest first."""
+        self._check_fork()
+        with self._mutex:
+            return [batch for batch in (*self._writing, self._filling) if batch]
+
+    def __bool__(self) -> bool:
+        self._check_fork()
+        return bool(self._filling or self._writing)

@@ -1,0 +1,124 @@
+"""What is to be written to the branch: one line per record, and what a log becomes when records arrive late.
+
+A record is queued at one time and reaches the branch at another, perhaps after a crash, perhaps twice, and
+git-annex may have written to the same log in between. So the rule for a presence record of time *t* is not
+git-annex's "one second after whatever is there":
+
+* what is there says so already → nothing changes;
+* it is older than *t* → the line gets *t*;
+* it is as old as *t*, or it was there already when the record was queued (then *t* is only smaller because
+  clocks differ), or it comes from an earlier record of the same round → the line gets a second more;
+* otherwise somebody decided otherwise after us → the record is dropped.
+
+Hence absorbing a record again never changes anything: an old "present" cannot come back over a later
+"missing", and no bookkeeping of what was absorbed is needed.
+
+As text a record is ``path TAB time TAB kind TAB status TAB info``, so records sort by path, then by time. The
+time is in microseconds and no process uses one twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from annexpy.logs.line import SECOND, VectorClock, tick, union_merge
+from annexpy.logs.presence import PresenceLog, format_presence, parse_presence
+
+__all__ = ["LINES", "PRESENCE", "Queued", "apply_records", "lines_record", "presence_record", "record_path"]
+
+PRESENCE: Final = b"P"
+LINES: Final = b"L"
+PRIVATE_PRESENCE: Final = b"p"
+PRIVATE_LINES: Final = b"l"
+
+
+class Queued(NamedTuple):
+    """A record and what its writer knew: the commit of the branch when it was queued (40 hex digits or empty)."""
+
+    line: bytes
+    base: bytes
+
+
+def _escaped(raw: bytes) -> bytes:
+    if b"\t" in raw or b"\n" in raw or b"\\" in raw:
+        return raw.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
+    return raw
+
+
+def _plain(escaped: bytes) -> bytes:
+    if b"\\" not in escaped:
+        return escaped
+    parts = escaped.split(b"\\\\")
+    return b"\\".join([part.replace(b"\\t", b"\t").replace(b"\\n", b"\n") for part in parts])
+
+
+def presence_record(path: bytes, time: int, status: bytes, info: bytes, *, private: bool = False) -> bytes:
+    """A record: *info* got *status* in the presence log *path* at *time* (microseconds)."""
+    kind = PRIVATE_PRESENCE if private else PRESENCE
+    return b"%b\t%016d\t%b\t%b\t%b" % (_escaped(path), time, kind, status, _escaped(info))
+
+
+def lines_record(path: bytes, time: int, content: bytes, *, private: bool = False) -> bytes:
+    """A record: *path* has the lines of *content* from *time* on, whatever else it has."""
+    return b"%b\t%016d\t%b\t\t%b" % (_escaped(path), time, PRIVATE_LINES if private else LINES, _escaped(content))
+
+
+def record_path(line: bytes) -> bytes:
+    """The branch path a record is about."""
+    return _plain(line[: line.index(b"\t")])
+
+
+def is_private(line: bytes) -> bool:
+    """True for a record that may only go to ``annex/journal-private``."""
+    return line[line.index(b"\t") + 18 : line.index(b"\t") + 19].islower()
+
+
+def is_record(line: bytes) -> bool:
+    """True when *line* has the form of a record."""
+    fields = line.split(b"\t")
+    return len(fields) == 5 and fields[2] in (b"P", b"p", b"L", b"l") and fields[1].isdigit()
+
+
+def apply_records(content: bytes, records: Iterable[Queued], at_base: Callable[[bytes], bytes | None]) -> bytes:
+    """The log after *records*, which are in the order of their times.
+
+    Args:
+        content: What the log says now.
+        records: All about one path.
+        at_base: The content of the log at a commit; None when that is not known any more.
+
+    Returns:
+        *content* itself when nothing changes.
+    """
+    log: PresenceLog | None = None
+    ours: set[bytes] = set()
+    changed = False
+    for line, base in records:
+        _, time, kind, status, escaped = line.split(b"\t")
+        info = _plain(escaped)
+        if kind in (LINES, PRIVATE_LINES):
+            if changed and log is not None:
+                content = format_presence(log)
+            content = union_merge(content, info)
+            log, changed = None, False
+            continue
+        now = VectorClock(int(time) // 1_000_000 * SECOND)
+        if log is None:
+            log = parse_presence(content)
+        old = log.get(info)
+        if old is None or (old[1] != status and old[0] < now):
+            log[info] = (now, status)
+        elif old[1] == status:
+            continue
+        elif old[0] == now or info in ours or _was_there(at_base(base), info, old):
+            log[info] = (tick(old[0], now), status)
+        else:
+            continue
+        ours.add(info)
+        changed = True
+    return format_presence(log) if changed and log is not None else content
+
+
+def _was_there(base: bytes | None, info: bytes, entry: tuple[VectorClock, bytes]) -> bool:
+    return base is not None and parse_presence(base).get(info) == entry

@@ -1,0 +1,136 @@
+"""Refs of a repository: read one, list those of one name, compare and swap.
+
+Refs as files and ``packed-refs``; the other storage (reftable) is refused when the repository is opened.
+dulwich could do this too, but it costs 20 ms of import in every process that only wants to read one log.
+
+Source: gitrepository-layout(5); fact sheet repository-format, sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import Final
+
+from annexpy.errors import LockHeld, RepositoryError
+from annexpy.repo.files import Files
+from annexpy.repo.format import apply_mode, make_folders
+from annexpy.repo.settings import Lockdown
+
+__all__ = ["GIT_ANNEX", "Refs"]
+
+GIT_ANNEX: Final = b"refs/heads/git-annex"
+
+_LOCK_SECONDS: Final = 5.0
+_SHA: Final = re.compile(rb"[0-9a-f]{40}\Z")
+_PACKED: Final = re.compile(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
+
+
+class Refs:
+    """The refs below one git directory (of the main repository, for a linked worktree)."""
+
+    __slots__ = ("_files", "_lockdown", "_packed", "_packed_stamp")
+
+    def __init__(self, files: Files, lockdown: Lockdown) -> None:
+        self._files = files
+        self._lockdown = lockdown
+        self._packed: dict[bytes, bytes] = {}
+        self._packed_stamp: tuple[int, ...] | None = None
+
+    def read(self, name: bytes) -> bytes | None:
+        """The commit *name* points to, as 40 hex digits; None when there is no such ref.
+
+        Raises:
+            RepositoryError: The ref is broken, or symbolic.
+        """
+        # loose before packed: pack-refs writes packed-refs first and deletes the loose one second
+        for _ in range(3):
+            raw = self._files.read(name)
+            if raw is not None:
+                value = raw.strip()
+                if _SHA.match(value):
+                    return value
+                raise RepositoryError(f"{os.fsdecode(name)} is no plain ref: {value[:80]!r}")
+            stamp = self._packed_stamp
+            found = self._read_packed().get(name)
+            if found is not None or stamp == self._packed_stamp:
+                return found
+        return found
+
+    def named(self, last: bytes) -> dict[bytes, bytes]:
+        """Ref → commit, for every ref whose last component is *last*, sorted by name."""
+        suffix = b"/" + last
+        found = {name: sha for name, sha in self._read_packed().items() if name.endswith(suffix)}
+        folders = [b"refs"]
+        while folders:
+            folder = folders.pop()
+            for name in self._files.names(folder):
+                path = folder + b"/" + name
+                try:
+                    raw = self._files.read(path) if name == last else None
+                except OSError:  # a directory of that name
+                    raw = None
+                if raw is not None:
+                    if _SHA.match(raw.strip()):  # symbolic and broken refs show nothing of their own
+                        found[path] = raw.strip()
+                elif not name.endswith(b".lock"):
+                    status = self._files.status(path)
+                    if status is not None and status.st_mode & 0o170000 == 0o040000:
+                        folders.append(path)
+        return dict(sorted(found.items()))
+
+    def swap(self, name: bytes, old: bytes | None, new: bytes, *, sync: bool = True) -> bool:
+        """Let *name* point to *new* if it still points to *old* (None: does not exist); False when it does not.
+
+        Raises:
+            LockHeld: Another git process kept the lock of the ref for 5 seconds.
+        """
+        files, lock = self._files, name + b".lock"
+        fd = self._take_lock(lock)
+        try:
+            same = self.read(name) == old
+            if same:
+                files.write(fd, new + b"\n")
+                apply_mode(files, fd, self._lockdown)
+                if sync:
+                    files.sync(fd)
+        except BaseException:
+            files.close_fd(fd)
+            files.unlink(lock)
+            raise
+        files.close_fd(fd)
+        if not same:
+            files.unlink(lock)
+            return False
+        files.rename(lock, name)
+        if sync:
+            files.sync_folder(os.path.dirname(name))
+        return True
+
+    def _take_lock(self, lock: bytes) -> int:
+        waited, pause = 0.0, 0.002
+        while True:
+            try:
+                return self._files.open_write(lock, exclusive=True, mode=0o666)
+            except FileExistsError:
+                if waited >= _LOCK_SECONDS:
+                    path = os.fsdecode(self._files.path + b"/" + lock)
+                    raise LockHeld(path, "another git process, or one that died", waited) from None
+            except FileNotFoundError:
+                make_folders(self._files, os.path.dirname(lock), self._lockdown)
+                continue
+            time.sleep(pause)
+            waited += pause
+            pause = min(pause * 2, 0.1)
+
+    def _read_packed(self) -> dict[bytes, bytes]:
+        status = self._files.status(b"packed-refs")
+        stamp = None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+        if stamp is None:
+            self._packed, self._packed_stamp = {}, None
+        elif stamp != self._packed_stamp:
+            raw = self._files.read(b"packed-refs") or b""
+            self._packed = {name: sha for sha, name in _PACKED.findall(raw)}
+            self._packed_stamp = stamp
+        return self._packed

@@ -1,0 +1,316 @@
+"""Records on their way to the branch: files below ``annex/annexpy/spool`` that nobody waits for.
+
+Taking the journal lock for every record would make writers wait for each other and for git-annex. So every
+process appends to a file of its own, and whoever holds the journal lock next absorbs the files of all
+processes into one commit.
+
+How a file lives: its writer makes ``NAME.open`` and appends whole batches, with an OFD lock on it only
+while it writes. An absorber, holding the journal lock, takes that same lock for a moment and renames the file to
+``NAME.ready``: now it is complete, and the writer, which finds its file gone, begins another. After the
+commit the ready file is unlinked. A process that died leaves a file like any other; what its last write
+left unfinished fails its checksum and was never acknowledged. A file that is absorbed twice changes
+nothing (records.py says why).
+
+Where locks do not work, every ``append`` writes a file of its own and renames it to ``.ready``.
+
+Source: architecture D5.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from annexpy.clock import Clock
+from annexpy.repo.files import Files, Status
+from annexpy.repo.format import apply_mode, make_folders
+from annexpy.repo.journal import STATE
+from annexpy.repo.records import Queued, is_record, record_path
+from annexpy.repo.settings import Lockdown
+from annexpy.system import RANDOM
+
+__all__ = ["SPOOL", "Spool"]
+
+SPOOL: Final = STATE + b"/spool"
+
+_OPEN: Final = b".open"
+_READY: Final = b".ready"
+_UNFINISHED: Final = b".tmp"
+_LARGEST: Final = 16 << 20  # a file is sealed by its own writer from here on
+_OLD: Final = 86_400.0  # an unfinished file of another host is given up after a day
+_SEAL_TRIES: Final = 200  # × 1 ms: a writer holds its lock for one write and one sync
+
+
+class Spool:
+    """The spool of a repository, and this process's own file in it. Not for several threads at once.
+
+    Args:
+        files: The git directory.
+        lockdown: Permissions.
+        clock: For names and for the age of leftovers.
+        locks: File locks work here.
+    """
+
+    def __init__(self, files: Files, lockdown: Lockdown, clock: Clock, *, locks: bool = True) -> None:
+        self._files, self._lockdown, self._clock, self._locks = files, lockdown, clock, locks
+        self._name = b""
+        self._pid = 0
+        self._number = 0
+        self._named = False
+        self._seen: dict[bytes, _Seen] = {}
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    def append(self, lines: Sequence[bytes], base: bytes, *, sync: bool) -> None:
+        """Add records. When it returns with *sync* they survive a power cut, else a kill.
+
+        Raises OSError, and then they are not there.
+        """
+        if not lines:
+            return
+        data = b"\n".join(lines) + b"\n"
+        batch = b"B %d %08x %b\n%b" % (len(data), zlib.crc32(data), base or b"-", data)
+        if not self._locks or not self._append(batch, sync):
+            self._write_ready(batch, sync)
+
+    def _append(self, batch: bytes, sync: bool) -> bool:
+        """False when locks turn out not to work."""
+        files = self._files
+        while True:
+            fd = self._open_own()
+            try:
+                try:
+                    if not files.try_lock(fd, exclusive=True):
+                        continue  # somebody is sealing it
+                except OSError:
+                    self._locks = False
+                    files.unlink(self._name + _OPEN)
+                    return False
+                mine, there = files.fstatus(fd), files.status(self._name + _OPEN)
+                if there is None or (there.st_ino, there.st_dev) != (mine.st_ino, mine.st_dev):
+                    self._pid = 0  # sealed between opening and locking
+                    continue
+                try:
+                    files.write(fd, batch)
+                    if sync:
+                        files.sync(fd)
+                except BaseException:
+                    self._pid = 0  # whatever is left of this batch ends the file: the next one needs another
+                    files.truncate(fd, mine.st_size)
+                    raise
+            finally:
+                files.close_fd(fd)
+            if sync and not self._named:
+                self._sync_names()
+                self._named = True
+            if mine.st_size + len(batch) >= _LARGEST:
+                self._pid = 0
+            return True
+
+    def _open_own(self) -> int:
+        files = self._files
+        if self._pid == os.getpid():
+            try:
+                return files.open_write(self._name + _OPEN, create=False, append=True)
+            except FileNotFoundError:
+                pass  # sealed by an absorber
+        self._new_name()
+        try:
+            fd = files.open_write(self._name + _OPEN, exclusive=True, append=True)
+        except FileNotFoundError:
+            self._make_folder()
+            fd = files.open_write(self._name + _OPEN, exclusive=True, append=True)
+        apply_mode(files, fd, self._lockdown)
+        return fd
+
+    def _new_name(self) -> None:
+        host = b"".join([b"%c" % c if chr(c).isalnum() else b"_" for c in os.fsencode(os.uname().nodename)])
+        self._pid, self._number, self._named = os.getpid(), self._number + 1, False
+        # they sort by age, and those of one process by number
+        now, chance = max(0, int(self._clock.wall())), RANDOM.getrandbits(32)
+        self._name = SPOOL + b"/%012x-%b-%d-%06d-%08x" % (now, host[:64], self._pid, self._number, chance)
+
+    def _make_folder(self) -> None:
+        made = make_folders(self._files, SPOOL, self._lockdown)
+        for folder in made:
+            self._files.sync_folder(os.path.dirname(folder))
+
+    def _sync_names(self) -> None:
+        try:
+            self._files.sync_folder(SPOOL)
+        except FileNotFoundError:
+            pass  # absorbed, and the folder cleaned away: the records are in the branch
+
+    def _write_ready(self, batch: bytes, sync: bool) -> None:
+        files = self._files
+        self._new_name()
+        try:
+            fd = files.open_write(self._name + _UNFINISHED, exclusive=True)
+        except FileNotFoundError:
+            self._make_folder()
+            fd = files.open_write(self._name + _UNFINISHED, exclusive=True)
+        try:
+            apply_mode(files, fd, self._lockdown)
+            files.write(fd, batch)
+            if sync:
+                files.sync(fd)
+        except BaseException:
+            files.unlink(self._name + _UNFINISHED)
+            raise
+        finally:
+            files.close_fd(fd)
+        files.rename(self._name + _UNFINISHED, self._name + _READY)
+        if sync:
+            files.sync_folder(SPOOL)
+        self._pid = 0
+
+    # -- absorbing: only under the journal lock --------------------------------------------------
+
+    def seal(self) -> list[bytes]:
+        """Complete every file that can be; the names of all complete ones, oldest first.
+
+        A file whose writer is in the middle of a long sync is left for the next time.
+        """
+        files, ready = self._files, []
+        for name in sorted(files.names(SPOOL)):
+            path = SPOOL + b"/" + name
+            if name.endswith(_READY):
+                ready.append(path)
+            elif name.endswith(_OPEN):
+                sealed = self._seal(path)
+                if sealed is not None:
+                    ready.append(sealed)
+            elif name.endswith(_UNFINISHED):
+                self._clear_away(path)
+        return ready
+
+    def _seal(self, path: bytes) -> bytes | None:
+        files = self._files
+        try:
+            fd = files.open_write(path, create=False)
+        except FileNotFoundError:
+            return None
+        try:
+            for _ in range(_SEAL_TRIES):
+                if files.try_lock(fd, exclusive=True):
+                    break
+                time.sleep(0.001)
+            else:
+                return None
+            sealed = path.removesuffix(_OPEN) + _READY
+            files.rename(path, sealed)
+            return sealed
+        except FileNotFoundError:
+            return None
+        finally:
+            files.close_fd(fd)
+
+    def _clear_away(self, path: bytes) -> None:
+        """Remove an unfinished file nobody can be writing any more. It was never acknowledged."""
+        status = self._files.status(path)
+        if status is not None and self._clock.wall() - status.st_mtime > _OLD:
+            self._files.unlink(path)
+
+    def load(self, path: bytes) -> list[Queued]:
+        """The records of a complete file."""
+        content = self._files.read(path)
+        return [] if content is None else _batches(content)[0]
+
+    def size(self, path: bytes) -> int:
+        """Bytes of a file; 0 when it is gone."""
+        status = self._files.status(path)
+        return 0 if status is None else status.st_size
+
+    def empty(self) -> bool:
+        """Nothing waits here, and nothing was left unfinished."""
+        return not self._files.names(SPOOL)
+
+    def discard(self, paths: Iterable[bytes]) -> None:
+        """Remove files whose records are in the branch now."""
+        for path in paths:
+            self._files.unlink(path)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def overlay(self) -> dict[bytes, list[Queued]]:
+        """Path → records that are not in the branch yet, in the order of their times, of all processes.
+
+        Look at the branch after this, not before. Do not change what is returned.
+        """
+        for _ in range(20):
+            try:
+                return self._overlay()
+            except FileNotFoundError:
+                pass  # sealed or absorbed while we looked
+        return self._overlay()
+
+    def _overlay(self) -> dict[bytes, list[Queued]]:
+        files, seen = self._files, self._seen
+        names = files.names(SPOOL)
+        current: dict[bytes, _Seen] = {}
+        for name in names:
+            stem, dot, kind = name.rpartition(b".")
+            if dot + kind not in (_OPEN, _READY):
+                continue
+            path = SPOOL + b"/" + name
+            status = files.status(path)
+            if status is None:
+                raise FileNotFoundError(path)
+            known = seen.get(stem)
+            if known is None or known.identity != (status.st_ino, status.st_dev):
+                known = _Seen(status)
+            if known.size < status.st_size:
+                fd = files.open_read(path)
+                try:
+                    known.take(files.pread(fd, status.st_size - known.size, known.size))
+                finally:
+                    files.close_fd(fd)
+            current[stem] = known
+        self._seen = current
+        if len(current) <= 1:
+            return next(iter(current.values())).records if current else {}
+        merged: dict[bytes, list[Queued]] = {}
+        for known in current.values():
+            for log, records in known.records.items():
+                merged[log] = merged[log] + records if log in merged else records
+        for records in merged.values():
+            records.sort()
+        return merged
+
+
+class _Seen:
+    """What was read of one spool file so far."""
+
+    __slots__ = ("identity", "records", "size")
+
+    def __init__(self, status: Status) -> None:
+        self.identity = (status.st_ino, status.st_dev)
+        self.size = 0
+        self.records: dict[bytes, list[Queued]] = {}
+
+    def take(self, more: bytes) -> None:
+        queued, whole = _batches(more)
+        self.size += whole
+        for record in queued:
+            self.records.setdefault(record_path(record.line), []).append(record)
+
+
+def _batches(content: bytes) -> tuple[list[Queued], int]:
+    """The records of whole batches, and where they end. A broken batch ends the file."""
+    found: list[Queued] = []
+    at = 0
+    while True:
+        end = content.find(b"\n", at)
+        head = content[at:end].split(b" ") if end >= 0 else []
+        if len(head) != 4 or head[0] != b"B" or not head[1].isdigit():
+            return found, at
+        length = int(head[1])
+        data = content[end + 1 : end + 1 + length]
+        if len(data) != length or b"%08x" % zlib.crc32(data) != head[2]:
+            return found, at
+        base = b"" if head[3] == b"-" else head[3]
+        found += [Queued(line, base) for line in data[:-1].split(b"\n") if is_record(line)]
+        at = end + 1 + length

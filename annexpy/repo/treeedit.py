@@ -1,0 +1,116 @@
+"""Change many files of a tree in one go.
+
+The paths come sorted, in windows that hold whole top-level directories, so memory does not grow with the
+number of changes. In each window the trees are fetched level by level, then the old contents, both many at
+a time; then blobs are written, then trees from the bottom up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from annexpy.errors import RepositoryError
+from annexpy.repo.objects import GitReader, Objects
+from annexpy.repo.pack import BLOB, TREE, ObjectWriter
+from annexpy.repo.trees import EMPTY_TREE, FILE, FOLDER, Entries, format_tree, parse_tree
+
+__all__ = ["Changed", "TreeEdit"]
+
+Changed: TypeAlias = bytes | tuple[bytes, bytes]
+"""The new content, or the (mode, id) of something that is stored already."""
+
+
+class TreeEdit:
+    """One new version of a tree.
+
+    Args:
+        objects: Where the old objects are.
+        writer: Where the new ones go.
+        tree: The root to start from.
+        reader: Fetches many objects at once; None: one by one.
+    """
+
+    def __init__(self, objects: Objects, writer: ObjectWriter, tree: bytes, reader: GitReader | None = None) -> None:
+        self._objects, self._writer, self._reader = objects, writer, reader
+        self._tree = tree
+        self._root: Entries = {} if tree == EMPTY_TREE else parse_tree(objects.get(tree))
+        self._changed = False
+
+    def apply(self, paths: Sequence[bytes], change: Callable[[int, bytes], Changed]) -> None:
+        """Change the files at *paths*, which are sorted, each once, and share no top-level directory with another call.
+
+        Args:
+            paths: What to change.
+            change: Gets the index of a path and the old content (empty when there is none); returning that
+                very object leaves the file alone.
+
+        Raises:
+            RepositoryError: A file stands where a directory should, or the reverse.
+        """
+        folders = self._load(paths)
+        homes = [path.rpartition(b"/") for path in paths]
+        there = [folders[home].get(name) for home, _, name in homes]
+        shas = [entry[1] for entry in there if entry is not None and entry[0] != FOLDER]
+        contents = self._objects.get_many(shas, self._reader)
+        dirty: set[bytes] = set()
+        add = self._writer.add
+        for number, ((home, _, name), entry) in enumerate(zip(homes, there, strict=True)):
+            if entry is not None and entry[0] == FOLDER:
+                old, new = b"", change(number, b"")
+                if isinstance(new, bytes):
+                    raise RepositoryError(f"{paths[number]!r} is a directory in the git-annex branch")
+            else:
+                old = b"" if entry is None else next(contents)
+                new = change(number, old)
+            if new is old or new == old:
+                continue
+            folders[home][name] = (FILE, add(BLOB, new)) if isinstance(new, bytes) else new
+            dirty.add(home)
+        self._store(folders, dirty)
+
+    def _load(self, paths: Sequence[bytes]) -> dict[bytes, Entries]:
+        folders: dict[bytes, Entries] = {b"": self._root}
+        for path in paths:
+            folder = path.rpartition(b"/")[0]
+            while folder not in folders:
+                folders[folder] = {}
+                folder = folder.rpartition(b"/")[0]
+        by_depth: dict[int, list[bytes]] = {}
+        for folder in folders:
+            if folder:
+                by_depth.setdefault(folder.count(b"/"), []).append(folder)
+        for depth in sorted(by_depth):
+            wanted: list[bytes] = []
+            shas: list[bytes] = []
+            for folder in by_depth[depth]:
+                parent, _, name = folder.rpartition(b"/")
+                entry = folders[parent].get(name)
+                if entry is None:
+                    continue
+                if entry[0] != FOLDER:
+                    raise RepositoryError(f"{folder!r} is a file in the git-annex branch")
+                wanted.append(folder)
+                shas.append(entry[1])
+            for folder, raw in zip(wanted, self._objects.get_many(shas, self._reader), strict=True):
+                folders[folder] = parse_tree(raw)
+        return folders
+
+    def _store(self, folders: dict[bytes, Entries], dirty: set[bytes]) -> None:
+        add = self._writer.add
+        waiting = sorted(dirty, key=lambda f: f.count(b"/"))
+        by_depth: dict[int, set[bytes]] = {}
+        for folder in waiting:
+            by_depth.setdefault(folder.count(b"/") if folder else -1, set()).add(folder)
+        for depth in range(max(by_depth, default=-1), -1, -1):
+            for folder in by_depth.get(depth, ()):
+                parent, _, name = folder.rpartition(b"/")
+                folders[parent][name] = (FOLDER, add(TREE, format_tree(folders[folder])))
+                by_depth.setdefault(depth - 1 if parent else -1, set()).add(parent)
+        self._changed = self._changed or bool(dirty)
+
+    def finish(self) -> bytes:
+        """The id of the new root tree; the old id when nothing changed."""
+        if not self._changed:
+            return self._tree
+        return self._writer.add(TREE, format_tree(self._root))
