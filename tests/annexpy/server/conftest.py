@@ -33,7 +33,7 @@ class Peer:
 
     def __init__(self, wire: MemoryTransport, server: MemoryTransport) -> None:
         self.wire, self._server = wire, server
-        self.ended: AnnexError | None | str = "not yet"
+        self.ended: AnnexError | str | None = "not yet"
         self.writes: list[bytes] = []
 
     async def say(self, data: bytes) -> bytes:
