@@ -1,0 +1,411 @@
+"""The other side of a wire as a Remote: git-annex-shell, annexpy-shell, or anything that speaks P2P.
+
+What a client must not believe is written down here and in ``p2p_content``: a bare ALREADY-HAVE is
+checked before it counts, the end of a stream is an unknown outcome, an empty answer of version 0 is
+no content, and a removal with a deadline is never sent without it. Whether the bytes of a get are
+the right ones is for the receiver to find out.
+
+Source: fact sheet p2p-protocol, sections 0, 3, 4 and 7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from math import floor
+from types import TracebackType
+from typing import Final, Self
+
+from anyio import CancelScope, current_time
+
+from annexpy.clock import LOCK_RETENTION, MAX_REMOVAL_AHEAD, Clock, Deadline
+from annexpy.errors import (
+    AnnexError,
+    ConnectionLost,
+    ContentError,
+    InvalidInput,
+    NotLocked,
+    PeerError,
+    TimedOut,
+    UnknownUUID,
+)
+from annexpy.keys.key import Key
+from annexpy.p2p.connection import MAX_UNANSWERED
+from annexpy.p2p.messages import (
+    GET_TIMESTAMP,
+    MAX_VERSION,
+    UNLOCK_CONTENT,
+    CheckPresent,
+    Error,
+    Failure,
+    FailurePlus,
+    LockContent,
+    Message,
+    Remove,
+    RemoveBefore,
+    Success,
+    SuccessPlus,
+    Timestamp,
+)
+from annexpy.remote.base import Download, LockedCopy, Removed, Upload
+from annexpy.remote.p2p_content import P2PDownload, P2PUpload, copies, refusal, unexpected
+from annexpy.remote.pool import Pool, Use
+from annexpy.remote.wire import Greeting, Wire, open_wire
+from annexpy.system import CLOCK
+from annexpy.transport.base import Dial
+from annexpy.uuids import UUID, is_cluster
+
+__all__ = ["NO_DEADLINE", "P2PLock", "P2PRemote"]
+
+NO_DEADLINE: Final = "no-deadline"
+"""``ContentError.reason`` begins with this when the peer cannot honour a removal deadline, so was not asked."""
+
+_OFFSET_GOOD_FOR: Final = 60.0
+_UNLOCK_SECONDS: Final = 2.0
+_WORDS: Final = 48  # bytes of a request line around its key, at most
+_NEW_WIRES: Final = 16
+"""How often a pipeline of removals goes on over a new wire after the peer hung up on one of them."""
+
+
+class P2PRemote:
+    """A repository at the other end of a wire.
+
+    Wires are opened when needed and kept for the next request. Each put, get and lock has one to
+    itself while it lasts; questions of concurrent tasks take turns. Pickles when *dial* does; a
+    copy in another process opens wires of its own, also after a fork.
+
+    Args:
+        dial: Opens one more connection to a server that speaks first, as p2pstdio does.
+        uuid: The repository that must answer. None takes what is there: await ``connect`` before
+            asking for ``uuid``.
+        name: For messages.
+        cost: git-annex's cost.
+        clock: For locks and removal deadlines.
+        client_uuid: Said in AUTH, with *token*, to a server that waits for it.
+        token: See above.
+        max_version: Highest protocol version to speak, 0 to 4.
+        connections: Wires at once, up to 16, for transfers and questions; one more is there for
+            questions alone. Locks have their own. Wires that are children or ssh channels are dear.
+        deadline: Seconds without a byte after which the peer counts as stuck.
+        connect_deadline: Seconds for connecting and for each line of the greeting.
+        bypass: Gateways that have been passed already.
+    """
+
+    def __init__(
+        self,
+        dial: Dial,
+        *,
+        uuid: UUID | None = None,
+        name: str = "",
+        cost: int = 200,
+        clock: Clock = CLOCK,
+        client_uuid: UUID | None = None,
+        token: str | None = None,
+        max_version: int = MAX_VERSION,
+        connections: int = 4,
+        deadline: float = 60.0,
+        connect_deadline: float = 20.0,
+        bypass: tuple[UUID, ...] = (),
+    ) -> None:
+        greeting = Greeting(
+            name or str(dial), uuid, client_uuid, token, max_version, bypass, connect_deadline, deadline
+        )
+        self._set(dial, greeting, cost, clock, connections)
+
+    def _set(self, dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int) -> None:
+        self._dial, self._greeting, self._cost, self._clock, self._connections = (
+            dial,
+            greeting,
+            cost,
+            clock,
+            connections,
+        )
+        self._pool = Pool(self._open, greeting.name, limit=connections, patience=10 * greeting.deadline)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_unpickled, (self._dial, self._greeting, self._cost, self._clock, self._connections))
+
+    @property
+    def uuid(self) -> UUID:
+        """Of the repository.
+
+        Raises:
+            UnknownUUID: None was given, and nobody has connected yet.
+        """
+        if self._greeting.uuid is None:
+            raise UnknownUUID(f"{self.name}: its UUID is not known before it was connected to")
+        return self._greeting.uuid
+
+    @property
+    def name(self) -> str:
+        return self._greeting.name
+
+    @property
+    def cost(self) -> int:
+        return self._cost
+
+    def __repr__(self) -> str:
+        return f"<P2PRemote {self.name} {self._greeting.uuid or 'not connected yet'}>"
+
+    async def connect(self) -> UUID:
+        """Make sure that the repository can be reached and is the right one; its UUID.
+
+        Raises:
+            ConnectFailed, AuthFailed, ConnectionLost, TimedOut: It cannot be reached.
+            UnknownUUID: Another repository answers.
+        """
+        wire = await self._pool.take(Use.QUESTION)
+        await self._pool.give_back(wire, Use.QUESTION)
+        return wire.uuid
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+    async def _open(self) -> Wire:
+        wire = await open_wire(self._dial, self._greeting)
+        if self._greeting.uuid is None:
+            self._greeting = replace(self._greeting, uuid=wire.uuid)
+        return wire
+
+    # -- content --------------------------------------------------------------------------------------
+
+    def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
+        return P2PUpload(self._pool, key, associated_file)
+
+    def get(
+        self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
+    ) -> AbstractAsyncContextManager[Download]:
+        return P2PDownload(self._pool, key, offset, end, associated_file)
+
+    # -- presence -------------------------------------------------------------------------------------
+
+    async def check_present(self, key: Key) -> bool:
+        while True:
+            wire = await self._pool.take(Use.QUESTION)
+            try:
+                answer = await wire.ask(CheckPresent(key))
+            except BaseException as error:
+                await self._pool.discard(wire, Use.QUESTION)
+                if _was_stale(wire, error):
+                    continue
+                raise
+            await self._pool.give_back(wire, Use.QUESTION)
+            return _is_present(wire, key, answer)
+
+    async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
+        requests = [CheckPresent(key) for key in keys]
+        while requests:
+            answers: list[Message] = []
+            wire = await self._pool.take(Use.QUESTION)
+            try:
+                await _pipeline(wire, requests, answers)
+            except BaseException as error:
+                await self._pool.discard(wire, Use.QUESTION)
+                if _was_stale(wire, error):
+                    continue
+                raise
+            await self._pool.give_back(wire, Use.QUESTION)
+            return [_is_present(wire, key, answer) for key, answer in zip(keys, answers, strict=True)]
+        return []
+
+    # -- locks ----------------------------------------------------------------------------------------
+
+    def lock_content(self, key: Key) -> AbstractAsyncContextManager[LockedCopy]:
+        return P2PLock(self._pool, key, self._clock)
+
+    # -- removal --------------------------------------------------------------------------------------
+
+    async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        """Ask the peer to remove the content of *key*; see ``Remote``.
+
+        With a deadline, the peer's clock is asked first, ours is read after that, and REMOVE-BEFORE
+        says the deadline in the peer's clock, rounded down. A peer below version 3 is not asked at
+        all (``NO_DEADLINE``), and nobody is when no time is left.
+
+        Raises:
+            ConnectionLost: Stock servers hang up when the content is locked, and also when they
+                crash: outcome unknown.
+        """
+        while True:
+            wire = await self._pool.take(Use.QUESTION)
+            try:
+                before = None if deadline is None else await self._in_its_clock(wire, deadline)
+                if callable(before):
+                    removed = Removed(ok=False, failed={wire.uuid: before(key)})
+                else:
+                    removed = _removed(wire, key, await wire.ask(_removal(key, before)))
+            except BaseException as error:
+                await self._pool.discard(wire, Use.QUESTION)
+                if _was_stale(wire, error):
+                    continue
+                raise
+            await self._pool.give_back(wire, Use.QUESTION)
+            return removed
+
+    async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+        """As ``remove_content`` for each, pipelined.
+
+        Where the peer hangs up, the key that it owed the next answer for is failed, outcome unknown,
+        and the others are asked again over a new wire: asking twice is harmless.
+
+        Raises:
+            TransportError: Nobody could be asked anything. Later failures are in the result.
+        """
+        done: list[Removed] = []
+        error: AnnexError | None = None
+        for _ in range(_NEW_WIRES):
+            rest = keys[len(done) :]
+            if not rest:
+                break
+            try:
+                wire = await self._pool.take(Use.QUESTION)
+            except AnnexError as failure:
+                if not done:
+                    raise
+                error = failure
+                break
+            answers: list[Message] = []
+            try:
+                before = None if deadline is None else await self._in_its_clock(wire, deadline)
+                if callable(before):
+                    done += [Removed(ok=False, failed={wire.uuid: before(key)}) for key in rest]
+                else:
+                    await _pipeline(wire, [_removal(key, before) for key in rest], answers)
+            except AnnexError as failure:
+                await self._pool.discard(wire, Use.QUESTION)
+                done += [_removed(wire, key, answer) for key, answer in zip(rest, answers, strict=False)]
+                if not _was_stale(wire, failure):
+                    error = failure
+                    done.append(Removed(ok=False, failed={wire.uuid: failure}))
+                    if not isinstance(failure, ConnectionLost):
+                        break
+            except BaseException:
+                await self._pool.discard(wire, Use.QUESTION)
+                raise
+            else:
+                await self._pool.give_back(wire, Use.QUESTION)
+                done += [_removed(wire, key, answer) for key, answer in zip(rest, answers, strict=False)]
+        if error is not None:
+            done += [Removed(ok=False, failed={self.uuid: error})] * (len(keys) - len(done))
+        return done
+
+    async def _in_its_clock(self, wire: Wire, deadline: Deadline) -> int | Callable[[Key], AnnexError]:
+        """*deadline* as the peer's clock will say it, or why nothing may be asked of the peer."""
+        if deadline.at > self._clock.now() + MAX_REMOVAL_AHEAD:
+            return lambda _: InvalidInput("removal deadline", deadline.at, f"at most {MAX_REMOVAL_AHEAD} s ahead")
+        if wire.version < 3:
+            reason = f"{NO_DEADLINE}: it speaks version {wire.version} of the protocol, REMOVE-BEFORE came with 3"
+            return lambda key: ContentError(key, wire.name, reason)
+        slack = 1.0
+        if wire.clock_offset is None or wire.clock_offset[1] < self._clock.now():
+            match await wire.ask(GET_TIMESTAMP):
+                case Timestamp(seconds):
+                    # Ours after theirs: what passes in between makes the deadline earlier, never later.
+                    now = self._clock.now()
+                    wire.clock_offset = (seconds - now, now + _OFFSET_GOOD_FOR)
+                    slack = 0.0
+                case Error(text):
+                    return lambda _: PeerError(wire.name, text)
+                case answer:
+                    raise unexpected(wire, answer, "TIMESTAMP")
+        offset = wire.clock_offset[0]
+        before = floor(deadline.at + offset - slack)
+        if before <= self._clock.now() + offset:
+            return lambda _: TimedOut(wire.name, "removal before its deadline", 0)
+        return before
+
+
+class P2PLock:
+    """``LockedCopy`` over a wire of its own, and the ``async with`` block around it."""
+
+    __slots__ = ("_clock", "_key", "_pool", "_wire", "expires", "uuid")
+
+    def __init__(self, pool: Pool, key: Key, clock: Clock) -> None:
+        self._pool, self._key, self._clock = pool, key, clock
+        self._wire: Wire | None = None
+        self.uuid = UUID("")
+        self.expires = 0.0
+
+    async def __aenter__(self) -> Self:
+        while True:
+            wire = await self._pool.take(Use.LOCK)
+            self.expires = self._clock.now() + LOCK_RETENTION
+            try:
+                answer = await wire.ask(LockContent(self._key))
+            except BaseException as error:
+                await self._pool.discard(wire, Use.LOCK)
+                if _was_stale(wire, error):
+                    continue
+                raise
+            if isinstance(answer, Success):
+                self._wire, self.uuid = wire, wire.uuid
+                return self
+            await self._pool.give_back(wire, Use.LOCK)
+            if isinstance(answer, Failure):
+                raise NotLocked(self._key, wire.name)
+            raise refusal(wire, self._key, answer, "LOCKCONTENT")
+
+    async def held(self) -> bool:
+        return self._wire is not None and await self._wire.quiet() and self._clock.now() < self.expires
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._wire is not None:
+            wire, self._wire = self._wire, None
+            # Also when cancelled: a server of ours keeps a lock whose holder just vanishes.
+            with CancelScope(shield=True, deadline=current_time() + _UNLOCK_SECONDS):
+                wire.put(UNLOCK_CONTENT)
+                await self._pool.give_back(wire, Use.LOCK)
+
+
+def _unpickled(dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int) -> P2PRemote:
+    remote = P2PRemote.__new__(P2PRemote)
+    remote._set(dial, greeting, cost, clock, connections)
+    return remote
+
+
+def _was_stale(wire: Wire, error: BaseException) -> bool:
+    """The peer had closed a kept wire before it could hear us, so the same may be asked over a new one."""
+    return isinstance(error, ConnectionLost) and wire.used and not wire.heard
+
+
+async def _pipeline(
+    wire: Wire, requests: Sequence[CheckPresent | Remove | RemoveBefore], answers: list[Message]
+) -> None:
+    """Ask all of *requests* without waiting in between; *answers* grows in the same order."""
+    asked = 0
+    while len(answers) < len(requests):
+        if wire.room > MAX_UNANSWERED // 2:
+            while asked < len(requests) and wire.room >= min(MAX_UNANSWERED, len(requests[asked].key.raw) + _WORDS):
+                wire.put(requests[asked])
+                asked += 1
+        answers.append(await wire.answer())
+        wire.answers(answers)
+
+
+def _is_present(wire: Wire, key: Key, answer: Message) -> bool:
+    match answer:
+        case Success():
+            return True
+        case Failure():
+            return False
+    raise refusal(wire, key, answer, "CHECKPRESENT")
+
+
+def _removal(key: Key, before: int | None) -> Remove | RemoveBefore:
+    return Remove(key) if before is None else RemoveBefore(key, before)
+
+
+def _removed(wire: Wire, key: Key, answer: Message) -> Removed:
+    match answer:
+        case Success():
+            return Removed(ok=True, uuids=frozenset((wire.uuid,)))
+        case SuccessPlus(uuids):
+            return Removed(ok=True, uuids=copies(wire, uuids))
+        case FailurePlus(uuids):
+            named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))
+            error = ContentError(key, wire.name, "it answered FAILURE-PLUS to the removal")
+            return Removed(ok=False, uuids=named, failed={} if wire.uuid in named else {wire.uuid: error})
+    return Removed(ok=False, failed={wire.uuid: refusal(wire, key, answer, "the removal")})

@@ -1,0 +1,358 @@
+"""One put and one get over a wire. Each has a wire to itself and gives it back, or closes it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final, Self
+
+from annexpy.errors import (
+    AnnexError,
+    ConnectionLost,
+    ContentChanged,
+    ContentError,
+    IncompleteTransfer,
+    InvalidInput,
+    KeyNotPresent,
+    LocalProtocolError,
+    PeerError,
+    Refused,
+    RemoteProtocolError,
+    VerificationFailed,
+)
+from annexpy.keys.backend import is_verifiable
+from annexpy.keys.key import Key
+from annexpy.p2p.associated import escape_associated_file
+from annexpy.p2p.connection import Data
+from annexpy.p2p.messages import (
+    DATA_PRESENT,
+    FAILURE,
+    INVALID,
+    SUCCESS,
+    VALID,
+    AlreadyHave,
+    AlreadyHavePlus,
+    CheckPresent,
+    DataHeader,
+    Error,
+    Failure,
+    FailurePlus,
+    Get,
+    Invalid,
+    Message,
+    Put,
+    PutFrom,
+    Success,
+    SuccessPlus,
+    Valid,
+)
+from annexpy.remote.base import Stored
+from annexpy.remote.pool import Pool, Use
+from annexpy.remote.wire import Wire
+from annexpy.transport.base import CHUNK
+from annexpy.uuids import UUID, is_cluster
+
+__all__ = ["P2PDownload", "P2PUpload", "refusal", "unexpected"]
+
+_SMALL: Final = 64 * 1024
+"""A body up to this size goes out in one write, with the words around it."""
+_VERIFIED_PER_SECOND: Final = 16 * 1024 * 1024
+"""Bytes that a slow peer hashes: after a resumed put it reads the whole file again before it answers."""
+
+
+def unexpected(wire: Wire, message: Message | Data, waiting_for: str) -> RemoteProtocolError:
+    """An answer that the table allows and that makes no sense here."""
+    return RemoteProtocolError(f"{wire.name}: {message!r} while waiting for {waiting_for}")
+
+
+def refusal(wire: Wire, key: Key, answer: Message, request: str) -> AnnexError:
+    """The error for an answer that is no success."""
+    match answer:
+        case Error(text):
+            return PeerError(wire.name, text)
+        case Failure():
+            return ContentError(key, wire.name, f"it answered FAILURE to {request}")
+        case _:
+            return unexpected(wire, answer, f"the answer to {request}")
+
+
+def copies(wire: Wire, named: tuple[UUID, ...]) -> frozenset[UUID]:
+    """Who has done it, when *wire* says so and names these: itself too, unless it is a cluster, which is nobody."""
+    found = frozenset(uuid for uuid in named if not is_cluster(uuid))
+    return found if found and is_cluster(wire.uuid) else found | {wire.uuid}
+
+
+class _Transfer:
+    """What both directions share: a wire for as long as it takes."""
+
+    __slots__ = ("_associated_file", "_key", "_pool", "_settled", "_wire")
+
+    def __init__(self, pool: Pool, key: Key, associated_file: str) -> None:
+        self._pool, self._key = pool, key
+        # An absolute path is refused by every server and helps none: better no name than that.
+        self._associated_file = b"" if associated_file[:1] == "/" else escape_associated_file(associated_file)
+        self._wire: Wire | None = None
+        self._settled = False  # nothing is owed any more, by either side
+
+    @property
+    def _open_wire(self) -> Wire:
+        if self._wire is None:
+            raise LocalProtocolError("used outside of its async with block")
+        return self._wire
+
+    async def _begin(self, request: Get | Put) -> Message:
+        """Send *request*; once more when a kept wire turns out to have been closed by the peer."""
+        while True:
+            wire = self._wire = await self._pool.take(Use.TRANSFER)
+            try:
+                return await wire.ask(request)
+            except BaseException as error:
+                await self._drop()
+                if isinstance(error, ConnectionLost) and wire.used and not wire.heard:
+                    continue
+                raise
+
+    async def _give_back(self) -> None:
+        if self._wire is not None:
+            wire, self._wire = self._wire, None
+            await self._pool.give_back(wire, Use.TRANSFER)
+
+    async def _drop(self) -> None:
+        if self._wire is not None:
+            wire, self._wire = self._wire, None
+            await self._pool.discard(wire, Use.TRANSFER)
+
+
+class P2PDownload(_Transfer):
+    """``Download`` over a wire, and the ``async with`` block around it.
+
+    With *end*, what comes after it is read and thrown away when it is little, and otherwise the wire
+    is closed; ``valid`` is then True for want of better knowledge.
+    """
+
+    __slots__ = ("_body", "_end", "_left", "_offset", "length", "source", "valid")
+
+    def __init__(self, pool: Pool, key: Key, offset: int, end: int | None, associated_file: str) -> None:
+        super().__init__(pool, key, associated_file)
+        if offset < 0 or (end is not None and end < 0):
+            raise InvalidInput("offset", min(offset, offset if end is None else end), "0 or more")
+        self._offset, self._end = offset, end
+        self.length = 0
+        self.valid = True
+        self.source = UUID("")
+        self._body = 0  # bytes that the peer still sends
+        self._left = 0  # bytes of them that are wanted
+
+    async def __aenter__(self) -> Self:
+        answer = await self._begin(Get(self._key, self._offset, self._associated_file))
+        wire = self._open_wire
+        try:
+            if not isinstance(answer, DataHeader):
+                raise refusal(wire, self._key, answer, "GET")
+            await self._announced(wire, answer.length)
+        except BaseException:
+            await (self._give_back() if wire.usable else self._drop())
+            raise
+        return self
+
+    async def _announced(self, wire: Wire, length: int) -> None:
+        size, key = self._key.size, self._key
+        self.source, self._body = wire.uuid, length
+        if not length:
+            await wire.event()
+            await self._validity()
+            # A server of version 0 cannot say that it has nothing.
+            silent = not wire.version and not (size is not None and self._offset >= size)
+            if not self.valid or silent:
+                wire.put(FAILURE)
+                raise KeyNotPresent(key, wire.name)
+        elif size is not None and length != size - self._offset:
+            if length > size - self._offset:
+                raise RemoteProtocolError(
+                    f"{wire.name}: DATA {length} for {key} from byte {self._offset}, which has {size} bytes"
+                )
+            raise VerificationFailed(key, wire.name, f"it has {self._offset + length} of {size} bytes")
+        wanted = length if self._end is None else min(length, max(0, self._end - self._offset))
+        self.length = self._left = wanted
+        if not wanted and length:
+            await self._rest()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        event = await self._open_wire.event()
+        assert isinstance(event, Data)
+        chunk = event.chunk
+        self._body -= len(chunk)
+        if len(chunk) > self._left:
+            chunk = chunk[: self._left]
+        self._left -= len(chunk)
+        if not self._left:
+            await self._rest()
+        return chunk
+
+    async def _rest(self) -> None:
+        """All that is wanted is here. Read to the end of the exchange, if it is not far."""
+        wire = self._open_wire
+        if self._body > CHUNK:
+            return
+        while self._body:
+            event = await wire.event()
+            assert isinstance(event, Data)
+            self._body -= len(event.chunk)
+        await self._validity()
+
+    async def _validity(self) -> None:
+        wire = self._open_wire
+        if wire.version:
+            match await wire.event():
+                case Valid():
+                    self.valid = True
+                case Invalid():
+                    self.valid = False
+                case other:
+                    raise unexpected(wire, other, "VALID or INVALID")
+        self._settled = True
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._settled and (error is None or isinstance(error, Exception)):
+            self._open_wire.put(SUCCESS if error is None and self.valid else FAILURE)
+            await self._give_back()
+        else:
+            await self._drop()
+
+
+class P2PUpload(_Transfer):
+    """``Upload`` over a wire, and the ``async with`` block around it.
+
+    Attributes:
+        already: The repository itself, when it said that it has the content and a check on the same
+            wire confirmed it. Nobody else is ever named here.
+        claimed: Others that the peer named (ALREADY-HAVE-PLUS). Claims: ask each of them, over a
+            wire of its own, with ``check_present`` before it is recorded or relied on.
+    """
+
+    __slots__ = ("_left", "_length", "already", "claimed", "offset")
+
+    def __init__(self, pool: Pool, key: Key, associated_file: str) -> None:
+        super().__init__(pool, key, associated_file)
+        self.already: frozenset[UUID] | None = None
+        self.claimed: frozenset[UUID] = frozenset()
+        self.offset = 0
+        self._length: int | None = None
+        self._left = 0
+
+    async def __aenter__(self) -> Self:
+        answer = await self._begin(Put(self._key, self._associated_file))
+        wire = self._open_wire
+        if isinstance(answer, PutFrom):
+            self.offset = answer.offset
+            return self
+        try:
+            match answer:
+                case AlreadyHave():
+                    pass
+                case AlreadyHavePlus(uuids):
+                    self.claimed = frozenset(uuids) - {wire.uuid}
+                case _:
+                    raise refusal(wire, self._key, answer, "PUT")
+            await self._check(wire)
+        except BaseException:
+            await (self._give_back() if wire.usable else self._drop())
+            raise
+        await self._give_back()
+        return self
+
+    async def _check(self, wire: Wire) -> None:
+        match await wire.ask(CheckPresent(self._key)):
+            case Success():
+                self.already = frozenset((wire.uuid,))
+            case Failure():
+                raise ContentError(self._key, wire.name, "it claims to have the content and a check did not find it")
+            case answer:
+                raise refusal(wire, self._key, answer, "CHECKPRESENT")
+
+    async def start(self, length: int) -> None:
+        size = self._key.size
+        if self.already is not None or self._length is not None:
+            raise LocalProtocolError("content was announced twice, or is already there")
+        if length < 0 or (length and size is not None and self.offset + length > size):
+            raise InvalidInput("length of content", length, f"0 to {max(0, (size or 0) - self.offset)} bytes")
+        self._open_wire.put(DataHeader(length))  # goes out with the first bytes
+        self._length = self._left = length
+
+    async def write(self, data: bytes) -> None:
+        if self._length is None or len(data) > self._left:
+            raise LocalProtocolError(f"{len(data)} bytes of content where {self._left} were announced")
+        wire = self._open_wire
+        self._left -= len(data)
+        if self._length <= _SMALL:
+            wire.put_data(data)
+        elif data:
+            if wire.has_input:
+                await self._interrupted(wire)
+            try:
+                await wire.flush(data)
+            except ConnectionLost:
+                await self._interrupted(wire)
+
+    async def _interrupted(self, wire: Wire) -> None:
+        """The peer left or spoke in the middle of the content: hear why, which ends it in any case."""
+        raise refusal(wire, self._key, _message(wire, await wire.event()), "the content")
+
+    async def finish(self, valid: bool = True) -> Stored:
+        wire = self._open_wire
+        if self._length is None:
+            raise LocalProtocolError("the end of content that was never announced")
+        if self._left:
+            raise IncompleteTransfer(self._key, self._length - self._left, self._length, wire.name)
+        if wire.version:
+            wire.put(VALID if valid else INVALID)
+        elif not valid:
+            raise ContentChanged(self._key, wire.name, "hung up, because version 0 has no other way to say so")
+        patience = wire.deadline + (self.offset + self._length) / _VERIFIED_PER_SECOND
+        return await self._result(wire, valid, patience)
+
+    async def data_present(self) -> Stored:
+        wire = self._open_wire
+        if wire.version < 4:
+            raise Refused("DATA-PRESENT", wire.version, "protocol version 4 or higher")
+        wire.put(DATA_PRESENT)
+        return await self._result(wire, True, wire.deadline)
+
+    async def _result(self, wire: Wire, valid: bool, patience: float) -> Stored:
+        answer = _message(wire, await wire.event(patience))
+        self._settled = True
+        match answer:
+            case Success():
+                return Stored(uuids=frozenset((wire.uuid,)))
+            case SuccessPlus(uuids):
+                return Stored(uuids=copies(wire, uuids))
+            case FailurePlus(uuids) if uuids:
+                failure = ContentError(self._key, wire.name, "it answered FAILURE-PLUS")
+                named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))
+                return Stored(uuids=named - {wire.uuid}, failed={wire.uuid: failure})
+            case Failure() | FailurePlus():
+                if not valid:
+                    raise ContentChanged(self._key, wire.name)
+                if is_verifiable(self._key):
+                    raise VerificationFailed(self._key, wire.name, "it answered FAILURE to the whole content")
+                raise ContentError(self._key, wire.name, "it answered FAILURE to the whole content")
+            case _:
+                raise refusal(wire, self._key, answer, "the content")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Closing is what keeps a partial at the peer: the end of a short DATA would destroy it.
+        await (self._give_back() if self._settled else self._drop())
+
+
+def _message(wire: Wire, event: Message | Data) -> Message:
+    if isinstance(event, Data):
+        raise unexpected(wire, event, "an answer")
+    return event

@@ -1,0 +1,320 @@
+"""One wire to a P2P server: greeting and version, requests and answers, a deadline for every wait.
+
+Everything above (``pool``, ``p2p``) asks in messages; everything below moves bytes. Whatever goes
+wrong here leaves the wire unusable, and ``usable`` says so.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from anyio import CancelScope, current_time
+from anyio.lowlevel import checkpoint
+
+from annexpy.errors import (
+    AuthFailed,
+    ConnectionLost,
+    LocalProtocolError,
+    PeerError,
+    RemoteProtocolError,
+    TimedOut,
+    UnknownUUID,
+)
+from annexpy.p2p.connection import NEED_DATA, Closed, Connection, Data, NeedData, Paused, Role, State, Unexpected
+from annexpy.p2p.messages import (
+    MAX_VERSION,
+    Auth,
+    AuthFailure,
+    AuthSuccess,
+    Bypass,
+    DataHeader,
+    Error,
+    Message,
+    Version,
+)
+from annexpy.transport.base import CHUNK, Dial, Transport
+from annexpy.uuids import UUID
+
+__all__ = ["Greeting", "Wire", "open_wire"]
+
+log = logging.getLogger(__name__)
+
+_AT_REST = (State.IDLE, State.PUT_REFUSED)
+_NOTHING_MORE = (Closed, NeedData, Paused, Unexpected)  # the last two are never told to a client
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """How to begin, and how long to wait.
+
+    Attributes:
+        name: The peer, for messages.
+        uuid: Which repository must answer; None takes whatever is there.
+        client_uuid, token: Said in AUTH, where the client has to speak first.
+        max_version: Highest protocol version to speak.
+        bypass: Gateways that have been passed already.
+        connect: Seconds for the connection and for each of its first answers.
+        deadline: Seconds without a byte after which an answer or a body counts as stuck.
+    """
+
+    name: str
+    uuid: UUID | None = None
+    client_uuid: UUID | None = None
+    token: str | None = None
+    max_version: int = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+    connect: float = 20.0
+    deadline: float = 60.0
+
+
+class Wire:
+    """A connection that has been greeted. Owned by one task at a time.
+
+    Attributes:
+        uuid: The repository that answered.
+        used: True once it has served a request and came back.
+        clock_offset: (seconds to add to ``Clock.now()`` to get at most the peer's clock, when that
+            was found out), or None.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_debug",
+        "_greeting",
+        "_transport",
+        "_unsent",
+        "clock_offset",
+        "deadline",
+        "heard",
+        "used",
+        "uuid",
+    )
+
+    def __init__(self, transport: Transport, connection: Connection, greeting: Greeting) -> None:
+        self._transport, self._connection, self._greeting = transport, connection, greeting
+        self.deadline = greeting.deadline
+        self.uuid = greeting.uuid or UUID("")
+        self.used = False
+        self.heard = False
+        self.clock_offset: tuple[float, float] | None = None
+        self._unsent = b""
+        self._debug = log.isEnabledFor(logging.DEBUG)
+
+    @property
+    def name(self) -> str:
+        return self._greeting.name
+
+    @property
+    def version(self) -> int:
+        return self._connection.version
+
+    @property
+    def usable(self) -> bool:
+        """Whether the next request may be sent: nothing is owed, and the peer has neither left nor said anything."""
+        connection = self._connection
+        return (
+            connection.state in _AT_REST
+            and not connection.outstanding
+            and not connection.unread
+            and not self._transport.has_input
+            and not self._transport.at_eof
+        )
+
+    @property
+    def has_input(self) -> bool:
+        """The peer has said something that was not looked at, or has left."""
+        return self._connection.unread or self._transport.has_input
+
+    @property
+    def room(self) -> int:
+        """Bytes of request lines that may be sent before an answer comes."""
+        return self._connection.room
+
+    # -- sending --------------------------------------------------------------------------------------
+
+    def put(self, message: Message) -> bytes:
+        """*message* as bytes that will be sent with the next ``flush``; they count as sent from here on."""
+        line = self._connection.send(message)
+        self._unsent = self._unsent + line if self._unsent else line
+        if self._debug:
+            log.debug("%s > %s", self.name, _shown(message))
+        return line
+
+    def put_data(self, chunk: bytes) -> None:
+        """Bytes of a body, likewise. For small bodies: they are copied."""
+        self._unsent += self._connection.send_data(chunk)
+
+    async def flush(self, chunk: bytes | None = None) -> None:
+        """Send what was put, and *chunk* of a body after it.
+
+        Raises:
+            ConnectionLost, TimedOut: The peer left, or reads nothing.
+        """
+        data, self._unsent = self._unsent, b""
+        if chunk is not None:
+            self._connection.send_data(chunk)
+            if not data:
+                data = chunk
+            elif len(chunk) < CHUNK // 4:
+                data += chunk
+            else:
+                await self._send(data)
+                data = chunk
+        if data:
+            await self._send(data)
+
+    async def _send(self, data: bytes) -> None:
+        # In pieces, because a deadline is about bytes that do not move, not about how fast they do.
+        pieces = (data,) if len(data) <= CHUNK else [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+        for piece in pieces:
+            with CancelScope(deadline=current_time() + self.deadline) as scope:
+                await self._transport.send(piece)
+            if scope.cancelled_caught:
+                raise TimedOut(self.name, "the peer to read", self.deadline)
+
+    # -- receiving ------------------------------------------------------------------------------------
+
+    async def event(self, seconds: float | None = None) -> Message | Data:
+        """The next message, or piece of a body, and send first what was put.
+
+        Args:
+            seconds: To wait, in place of ``deadline``.
+
+        Raises:
+            ConnectionLost: The peer left; outcome unknown. The reason has what it said elsewhere (stderr).
+            TimedOut: Nothing came.
+            RemoteProtocolError: It said what it must not say.
+        """
+        connection = self._connection
+        try:
+            event = connection.next_event()
+            if event is NEED_DATA or self._unsent:
+                limit = seconds or self.deadline
+                with CancelScope(deadline=current_time() + limit) as scope:
+                    if self._unsent:
+                        data, self._unsent = self._unsent, b""
+                        try:
+                            await self._transport.send(data)
+                        except ConnectionLost:
+                            pass  # whoever left without reading may have said why: that is heard next
+                    while event is NEED_DATA:
+                        connection.receive_data(await self._transport.receive())
+                        event = connection.next_event()
+                if scope.cancelled_caught:
+                    raise TimedOut(self.name, connection.waiting_for or "the peer to read", limit)
+        except ConnectionLost as error:
+            raise self._gone(error.reason) from error
+        except RemoteProtocolError as error:
+            raise RemoteProtocolError(f"{self.name}: {error}") from error
+        if isinstance(event, _NOTHING_MORE):
+            raise self._gone()
+        self.heard = True
+        if self._debug and not isinstance(event, Data):
+            log.debug("%s < %s", self.name, _shown(event))
+        return event
+
+    def _gone(self, reason: str = "") -> ConnectionLost:
+        said = self._transport.complaint
+        waiting_for = self._connection.waiting_for or "the next answer"
+        return ConnectionLost(self.name, waiting_for, f"{reason}: {said}" if reason and said else reason or said)
+
+    async def answer(self, seconds: float | None = None) -> Message:
+        """The next message; for where no body can come."""
+        event = await self.event(seconds)
+        if isinstance(event, Data):
+            raise RemoteProtocolError(f"{self.name}: DATA where a line was expected")
+        return event
+
+    async def ask(self, message: Message, seconds: float | None = None) -> Message:
+        """Send *message* and wait for the answer."""
+        self.put(message)
+        return await self.answer(seconds)
+
+    def answers(self, into: list[Message]) -> None:
+        """Add what can be had without waiting, for as long as answers are owed."""
+        connection = self._connection
+        try:
+            while connection.outstanding:
+                event = connection.next_event()
+                if isinstance(event, (*_NOTHING_MORE, Data)):
+                    return
+                into.append(event)
+        except RemoteProtocolError as error:
+            raise RemoteProtocolError(f"{self.name}: {error}") from error
+
+    async def quiet(self) -> bool:
+        """Let the event loop look, then say whether the peer is still there and has said nothing."""
+        for _ in range(2):
+            await checkpoint()
+        return not self.has_input and not self._transport.at_eof
+
+    # -- the end --------------------------------------------------------------------------------------
+
+    async def aclose(self) -> None:
+        await self._transport.aclose()
+
+
+async def open_wire(dial: Dial, greeting: Greeting) -> Wire:
+    """Connect and greet: AUTH-SUCCESS of the right repository, VERSION agreed on, BYPASS ready to go.
+
+    VERSION is sent without waiting for the greeting, which saves a round trip.
+
+    Raises:
+        ConnectFailed, AuthFailed: No connection.
+        UnknownUUID: Another repository answered.
+        PeerError: ERROR in place of the greeting.
+        ConnectionLost, TimedOut, RemoteProtocolError: The greeting never came, or was none.
+    """
+    with CancelScope(deadline=current_time() + greeting.connect) as scope:
+        transport = await dial()
+    if scope.cancelled_caught:
+        raise TimedOut(greeting.name, "connection", greeting.connect)
+    token = greeting.token
+    state = State.GREETING if token is None else State.AUTH
+    wire = Wire(transport, Connection(Role.CLIENT, state=state), replace(greeting, deadline=greeting.connect))
+    try:
+        if token is not None:
+            if greeting.client_uuid is None:
+                raise LocalProtocolError("AUTH needs the UUID of the client")
+            wire.put(Auth(greeting.client_uuid, token))
+        elif greeting.max_version:
+            wire.put(Version(greeting.max_version))
+        await _greeted(wire, greeting)
+    except BaseException:
+        await wire.aclose()
+        raise
+    wire.deadline = greeting.deadline
+    return wire
+
+
+async def _greeted(wire: Wire, greeting: Greeting) -> None:
+    match await wire.event():
+        case AuthSuccess(uuid):
+            if greeting.uuid is not None and uuid != greeting.uuid:
+                raise UnknownUUID(f"{wire.name}: expected repository {greeting.uuid} but found {uuid}")
+            wire.uuid = uuid
+        case AuthFailure():
+            raise AuthFailed(wire.name)
+        case Error(text):
+            raise PeerError(wire.name, text)
+        case other:
+            raise RemoteProtocolError(f"{wire.name}: {other!r} in place of a greeting")
+    if greeting.max_version:
+        if greeting.token is not None:
+            wire.put(Version(greeting.max_version))
+        match await wire.event():
+            case Version() | Error():
+                pass  # ERROR is how a server of version 0 says that it knows no VERSION
+            case other:
+                raise RemoteProtocolError(f"{wire.name}: {other!r} in answer to VERSION")
+    if greeting.bypass and wire.version >= 2:
+        wire.put(Bypass(greeting.bypass))  # never answered, so it rides with the first request
+
+
+def _shown(message: Message) -> str:
+    if isinstance(message, Auth):
+        return "AUTH (hidden)"
+    if isinstance(message, DataHeader):
+        return f"DATA {message.length}"
+    return message.line().decode("utf-8", "backslashreplace")
