@@ -78,7 +78,7 @@ class LocationLog:
         For showing and for asking only; copies are counted from ``present``.
 
         Args:
-            clusters: Cluster → its nodes (``logs.repos.parse_clusters``).
+            clusters: Cluster → its nodes (``logs.repos.clusters``).
             dead: Repositories of trust level dead.
         """
         living = [uuid for uuid in self.present if uuid not in dead]
