@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final
@@ -162,7 +162,7 @@ class ContentLock:
     Attributes:
         key: Of the content.
         expires: ``Clock.now()`` until which the retention keeps the content in any case.
-        folder: The key directory below ``annex/objects``; synced, the retention survives a power cut.
+        folder: The key directory, below the git directory.
     """
 
     __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "expires", "folder", "key")
@@ -229,6 +229,23 @@ class ContentLock:
     def held(self) -> bool:
         """The lock still keeps others out, and the object is still there."""
         return self._lock.stands and self._key_folder.regular
+
+    def sync_retention(self) -> Sequence[bytes]:
+        """Bring the retention to the disk, all but the directory entries; the folder that has those.
+
+        Blocks. Without it, a power cut frees the content although somebody was told that it is locked.
+        """
+        folder = self._key_folder
+        for suffix in (b".rtm", b".rtl"):
+            try:
+                fd = folder.files.open_read(folder.name + suffix)
+            except FileNotFoundError:
+                continue
+            try:
+                folder.files.sync(fd)
+            finally:
+                folder.files.close_fd(fd)
+        return (self.folder,)
 
     def release(self) -> None:
         """Unlock in order: the content may be removed at once. Idempotent."""

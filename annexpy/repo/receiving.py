@@ -21,6 +21,7 @@ from annexpy.clock import Clock
 from annexpy.errors import (
     ContentChanged,
     IncompleteTransfer,
+    InvalidInput,
     LocalProtocolError,
     NoSpace,
     VerificationFailed,
@@ -201,12 +202,12 @@ class Receiving:
         """Say that *length* bytes will come from ``offset``. Optional; at most once, before the first.
 
         Raises:
-            IncompleteTransfer: More than the key can have.
+            InvalidInput: More than the key can have.
             NoSpace: There is no room for them.
         """
         size = self.key.size
-        if size is not None and length and self.offset + length > size:
-            raise IncompleteTransfer(self.key, self.offset + length, size, self._arrivals.folders.where)
+        if length < 0 or (size is not None and length and self.offset + length > size):
+            raise InvalidInput("length of content", length, f"0 to {max(0, (size or 0) - self.offset)} bytes")
         self._length = length
         if size is None:
             self._promise(length)

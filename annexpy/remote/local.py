@@ -1,0 +1,462 @@
+"""A repository on this machine as a Remote.
+
+It records for its own UUID what it stores and removes, before it says so: callers wrap other remotes in
+``Recording``, never this one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Final, Protocol
+
+from anyio import lowlevel, to_thread
+
+from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
+from annexpy.errors import (
+    AccessDenied,
+    AnnexError,
+    InvalidInput,
+    KeyNotPresent,
+    LocalProtocolError,
+    TransportError,
+    UnknownUUID,
+)
+from annexpy.keys.backend import is_secure
+from annexpy.keys.key import Key
+from annexpy.keys.storable import check_storable
+from annexpy.logs.location import LocationLog
+from annexpy.remote.base import Removed, Stored
+from annexpy.remote.trash import trash_bin
+from annexpy.repo.config import GitConfig
+from annexpy.repo.content import ContentStore, StoredObject
+from annexpy.repo.durability import Change
+from annexpy.repo.locks import ContentLock
+from annexpy.repo.pipeline import PIECE
+from annexpy.repo.receiving import Receiving
+from annexpy.repo.settings import INLINE, Durability
+from annexpy.uuids import UUID
+
+__all__ = ["Local", "LocalDownload", "LocalLock", "LocalRepository", "LocalUpload"]
+
+_BATCH: Final = 256
+_READ_AHEAD: Final = 4
+
+
+class _Branch(Protocol):
+    """What is asked of the git-annex branch."""
+
+    def set_present(self, key: Key, uuid: UUID, present: bool) -> None: ...
+
+    def locations(self, key: Key) -> LocationLog: ...
+
+    async def sync(self) -> None: ...
+
+    def sync_now(self, *, durable: bool = True) -> None: ...
+
+    async def commit(self, message: str = "update") -> bool: ...
+
+
+class LocalRepository(Protocol):
+    """What is asked of a repository; ``annexpy.repo.repository.Repository`` is one."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def uuid(self) -> UUID: ...
+
+    @property
+    def bare(self) -> bool: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+    @property
+    def config(self) -> GitConfig: ...
+
+    @property
+    def content(self) -> ContentStore: ...
+
+    @property
+    def branch(self) -> _Branch: ...
+
+    def close(self) -> None: ...
+
+
+class Local:
+    """A repository as a Remote. Pickles with its repository; works over event loops and forks.
+
+    Attributes:
+        repository: The repository; closing it is its owner's business.
+    """
+
+    def __init__(
+        self,
+        repository: LocalRepository,
+        *,
+        durability: Durability = "full",
+        name: str | None = None,
+        cost: int = 100,
+        client: UUID | None = None,
+        commit: bool = True,
+    ) -> None:
+        """Show *repository* as a Remote.
+
+        Args:
+            repository: What to show.
+            durability: "full": stored means on disk, content and location line, before anybody is told.
+                "fast": it survives the end of this process, not a power cut.
+            name: For messages; its path when None.
+            cost: As git-annex's ``annex-cost``.
+            client: Who puts, for the transfer locks that git-annex sees.
+            commit: Commit the git-annex branch in ``aclose``; a server that does it for many says False.
+        """
+        self.repository = repository
+        self._durability: Durability = durability
+        self._name = repository.path if name is None else name
+        self._cost, self._client, self._commit = cost, client, commit
+        self._uuid = repository.uuid
+        self._store = repository.content.variant(
+            durability=durability, recorded=self._stored, sync_records=repository.branch.sync
+        )
+        self._secure_only = repository.config.get_bool("annex.securehashesonly")
+        self._trash: Local | None = None
+        self._changed: dict[Key, None] = {}
+        self._recorded = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_unpickle, (self.repository, self._durability, self._name, self._cost, self._client, self._commit))
+
+    def __repr__(self) -> str:
+        return f"<Local {self._name} {self._uuid}>"
+
+    @property
+    def uuid(self) -> UUID:
+        return self._uuid
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def cost(self) -> int:
+        return self._cost
+
+    @property
+    def store(self) -> ContentStore:
+        """The content store, which records what it stores for this remote's UUID."""
+        return self._store
+
+    # -- records --
+
+    def _stored(self, key: Key) -> None:
+        self._record(key, present=True)
+        if self._durability == "fast":
+            self.repository.branch.sync_now(durable=False)
+
+    def _record(self, key: Key, *, present: bool) -> None:
+        self.repository.branch.set_present(key, self._uuid, present)
+        self._recorded = True
+        if not self.repository.bare:
+            self._changed[key] = None
+
+    async def _sync_records(self) -> None:
+        if self._durability == "fast":
+            self.repository.branch.sync_now(durable=False)
+        else:
+            await self.repository.branch.sync()
+
+    # -- presence --
+
+    async def check_present(self, key: Key) -> bool:
+        if self._store.settings.thin:  # may have to read the object
+            return await to_thread.run_sync(self._store.present, key)
+        return self._store.present(key)
+
+    async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
+        present: list[bool] = []
+        for start in range(0, len(keys), _BATCH):
+            if self._store.settings.thin:
+                present += [await self.check_present(key) for key in keys[start : start + _BATCH]]
+            else:
+                present += map(self._store.present, keys[start : start + _BATCH])
+                await lowlevel.checkpoint()
+        return present
+
+    # -- keeping and removing --
+
+    @asynccontextmanager
+    async def lock_content(self, key: Key) -> AsyncIterator[LocalLock]:
+        """Keep the content.
+
+        Leaving normally, or because a rule or the content stood in the way, unlocks it. Any other exception
+        says that whoever relies on the lock cannot be told any more: the content stays locked until the
+        retention is over.
+        """
+        async with self._store.exclusion():
+            lock = self._store.lock(key)
+        try:
+            if self._store.group is not None:
+                await self._store.group.commit(Change(lock.sync_retention))
+            yield LocalLock(self._uuid, lock)
+        except AnnexError as error:
+            if isinstance(error, TransportError):
+                lock.vanish()
+            else:
+                lock.release()
+            raise
+        except BaseException:
+            lock.vanish()
+            raise
+        lock.release()
+
+    async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        not_after = None if deadline is None else deadline.at
+        try:
+            if not_after is not None and not_after > self.repository.clock.now() + MAX_REMOVAL_AHEAD:
+                raise InvalidInput("removal deadline", not_after, f"at most {MAX_REMOVAL_AHEAD} s ahead")
+            async with self._store.exclusion():
+                await self._remove(key, not_after)
+        except AnnexError as error:
+            return Removed(ok=False, failed={self._uuid: error})
+        return Removed(ok=True, uuids=frozenset((self._uuid,)))
+
+    async def _remove(self, key: Key, not_after: float | None) -> None:
+        try:
+            with self._store.removal(key) as removal:
+                if self.repository.config.get("annex.trashbin"):
+                    await self._keep_in_trash(key)
+                removal.unlink(not_after=not_after)
+        except KeyNotPresent:
+            # Nothing to record, unless a record says otherwise.
+            if self._uuid not in self.repository.branch.locations(key).present:
+                return
+        except OSError as error:
+            raise self._store.folders.error(key, error) from error
+        self._record(key, present=False)
+        await self._sync_records()
+
+    async def _keep_in_trash(self, key: Key) -> None:
+        """Have the trash bin hold the content, and say so in our branch, as git-annex does before it removes."""
+        if self._trash is None:
+            from annexpy.repo.repository import Repository  # only where there is a trash bin
+
+            path, uuid = trash_bin(self.repository.config, self.repository.path)
+            trash = Repository.open(path)
+            if trash.uuid == self._uuid or uuid not in (None, trash.uuid):
+                raise UnknownUUID(f"annex.trashbin: {path} is {trash.uuid}, not {uuid or 'another repository'}")
+            self._trash = Local(trash, durability=self._durability, client=self._uuid)
+        async with self._trash.put(key) as upload:
+            if upload.already is None:
+                with self._store.open(key) as stored:
+                    await upload.start(max(0, stored.size - upload.offset))
+                    download = LocalDownload(self._uuid, stored, upload.offset, None)
+                    await upload.copy(download)
+                    await upload.finish(download.valid)
+        self.repository.branch.set_present(key, self._trash.uuid, True)
+
+    # -- contents --
+
+    def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[LocalUpload]:
+        """Start storing *key*.
+
+        Raises:
+            InvalidKey: A key that annexpy does not write (``check_storable``).
+            AccessDenied: ``annex.securehashesonly`` is set and the key has no secure hash.
+            TransferInProgress, NoSpace: As ``ContentStore.receive``.
+        """
+        return _Put(self, key, associated_file)
+
+    @asynccontextmanager
+    async def get(
+        self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
+    ) -> AsyncIterator[LocalDownload]:
+        if offset < 0 or (end is not None and end < 0):
+            raise InvalidInput("offset", min(offset, offset if end is None else end), "0 or more")
+        if self._store.settings.thin and not await self.check_present(key):
+            raise KeyNotPresent(key, self._name)
+        with self._store.open(key) as stored:
+            yield LocalDownload(self._uuid, stored, offset, end)
+
+    async def aclose(self) -> None:
+        """Bring the branch, and the unlocked files of the work tree, up to date with what was done."""
+        if self._recorded and self._commit:
+            await self.repository.branch.commit()
+            self._recorded = False
+        if self._trash is not None:
+            await self._trash.aclose()
+            self._trash.repository.close()
+            self._trash = None
+
+
+def _unpickle(
+    repository: LocalRepository, durability: Durability, name: str, cost: int, client: UUID | None, commit: bool
+) -> Local:
+    return Local(repository, durability=durability, name=name, cost=cost, client=client, commit=commit)
+
+
+class LocalLock:
+    """``LockedCopy`` of a repository on this machine."""
+
+    __slots__ = ("_lock", "uuid")
+
+    def __init__(self, uuid: UUID, lock: ContentLock) -> None:
+        self.uuid, self._lock = uuid, lock
+
+    @property
+    def expires(self) -> float:
+        return self._lock.expires
+
+    async def held(self) -> bool:
+        return self._lock.held()
+
+
+class _Put:
+    """The context of one put. A class, because generators cost as much as the put of a small content."""
+
+    __slots__ = ("_associated_file", "_exclusion", "_key", "_local", "_receiving")
+
+    def __init__(self, local: Local, key: Key, associated_file: str) -> None:
+        self._local, self._key, self._associated_file = local, key, associated_file
+        self._receiving: Receiving | None = None
+        self._exclusion: AbstractAsyncContextManager[None] | None = None
+
+    async def __aenter__(self) -> LocalUpload:
+        local, key = self._local, self._key
+        check_storable(key)
+        if local._secure_only and not is_secure(key):
+            raise AccessDenied(f"{local.name}: annex.securehashesonly is set and {key} has no secure hash")
+        if await local.check_present(key):
+            local._record(key, present=True)
+            await local._sync_records()
+            return LocalUpload(local, key, None)
+        if local._store.settings.pidlock:
+            self._exclusion = local._store.exclusion()
+            await self._exclusion.__aenter__()
+        try:
+            receiving = local._store.receive(key, source=local._client, associated_file=self._associated_file)
+            self._receiving = await receiving.__aenter__()
+        except BaseException as error:
+            await self._leave(type(error), error, error.__traceback__)
+            raise
+        return LocalUpload(local, key, receiving)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._receiving is not None:
+                await self._receiving.__aexit__(kind, error, trace)
+        finally:
+            await self._leave(kind, error, trace)
+
+    async def _leave(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._exclusion is not None:
+            await self._exclusion.__aexit__(kind, error, trace)
+
+
+class LocalUpload:
+    """``Upload`` into a repository on this machine."""
+
+    __slots__ = ("_key", "_local", "_receiving", "_started", "already", "offset")
+
+    def __init__(self, local: Local, key: Key, receiving: Receiving | None) -> None:
+        self._local, self._key, self._receiving = local, key, receiving
+        self._started = False
+        self.already: frozenset[UUID] | None = frozenset((local.uuid,)) if receiving is None else None
+        self.offset = 0 if receiving is None else receiving.offset
+
+    async def start(self, length: int) -> None:
+        if self._receiving is None or self._started:
+            raise LocalProtocolError("content was announced twice, or is already there")
+        self._receiving.expect(length)
+        self._started = True
+
+    def _open(self) -> Receiving:
+        if self._receiving is None or not self._started:
+            raise LocalProtocolError("content that was never announced")
+        return self._receiving
+
+    async def write(self, data: bytes) -> None:
+        await self._open().write(data)
+
+    async def copy(self, download: LocalDownload, progress: Callable[[int], None] | None = None) -> None:
+        """Take the whole of *download*, which must start at ``offset``: no byte passes the event loop.
+
+        In place of ``write``, after ``start``. *progress* hears how many more bytes were read.
+        """
+        if download.offset != self.offset or download.offset + download.length < download.stored.size:
+            raise LocalProtocolError(f"a part of the content, from {download.offset}, for an upload from {self.offset}")
+        await self._open().copy(download.stored, progress)
+        download.finish()
+
+    async def finish(self, valid: bool = True) -> Stored:
+        await self._open().finish(valid)
+        return Stored(uuids=frozenset((self._local.uuid,)))
+
+    async def data_present(self) -> Stored:
+        local = self._local
+        if not await local.check_present(self._key):
+            raise KeyNotPresent(self._key, local.name)
+        local._record(self._key, present=True)
+        await local._sync_records()
+        return Stored(uuids=frozenset((local.uuid,)))
+
+
+class LocalDownload:
+    """``Download`` from a repository on this machine.
+
+    Attributes:
+        stored: The object, open while the get is.
+        offset: Where it starts.
+    """
+
+    __slots__ = ("_end", "_valid", "offset", "source", "stored")
+
+    def __init__(self, source: UUID, stored: StoredObject, offset: int, end: int | None) -> None:
+        self.source, self.stored, self.offset = source, stored, offset
+        self._end = stored.size if end is None else min(end, stored.size)
+        self._valid = True
+
+    @property
+    def length(self) -> int:
+        return max(0, self._end - self.offset)
+
+    @property
+    def valid(self) -> bool:
+        return self._valid
+
+    def finish(self) -> None:
+        """All has been read: look whether somebody wrote to it meanwhile."""
+        self._valid = self.stored.unchanged()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        offset, end = self.offset, self._end
+        if end - offset <= INLINE:
+            if offset < end:
+                yield self._whole(self.stored.pread(end - offset, offset), end - offset)
+        else:
+            while offset < end:
+                for piece in await to_thread.run_sync(self._read, offset):
+                    offset += len(piece)
+                    yield piece
+        self.finish()
+
+    def _read(self, offset: int) -> list[bytes]:
+        """The next few pieces, read in one thread hop."""
+        sizes: Iterable[int] = range(offset, min(self._end, offset + _READ_AHEAD * PIECE), PIECE)
+        pieces = []
+        for start in sizes:
+            size = min(PIECE, self._end - start)
+            pieces.append(self._whole(self.stored.pread(size, start), size))
+        return pieces
+
+    def _whole(self, piece: bytes, size: int) -> bytes:
+        if len(piece) == size:
+            return piece
+        # Somebody cut the object while it is sent. The length was promised; that it is INVALID comes after.
+        return piece.ljust(size, b"\0")
