@@ -6,21 +6,12 @@ Source: fact sheet repository-format, sections 3 (trust.log) and 5.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from typing import Final
 
+from annexpy.logs.repos import TrustLevel
 from annexpy.uuids import UUID
 
 __all__ = ["TrustLevel", "trust_levels"]
-
-
-class TrustLevel(StrEnum):
-    """git-annex's four levels, by the names of its commands and of ``remote.NAME.annex-trustlevel``."""
-
-    TRUSTED = "trusted"
-    SEMITRUSTED = "semitrusted"
-    UNTRUSTED = "untrusted"
-    DEAD = "dead"
 
 
 _BY_WORD: Final = {level.value: level for level in TrustLevel}
