@@ -12,25 +12,25 @@ error about the rest is raised.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
-from annexpy.actions.gather import Gathering, Others, members
+from annexpy.actions.gather import Gathering, Others, known, members
 from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies, RemoteProtocolError, TransportError
+from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies, RemoteProtocolError, TimedOut, TransportError
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, DropProof
 from annexpy.policy.trust import TrustLevel
-from annexpy.remote.base import BatchRemove, Remote, Removed
+from annexpy.remote.base import BatchRemove, Remote, Removed, Stored
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 
-__all__ = ["drop", "drop_many", "examine"]
+__all__ = ["drop", "drop_for_move", "drop_many", "examine"]
 
 _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""
@@ -111,7 +111,7 @@ def drop_many(
     async def work(key: Key) -> DropResult:
         return await what.one(key, None if recorded is None else recorded(key))
 
-    return Each(keys, work, jobs=jobs or (16 if what.remover is None else _BATCH))
+    return Each(keys, work, jobs=jobs or (16 if what.remover is None else _BATCH), before=what.begin)
 
 
 async def examine(
@@ -132,6 +132,39 @@ async def examine(
     return await _Drop(from_, others, copies, trust, nodes, False, clock).one(key, recorded, only_look=True)
 
 
+def drop_for_move(
+    source: Remote,
+    destination: Remote,
+    others: Sequence[Remote],
+    copies: Copies | Callable[[Key], Copies],
+    trust: Mapping[UUID, TrustLevel] | None,
+    nodes: Mapping[UUID, Collection[UUID]] | None,
+    force: bool,
+    clock: Clock,
+) -> Callable[[Key, Stored, Mapping[UUID, str] | None], Awaitable[DropResult]]:
+    """The second half of a move: asked with a key, how *destination* got it, and who is said to have it.
+
+    When *destination* did not have the content before, one locked copy there is enough, because one copy
+    goes and one came. In all other cases, and where that copy cannot be locked or does not count, a move
+    needs what every drop needs. Leaving a cluster always does: all its copies go.
+    """
+    full = _Drop(source, [destination, *others], copies, trust, nodes, force, clock)
+    places = [member for remote in (destination, *others) for member in members(remote)]
+    one_for_one = Copies(1, 1, "one copy for another", "one copy for another")
+
+    async def give_up(key: Key, stored: Stored, recorded: Mapping[UUID, str] | None) -> DropResult:
+        one_copy_goes = len((await full.others()).dropped_from) == 1 and not is_cluster(source.uuid)
+        if stored.uuids and not stored.already and one_copy_goes:
+            new = [place for place in places if place.uuid in stored.uuids]
+            exchange = _Drop(source, new, one_for_one, trust, nodes, force, clock)
+            result = await exchange.one(key, None)
+            if not isinstance(result.error, NotEnoughCopies):
+                return result
+        return await full.one(key, recorded)
+
+    return give_up
+
+
 class _Drop:
     """What is the same for all keys of one drop."""
 
@@ -147,22 +180,44 @@ class _Drop:
         *,
         batch: bool = False,
     ) -> None:
-        self.from_, self.copies, self.force, self.clock = from_, copies, force, clock
-        dropped_from = _dropped_from(from_, nodes or {})
-        self.blind = is_cluster(from_.uuid) and dropped_from == {from_.uuid}
-        self.others = Others(others, dropped_from, trust or {})
+        self._from, self._others, self._copies, self._trust = from_, others, copies, trust or {}
+        self._nodes, self._force, self._clock = nodes or {}, force, clock
         self.remover = _Remover(from_) if batch and isinstance(from_, BatchRemove) else None
+        self._ready: Others | None = None
+        self._beginning = anyio.Lock()
+
+    async def begin(self, keys: object = ()) -> None:
+        """Get ready before many keys come at once."""
+        try:
+            await self.others()
+        except AnnexError:
+            return  # each key meets it again, and has it in its result
+
+    async def others(self) -> Others:
+        """Where other copies may be.
+
+        Raises:
+            AnnexError: It cannot be found out which repository this drops from.
+        """
+        if self._ready is None:
+            async with self._beginning:
+                if self._ready is None:
+                    found = Others(await _dropped_from(self._from, self._nodes), self._trust)
+                    await found.add(self._others)
+                    self._ready = found
+        return self._ready
 
     async def one(self, key: Key, recorded: Mapping[UUID, str] | None, *, only_look: bool = False) -> DropResult:
         """Drop one key; whatever goes wrong with it is in the result."""
         try:
-            if self.force and not only_look:
-                return _result(key, await self.from_.remove_content(key), None)
-            copies = self.copies(key) if callable(self.copies) else self.copies
-            if self.blind:
+            if self._force and not only_look:
+                return _result(key, await self._from.remove_content(key), None)
+            copies = self._copies(key) if callable(self._copies) else self._copies
+            others = await self.others()
+            if all(is_cluster(uuid) for uuid in others.dropped_from):
                 why = "a cluster whose nodes are not known, so no copy can be told from those it would remove"
-                raise NotEnoughCopies(key, 0, copies.needed, missing={self.from_.name: why})
-            gathering = Gathering(key, copies, self.others, recorded, self.clock)
+                raise NotEnoughCopies(key, 0, copies.needed, missing={self._from.name: why})
+            gathering = Gathering(key, copies, others, recorded, self._clock)
             if only_look:
                 return await gathering.run(lambda: _look(gathering))
             return await gathering.run(lambda: self._remove(gathering))
@@ -175,12 +230,13 @@ class _Drop:
         key = gathering.key
         await gathering.look_again()
         proof = gathering.prove()
+        gathering.under_way = True
         try:
-            removed = await self.from_.remove_content(key, deadline=proof.deadline)
+            removed = await self._from.remove_content(key, deadline=proof.deadline)
         except AnnexError as error:
-            gathering.unknown = _unknown(error)
+            gathering.under_way = _may_happen_yet(error)
             return DropResult(key, proof=proof, error=error)
-        gathering.unknown = _unknown(*removed.failed.values())
+        gathering.under_way = _may_happen_yet(*removed.failed.values())
         return _result(key, removed, proof)
 
 
@@ -233,15 +289,17 @@ class _Remover:
         if proven:
             ends = [proof.deadline for _, proof in proven if proof.deadline is not None]
             keys = [proof.key for _, proof in proven]
+            for one, _ in proven:
+                one.gathering.under_way = True
             try:
                 removed = await self._from.remove_content_many(keys, deadline=min(ends, default=None))
             except AnnexError as error:
                 for one, proof in proven:
-                    one.gathering.unknown = _unknown(error)
+                    one.gathering.under_way = _may_happen_yet(error)
                     one.result = DropResult(proof.key, proof=proof, error=error)
             else:
                 for (one, proof), answer in zip(proven, removed, strict=True):
-                    one.gathering.unknown = _unknown(*answer.failed.values())
+                    one.gathering.under_way = _may_happen_yet(*answer.failed.values())
                     one.result = _result(proof.key, answer, proof)
         for one in batch:
             one.done.set()
@@ -252,17 +310,21 @@ async def _look(gathering: Gathering) -> DropResult:
     return DropResult(gathering.key, proof=gathering.prove())
 
 
-def _dropped_from(from_: Remote, nodes: Mapping[UUID, Collection[UUID]]) -> frozenset[UUID]:
+async def _dropped_from(from_: Remote, nodes: Mapping[UUID, Collection[UUID]]) -> frozenset[UUID]:
     """Every repository that would lose the content: a cluster takes it from all its nodes."""
-    uuids = {from_.uuid, *(member.uuid for member in members(from_))}
+    uuids = {await known(from_)} | {await known(member) for member in members(from_)}
     for cluster in [uuid for uuid in uuids if is_cluster(uuid)]:
         uuids.update(nodes.get(cluster, ()))
     return frozenset(uuids)
 
 
-def _unknown(*errors: AnnexError) -> AnnexError | None:
-    """The first of *errors* after which the removal may have happened, or may happen yet."""
-    return next((error for error in errors if isinstance(error, TransportError | RemoteProtocolError)), None)
+def _may_happen_yet(*errors: AnnexError) -> bool:
+    """Whether one of *errors* leaves open that the removal has happened or is still to happen."""
+    for error in errors:
+        too_late = isinstance(error, TimedOut) and not error.seconds  # a deadline that was found to have passed
+        if isinstance(error, TransportError | RemoteProtocolError) and not too_late:
+            return True
+    return False
 
 
 def _result(key: Key, removed: Removed, proof: DropProof | None) -> DropResult:

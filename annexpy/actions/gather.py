@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
 
 import anyio
 
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, ConnectionLost, ContentError, NotLocked, TimedOut, TransportError
+from annexpy.errors import AnnexError, ConnectionLost, ContentError, NotLocked, TimedOut, TransportError, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import (
     CheckedCopy,
@@ -35,7 +35,7 @@ from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import LockedCopy, Remote
 from annexpy.uuids import UUID
 
-__all__ = ["LOCK_TIMEOUT", "Gathering", "HasNodes", "Others", "members"]
+__all__ = ["LOCK_TIMEOUT", "Connects", "Gathering", "HasNodes", "Others", "known", "members"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +62,23 @@ def members(remote: Remote) -> Iterator[Remote]:
         yield remote
 
 
+@runtime_checkable
+class Connects(Protocol):
+    """A Remote that may not know its UUID before it was connected to."""
+
+    async def connect(self) -> UUID: ...
+
+
+async def known(remote: Remote) -> UUID:
+    """The UUID of *remote*, connecting to it when there is no other way to learn it."""
+    try:
+        return remote.uuid
+    except UnknownUUID:
+        if isinstance(remote, Connects):
+            return await remote.connect()
+        raise
+
+
 class Others:
     """Where copies may be, apart from the places that a drop would take them from.
 
@@ -72,16 +89,22 @@ class Others:
 
     __slots__ = ("candidates", "dropped_from", "rejected", "trust")
 
-    def __init__(
-        self, others: Sequence[Remote], dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel]
-    ) -> None:
+    def __init__(self, dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel]) -> None:
         self.dropped_from, self.trust = dropped_from, trust
         self.candidates: dict[UUID, list[Remote]] = {}
         self.rejected: dict[str, str] = {}
+
+    async def add(self, others: Iterable[Remote]) -> None:
+        """Take in *others*; of a cluster, its nodes."""
         for remote in (member for other in others for member in members(other)):
-            why = not_a_copy(remote.uuid, dropped_from, trust)
+            try:
+                uuid = await known(remote)
+            except AnnexError as error:
+                self.rejected[remote.name] = _reason(error)
+                continue
+            why = not_a_copy(uuid, self.dropped_from, self.trust)
             if why is None:
-                self.candidates.setdefault(remote.uuid, []).append(remote)
+                self.candidates.setdefault(uuid, []).append(remote)
             else:
                 self.rejected.setdefault(remote.name, why)
 
@@ -106,7 +129,7 @@ class Gathering:
         "_verified",
         "key",
         "missing",
-        "unknown",
+        "under_way",
     )
 
     def __init__(
@@ -117,8 +140,8 @@ class Gathering:
         self._locks: list[tuple[HeldCopy, LockedCopy]] = []
         self._absent: set[UUID] = set()
         self.missing: dict[str, str] = dict(others.rejected)
-        self.unknown: AnnexError | None = None
-        """Set by the action when a removal was asked for and its outcome is not known."""
+        self.under_way = False
+        """True while a removal that relies on these locks may be going on, as far as is known."""
 
     async def run(self, action: Callable[[], Awaitable[R]]) -> R:
         """Take locks until there is enough to prove, run *action* while they are held, give them back.
@@ -166,8 +189,10 @@ class Gathering:
                         break
                     await self._ask(paths, locks)
                 self._fall_back_on_trust()
-                await outcome.of(action)
-                self._vanish_if_unknown()
+                try:
+                    await outcome.of(action)
+                finally:
+                    self._vanish_if_under_way()
         except AnnexError as error:
             self._not_given_back(error)
         return outcome.get()
@@ -182,8 +207,10 @@ class Gathering:
                 async with AsyncExitStack() as locks:
                     await self._ask(paths, locks)
                     answered()
-                    await release.wait()
-                    self._vanish_if_unknown()
+                    try:
+                        await release.wait()
+                    finally:
+                        self._vanish_if_under_way()
             except AnnexError as error:
                 self._not_given_back(error)
 
@@ -199,14 +226,16 @@ class Gathering:
             release.set()
         return outcome.get()
 
-    def _vanish_if_unknown(self) -> None:
-        """Leave a lock as if its holder had vanished: the removal that relies on it may be under way."""
-        if self.unknown is not None:
-            raise ConnectionLost("whoever relies on this lock", "the outcome of a removal", str(self.unknown))
+    def _vanish_if_under_way(self) -> None:
+        """Leave a lock as if its holder had vanished. In a ``finally``: also when cancelled."""
+        if self.under_way:
+            raise ConnectionLost("whoever relies on this lock", "the outcome of a removal")
 
     def _not_given_back(self, error: AnnexError) -> None:
         # The drop is over and its result stands; the lock ends by itself.
-        if self.unknown is None:
+        if self.under_way:
+            _log.warning("%s: whether it was removed is not known, so the locks behind that stay for a while", self.key)
+        else:
             _log.warning("%s: a lock could not be given back: %s", self.key, error)
 
     async def _ask(self, paths: Sequence[Remote], locks: AsyncExitStack) -> None:
@@ -288,21 +317,24 @@ class Gathering:
 class _Outcome(Generic[R]):
     """What an action came to, kept until the locks are given back."""
 
-    __slots__ = ("_error", "_value")
+    __slots__ = ("_stopped", "_value")
 
     def __init__(self) -> None:
         self._value: list[R] = []
-        self._error: AnnexError | None = None
+        self._stopped: BaseException | None = None
 
     async def of(self, action: Callable[[], Awaitable[R]]) -> None:
         try:
             self._value.append(await action())
         except AnnexError as error:
-            self._error = error
+            self._stopped = error
+        except BaseException as error:  # cancelled: goes on now, or when the locks are left
+            self._stopped = error
+            raise
 
     def get(self) -> R:
-        if self._error is not None:
-            raise self._error
+        if self._stopped is not None:
+            raise self._stopped
         return self._value[0]
 
 

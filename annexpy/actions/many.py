@@ -9,7 +9,7 @@ is a class and no async generator: there is nothing to close when it is left.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -31,7 +31,7 @@ class Each(Generic[T, R]):
     cancellation cancels the work under way.
     """
 
-    __slots__ = ("_items", "_jobs", "_ready", "_window", "_work")
+    __slots__ = ("_before", "_items", "_jobs", "_ready", "_window", "_work")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Each(Generic[T, R]):
         *,
         jobs: int,
         window: int = WINDOW,
+        before: Callable[[Sequence[T]], Awaitable[None]] | None = None,
     ) -> None:
         """Begin with nothing.
 
@@ -48,10 +49,11 @@ class Each(Generic[T, R]):
             work: Puts what goes wrong with one item into its result; whatever it raises ends everything.
             jobs: How many run at once. With 1 every result is handed out before the next item is begun.
             window: Items in flight or waiting to be handed out.
+            before: Called with the items of a window before the first of them is begun.
         """
         self._items: Iterator[T] | AsyncIterator[T]
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        self._work, self._jobs = work, jobs
+        self._work, self._jobs, self._before = work, jobs, before
         self._window = 1 if jobs <= 1 else window
         self._ready: deque[R] = deque()
 
@@ -63,6 +65,8 @@ class Each(Generic[T, R]):
             items = await self._take()
             if not items:
                 raise StopAsyncIteration
+            if self._before is not None:
+                await self._before(items)
             if len(items) == 1:
                 await checkpoint()  # work on a local repository may never have to wait
                 return await self._work(items[0])

@@ -1,0 +1,135 @@
+"""Copy and move contents from one remote to another by streaming.
+
+A move is a copy and then a drop. The drop needs what every drop needs (``actions.drop``), with one
+exception that git-annex makes too: when the destination did not have the content before, moving it
+does not make copies fewer, so the destination's own locked copy is proof enough. It must be a
+repository whose copies count: moving to an untrusted one would make copies fewer. Whether the
+destination had it is what the destination said of this very transfer, never the location log and
+never a bare claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from annexpy.actions.drop import drop_for_move
+from annexpy.actions.gather import HasNodes
+from annexpy.actions.get import relay
+from annexpy.actions.many import Each
+from annexpy.actions.results import Moved, Progress, Transfer
+from annexpy.clock import Clock
+from annexpy.errors import AnnexError
+from annexpy.keys.key import Key
+from annexpy.policy.numcopies import Copies
+from annexpy.policy.trust import TrustLevel
+from annexpy.remote.base import BatchPresence, Remote, Stored
+from annexpy.system import CLOCK
+from annexpy.uuids import UUID, is_cluster
+
+__all__ = ["copy", "move"]
+
+_JOBS: Final = 16
+_WORTH_ASKING: Final = 4
+
+
+def copy(
+    source: Remote,
+    destination: Remote,
+    keys: Iterable[Key] | AsyncIterable[Key],
+    *,
+    jobs: int = _JOBS,
+    associated_file: Callable[[Key], str] | None = None,
+    progress: Progress | None = None,
+) -> Each[Key, Transfer]:
+    """Copy contents from *source* to *destination*, *jobs* of them at a time; each result as it comes.
+
+    Args:
+        source: Where from; a ``Cluster`` of several where any will do.
+        destination: Where to. Wrap it in ``Recording`` where its locations are to be logged.
+        keys: Taken in windows; memory does not grow with their number.
+        jobs: Transfers at once.
+        associated_file: The path that goes with a key, a hint for preferred content.
+        progress: Told how much of a content is at the destination.
+    """
+    copying = _Copying(source, destination, associated_file, progress)
+    return Each(keys, copying.one, jobs=jobs, before=copying.look)
+
+
+def move(
+    source: Remote,
+    destination: Remote,
+    keys: Iterable[Key] | AsyncIterable[Key],
+    *,
+    copies: Copies | Callable[[Key], Copies],
+    others: Sequence[Remote] = (),
+    trust: Mapping[UUID, TrustLevel] | None = None,
+    recorded: Callable[[Key], Mapping[UUID, str]] | None = None,
+    nodes: Mapping[UUID, Collection[UUID]] | None = None,
+    force: bool = False,
+    clock: Clock = CLOCK,
+    jobs: int = _JOBS,
+    associated_file: Callable[[Key], str] | None = None,
+    progress: Progress | None = None,
+) -> Each[Key, Moved]:
+    """Copy contents to *destination*, then drop them from *source*.
+
+    Args:
+        source, destination: From where to where. Wrap both in ``Recording`` where they are to be logged.
+        keys: Taken in windows.
+        copies: How many must stay; asked when the destination had the content before.
+        others: Where more copies may be.
+        trust, recorded, nodes, force, clock: As for ``drop``.
+        jobs: Moves at once.
+        associated_file: The path that goes with a key.
+        progress: Told how much of a content is at the destination.
+    """
+    copying = _Copying(source, destination, associated_file, progress)
+    give_up = drop_for_move(source, destination, others, copies, trust, nodes, force, clock)
+
+    async def one(key: Key) -> Moved:
+        transfer = await copying.one(key)
+        if not transfer.ok:
+            return Moved(transfer)
+        return Moved(transfer, await give_up(key, transfer.stored, None if recorded is None else recorded(key)))
+
+    return Each(keys, one, jobs=jobs, before=copying.look)
+
+
+class _Copying:
+    """What is the same for all keys of one copy."""
+
+    def __init__(
+        self,
+        source: Remote,
+        destination: Remote,
+        associated_file: Callable[[Key], str] | None,
+        progress: Progress | None,
+    ) -> None:
+        self._source, self._destination = source, destination
+        self._associated_file, self._progress = associated_file, progress
+        self._present: set[Key] = set()
+
+    async def look(self, keys: Sequence[Key]) -> None:
+        """Ask for many keys at once which are there, where that is cheaper than one put each."""
+        self._present.clear()
+        destination = self._destination
+        # Of a cluster the question is which of its nodes have it, and its put answers that.
+        cluster = isinstance(destination, HasNodes) or is_cluster(destination.uuid)
+        if cluster or len(keys) < _WORTH_ASKING or not isinstance(destination, BatchPresence):
+            return
+        try:
+            present = await destination.check_present_many(keys)
+        except AnnexError:
+            return  # each put will meet the same, and say so for its key
+        self._present.update(key for key, there in zip(keys, present, strict=True) if there)
+
+    async def one(self, key: Key) -> Transfer:
+        if key in self._present:
+            if self._progress is not None and key.size is not None:
+                self._progress(key, key.size, key.size)
+            return Transfer(key, Stored(already=frozenset((self._destination.uuid,))))
+        file = "" if self._associated_file is None else self._associated_file(key)
+        return await relay(
+            self._source, key, lambda: self._destination.put(key, associated_file=file), file, self._progress
+        )
