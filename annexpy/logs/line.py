@@ -24,7 +24,6 @@ __all__ = [
     "clock_from_parts",
     "complete_lines",
     "format_clock",
-    "leading_integer",
     "log_lines",
     "merge_lines",
     "parse_clock",
@@ -124,28 +123,3 @@ def check_one_line(value: bytes, field: str) -> bytes:
     if b"\n" in value or b"\r" in value:
         raise InvalidInput(field, value, "no carriage return and no line feed")
     return value
-
-
-_INTEGER: Final = re.compile(
-    rb"(?:[ \t\n\v\f\r]|\xc2\xa0)*((?:\(\s*)*)(-?)\s*"
-    rb"(0[xX][0-9a-fA-F]++|0[oO][0-7]++|[0-9]++(?!\.[0-9]|[eE][+-]?[0-9]))"
-)
-
-
-def leading_integer(value: bytes) -> int | None:
-    """The integer at the start of *value*, as git-annex reads numbers, or None.
-
-    Blanks before it, parentheses around it and anything after it are passed over; ``10gb`` is 10, ``0x10``
-    is 16; ``+4``, ``1.5`` and ``3e2`` are none.
-    """
-    match = _INTEGER.match(value)
-    if match is None or len(match[3]) > 4000:
-        return None
-    rest = value[match.end() :]
-    for _ in range(match[1].count(b"(")):
-        rest = rest.lstrip()
-        if rest[:1] != b")":
-            return None
-        rest = rest[1:]
-    number = int(match[3], 0) if match[3][1:2].isalpha() else int(match[3])
-    return -number if match[2] else number

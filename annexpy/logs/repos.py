@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from annexpy.logs.line import leading_integer
+from annexpy.logs.number import leading_integer
 from annexpy.logs.uuidbased import MapLog, UUIDBasedLog, raw, text, to_uuid
 from annexpy.uuids import UUID, is_cluster
 

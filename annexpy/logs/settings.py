@@ -9,7 +9,8 @@ import re
 from typing import Final
 
 from annexpy.errors import InvalidInput
-from annexpy.logs.line import CLOCK, VectorClock, clock_from_parts, format_clock, leading_integer, log_lines, tick
+from annexpy.logs.line import CLOCK, VectorClock, clock_from_parts, format_clock, log_lines, tick
+from annexpy.logs.number import leading_integer
 from annexpy.logs.uuidbased import MapLog, raw, text
 
 __all__ = ["CONFIG", "MINCOPIES", "NUMCOPIES", "CopiesLog"]

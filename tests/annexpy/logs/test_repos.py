@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from annexpy.logs.line import SECOND, VectorClock, leading_integer
+from annexpy.logs.line import SECOND, VectorClock
+from annexpy.logs.number import leading_integer
 from annexpy.logs.repos import (
     ACTIVITIES,
     CLUSTERS,
