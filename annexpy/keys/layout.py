@@ -51,17 +51,24 @@ def hash_dir_lower(key: Key, levels: int = 2) -> bytes:
 
 def hash_dir_mixed(key: Key, levels: int = 2) -> bytes:
     """``pX/ZJ/``: new content of repositories with a work tree."""
-    digest = hashlib.md5(key.without_chunk().raw, usedforsecurity=False).digest()
-    word = int.from_bytes(digest[:4], "little")
-    a, b, c, d = (_MIXED[word >> shift & 31] for shift in (6, 0, 18, 12))
-    return bytes((a, b, 47, c, d, 47)) if levels == 2 else bytes((a, b, 47))
+    return _mixed(hashlib.md5(key.without_chunk().raw, usedforsecurity=False).digest(), levels)
+
+
+def _mixed(digest: bytes, levels: int) -> bytes:
+    word, chars = int.from_bytes(digest[:4], "little"), _MIXED
+    if levels == 1:
+        return bytes((chars[word >> 6 & 31], chars[word & 31], 47))
+    return bytes((chars[word >> 6 & 31], chars[word & 31], 47, chars[word >> 18 & 31], chars[word >> 12 & 31], 47))
 
 
 def object_paths(key: Key, *, levels: int = 2) -> tuple[bytes, bytes]:
     """The two places below ``annex/objects`` where the content may be: (lower, mixed)."""
     name = key_file(key)
     below = name + b"/" + name
-    return hash_dir_lower(key, levels) + below, hash_dir_mixed(key, levels) + below
+    md5 = hashlib.md5(key.without_chunk().raw, usedforsecurity=False)  # once for both: every presence check comes here
+    digest = md5.hexdigest()
+    lower = f"{digest[:3]}/{digest[3:6]}/" if levels == 2 else f"{digest[:3]}/"
+    return lower.encode() + below, _mixed(md5.digest(), levels) + below
 
 
 def location_log(key: Key, *, levels: int = 2) -> bytes:
