@@ -7,7 +7,7 @@ chunk, so nothing is ever stored in between and memory does not grow with the co
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from annexpy.actions.destination import FilePlace
@@ -17,7 +17,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Download, Remote, Stored, Upload
 from annexpy.remote.cluster import Cluster
 
-__all__ = ["from_any", "get", "relay"]
+__all__ = ["chunks_of", "from_any", "get", "relay"]
 
 
 async def get(
@@ -63,6 +63,22 @@ def from_any(source: Remote | Sequence[Remote]) -> Remote:
     if not source:
         raise InvalidInput("source", source, "at least one remote")
     return source[0] if len(source) == 1 else Cluster(source, name=", ".join(remote.name for remote in source))
+
+
+class chunks_of:
+    """A context: the chunks of *download*. A generator among them is closed on leaving, not when it is collected."""
+
+    __slots__ = ("_chunks",)
+
+    def __init__(self, download: Download) -> None:
+        self._chunks = aiter(download)
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        return self._chunks
+
+    async def __aexit__(self, *_: object) -> None:
+        if isinstance(self._chunks, AsyncGenerator):
+            await self._chunks.aclose()
 
 
 def _entrance(
@@ -136,10 +152,11 @@ class _Relaying:
         total = self.offset + length
         await upload.start(length)
         self._report(self.offset, total)
-        async for chunk in download:
-            await upload.write(chunk)
-            self.moved += len(chunk)
-            self._report(self.offset + self.moved, total)
+        async with chunks_of(download) as chunks:
+            async for chunk in chunks:
+                await upload.write(chunk)
+                self.moved += len(chunk)
+                self._report(self.offset + self.moved, total)
 
     def _report(self, done: int, total: int) -> None:
         if self._progress is not None:

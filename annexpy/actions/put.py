@@ -113,7 +113,7 @@ class _Sending:
         # A partial longer than the content: nothing to send, and the far side will find it wrong.
         await upload.start(max(0, content.size - self.offset))
         self._report(min(self.offset, content.size))
-        async for chunk in content.read(self.offset):
+        while chunk := await content.read(self.offset + self.moved):
             await upload.write(chunk)
             self.moved += len(chunk)
             self._report(self.offset + self.moved)

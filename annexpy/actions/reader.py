@@ -11,6 +11,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from annexpy.actions.get import chunks_of
 from annexpy.errors import AnnexError, ContentChanged, IncompleteTransfer, InvalidInput, LocalProtocolError
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote
@@ -162,8 +163,9 @@ class _Stream:
                     self.total = start + download.length
                     if key.size is not None and start <= key.size != self.total:
                         raise IncompleteTransfer(key, self.total, key.size, self._remote.name)
-                    async for chunk in download:
-                        await self._send.send(chunk)
+                    async with chunks_of(download) as chunks:
+                        async for chunk in chunks:
+                            await self._send.send(chunk)
                     if not download.valid:
                         raise ContentChanged(key, self._remote.name)
             except AnnexError as error:

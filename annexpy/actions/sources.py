@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from typing import Final, Protocol, TypeAlias
 
 from anyio import to_thread
@@ -32,8 +32,10 @@ class Content(Protocol):
     @property
     def size(self) -> int: ...
 
-    def read(self, offset: int) -> AsyncIterator[bytes]:
-        """Immutable chunks from *offset* to the end, which is at ``size``.
+    async def read(self, offset: int) -> bytes:
+        """Some bytes from *offset*; at least one unless it is the end, which is at ``size``.
+
+        Called with ascending offsets, without gaps but for the first.
 
         Raises:
             ContentChanged: It ended early.
@@ -85,36 +87,33 @@ class _Bytes:
     def __init__(self, content: bytes) -> None:
         self._content, self.size = content, len(content)
 
-    async def read(self, offset: int) -> AsyncIterator[bytes]:
-        if self.size - offset <= _CHUNK:
-            yield self._content[offset:]
-            return
-        for start in range(offset, self.size, _CHUNK):
-            yield self._content[start : start + _CHUNK]
+    async def read(self, offset: int) -> bytes:
+        content = self._content
+        return content if not offset and self.size <= _CHUNK else content[offset : offset + _CHUNK]
 
     def changed(self) -> bool:
         return False
 
 
 class _Stream:
-    __slots__ = ("_key", "_source", "size")
+    __slots__ = ("_done", "_key", "_source", "size")
 
     def __init__(self, source: AsyncIterable[bytes], key: Key) -> None:
         if key.size is None:
             raise InvalidInput("source", key, "a stream needs a key that tells its size")
-        self._source, self._key, self.size = source, key, key.size
+        self._source, self._key, self.size, self._done = aiter(source), key, key.size, 0
 
-    async def read(self, offset: int) -> AsyncIterator[bytes]:
-        done = 0
+    async def read(self, offset: int) -> bytes:
         async for chunk in self._source:
-            done += len(chunk)
-            if done > self.size:
-                raise IncompleteTransfer(self._key, done, self.size, "the source")
-            skipped = offset - (done - len(chunk))
-            if skipped < len(chunk):
-                yield chunk if skipped <= 0 else chunk[skipped:]
-        if done < self.size:
-            raise IncompleteTransfer(self._key, done, self.size, "the source")
+            start = self._done
+            self._done += len(chunk)
+            if self._done > self.size:
+                break
+            if self._done > offset:
+                return chunk if start == offset else chunk[offset - start :]
+        if self._done != self.size:
+            raise IncompleteTransfer(self._key, self._done, self.size, "the source")
+        return b""
 
     def changed(self) -> bool:
         return False
@@ -139,15 +138,13 @@ class _File:
             raise
         self.size, self._before = status.st_size, _state(status)
 
-    async def read(self, offset: int) -> AsyncIterator[bytes]:
-        if self.size - offset <= INLINE:
-            if offset < self.size:
-                yield self._piece(offset, self.size - offset)
-            return
-        while offset < self.size:
-            chunk = await to_thread.run_sync(self._piece, offset, min(_CHUNK, self.size - offset))
-            offset += len(chunk)
-            yield chunk
+    async def read(self, offset: int) -> bytes:
+        left = self.size - offset
+        if left <= 0:
+            return b""
+        if left <= INLINE:
+            return self._piece(offset, left)
+        return await to_thread.run_sync(self._piece, offset, min(_CHUNK, left))
 
     def _piece(self, offset: int, size: int) -> bytes:
         try:
