@@ -66,7 +66,7 @@ class Each(Generic[T, R]):
             if not items:
                 raise StopAsyncIteration
             if self._before is not None:
-                await self._before(items)
+                await self._before(list(items))
             if len(items) == 1:
                 await checkpoint()  # work on a local repository may never have to wait
                 return await self._work(items[0])
