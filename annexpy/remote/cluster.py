@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from anyio import CancelScope, create_task_group, current_time, move_on_after
+from anyio import CancelScope, Semaphore, create_task_group, current_time, move_on_after
 
 from annexpy.clock import Clock, Deadline
 from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked, PeerError, TimedOut
@@ -64,6 +64,8 @@ class Cluster:
         chooser: Which of several equals a get goes to; in turn when left out.
         deadline: Seconds without progress after which a node counts as dead. A node that is itself a
             ``Cluster`` gets what it may need to wait for its own nodes.
+        transfers: Puts at a time; more wait for their turn. Not above what every node can take at once:
+            two puts, each waiting for the node that the other one holds, would wait for ever.
         hedge: Seconds after which a get asks the next node as well, when nothing is known of the first.
     """
 
@@ -79,6 +81,7 @@ class Cluster:
         chooser: Chooser | None = None,
         deadline: float = 5.0,
         hedge: float = 1.0,
+        transfers: int = 16,
     ) -> None:
         self._uuid = new_cluster_uuid(new_uuid()) if uuid is None else uuid
         self._name, self._cost = name, cost
@@ -89,6 +92,7 @@ class Cluster:
         self._select, self._chooser = select, chooser
         self._hedge = min(hedge, deadline)
         self._turn = 0
+        self._puts = Semaphore(transfers, fast_acquire=True)
         self._patience = 1.2 * max((node.deadline for node in self._nodes), default=deadline)
 
     @property
@@ -185,18 +189,20 @@ class Cluster:
             NodesFailed: On entering, when no node wants it and none has it; on writing or finishing,
                 when no node has it.
         """
-        asked, not_asked = self._up()
-        fan = FanOut(self._name, key, associated_file, self._taking_part("put", key, associated_file, asked), not_asked)
         caught: Exception | None = None
-        async with create_task_group() as group:
-            for lane in fan.lanes:
-                group.start_soon(lane.run)
-            try:
-                await fan.asked()
-                yield fan
-            except Exception as error:  # a task group would wrap what the holder raised
-                caught = error
-            fan.leave()
+        async with self._puts:
+            asked, not_asked = self._up()
+            nodes = self._taking_part("put", key, associated_file, asked)
+            fan = FanOut(self._name, key, associated_file, nodes, not_asked)
+            async with create_task_group() as group:
+                for lane in fan.lanes:
+                    group.start_soon(lane.run)
+                try:
+                    await fan.asked()
+                    yield fan
+                except Exception as error:  # a task group would wrap what the holder raised
+                    caught = error
+                fan.leave()
         if caught is not None:
             raise caught
 
@@ -255,7 +261,7 @@ class Cluster:
         ranked = sorted(nodes, key=_merit)
         if self._chooser is not None and ranked:
             best = _merit(ranked[0])[:3]
-            equals = [node for node in ranked if _merit(node)[:3] == best]
+            equals = [node for node in nodes if _merit(node)[:3] == best]
             chosen = self._chooser([node.remote for node in equals])
             first = next(node for node in equals if node.remote is chosen)
             ranked.remove(first)

@@ -12,7 +12,7 @@ from enter to exit and hands the chunks over.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
@@ -128,7 +128,7 @@ async def reading(wanted: Wanted, candidates: Candidates) -> AsyncIterator[Failo
                 download, done = None, False
                 try:
                     async with _source(wanted, node, wanted.offset, patience) as first:
-                        download = Failover(wanted, candidates, group, node, first)
+                        download = Failover(wanted, candidates, group, first)
                         yield download
                         done = True
                         download.over(good=True)
@@ -151,15 +151,15 @@ async def reading(wanted: Wanted, candidates: Candidates) -> AsyncIterator[Failo
 
 
 @asynccontextmanager
-async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> AsyncIterator[Download]:
+async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> AsyncIterator[_Stream]:
     """The content from *node*, which has *patience* seconds to begin."""
-    remote = node.remote
+    remote, key = node.remote, wanted.key
     began = node.begin()
     opened = False
     try:
         with CancelScope(deadline=current_time() + patience) as scope:
             async with remote.get(
-                wanted.key, offset=offset, end=wanted.end, associated_file=wanted.associated_file
+                key, offset=offset, end=wanted.end, associated_file=wanted.associated_file
             ) as download:
                 scope.deadline = inf
                 if scope.cancel_called:  # the answer came, but so did the deadline: do not let it hit the holder
@@ -167,9 +167,13 @@ async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> A
                 node.heard(began)
                 must = wanted.length(offset)
                 if must is not None and download.length != must:
-                    raise IncompleteTransfer(wanted.key, download.length, must, remote.name)
+                    raise IncompleteTransfer(key, download.length, must, remote.name)
                 opened = True
-                yield download
+                stream = _Stream(key, node, download)
+                try:
+                    yield stream
+                finally:
+                    await stream.aclose()
         if scope.cancelled_caught:
             if patience < node.deadline:
                 node.overtaken()
@@ -195,24 +199,30 @@ class _Stream:
 
     async def next(self) -> bytes | None:
         """The next chunk; None at a good end."""
-        name, length = self._node.remote.name, self.download.length
-        with CancelScope(deadline=current_time() + self._node.deadline):
+        node, length = self._node, self.download.length
+        name = node.remote.name
+        with CancelScope(deadline=current_time() + node.deadline):
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
                 if self.given < length:
                     raise IncompleteTransfer(self._key, self.given, length, name) from None
                 return None
+            node.moves()
             if self.given + len(chunk) > length:
                 raise RemoteProtocolError(f"{name} sent more of {self._key} than it announced")
             self.given += len(chunk)
             return chunk
-        raise TimedOut(name, "content", self._node.deadline)
+        raise TimedOut(name, "content", node.deadline)
 
     def broke_off(self, candidates: Candidates, error: AnnexError) -> None:
         """It ended badly, with *error*."""
         self._node.failed(error)
         candidates.out(self._node, error, gave=self.given > 0)
+
+    async def aclose(self) -> None:
+        if isinstance(self._chunks, AsyncGenerator):
+            await self._chunks.aclose()  # left to itself, it would be closed at some other time
 
 
 class Failover:
@@ -224,12 +234,9 @@ class Failover:
     the receiver verifies that, as it has to for content from anywhere. Nothing is hashed here.
     """
 
-    def __init__(
-        self, wanted: Wanted, candidates: Candidates, group: TaskGroup, node: Node, download: Download
-    ) -> None:
-        self.length = download.length
-        self._wanted, self._candidates, self._group, self._node = wanted, candidates, group, node
-        self._stream = _Stream(wanted.key, node, download)
+    def __init__(self, wanted: Wanted, candidates: Candidates, group: TaskGroup, stream: _Stream) -> None:
+        self.length = stream.download.length
+        self._wanted, self._candidates, self._group, self._stream = wanted, candidates, group, stream
         self._relief: _Relief | None = None
 
     @property
@@ -318,8 +325,7 @@ class _Relief:
         with self._scope:
             for node, patience in self._candidates:
                 try:
-                    async with _source(self._wanted, node, self._position, patience) as download:
-                        self.stream = _Stream(self._wanted.key, node, download)
+                    async with _source(self._wanted, node, self._position, patience) as self.stream:
                         if await self._relay(self.stream):
                             return
                 except _Unwanted:

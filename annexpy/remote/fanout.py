@@ -26,6 +26,7 @@ from anyio import CancelScope, Event, current_time
 
 from annexpy.errors import (
     AnnexError,
+    ContentChanged,
     IncompleteTransfer,
     InvalidInput,
     LocalProtocolError,
@@ -33,6 +34,7 @@ from annexpy.errors import (
     RemoteProtocolError,
     TimedOut,
     TransportError,
+    VerificationFailed,
 )
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
@@ -63,6 +65,7 @@ class FanOut:
 
     Attributes:
         lanes: One for each node that takes part.
+        asking, following: How many of them have not said what they want; how many take content.
         offset: The smallest that a node wants; each node skips what it has beyond that.
         failed: Nodes that are out so far, and why; those that were not even asked included.
     """
@@ -77,6 +80,7 @@ class FanOut:
     ) -> None:
         self.name, self.key, self.associated_file = name, key, associated_file
         self.lanes = [Lane(self, node) for node in nodes]
+        self.asking, self.following = len(self.lanes), 0
         self.offset = 0
         self.length: int | None = None
         self.end: _End | None = None
@@ -165,13 +169,13 @@ class FanOut:
         self._source.tell()
 
     def _all_asked(self) -> bool:
-        return all(lane.asked for lane in self.lanes)
+        return not self.asking
 
     def _all_have_room(self) -> bool:
         return all(lane.queued <= WINDOW or not lane.follows for lane in self.lanes)
 
     def _all_done(self) -> bool:
-        return not any(lane.follows for lane in self.lanes)
+        return not self.following
 
     async def _finish(self, end: _End) -> Stored:
         if self.end is not None:
@@ -187,6 +191,7 @@ class FanOut:
                 already |= lane.stored.already
         already -= uuids
         if not uuids and not already:
+            self._blame_source()
             raise self._nobody()
         failed = {uuid: error for uuid, error in self.failed.items() if uuid not in uuids and uuid not in already}
         return Stored(frozenset(uuids), frozenset(already), failed)
@@ -211,6 +216,14 @@ class FanOut:
                     lane.queued += len(block)
         for lane in self.lanes:
             lane.wake()
+
+    def _blame_source(self) -> None:
+        """When all who took the content refuse it for the same reason, that is about the content and not about them."""
+        errors = [lane.error for lane in self.lanes if lane.offset is not None]
+        for kind in (VerificationFailed, ContentChanged, IncompleteTransfer):
+            for error in errors:
+                if error is not None and all(isinstance(other, kind) for other in errors):
+                    raise error from self._nobody()
 
     def _nobody(self) -> NodesFailed:
         return NodesFailed(self.name, f"to store {self.key}", self.failed.items())
@@ -319,6 +332,8 @@ class Lane:
         fan = self._fan
         self.offset = upload.offset
         self.asked = self.follows = True
+        fan.asking -= 1
+        fan.following += 1
         fan.tell()
         if not self.queue and fan.end is None:
             await self._idle()
@@ -343,6 +358,7 @@ class Lane:
                 piece = self.queue.popleft()
                 if skip < len(piece):
                     await upload.write(piece[skip:] if skip else piece)
+                    self.node.moves()
                     skip = 0
                     if self.queue:
                         self._settling("content", 0)
@@ -387,11 +403,13 @@ class Lane:
         self._settled()
 
     def _settled(self) -> None:
-        self.asked = True
-        self.follows = False
+        fan = self._fan
+        fan.asking -= not self.asked
+        fan.following -= self.follows
+        self.asked, self.follows = True, False
         self.queue.clear()
         self.queued = 0
-        self._fan.tell()
+        fan.tell()
 
 
 def real(uuids: frozenset[UUID]) -> frozenset[UUID]:

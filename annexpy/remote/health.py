@@ -47,6 +47,8 @@ class Node:
         deadline: Seconds without progress after which it counts as dead.
         busy: Requests that are under way there.
         last: When it was last chosen, as a running number; for round-robin.
+        moved: When it last showed a sign of life. One request that times out while another one moves on
+            had to wait for its turn, which says nothing about the node.
         speed: Seconds to its first answer, smoothed; None while unknown.
     """
 
@@ -60,6 +62,7 @@ class Node:
         "busy",
         "deadline",
         "last",
+        "moved",
         "remote",
         "speed",
     )
@@ -68,6 +71,7 @@ class Node:
         self.remote, self.deadline, self._clock = remote, deadline, clock
         self.busy = 0
         self.last = 0
+        self.moved = float("-inf")
         self.speed: float | None = None
         self._error: AnnexError | None = None
         self._failures = 0
@@ -102,9 +106,14 @@ class Node:
 
     def heard(self, began: float) -> None:
         """It gave its first answer: it is well."""
-        took = self._clock.now() - began
+        self.moved = self._clock.now()
+        took = self.moved - began
         self.speed = took if self.speed is None else self.speed + (took - self.speed) / 8
         self._error, self._failures = None, 0
+
+    def moves(self) -> None:
+        """It did some of what it was asked."""
+        self.moved = self._clock.now()
 
     def failed(self, error: AnnexError, began: float | None = None) -> None:
         """It did not do it. Down is only who could not be reached or did not answer in time."""
@@ -112,6 +121,8 @@ class Node:
             self._error, self._failures = None, 0  # a refusal is an answer
         elif isinstance(error, _DOWN):
             now = self._clock.now()
+            if isinstance(error, TimedOut) and now - self.moved < 0.9 * self.deadline:
+                return
             if now >= self._down_until:  # requests that failed together count once
                 self._failures += 1
             waited = self.deadline if isinstance(error, TimedOut) else now - (now if began is None else began)

@@ -222,18 +222,24 @@ class MemoryUpload:
 
 
 class MemoryDownload:
-    """``Download`` of a MemoryRemote: the content as it was when the get began."""
+    """``Download`` of a MemoryRemote: the content as it was when the get began. Iterate it once."""
 
-    __slots__ = ("_content", "source", "valid")
+    __slots__ = ("_content", "_position", "source", "valid")
 
     def __init__(self, source: UUID, content: bytes) -> None:
         self.source, self._content, self.valid = source, content, True
+        self._position = 0
 
     @property
     def length(self) -> int:
         return len(self._content)
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        content = self._content
-        for start in range(0, len(content), CHUNK):
-            yield content[start : start + CHUNK]
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        chunk = self._content[self._position : self._position + CHUNK]
+        if not chunk:
+            raise StopAsyncIteration
+        self._position += len(chunk)
+        return chunk
