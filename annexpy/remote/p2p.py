@@ -159,6 +159,15 @@ class P2PRemote:
         await self._pool.give_back(wire, Use.QUESTION)
         return wire.uuid
 
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
     async def aclose(self) -> None:
         await self._pool.aclose()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from annexpy.errors import NotARepository
 from annexpy.repo.config import GitConfig
 
-__all__ = ["Place", "find_repository", "is_git_dir"]
+__all__ = ["Place", "find_exactly", "find_repository", "is_git_dir"]
 
 
 @dataclass(frozen=True, slots=True)

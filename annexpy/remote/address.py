@@ -1,0 +1,408 @@
+"""Addresses: from what a user writes to a ``Remote``.
+
+======================  ==========================================================================
+``/srv/lab.git``        a repository on this machine; ``./name`` where a git remote has the name
+``ssh://host/path``     git-annex-shell over ssh, also ``host:path``
+``unix:/run/a.socket``  whoever speaks P2P on that unix socket
+``exec:command …``      whatever speaks P2P on its stdin and stdout
+``name``                the git remote of that name, with its ``annex-*`` settings
+======================  ==========================================================================
+
+Nothing is opened before it is needed, so a cluster can be made of places that are away at the moment,
+and what is not there raises ``ConnectFailed`` when it is used. Carriers that annexpy does not offer are
+refused by name (docs/out-of-scope.md).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, NoReturn, Protocol, Self, runtime_checkable
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from annexpy.clock import Clock, Deadline
+from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, NotARepository, Refused, UnknownUUID
+from annexpy.keys.key import Key
+from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload
+from annexpy.remote.local import Local
+from annexpy.remote.p2p import P2PRemote
+from annexpy.repo.config import RemoteConfig
+from annexpy.repo.discovery import find_exactly
+from annexpy.repo.repository import Repository
+from annexpy.repo.settings import Durability
+from annexpy.system import CLOCK, new_uuid
+from annexpy.transport.base import Dial
+from annexpy.uuids import UUID, parse_uuid
+
+__all__ = ["Address", "Connected", "LocalPlace", "connect", "resolve"]
+
+_SHELL: Final = "git-annex-shell"
+_SCP: Final = re.compile(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_NOT_OFFERED: Final = {
+    "tor-annex": "tor is not carried; use ssh or a unix socket",
+    "p2p-annex": "external P2P carriers are not run; use ssh or a unix socket",
+    "annex": "special remotes are not reached through git",
+    "ext": "git's ext helper runs any command; use exec:COMMAND",
+}
+
+
+@runtime_checkable
+class Connected(Remote, Protocol):
+    """A Remote that can be reached for on purpose, as ``connect`` gives it."""
+
+    async def connect(self) -> UUID:
+        """Make sure that it can be reached and is the right one; its UUID."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a remote is, and what is known about it already.
+
+    Attributes:
+        name: As the user wrote it, for messages.
+        path: Of a repository on this machine; None when *dial* leads there.
+        dial: Opens a connection that speaks P2P; None for a path.
+        uuid: Which repository must be there, where that is known.
+        cost: git-annex's cost.
+        connections: How many wires at once are sensible.
+    """
+
+    name: str
+    path: str | None = None
+    dial: Dial | None = None
+    uuid: UUID | None = None
+    cost: int = 200
+    connections: int = 4
+
+
+def connect(
+    address: str | os.PathLike[str],
+    *,
+    uuid: UUID | str | None = None,
+    name: str | None = None,
+    repository: Repository | None = None,
+    durability: Durability = "full",
+    clock: Clock = CLOCK,
+) -> Connected:
+    """A remote by its address. Nothing is opened yet; ``async with`` opens it and closes it in the end.
+
+    Args:
+        address: See the top of this module.
+        uuid: Which repository it must be; anything else there is ``UnknownUUID``. Without it the remote's
+            ``uuid`` is known only once it is connected.
+        name: For messages.
+        repository: Whose git remotes may be named, and who asks: its UUID is told to the other side.
+        durability: For repositories on this machine: "full", or "fast" by choice.
+        clock: Time for locks and deadlines.
+
+    Raises:
+        InvalidInput: No address.
+        Refused: A carrier that annexpy does not offer.
+        InvalidUUID: *uuid* is none.
+    """
+    found = resolve(address, repository)
+    wanted = found.uuid if uuid is None else parse_uuid(uuid)
+    shown = found.name if name is None else name
+    if found.dial is not None:
+        return P2PRemote(
+            found.dial, uuid=wanted, name=shown, cost=found.cost, clock=clock, connections=found.connections
+        )
+    assert found.path is not None
+    client = None if repository is None else repository.uuid
+    return LocalPlace(found.path, uuid=wanted, name=shown, cost=found.cost, durability=durability, client=client)
+
+
+def resolve(address: str | os.PathLike[str], repository: Repository | None = None) -> Address:
+    """What *address* means to somebody who works in *repository*.
+
+    Raises:
+        InvalidInput: No address.
+        Refused: A carrier that annexpy does not offer.
+    """
+    text = os.fspath(address)
+    if repository is not None and (remote := repository.config.remotes().get(text)) is not None:
+        return _git_remote(remote, repository)
+    # A throw-away UUID: who works in no repository of his own has none to tell, and records none.
+    return _place(text, text, _Asker(new_uuid() if repository is None else repository.uuid))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Who asks, and how the asker wants ssh to be used."""
+
+    uuid: UUID
+    shell: str = _SHELL
+    ssh_options: str = ""
+    expected: UUID | None = None
+
+
+def _git_remote(remote: RemoteConfig, repository: Repository) -> Address:
+    if remote.url is None:
+        kind = remote.get("annex-externaltype") or "without url"
+        raise Refused("remote", remote.name, f"a special remote ({kind}), which git-annex itself reaches")
+    uuid = None if remote.uuid is None else parse_uuid(remote.uuid)
+    asker = _Asker(repository.uuid, remote.shell or _SHELL, remote.ssh_options or "", uuid)
+    found = _place(remote.url, remote.name, asker)
+    path = found.path
+    if path is not None and not os.path.isabs(path):
+        path = os.path.join(repository.path, path)  # as git takes it
+    cost = found.cost if remote.cost is None else remote.cost
+    return Address(remote.name, path, found.dial, uuid, cost, found.connections)
+
+
+def _place(text: str, name: str, asker: _Asker) -> Address:
+    if not text or "\0" in text or "\n" in text:
+        raise InvalidInput("remote", text, "a path, ssh://HOST/PATH, unix:SOCKET, exec:COMMAND or a git remote")
+    prefix = text.partition("::")[0]
+    if "::" in text and prefix in _NOT_OFFERED:
+        raise Refused("remote", text, _NOT_OFFERED[prefix])
+    if text.startswith("unix:"):
+        return _unix(text.removeprefix("unix:"), name)
+    if text.startswith("exec:"):
+        return _exec(text.removeprefix("exec:"), name)
+    scheme = _SCHEME.match(text)
+    if scheme is None:
+        if _SCP.fullmatch(text) and not os.path.exists(text):
+            host, path = _split_scp(text)
+            return _ssh(host, None, path, name, asker)
+        return Address(name, path=text, cost=100)
+    match scheme[1].lower():
+        case "file":
+            return Address(name, path=unquote(urlsplit(text).path), cost=100)
+        case "ssh" | "git+ssh" | "ssh+git":
+            parts = _split_url(text)
+            host = parts.hostname or ""
+            if parts.username:
+                host = f"{unquote(parts.username)}@{host}"
+            path = unquote(parts.path)
+            return _ssh(host, parts.port, path[1:] if path.startswith("/~") else path, name, asker)
+        case "annex+http" | "annex+https" | "http" | "https":
+            raise Refused("remote", text, "P2P over HTTP is not spoken yet; use ssh")
+        case other:
+            raise Refused("remote", text, f"{other}:// is not carried; use ssh, a unix socket or a path")
+
+
+def _unix(path: str, name: str) -> Address:
+    from annexpy.transport.sockets import DialUnix
+
+    if not path:
+        raise InvalidInput("remote", "unix:", "the path of a socket after unix:")
+    return Address(name, dial=DialUnix(path.removeprefix("//")), cost=100, connections=8)
+
+
+def _exec(command: str, name: str) -> Address:
+    from annexpy.transport.pipe import DialCommand
+
+    try:
+        argv = tuple(shlex.split(command))
+    except ValueError as error:
+        raise InvalidInput("remote", command, f"a command line ({error})") from error
+    if not argv:
+        raise InvalidInput("remote", "exec:", "a command after exec:")
+    return Address(name, dial=DialCommand(argv, name=name), cost=150, connections=2)
+
+
+def _split_url(text: str) -> SplitResult:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port
+    except ValueError as error:
+        raise InvalidInput("remote", text, f"a URL ({error})") from error
+    return parts
+
+
+def _split_scp(text: str) -> tuple[str, str]:
+    end = text.index("]:") + 1 if "[" in text.partition(":")[0] else text.index(":")
+    return text[:end].replace("[", "").replace("]", ""), text[end + 1 :]
+
+
+def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Address:
+    if not host or host.startswith("-"):
+        raise InvalidInput("ssh host", host, "not empty, and not an option of ssh")
+    if not path or path == "/":
+        raise InvalidInput("ssh path", path, "the path of a repository on the host")
+    from annexpy.transport.pipe import DialCommand
+
+    expected = ["--uuid", asker.expected] if asker.expected is not None else []
+    command = shlex.join([asker.shell, "p2pstdio", path, asker.uuid, *expected])
+    options = [*shlex.split(asker.ssh_options), *(["-p", str(port)] if port is not None else [])]
+    return Address(name, dial=DialCommand(("ssh", *options, "-T", host, command), name=name))
+
+
+class LocalPlace:
+    """A repository on this machine that is opened when it is first used, and again after it was away.
+
+    Pickles as its path. A forked child may go on using it.
+
+    Args:
+        path: The repository itself: a bare one, the top of a work tree, or its ``.git``. Directories inside
+            a work tree do not count, or a misspelt path would mean the repository around it.
+        uuid: Which repository it must be.
+        name: For messages.
+        cost: As git-annex's ``annex-cost``.
+        durability: As for ``Local``.
+        client: Who puts.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        uuid: UUID | None = None,
+        name: str = "",
+        cost: int = 100,
+        durability: Durability = "full",
+        client: UUID | None = None,
+    ) -> None:
+        self._path, self._expected, self._name = os.path.abspath(path), uuid, name or path
+        self._cost, self._durability, self._client = cost, durability, client
+        self._local: Local | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _place_again, (self._path, self._expected, self._name, self._cost, self._durability, self._client)
+
+    def __repr__(self) -> str:
+        return f"<LocalPlace {self._path}>"
+
+    @property
+    def uuid(self) -> UUID:
+        """Of the repository.
+
+        Raises:
+            UnknownUUID: None was given, and there is nothing at the path.
+        """
+        if self._expected is None:
+            try:
+                return self._opened().uuid
+            except AnnexError as error:
+                raise UnknownUUID(f"{self._name}: its UUID is not known: {error}") from error
+        return self._expected
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def cost(self) -> int:
+        return self._cost
+
+    @property
+    def local(self) -> Local:
+        """The repository behind it, opened.
+
+        Raises:
+            ConnectFailed: No repository there.
+            UnknownUUID: Another one.
+        """
+        return self._opened()
+
+    def _opened(self) -> Local:
+        if self._local is None:
+            try:
+                place = find_exactly(self._path)
+                if place is None:
+                    exists = os.path.isdir(self._path)
+                    raise NotARepository(self._path, "not a git repository" if exists else "no such directory")
+                repository = Repository(place)
+            except (NotARepository, OSError) as error:
+                reason = error.reason if isinstance(error, NotARepository) else error.strerror or "cannot be opened"
+                raise ConnectFailed(self._name, reason) from error
+            if self._expected is not None and repository.uuid != self._expected:
+                found = repository.uuid
+                repository.close()
+                raise UnknownUUID(f"{self._name}: expected repository {self._expected}, found {found}")
+            self._local = Local(
+                repository, durability=self._durability, name=self._name, cost=self._cost, client=self._client
+            )
+        return self._local
+
+    async def connect(self) -> UUID:
+        """Open it; its UUID.
+
+        Raises:
+            ConnectFailed: No repository there.
+            UnknownUUID: Another one.
+        """
+        return self._opened().uuid
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        local, self._local = self._local, None
+        if local is not None:
+            try:
+                await local.aclose()
+            finally:
+                local.repository.close()
+
+    # -- Remote: whatever cannot be opened fails on entering, as a wire would -------------------------
+
+    async def check_present(self, key: Key) -> bool:
+        return await self._opened().check_present(key)
+
+    async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
+        return await self._opened().check_present_many(keys)
+
+    async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        return await self._opened().remove_content(key, deadline=deadline)
+
+    def lock_content(self, key: Key) -> AbstractAsyncContextManager[LockedCopy]:
+        try:
+            return self._opened().lock_content(key)
+        except AnnexError as error:
+            return _Unopened(error)
+
+    def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
+        try:
+            return self._opened().put(key, associated_file=associated_file)
+        except AnnexError as error:
+            return _Unopened(error)
+
+    def get(
+        self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
+    ) -> AbstractAsyncContextManager[Download]:
+        try:
+            return self._opened().get(key, offset=offset, end=end, associated_file=associated_file)
+        except AnnexError as error:
+            return _Unopened(error)
+
+
+class _Unopened:
+    """A context that cannot be entered."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: AnnexError) -> None:
+        self._error = error
+
+    async def __aenter__(self) -> NoReturn:
+        raise self._error
+
+    async def __aexit__(self, *_: object) -> None:
+        """Never entered, never left."""
+
+
+def _place_again(
+    path: str, uuid: UUID | None, name: str, cost: int, durability: Durability, client: UUID | None
+) -> LocalPlace:
+    return LocalPlace(path, uuid=uuid, name=name, cost=cost, durability=durability, client=client)
