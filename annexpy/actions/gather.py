@@ -184,15 +184,16 @@ class Gathering:
         outcome = _Outcome[R]()
         try:
             async with AsyncExitStack() as locks:
-                for paths in candidates:
-                    if not self._short():
-                        break
-                    await self._ask(paths, locks)
-                self._fall_back_on_trust()
                 try:
+                    for paths in candidates:
+                        if not self._short():
+                            break
+                        await self._ask(paths, locks)
+                    self._fall_back_on_trust()
                     await outcome.of(action)
-                finally:
-                    self._vanish_if_under_way()
+                except BaseException as stopped:
+                    outcome.stopped = stopped
+                self._leave()
         except AnnexError as error:
             self._not_given_back(error)
         return outcome.get()
@@ -203,16 +204,19 @@ class Gathering:
         outcome = _Outcome[R]()
 
         async def hold(paths: Sequence[Remote], answered: Callable[[], None]) -> None:
+            holding = _Outcome[None]()
             try:
                 async with AsyncExitStack() as locks:
-                    await self._ask(paths, locks)
-                    answered()
                     try:
-                        await release.wait()
-                    finally:
-                        self._vanish_if_under_way()
+                        await self._ask(paths, locks)
+                        answered()
+                        await holding.of(release.wait)
+                    except BaseException as stopped:
+                        holding.stopped = stopped
+                    self._leave()
             except AnnexError as error:
                 self._not_given_back(error)
+            holding.get()
 
         async with anyio.create_task_group() as tasks:
             while waiting and (short := self._short()):
@@ -222,12 +226,19 @@ class Gathering:
                     tasks.start_soon(hold, paths, answers.one)
                 await answers.zero.wait()
             self._fall_back_on_trust()
-            await outcome.of(action)
+            try:
+                await outcome.of(action)
+            except AnnexError as error:  # a task group would wrap it
+                outcome.stopped = error
             release.set()
         return outcome.get()
 
-    def _vanish_if_under_way(self) -> None:
-        """Leave a lock as if its holder had vanished. In a ``finally``: also when cancelled."""
+    def _leave(self) -> None:
+        """The last thing inside the locks, also when cancelled.
+
+        Leaving them with an exception would say that their holder vanished, and keep the content locked for ten
+        minutes. That is right only while the removal that relies on them may be under way.
+        """
         if self.under_way:
             raise ConnectionLost("whoever relies on this lock", "the outcome of a removal")
 
@@ -315,26 +326,24 @@ class Gathering:
 
 
 class _Outcome(Generic[R]):
-    """What an action came to, kept until the locks are given back."""
+    """What an action came to, kept until the locks are left.
 
-    __slots__ = ("_stopped", "_value")
+    Attributes:
+        stopped: What ended it early: an error, or a cancellation that goes on later.
+    """
+
+    __slots__ = ("_value", "stopped")
 
     def __init__(self) -> None:
         self._value: list[R] = []
-        self._stopped: BaseException | None = None
+        self.stopped: BaseException | None = None
 
     async def of(self, action: Callable[[], Awaitable[R]]) -> None:
-        try:
-            self._value.append(await action())
-        except AnnexError as error:
-            self._stopped = error
-        except BaseException as error:  # cancelled: goes on now, or when the locks are left
-            self._stopped = error
-            raise
+        self._value.append(await action())
 
     def get(self) -> R:
-        if self._stopped is not None:
-            raise self._stopped
+        if self.stopped is not None:
+            raise self.stopped
         return self._value[0]
 
 

@@ -16,6 +16,7 @@ from annexpy.errors import AnnexError, IncompleteTransfer, InvalidInput, Verific
 from annexpy.keys.key import Key
 from annexpy.remote.base import Download, Remote, Stored, Upload
 from annexpy.remote.cluster import Cluster
+from annexpy.remote.local import LocalDownload, LocalUpload
 
 __all__ = ["chunks_of", "from_any", "get", "relay"]
 
@@ -120,11 +121,11 @@ async def relay(
 class _Relaying:
     """One attempt."""
 
-    __slots__ = ("_associated_file", "_key", "_progress", "_source", "moved", "offset", "verified")
+    __slots__ = ("_associated_file", "_key", "_progress", "_source", "_total", "moved", "offset", "verified")
 
     def __init__(self, source: Remote, key: Key, associated_file: str, progress: Progress | None) -> None:
         self._source, self._key, self._associated_file, self._progress = source, key, associated_file, progress
-        self.offset = self.moved = 0
+        self.offset = self.moved = self._total = 0
         self.verified = Verified.NOT
 
     async def into(self, entrance: Callable[[], AbstractAsyncContextManager[Upload]]) -> Stored:
@@ -149,14 +150,20 @@ class _Relaying:
         key, length = self._key, download.length
         if key.size is not None and self.offset + length != key.size:
             raise IncompleteTransfer(key, self.offset + length, key.size, self._source.name)
-        total = self.offset + length
+        self._total = self.offset + length
         await upload.start(length)
-        self._report(self.offset, total)
+        self._report(self.offset, self._total)
+        if isinstance(upload, LocalUpload) and isinstance(download, LocalDownload):
+            await upload.copy(download, self._moved)
+            return
         async with chunks_of(download) as chunks:
             async for chunk in chunks:
                 await upload.write(chunk)
-                self.moved += len(chunk)
-                self._report(self.offset + self.moved, total)
+                self._moved(len(chunk))
+
+    def _moved(self, more: int) -> None:
+        self.moved += more
+        self._report(self.offset + self.moved, self._total)
 
     def _report(self, done: int, total: int) -> None:
         if self._progress is not None:

@@ -710,7 +710,7 @@ MISTAKES: dict[str, list[tuple[types.ModuleType, str, str]]] = {
     ],
     "many locks are given back too early": [
         NOT_ASKED_AGAIN,
-        (gather_module, "await release.wait()", "pass"),
+        (gather_module, "await holding.of(release.wait)", "pass"),
     ],
     "the place dropped from counts, and clusters": [
         NOT_LEFT_OUT,
