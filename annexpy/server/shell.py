@@ -1,0 +1,354 @@
+"""``annexpy-shell``: a drop-in for git-annex-shell, run once for every ssh session.
+
+What it costs is how long it takes to start. So this module imports nothing but ``os`` and ``sys``:
+it finds ``annex.uuid`` with a minimal look at the git configuration, says AUTH-SUCCESS, and answers
+VERSION by itself while a thread imports everything else. Then ``stdio`` takes over. Where anything
+is out of the ordinary (includes, worktrees, quoting …) the full readers decide before a word is said.
+
+Offered: ``configlist``, ``p2pstdio``, ``inannex``, and git-upload-pack, git-receive-pack and
+git-upload-archive, which are git's own. Not offered: ``notifychanges``, and the commands that only
+gcrypt and rsync remotes use.
+
+Texts and exit codes are those of git-annex-shell (fact sheet p2p-protocol, section 7).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["main"]
+
+COMMANDS = ("configlist", "inannex", "p2pstdio")
+GIT_COMMANDS = ("git-upload-pack", "git-receive-pack", "git-upload-archive")
+NAMES = ("git-annex-shell", "annexpy-shell")
+USAGE = """\
+Usage: git-annex-shell [-c] command [parameters ...] [option ...]
+
+Plumbing commands:
+
+configlist    outputs relevant git configuration
+inannex       checks if keys are present in the annex
+p2pstdio      communicate in P2P protocol over stdio
+"""
+
+MAX_VERSION = 4  # of messages.py, which is not imported yet; a test compares them
+_FIRST_READ = 65536
+_SWITCH_SECONDS = 0.0005  # how often the importing thread lets the answer to VERSION through
+_UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+
+
+class Refusal(Exception):
+    """Said on stderr, and the end."""
+
+    def __init__(self, text: str, code: int = 1) -> None:
+        self.code = code
+        super().__init__(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; *argv* without the program's name. Returns the exit code."""
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except Refusal as refusal:
+        _complain(f"git-annex-shell: {refusal}\n\n")
+        return refusal.code
+    except BrokenPipeError:
+        return 1
+
+
+def _complain(text: str) -> None:
+    os.write(2, text.encode("utf-8", "surrogateescape"))
+
+
+# -- the command line -----------------------------------------------------------------------------
+
+
+def _run(args: list[str]) -> int:
+    line = None
+    if args[:1] == ["-c"]:
+        if len(args) < 2:
+            raise Refusal(f"bad parameters\n\n{USAGE}")
+        line = args[1]
+        args = split_words(line)
+        if args and os.path.basename(args[0]) in NAMES:
+            args, line = args[1:], None
+    if not args and line is None:
+        raise Refusal(f"bad parameters\n\n{USAGE}")
+    if args[:1] == ["git"] and len(args) > 1:
+        args = [f"git-{args[1]}", *args[2:]]
+    if args and args[0] in GIT_COMMANDS and len(args) > 1:
+        return _git(args[0], args[-1])
+    if line is not None or args[0] not in COMMANDS:
+        _unknown(line if line is not None else args[0])
+    if len(args) < 2:
+        raise Refusal(f"bad parameters\n\n{USAGE}")
+    parameters, options = _options(args[2:])
+    directory = _directory(args[1])
+    if args[0] == "p2pstdio":
+        return _p2pstdio(directory, parameters, options)
+    if args[0] == "inannex":
+        return _inannex(directory, parameters, options)
+    return _configlist(directory, parameters, options)
+
+
+def _unknown(line: str) -> None:
+    if os.environ.get("GIT_ANNEX_SHELL_LIMITED"):
+        raise Refusal("Action blocked by GIT_ANNEX_SHELL_LIMITED")
+    _complain(f"fatal: unrecognized command '{line}'\n")
+    raise Refusal("git-shell failed")
+
+
+def _options(args: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Parameters, and options wherever they stand: ``--uuid U``, ``--debug``, ``-- field=value … --``."""
+    parameters: list[str] = []
+    options: dict[str, str] = {}
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--":
+            for field in rest:
+                if field == "--":
+                    break
+                name, _, value = field.partition("=")
+                options.setdefault(name, value)
+        elif arg == "--uuid":
+            options["--uuid"] = next(rest, "")
+        elif arg.startswith("--uuid="):
+            options["--uuid"] = arg[7:]
+        elif arg in ("--debug", "--quiet", "--verbose", "--force", "-q", "-v", "-d"):
+            options[{"-d": "--debug"}.get(arg, arg)] = ""
+        elif arg.startswith("--"):
+            _complain(f"Invalid option `{arg}'\n\n{USAGE}")
+            raise SystemExit(1)
+        else:
+            parameters.append(arg)
+    return parameters, options
+
+
+def split_words(line: str) -> list[str]:
+    """*line* in words, as a POSIX shell splits it; nothing is expanded."""
+    words: list[str] = []
+    word: list[str] | None = None
+    letters = iter(line)
+    for letter in letters:
+        if letter in " \t\n":
+            if word is not None:
+                words.append("".join(word))
+                word = None
+            continue
+        if word is None:
+            word = []
+        if letter == "'":
+            for letter in letters:
+                if letter == "'":
+                    break
+                word.append(letter)
+            else:
+                raise Refusal("unterminated quote")
+        elif letter == '"':
+            for letter in letters:
+                if letter == '"':
+                    break
+                if letter == "\\":
+                    following = next(letters, "")
+                    if following not in '"\\$`':
+                        word.append("\\")
+                    word.append(following)
+                else:
+                    word.append(letter)
+            else:
+                raise Refusal("unterminated quote")
+        elif letter == "\\":
+            word.append(next(letters, ""))
+        else:
+            word.append(letter)
+    if word is not None:
+        words.append("".join(word))
+    return words
+
+
+# -- the repository -------------------------------------------------------------------------------
+
+
+def _directory(path: str) -> str:
+    """*path* as it is meant: below the home directory when relative or ``/~/``; allowed, and there."""
+    found = resolve(path)
+    allowed = os.environ.get("GIT_ANNEX_SHELL_DIRECTORY")
+    if allowed is not None and os.path.realpath(resolve(allowed)) != os.path.realpath(found):
+        raise Refusal(f"Only allowed to access {allowed or '~/'} not {path}")
+    return found
+
+
+def resolve(path: str) -> str:
+    """*path* with ``~`` expanded, ``/~/`` as git has it in URLs, and relative paths below the home directory."""
+    if path.startswith("/~"):
+        path = path[1:]
+    if path.startswith("~"):
+        path = os.path.expanduser(path)
+    return os.path.normpath(os.path.join(os.path.expanduser("~"), path))
+
+
+def _quick_uuid(directory: str) -> str | None:
+    """``annex.uuid`` by a look at one file; None when only the full reader can tell."""
+    for folder in (directory, os.path.join(directory, ".git")):
+        try:
+            with open(os.path.join(folder, "config"), "rb") as file:
+                text = file.read()
+        except OSError:
+            continue
+        if os.path.isfile(os.path.join(folder, "HEAD")):
+            return uuid_in(text)
+    return None
+
+
+def uuid_in(text: bytes) -> str | None:
+    """``annex.uuid`` of an ordinary git configuration; None for anything that is not plain to see."""
+    lines = text.decode("latin-1").splitlines()
+    section = uuid = ""
+    version = None
+    for raw in lines:
+        line = raw.strip()
+        lower = line.lower()
+        if lower.startswith("["):
+            if not line.endswith("]") or lower.startswith("[include"):
+                return None
+            section = lower
+        elif line.endswith("\\") or "worktreeconfig" in lower:
+            return None
+        elif section == "[annex]":
+            name, _, value = line.partition("=")
+            name, value = name.strip().lower(), value.strip()
+            if name == "uuid":
+                uuid = value
+            elif name == "version":
+                version = value
+    return uuid if version in ("8", "9", "10") and is_uuid(uuid) else None
+
+
+def is_uuid(text: str) -> bool:
+    """As ``uuids.parse_uuid`` has it."""
+    return 0 < len(text) <= 64 and text[0] != "." and _UUID_LETTERS.issuperset(text)
+
+
+def _uuid(directory: str, options: dict[str, str]) -> str:
+    """The UUID of the repository, which is the one that the client expects; made if need be. "" without git-annex."""
+    if not os.path.isdir(directory):
+        host = os.uname().nodename
+        raise Refusal(
+            f"failed to read git config of git repository in {host} on {directory}; "
+            "perhaps this repository is not set up correctly or has moved"
+        )
+    uuid = _quick_uuid(directory)
+    if uuid is None:
+        from annexpy.server.stdio import find_uuid
+
+        read_only = bool(os.environ.get("GIT_ANNEX_SHELL_READONLY"))
+        uuid = find_uuid(directory, wanted=bool(options.get("autoinit")), read_only=read_only)
+    expected = options.get("--uuid")
+    if expected is not None and uuid and expected != uuid:
+        raise Refusal(f"expected repository UUID {expected} but found UUID {uuid}")
+    return uuid
+
+
+# -- commands -------------------------------------------------------------------------------------
+
+
+def _configlist(directory: str, parameters: list[str], options: dict[str, str]) -> int:
+    if parameters:
+        raise Refusal("This command takes no parameters.")
+    os.write(1, f"annex.uuid={_uuid(directory, options)}\ncore.gcrypt-id=\n".encode())
+    return 0
+
+
+def _inannex(directory: str, keys: list[str], options: dict[str, str]) -> int:
+    if not _uuid(directory, options):
+        raise Refusal("Not a git-annex or gcrypt repository.")
+    from annexpy.server.stdio import in_annex
+
+    return in_annex(directory, keys)
+
+
+def _git(command: str, path: str) -> int:
+    if os.environ.get("GIT_ANNEX_SHELL_LIMITED"):
+        raise Refusal("Action blocked by GIT_ANNEX_SHELL_LIMITED")
+    directory = _directory(path)
+    if os.path.isdir(directory) and _quick_uuid(directory) is not None:
+        from annexpy.server.stdio import commit_records
+
+        commit_records(directory)
+    try:
+        os.execvp("git", ["git", command[4:], directory])
+    except OSError as error:
+        raise Refusal(f"git: {error.strerror}") from error
+
+
+def _p2pstdio(directory: str, parameters: list[str], options: dict[str, str]) -> int:
+    if len(parameters) != 1:
+        raise Refusal("missing UUID parameter")
+    client = parameters[0]
+    if not is_uuid(client):
+        raise Refusal("bad UUID parameter")
+    uuid = _uuid(directory, options)
+    if not uuid:
+        raise Refusal("Not a git-annex or gcrypt repository.")
+    os.write(1, b"AUTH-SUCCESS %s\n" % uuid.encode())
+    importing = _Importing()
+    version, rest = _version()
+    if rest is None:
+        os._exit(0)  # gone already: nothing was done, so there is nothing to wait for
+    importing.wait()
+    from annexpy.server.stdio import serve_stdio
+
+    code = serve_stdio(directory, client=client, version=version, prefix=rest, debug="--debug" in options)
+    sys.stderr.flush()
+    os._exit(code)  # all is closed: what is left is the interpreter taking itself apart, while ssh waits for us
+
+
+def _version() -> tuple[int, bytes | None]:
+    """Answer VERSION if that is what the client says first: the version, and what came behind it; None at the end."""
+    try:
+        said = os.read(0, _FIRST_READ)
+    except BlockingIOError:
+        return 0, b""
+    if not said:
+        return 0, None
+    line, end, rest = said.partition(b"\n")
+    verb, _, number = line.removesuffix(b"\r").partition(b" ")
+    if verb != b"VERSION" or not end or not number.isdigit() or len(number) > 40:
+        return 0, said
+    version = min(int(number), MAX_VERSION)
+    os.write(1, b"VERSION %d\n" % version)
+    return version, rest
+
+
+class _Importing:
+    """Imports what a session needs in a thread, while the client thinks."""
+
+    def __init__(self) -> None:
+        import _thread  # what threading is made of, without importing threading
+
+        self._failed: BaseException | None = None
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        self._usual = sys.getswitchinterval()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        _thread.start_new_thread(self._work, ())
+
+    def _work(self) -> None:
+        try:
+            import annexpy.repo.branch
+            import annexpy.server.stdio  # noqa: F401
+        except BaseException as error:
+            self._failed = error
+        finally:
+            self._done.release()
+
+    def wait(self) -> None:
+        self._done.acquire()
+        sys.setswitchinterval(self._usual)
+        if self._failed is not None:
+            raise self._failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
