@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Final
 
 from anyio import to_thread
@@ -35,9 +36,11 @@ from annexpy.repo.files import Files
 from annexpy.repo.format import Tuning, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.journal import JOURNAL, LOCK_SECONDS, PRIVATE, Journal, JournalLock
+from annexpy.repo.merge import changed_paths, merge_siblings
 from annexpy.repo.pack import remove_leftovers
 from annexpy.repo.queue import Batch, Queue
 from annexpy.repo.records import Queued, apply_records, is_private, lines_record, presence_record
+from annexpy.repo.scan import read_all, read_many
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool import Spool
 from annexpy.uuids import UUID, is_cluster
@@ -45,6 +48,7 @@ from annexpy.uuids import UUID, is_cluster
 __all__ = ["Branch"]
 
 _SPILL: Final = 32_768  # records kept in memory before they go to the spool, unsynced
+_WINDOW: Final = 32_768  # logs read together
 _ROUND: Final = 32 << 20  # bytes of spools absorbed in one commit
 
 
@@ -77,7 +81,8 @@ class Branch:
         self.uuid, self._writable = uuid, writable
         self._pidlock = config.get_bool("annex.pidlock")
         self._lockdown = Lockdown.of(config.get("core.sharedrepository"))
-        self._levels = Tuning.of(config).branch_levels
+        self._tuning = Tuning.of(config)
+        self._levels = self._tuning.branch_levels
         self._history = History(files, config, clock, self._lockdown, git=git)
         self._journal = Journal(files, self._lockdown, JOURNAL)
         self._private = Journal(files, self._lockdown, PRIVATE)
@@ -150,6 +155,49 @@ class Branch:
     def locations(self, key: Key) -> LocationLog:
         """Where *key* is, as far as is known here."""
         return LocationLog.parse(self.read(location_log(key, levels=self._levels)))
+
+    def read_many(self, paths: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """(path, what the log says now), in the order of *paths*; from some hundreds on much faster than one by one."""
+        todo = iter(paths)
+        while window := list(islice(todo, _WINDOW)):
+            overlaid, tips = self._overlaid_paths()
+            plain = [path for path in window if path not in overlaid]
+            found = read_many(self._history, tips[0], plain) if tips else {}
+            for path in window:
+                yield path, self.read(path) if path in overlaid else found.get(path, b"")
+
+    def locations_many(self, keys: Iterable[Key]) -> Iterator[tuple[Key, LocationLog]]:
+        """As ``locations``, for many keys, in their order."""
+        todo = iter(keys)
+        while window := list(islice(todo, _WINDOW)):
+            logs = self.read_many([location_log(key, levels=self._levels) for key in window])
+            for key, (_, content) in zip(window, logs, strict=True):
+                yield key, LocationLog.parse(content)
+
+    def scan(self, only: Callable[[bytes], bool] | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """(path, what the log says now) of every log, in no promised order.
+
+        Args:
+            only: Which paths are wanted; leaving others out saves reading them.
+        """
+        overlaid, tips = self._overlaid_paths()
+        if tips:
+            yield from read_all(self._history, tips[0], only=only, without=overlaid)
+        for path in overlaid:
+            if only is None or only(path):
+                content = self.read(path)
+                if content:
+                    yield path, content
+
+    def _overlaid_paths(self) -> tuple[set[bytes], list[bytes]]:
+        """Paths where the first tip is not all there is, and the tips."""
+        # order matters, as in read
+        paths = set().union(*[batch.paths() for batch in self._queue.batches()])
+        paths.update(self._spool.overlay(), self._journal.paths(), self._private.paths())
+        tips = self._tips()
+        for other in tips[1:]:
+            paths.update(changed_paths(self._history, tips[0], other))
+        return paths, tips
 
     @property
     def tip(self) -> str | None:
@@ -314,6 +362,8 @@ class Branch:
         """Under the journal lock."""
         try:
             self._prepare(lock)
+            if self._history.tip() is None:
+                self._merge_siblings()  # a clone: the branch begins where the others are
             with self._io:  # whatever is being synced right now is in the spool before it is sealed
                 batch = self._queue.take()
             try:
@@ -380,11 +430,47 @@ class Branch:
             self._journal.remove(path)
         return committed is not None
 
+    # -- merging ---------------------------------------------------------------------------------
+
+    async def merge(self, *, seconds: float = LOCK_SECONDS) -> list[str]:
+        """Merge every other ref named ``git-annex`` into the branch, then commit what waits.
+
+        git-annex does the same at the start of most of its commands. Afterwards ``read`` knows everything that
+        was fetched.
+
+        Returns:
+            The refs that had something new.
+
+        Raises:
+            BranchConflict: Some ref has other transitions or another tuning, or the branch kept moving. The
+                other refs have been merged and what waits has been committed.
+            LockHeld: The journal lock was not free in time.
+        """
+        lock = self._lock()
+        await lock.acquire(seconds)
+        try:
+            return await to_thread.run_sync(self._merge, lock)
+        finally:
+            lock.release()
+
+    def merge_now(self, *, seconds: float = LOCK_SECONDS) -> list[str]:
+        """``merge``, in this thread."""
+        with self._lock().blocking(seconds) as lock:
+            return self._merge(lock)
+
+    def _merge(self, lock: JournalLock) -> list[str]:
+        try:
+            self._prepare(lock)
+            return self._merge_siblings()
+        except OSError as error:
+            raise repository_error(self._files.path, "merge into the git-annex branch", error) from error
+        finally:
+            self._commit("update", lock, always=True)
+
+    def _merge_siblings(self) -> list[str]:
+        ignored = frozenset((self._files.read(b"annex/ignoredrefs") or b"").split())
+        return merge_siblings(self._history, ignored, self._tuning.differences)
+
     def close(self) -> None:
         """Give back file handles. Records that are queued and neither synced nor committed are kept."""
         self._history.close()
-
-    def many(self, paths: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """(path, content) of many logs, in the order asked for."""
-        for path in paths:
-            yield path, self.read(path)

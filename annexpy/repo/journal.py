@@ -38,7 +38,9 @@ LOCK_SECONDS: Final = 30.0
 JOURNAL: Final = b"annex/journal"
 PRIVATE: Final = b"annex/journal-private"
 
-_LOCK: Final = b"annex/journal.lck"
+_ANNEX: Final = b"annex"
+_NAME: Final = b"journal.lck"
+_LOCK: Final = _ANNEX + b"/" + _NAME
 _NOTE: Final = STATE + b"/journal.holder"
 _TEMPORARY: Final = STATE + b"/tmp"
 _FIRST_PAUSE: Final = 0.001
@@ -55,11 +57,12 @@ class JournalLock:
         after_crash: Whoever of ours had the lock before died with it.
     """
 
-    __slots__ = ("_clock", "_files", "_held", "_lockdown", "_pidlock", "after_crash")
+    __slots__ = ("_annex", "_clock", "_files", "_held", "_lockdown", "_pidlock", "after_crash")
 
     def __init__(self, files: Files, clock: Clock, lockdown: Lockdown, *, pidlock: bool = False) -> None:
         self._files, self._clock, self._lockdown = files, clock, lockdown
         self._pidlock = PidLock.of(files) if pidlock else None
+        self._annex: Files | None = None
         self._held: HeldLock | None = None
         self.after_crash = False
 
@@ -69,31 +72,34 @@ class JournalLock:
         Raises:
             UnsupportedRepository: File locks do not work on this file system.
         """
-        files = self._files
-        for _ in range(2):
-            try:
-                held = take_lock(files, _LOCK, exclusive=True, mode=self._lockdown.file, pidlock=self._pidlock)
-                break
-            except FileNotFoundError:
-                make_folders(files, os.path.dirname(_LOCK), self._lockdown)
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-                where = os.fsdecode(files.path)
-                raise UnsupportedRepository(
-                    f"{where}: file locks do not work here ({error.strerror}); git-annex needs annex.pidlock=true then"
-                ) from error
-        else:
-            return False
+        annex = self._folder()
+        try:
+            held = take_lock(annex, _NAME, exclusive=True, mode=self._lockdown.file, pidlock=self._pidlock)
+        except OSError as error:
+            annex.close()
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            where = os.fsdecode(self._files.path)
+            raise UnsupportedRepository(
+                f"{where}: file locks do not work here ({error.strerror}); git-annex needs annex.pidlock=true then"
+            ) from error
         if held is None:
+            annex.close()
             return False
-        self._held = held
+        self._annex, self._held = annex, held
         try:
             self._leave_note()
         except BaseException:
             self._let_go()
             raise
         return True
+
+    def _folder(self) -> Files:
+        try:
+            return self._files.folder(_ANNEX)
+        except FileNotFoundError:
+            make_folders(self._files, _ANNEX, self._lockdown)
+            return self._files.folder(_ANNEX)
 
     def _leave_note(self) -> None:
         files = self._files
@@ -124,8 +130,11 @@ class JournalLock:
 
     def _let_go(self) -> None:
         held, self._held = self._held, None
+        annex, self._annex = self._annex, None
         if held is not None:
             held.release()
+        if annex is not None:
+            annex.close()
 
     def holder(self) -> str:
         """Who has it, as far as can be found out."""

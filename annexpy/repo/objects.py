@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import weakref
 from binascii import hexlify
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -57,10 +58,12 @@ class Objects:
             git_dir: The directory that holds ``objects``.
             git: Whether git may be run for many objects at once.
         """
-        self._git_dir = git_dir
+        self.git_dir = git_dir
         self._git = git
-        self._store: DiskObjectStore | None = None
+        self._stores: list[DiskObjectStore] = []
         self._lock = threading.Lock()
+        # dulwich complains when it is collected with packs open, at the end of the program even
+        weakref.finalize(self, _close_all, self._stores)
 
     def get(self, sha: bytes) -> bytes:
         """The content of the object.
@@ -75,23 +78,21 @@ class Objects:
         with self._lock:
             reason: Exception | None = None
             for _ in range(3):
-                store = self._store
-                if store is None:
+                if not self._stores:
                     from dulwich.object_store import DiskObjectStore
 
-                    store = self._store = DiskObjectStore(os.fsdecode(self._git_dir + b"/objects"))
+                    self._stores.append(DiskObjectStore(os.fsdecode(self.git_dir + b"/objects")))
                 try:
-                    return store.get_raw(sha)  # type: ignore[arg-type]  # dulwich's NewType of bytes
+                    return self._stores[0].get_raw(sha)  # type: ignore[arg-type]  # dulwich's NewType of bytes
                 except (KeyError, OSError, ValueError) as error:
                     # gc may have replaced every pack since the store looked: look again
                     reason = error
-                    store.close()
-                    self._store = None
+                    _close_all(self._stores)
                 except Exception as error:
                     if type(error).__module__.partition(".")[0] not in ("dulwich", "zlib"):
                         raise
                     raise RepositoryError(f"object {hexlify(sha).decode()} cannot be read: {error}") from error
-            raise RepositoryError(f"object {hexlify(sha).decode()} is not in {os.fsdecode(self._git_dir)}") from reason
+            raise RepositoryError(f"object {hexlify(sha).decode()} is not in {os.fsdecode(self.git_dir)}") from reason
 
     def get_many(self, shas: Sequence[bytes], reader: GitReader | None = None) -> Iterator[bytes]:
         """The contents, in order. *reader* is used if given, else one is started when it is worth it."""
@@ -107,15 +108,18 @@ class Objects:
 
     def reader(self) -> GitReader | None:
         """A ``git cat-file --batch``, or None when git may not be run or is not there."""
-        command = git_command(self._git_dir, "cat-file", "--batch") if self._git else None
+        command = git_command(self.git_dir, "cat-file", "--batch") if self._git else None
         return None if command is None else GitReader(command)
 
     def close(self) -> None:
         """Give back file handles; the next call opens them again."""
         with self._lock:
-            if self._store is not None:
-                self._store.close()
-                self._store = None
+            _close_all(self._stores)
+
+
+def _close_all(stores: list[DiskObjectStore]) -> None:
+    while stores:
+        stores.pop().close()
 
 
 class GitReader:

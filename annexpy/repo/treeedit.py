@@ -13,7 +13,7 @@ from typing import TypeAlias
 from annexpy.errors import RepositoryError
 from annexpy.repo.objects import GitReader, Objects
 from annexpy.repo.pack import BLOB, TREE, ObjectWriter
-from annexpy.repo.trees import EMPTY_TREE, FILE, FOLDER, Entries, format_tree, parse_tree
+from annexpy.repo.trees import EMPTY_TREE, FILE, FOLDER, Entries, format_tree, load_folders, parse_tree
 
 __all__ = ["Changed", "TreeEdit"]
 
@@ -48,7 +48,7 @@ class TreeEdit:
         Raises:
             RepositoryError: A file stands where a directory should, or the reverse.
         """
-        folders = self._load(paths)
+        folders = load_folders(self._objects, self._root, paths, self._reader)
         homes = [path.rpartition(b"/") for path in paths]
         there = [folders[home].get(name) for home, _, name in homes]
         shas = [entry[1] for entry in there if entry is not None and entry[0] != FOLDER]
@@ -68,33 +68,6 @@ class TreeEdit:
             folders[home][name] = (FILE, add(BLOB, new)) if isinstance(new, bytes) else new
             dirty.add(home)
         self._store(folders, dirty)
-
-    def _load(self, paths: Sequence[bytes]) -> dict[bytes, Entries]:
-        folders: dict[bytes, Entries] = {b"": self._root}
-        for path in paths:
-            folder = path.rpartition(b"/")[0]
-            while folder not in folders:
-                folders[folder] = {}
-                folder = folder.rpartition(b"/")[0]
-        by_depth: dict[int, list[bytes]] = {}
-        for folder in folders:
-            if folder:
-                by_depth.setdefault(folder.count(b"/"), []).append(folder)
-        for depth in sorted(by_depth):
-            wanted: list[bytes] = []
-            shas: list[bytes] = []
-            for folder in by_depth[depth]:
-                parent, _, name = folder.rpartition(b"/")
-                entry = folders[parent].get(name)
-                if entry is None:
-                    continue
-                if entry[0] != FOLDER:
-                    raise RepositoryError(f"{folder!r} is a file in the git-annex branch")
-                wanted.append(folder)
-                shas.append(entry[1])
-            for folder, raw in zip(wanted, self._objects.get_many(shas, self._reader), strict=True):
-                folders[folder] = parse_tree(raw)
-        return folders
 
     def _store(self, folders: dict[bytes, Entries], dirty: set[bytes]) -> None:
         add = self._writer.add

@@ -7,11 +7,11 @@ would cost five times as much.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
 from annexpy.errors import RepositoryError
-from annexpy.repo.objects import Objects
+from annexpy.repo.objects import GitReader, Objects
 
 __all__ = [
     "EMPTY_TREE",
@@ -22,6 +22,7 @@ __all__ = [
     "commit_parents",
     "commit_tree",
     "format_tree",
+    "load_folders",
     "parse_tree",
 ]
 
@@ -66,6 +67,43 @@ def _parsed(commit: bytes) -> tuple[bytes, list[bytes]]:
     if match is None:
         raise RepositoryError(f"not a commit: {commit[:60]!r}")
     return bytes.fromhex(match[1].decode()), [bytes.fromhex(line[7:].decode()) for line in match[2].splitlines()]
+
+
+def load_folders(
+    objects: Objects, root: Entries, paths: Sequence[bytes], reader: GitReader | None = None
+) -> dict[bytes, Entries]:
+    """The entries of every directory that *paths* lie in, ``b""`` being *root*; empty ones for those not there.
+
+    They are fetched level by level, so *reader* can fetch many at once.
+
+    Raises:
+        RepositoryError: A file stands where one of the directories should.
+    """
+    folders: dict[bytes, Entries] = {b"": root}
+    for path in paths:
+        folder = path.rpartition(b"/")[0]
+        while folder not in folders:
+            folders[folder] = {}
+            folder = folder.rpartition(b"/")[0]
+    by_depth: dict[int, list[bytes]] = {}
+    for folder in folders:
+        if folder:
+            by_depth.setdefault(folder.count(b"/"), []).append(folder)
+    for depth in sorted(by_depth):
+        wanted: list[bytes] = []
+        shas: list[bytes] = []
+        for folder in by_depth[depth]:
+            parent, _, name = folder.rpartition(b"/")
+            entry = folders[parent].get(name)
+            if entry is None:
+                continue
+            if entry[0] != FOLDER:
+                raise RepositoryError(f"{folder!r} is a file in the git-annex branch")
+            wanted.append(folder)
+            shas.append(entry[1])
+        for folder, raw in zip(wanted, objects.get_many(shas, reader), strict=True):
+            folders[folder] = parse_tree(raw)
+    return folders
 
 
 class TreeCache:

@@ -1,0 +1,203 @@
+"""Merge sibling refs: every other ref named ``git-annex`` that has something the branch lacks.
+
+A merge is a union: files of one side are taken as they are, of a file of both sides every line is kept once.
+Branches whose transitions or tuning differ are not merged: after ``git annex forget`` the one would bring back
+what the other forgot, and differently tuned ones keep their logs in different places.
+
+Source: fact sheet repository-format, sections 3 ("Union merge") and 4.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from binascii import unhexlify
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from typing import Final, TypeAlias
+
+from annexpy.errors import BranchConflict, RepositoryError
+from annexpy.logs.line import union_merge
+from annexpy.logs.paths import Log
+from annexpy.logs.repos import DIFFERENCES
+from annexpy.logs.transitions import parse_transitions
+from annexpy.repo.history import History
+from annexpy.repo.objects import GitReader
+from annexpy.repo.pack import ObjectWriter
+from annexpy.repo.refs import GIT_ANNEX
+from annexpy.repo.treeedit import Changed, TreeEdit
+from annexpy.repo.trees import EMPTY_TREE, FOLDER, commit_parents, parse_tree
+
+__all__ = ["changed_paths", "is_ancestor", "merge_siblings"]
+
+_Entry: TypeAlias = tuple[bytes, bytes]
+_Difference: TypeAlias = tuple[bytes, _Entry | None, _Entry]
+"""(path of a file or directory, what we have there, what the other has)."""
+
+_WINDOW: Final = 256  # top-level entries compared at a time: 6 % of a full branch
+_TRIES: Final = 50
+_DATE: Final = re.compile(rb"^committer .*> (-?\d+) ", re.MULTILINE)
+_OURS: Final = 1
+_OTHERS: Final = 2
+
+
+def is_ancestor(history: History, old: bytes, new: bytes) -> bool:
+    """*old* is *new* or one of the commits it was made from. Looks only as far down as the two have parted."""
+    if old == new:
+        return True
+    seen: dict[bytes, int] = {old: _OURS, new: _OTHERS}
+    queue: list[tuple[int, bytes]] = []
+    parents: dict[bytes, list[bytes]] = {}
+
+    def push(commit: bytes) -> None:
+        raw = history.objects.get(unhexlify(commit))
+        parents[commit] = [parent.hex().encode() for parent in commit_parents(raw)]
+        date = _DATE.search(raw)
+        heapq.heappush(queue, (-int(date[1]) if date else 0, commit))
+
+    push(old)
+    push(new)
+    while any(seen[commit] != _OURS | _OTHERS for _, commit in queue):
+        _, commit = heapq.heappop(queue)
+        for parent in parents[commit]:
+            reached = seen.get(parent, 0) | seen[commit]
+            if parent == old and reached & _OTHERS:
+                return True
+            if seen.get(parent) != reached:
+                seen[parent] = reached
+                push(parent)
+    return False
+
+
+def merge_siblings(
+    history: History, ignored: frozenset[bytes], tuning: frozenset[str], *, sync: bool = True
+) -> list[str]:
+    """Merge every sibling that can be; the refs that were. Under the journal lock.
+
+    Args:
+        history: Of the branch.
+        ignored: Commits that shall not be merged (``annex/ignoredrefs``).
+        tuning: How this repository is tuned, for a branch that does not exist yet.
+        sync: On disk when it returns.
+
+    Raises:
+        BranchConflict: Some ref cannot be merged. The others have been.
+    """
+    merged: list[str] = []
+    refused: list[str] = []
+    for ref, sibling in history.siblings().items():
+        if sibling in ignored:
+            continue
+        reason = _obstacle(history, sibling, tuning)
+        if reason is not None:
+            refused.append(f"{ref.decode('utf-8', 'backslashreplace')}: {reason}")
+        elif _merge(history, ref, sibling, sync):
+            merged.append(ref.decode("utf-8", "surrogateescape"))
+    if refused:
+        raise BranchConflict("not merged into the git-annex branch: " + "; ".join(refused))
+    return merged
+
+
+def _obstacle(history: History, sibling: bytes, tuning: frozenset[str]) -> str | None:
+    tip = history.tip()
+    if tip == sibling:
+        return None
+    path = Log.TRANSITIONS.value
+    if tip is not None and parse_transitions(history.read(tip, path)) != parse_transitions(history.read(sibling, path)):
+        return None if is_ancestor(history, sibling, tip) else "its transitions differ; run git annex merge"
+    path = Log.DIFFERENCE.value
+    theirs = set(DIFFERENCES.parse(history.read(sibling, path)).values())
+    ours = {tuning} - {frozenset()} if tip is None else set(DIFFERENCES.parse(history.read(tip, path)).values())
+    return None if ours == theirs else "its repository is tuned differently"
+
+
+def _merge(history: History, ref: bytes, sibling: bytes, sync: bool) -> bool:
+    for _ in range(_TRIES):
+        tip = history.tip()
+        if tip is not None and is_ancestor(history, sibling, tip):
+            return False
+        if tip is not None and not is_ancestor(history, tip, sibling):
+            break
+        if history.refs.swap(GIT_ANNEX, tip, sibling, sync=sync):
+            return True
+    else:
+        raise BranchConflict(f"{GIT_ANNEX.decode()} moved {_TRIES} times while we tried to merge into it")
+    other = history.tree(sibling)
+
+    def build(tip: bytes | None, tree: bytes, writer: ObjectWriter) -> tuple[bytes, Sequence[bytes]] | None:
+        if tip is not None and is_ancestor(history, sibling, tip):
+            return None
+        with history.objects.reader() or nullcontext() as reader:
+            edit = TreeEdit(history.objects, writer, tree, reader)
+            for window in _differences(history, tree, other, reader):
+                _apply(history, edit, window, reader)
+            return edit.finish(), (sibling,)
+
+    short = re.sub(rb"\Arefs/(heads|remotes)/", b"", ref).decode("utf-8", "surrogateescape")
+    return history.publish(build, f"merging {short} into git-annex", sync=sync) is not None
+
+
+def _apply(history: History, edit: TreeEdit, window: list[_Difference], reader: GitReader | None) -> None:
+    window = sorted(window, key=lambda found: found[0] + b"\t")
+    both = [theirs[1] for _, ours, theirs in window if ours is not None]
+    contents = iter(list(history.objects.get_many(both, reader)))
+
+    def change(at: int, old: bytes) -> Changed:
+        _, ours, theirs = window[at]
+        if ours is None:
+            return theirs
+        content = next(contents)
+        union = union_merge(old, content)
+        return theirs if union == content and union != old else union
+
+    edit.apply([path for path, _, _ in window], change)
+
+
+def _differences(
+    history: History, ours: bytes, theirs: bytes, reader: GitReader | None = None
+) -> Iterator[list[_Difference]]:
+    """Where *theirs* has something else than *ours*, in windows of whole top-level entries.
+
+    A directory that we do not have at all is one difference.
+    """
+    root = {} if ours == EMPTY_TREE else history.cache.root(ours)
+    other = {} if theirs == EMPTY_TREE else parse_tree(history.objects.get(theirs))
+    top = ((name, root.get(name), entry) for name, entry in sorted(other.items()) if root.get(name) != entry)
+    while window := list(islice(top, _WINDOW)):
+        found: list[_Difference] = []
+        while window:
+            below: list[tuple[bytes, bytes, bytes]] = []
+            for path, mine, entry in window:
+                if mine is None or (mine[0] != FOLDER and entry[0] != FOLDER):
+                    found.append((path, mine, entry))
+                elif mine[0] == entry[0]:
+                    below.append((path, mine[1], entry[1]))
+                else:
+                    raise RepositoryError(f"{path!r} is a file in one git-annex branch and a directory in another")
+            raw = list(history.objects.get_many([sha for _, a, b in below for sha in (a, b)], reader))
+            window = []
+            for at, (path, _, _) in enumerate(below):
+                mine_below, theirs_below = parse_tree(raw[2 * at]), parse_tree(raw[2 * at + 1])
+                for name, entry in theirs_below.items():
+                    if mine_below.get(name) != entry:
+                        window.append((path + b"/" + name, mine_below.get(name), entry))
+        yield found
+
+
+def changed_paths(history: History, ours: bytes, theirs: bytes) -> Iterator[bytes]:
+    """The files of commit *theirs* that commit *ours* lacks, or has with other content."""
+    for window in _differences(history, history.tree(ours), history.tree(theirs)):
+        for path, _, (mode, sha) in window:
+            if mode == FOLDER:
+                yield from _files(history, sha, path + b"/")
+            else:
+                yield path
+
+
+def _files(history: History, tree: bytes, prefix: bytes) -> Iterator[bytes]:
+    for name, (mode, sha) in parse_tree(history.objects.get(tree)).items():
+        if mode == FOLDER:
+            yield from _files(history, sha, prefix + name + b"/")
+        else:
+            yield prefix + name
