@@ -30,6 +30,7 @@ _PLACE_RETRIES: Final = 5
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _BAD_NAMES: Final = frozenset((b"", b".."))
+_NOT_REMOVED: Final = frozenset((errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY))
 _PATH_RULE: Final = "relative, without empty components or '..'"
 # Open file description locks: they conflict with git-annex's POSIX locks, belong to the descriptor
 # (so threads conflict too) and survive the closing of other descriptors of the same file.
@@ -147,6 +148,7 @@ class Files(Protocol):
     ) -> int | None:
         """Make *old* of *source* the file *new* here, unless something stands there: then *old* is removed.
 
+        *old* is one component of a path.
         The folders on the way are made, with *folder_mode* when given. The last one, thawed for the
         moment when it was frozen, loses the permissions *freeze* again.
 
@@ -165,6 +167,10 @@ class Files(Protocol):
         """rmdir; False when it is not empty or not there."""
         ...
 
+    def prune(self, path: bytes) -> None:
+        """Remove the folder *path* and those above it, innermost first, as far as they are empty."""
+        ...
+
     def chmod(self, path: bytes, mode: int) -> None: ...
 
     def utime(self, path: bytes, seconds: float) -> None: ...
@@ -180,6 +186,14 @@ class Files(Protocol):
     # -- locks --
     def try_lock(self, fd: int, *, exclusive: bool) -> bool:
         """An open-file-description lock on the whole file, until *fd* is closed; False when somebody else has it."""
+        ...
+
+    def lock_file(self, name: bytes, *, exclusive: bool) -> int | None:
+        """The lock file *name*, made when missing, open and locked; None when somebody stands in the way.
+
+        The lock counts: the file still had its name after it was locked (whoever is done with a lock file
+        unlinks it). *name* is one component of a path.
+        """
         ...
 
     def unlock(self, fd: int) -> None:
@@ -200,6 +214,24 @@ class ComposedFiles:
 
     def absent(self: Files, path: bytes) -> bool:
         return self.status(path) is None
+
+    def prune(self: Files, path: bytes) -> None:
+        while path and self.remove_folder(path):
+            path = os.path.dirname(path)
+
+    def lock_file(self: Files, name: bytes, *, exclusive: bool) -> int | None:
+        while True:
+            fd = self.open_write(name, mode=0o666)
+            try:
+                locked = self.try_lock(fd, exclusive=exclusive)
+                if locked and self.fstatus(fd).st_nlink:
+                    return fd
+            except BaseException:
+                self.close_fd(fd)
+                raise
+            self.close_fd(fd)
+            if not locked:
+                return None
 
     def place(
         self: Files, source: Files, old: bytes, new: bytes, *, folder_mode: int | None = None, freeze: int = WRITE
@@ -480,6 +512,8 @@ class DiskFiles:
 
     def _place(self, source: Files, old: bytes, new: bytes, folder_mode: int | None, freeze: int) -> int | None:
         assert isinstance(source, DiskFiles)
+        if b"/" in old:
+            raise InvalidPath("name of a file to place", old, "one component of a path")
         *folders, name = new.split(b"/")
         fd = own = self._fd
         made = 0
@@ -560,10 +594,27 @@ class DiskFiles:
                 if fd != self._fd:
                     os.close(fd)
         except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY):
+            if error.errno in _NOT_REMOVED:
                 return False
             raise
         return True
+
+    def prune(self, path: bytes) -> None:
+        parts = path.split(b"/")
+        fds = [self._fd]
+        try:
+            for part in parts[:-1]:
+                fds.append(os.open(part, _DIRECTORY, dir_fd=fds[-1]))
+            while parts:
+                os.rmdir(parts.pop(), dir_fd=fds[-1])
+                if len(fds) > 1:
+                    os.close(fds.pop())
+        except OSError as error:
+            if error.errno not in _NOT_REMOVED:
+                raise
+        finally:
+            for fd in fds[1:]:
+                os.close(fd)
 
     def chmod(self, path: bytes, mode: int) -> None:
         if not path:
@@ -610,6 +661,25 @@ class DiskFiles:
                 return False
             raise
         return True
+
+    def lock_file(self, name: bytes, *, exclusive: bool) -> int | None:
+        if b"/" in name or name in _BAD_NAMES:
+            raise InvalidPath("name of a lock file", name, "one component of a path")
+        while True:
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | _FILE, 0o666, dir_fd=self._fd)
+            try:
+                if not self.try_lock(fd, exclusive=exclusive):
+                    os.close(fd)
+                    return None
+                status = os.fstat(fd)
+                if status.st_nlink and stat.S_ISREG(status.st_mode):
+                    return fd
+                if status.st_nlink:
+                    raise OSError(errno.EINVAL, "not a regular file", name)
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
 
     def unlock(self, fd: int) -> None:
         fcntl.fcntl(fd, _F_OFD_SETLK, _NO_LOCK)

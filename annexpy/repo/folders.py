@@ -98,10 +98,6 @@ class AnnexFolders:
 
     # -- keys --
 
-    def new_path(self, key: Key) -> bytes:
-        """Where below ``annex/objects`` new content of *key* goes."""
-        return self.paths(key)[0]
-
     def paths(self, key: Key) -> tuple[bytes, ...]:
         """Where below ``annex/objects`` the content of *key* may be, the place for new content first."""
         settings = self.settings

@@ -8,14 +8,10 @@ one process hold is told apart in memory.
 
 from __future__ import annotations
 
-from typing import Final
-
 from annexpy.repo.files import Files
 from annexpy.repo.pidlock import PidLock
 
 __all__ = ["HeldLock", "take_lock"]
-
-_RETRIES: Final = 10
 
 
 class HeldLock:
@@ -56,12 +52,7 @@ class HeldLock:
         finally:
             self._files.close_fd(fd)
             if self._pidlock is not None:
-                inside, path = self._pidlock.inside, self._files.path + b"/" + self._name
-                if inside[path] > 1:
-                    inside[path] -= 1
-                else:
-                    del inside[path]
-                self._pidlock.release()
+                _give_back(self._files.path + b"/" + self._name, self._pidlock)
 
 
 def take_lock(
@@ -76,29 +67,24 @@ def take_lock(
         mode: Permissions of a new lock file; None leaves them to the umask.
         pidlock: Where ``annex.pidlock`` is set.
     """
-    for _ in range(_RETRIES):
-        fd = files.open_write(name, mode=0o666)
-        if mode is not None:
-            try:
-                files.fchmod(fd, mode)
-            except PermissionError:
-                pass  # another user made it, with the mode that all of us give it
+    if pidlock is None:
+        fd = files.lock_file(name, exclusive=exclusive)
+        if fd is None:
+            return None
+    else:
+        if not _take_inside(files.path + b"/" + name, exclusive, pidlock):
+            return None
         try:
-            if pidlock is not None:
-                if _take_inside(files.path + b"/" + name, exclusive, pidlock):
-                    return HeldLock(files, name, fd, exclusive, pidlock)
-                files.close_fd(fd)
-                return None
-            if not files.try_lock(fd, exclusive=exclusive):
-                files.close_fd(fd)
-                return None
-            if files.fstatus(fd).st_nlink:
-                return HeldLock(files, name, fd, exclusive, None)
+            fd = files.open_write(name, mode=0o666)  # no lock, but git-annex makes the file too
         except BaseException:
-            files.close_fd(fd)
+            _give_back(files.path + b"/" + name, pidlock)
             raise
-        files.close_fd(fd)
-    return None
+    if mode is not None:
+        try:
+            files.fchmod(fd, mode)
+        except PermissionError:
+            pass  # another user made it, with the mode that all of us give it
+    return HeldLock(files, name, fd, exclusive, pidlock)
 
 
 def _take_inside(path: bytes, exclusive: bool, pidlock: PidLock) -> bool:
@@ -107,3 +93,11 @@ def _take_inside(path: bytes, exclusive: bool, pidlock: PidLock) -> bool:
         return False
     pidlock.inside[path] = -1 if exclusive else count + 1
     return True
+
+
+def _give_back(path: bytes, pidlock: PidLock) -> None:
+    if pidlock.inside[path] > 1:
+        pidlock.inside[path] -= 1
+    else:
+        del pidlock.inside[path]
+    pidlock.release()

@@ -18,10 +18,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeVar
 
 from annexpy.clock import LOCK_RETENTION, Clock
 from annexpy.errors import (
@@ -40,6 +40,8 @@ from annexpy.repo.lockfile import HeldLock, take_lock
 from annexpy.repo.pidlock import PidLock
 
 __all__ = ["ContentLock", "Removal"]
+
+_T = TypeVar("_T")
 
 _RETRIES: Final = 5
 _WRITER_TRIES: Final = 100
@@ -63,21 +65,44 @@ def _version_10(folders: AnnexFolders) -> None:
 
 
 class _KeyFolder:
-    """The directory of one object, opened, and the files in it."""
+    """The directory of one object, opened, and the files in it. Thaw it to change what is in it; close it."""
 
-    __slots__ = ("_freeze", "_mode", "files", "name", "path", "pidlock")
+    __slots__ = ("_freeze", "_mode", "_thawed", "files", "name", "path", "pidlock")
 
-    def __init__(self, folders: AnnexFolders, path: bytes, pidlock: PidLock | None) -> None:
+    def __init__(self, folders: AnnexFolders, objects: Files, path: bytes, pidlock: PidLock | None) -> None:
+        """Open it.
+
+        Raises:
+            FileNotFoundError: There is no such directory.
+        """
         lockdown = folders.settings.lockdown
         self._freeze, self._mode, self.pidlock = lockdown.freeze, lockdown.file, pidlock
         self.path, _, self.name = path.rpartition(b"/")
-        objects = folders.existing(OBJECTS)
-        if objects is None:
-            raise FileNotFoundError(OBJECTS)
         self.files: Files = objects.folder(self.path)
+        self._thawed: int | None = None
 
-    def close(self) -> None:
-        self.files.close()
+    @classmethod
+    def having(cls, folders: AnnexFolders, key: Key, pidlock: PidLock | None) -> Iterator[_KeyFolder]:
+        """The directories of *key* that have an object. The caller closes them.
+
+        Raises:
+            NotRegularFile: Something else stands where the object should be.
+        """
+        objects = folders.existing(OBJECTS)
+        for path in folders.paths(key) if objects is not None else ():
+            assert objects is not None
+            try:
+                folder = cls(folders, objects, path, pidlock)
+            except FileNotFoundError:
+                continue
+            status = folder.files.status(folder.name)
+            if status is None:
+                folder.close()
+            elif stat.S_ISREG(status.st_mode):
+                yield folder
+            else:
+                folder.close()
+                raise NotRegularFile(key, folders.where)
 
     @property
     def regular(self) -> bool:
@@ -85,34 +110,47 @@ class _KeyFolder:
         status = self.files.status(self.name)
         return status is not None and stat.S_ISREG(status.st_mode)
 
-    @contextmanager
-    def thawed(self) -> Iterator[None]:
-        """Entries may be made and removed inside."""
-        status = self.files.status(b"")
-        assert status is not None
-        mode = stat.S_IMODE(status.st_mode)
-        if mode & stat.S_IWUSR:
-            yield
-            return
-        self.files.chmod(b"", mode | stat.S_IWUSR)
+    def thaw(self) -> None:
+        """Allow entries to be made and removed, until ``freeze`` or ``close``."""
+        if self._thawed is None:
+            status = self.files.status(b"")
+            assert status is not None
+            mode = stat.S_IMODE(status.st_mode)
+            if not mode & stat.S_IWUSR:
+                self.files.chmod(b"", mode | stat.S_IWUSR)
+                self._thawed = mode & ~self._freeze
+
+    def freeze(self) -> None:
+        mode, self._thawed = self._thawed, None
+        if mode is not None:
+            self.files.chmod(b"", mode)
+
+    def close(self) -> None:
         try:
-            yield
+            self.freeze()
         finally:
-            self.files.chmod(b"", mode & ~self._freeze)
+            self.files.close()
+
+    def change(self, action: Callable[[], _T]) -> _T:
+        """Run *action*, which makes or removes entries; again when another process froze the directory under it."""
+        attempt = 0
+        while True:
+            attempt += 1
+            self.thaw()
+            try:
+                return action()
+            except PermissionError:
+                self._thawed = None
+                if attempt == _RETRIES:
+                    raise
 
     def take(self, suffix: bytes, *, exclusive: bool) -> HeldLock | None:
         """The lock file of the object with that *suffix*; None when somebody stands in the way."""
-        for attempt in range(_RETRIES):
-            try:
-                with self.thawed():
-                    return take_lock(
-                        self.files, self.name + suffix, exclusive=exclusive, mode=self._mode, pidlock=self.pidlock
-                    )
-            except PermissionError:
-                # Another process froze the directory between our thaw and our open.
-                if attempt == _RETRIES - 1:
-                    raise
-        return None
+        return self.change(
+            lambda: take_lock(
+                self.files, self.name + suffix, exclusive=exclusive, mode=self._mode, pidlock=self.pidlock
+            )
+        )
 
     @contextmanager
     def writing_retention(self) -> Iterator[None]:
@@ -126,8 +164,7 @@ class _KeyFolder:
             path = os.fsdecode(self.files.path + b"/" + self.name + b".rtl")
             raise LockHeld(path, "somebody who writes a retention", _WRITER_TRIES * _WRITER_WAIT)
         try:
-            with self.thawed():
-                yield
+            yield
         finally:
             lock.release()
 
@@ -153,7 +190,10 @@ class _KeyFolder:
     def forget_retention(self) -> None:
         for name in (self.name + b".rtm", self.name + b".rtl", _RETENTION_ASIDE):
             if not self.files.absent(name):
-                self.files.unlink(name)
+                self.remove(name)
+
+    def remove(self, name: bytes) -> None:
+        self.change(lambda: self.files.unlink(name))
 
 
 class ContentLock:
@@ -184,16 +224,9 @@ class ContentLock:
             UnsupportedRepository: A repository version that locks in another way.
         """
         _version_10(folders)
-        found = folders.find(key)
-        if found is None:
+        folder = next(_KeyFolder.having(folders, key, pidlock), None)
+        if folder is None:
             raise NotLocked(key, folders.where, "it is not present")
-        path, status = found
-        if not stat.S_ISREG(status.st_mode):
-            raise NotRegularFile(key, folders.where)
-        try:
-            folder = _KeyFolder(folders, path, pidlock)
-        except FileNotFoundError:
-            raise NotLocked(key, folders.where, "it was removed") from None
         try:
             try:
                 lock = folder.take(b".lck", exclusive=False)
@@ -206,6 +239,7 @@ class ContentLock:
                     raise NotLocked(key, folders.where, "it was removed")
                 content_lock = cls(key, folder, lock, clock)
                 content_lock._write_retention()
+                folder.freeze()
             except BaseException:
                 lock.release()
                 raise
@@ -263,8 +297,8 @@ class ContentLock:
                     self._take_back(now, alone is not None)
             finally:
                 if alone is not None:
-                    with folder.thawed():
-                        alone.release(unlink=True)
+                    folder.remove(folder.name + b".lck")
+                    alone.release()
         finally:
             folder.close()
 
@@ -307,10 +341,11 @@ class Removal:
     ``unlink`` it inside, or not. Leaving clears away lock files and empty directories.
     """
 
-    __slots__ = ("_clock", "_folders", "_held", "_key", "_pidlock")
+    __slots__ = ("_clock", "_empty", "_folders", "_held", "_key", "_pidlock")
 
     def __init__(self, folders: AnnexFolders, key: Key, clock: Clock, pidlock: PidLock | None = None) -> None:
         self._folders, self._key, self._clock, self._pidlock = folders, key, clock, pidlock
+        self._empty = False
         self._held: list[tuple[_KeyFolder, HeldLock]] = []
 
     def __enter__(self) -> Removal:
@@ -324,10 +359,8 @@ class Removal:
         folders, key = self._folders, self._key
         _version_10(folders)
         try:
-            for path, status in folders.find_all(key):
-                if not stat.S_ISREG(status.st_mode):
-                    raise NotRegularFile(key, folders.where)
-                self._lock(path)
+            for folder in _KeyFolder.having(folders, key, self._pidlock):
+                self._lock(folder)
             if not self._held:
                 raise KeyNotPresent(key, folders.where)
         except BaseException:
@@ -335,11 +368,7 @@ class Removal:
             raise
         return self
 
-    def _lock(self, path: bytes) -> None:
-        try:
-            folder = _KeyFolder(self._folders, path, self._pidlock)
-        except FileNotFoundError:
-            return
+    def _lock(self, folder: _KeyFolder) -> None:
         try:
             lock = folder.take(b".lck", exclusive=True)
         except FileNotFoundError:
@@ -352,9 +381,11 @@ class Removal:
             folder.close()
             raise ContentLocked(self._key, self._folders.where, "somebody relies on it")
         self._held.append((folder, lock))
-        left = _moment(folder.retention()) - self._clock.wall()
-        if left >= 0:
-            raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
+        retention = folder.retention()
+        if retention is not None:
+            left = _moment(retention) - self._clock.wall()
+            if left >= 0:
+                raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
 
     def unlink(self, *, not_after: float | None = None) -> None:
         """Remove it.
@@ -369,11 +400,11 @@ class Removal:
         for folder, lock in self._held:
             if not lock.stands:
                 raise ContentLocked(self._key, self._folders.where, "its lock file was replaced")
-            with folder.thawed():
-                if not_after is not None and self._clock.now() >= not_after:
-                    raise TimedOut(self._folders.where, "removal before its deadline", 0)
-                folder.files.unlink(folder.name)
-                folder.forget_retention()
+            if not_after is not None and self._clock.now() >= not_after:
+                raise TimedOut(self._folders.where, "removal before its deadline", 0)
+            folder.remove(folder.name)
+            folder.forget_retention()
+            self._empty = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -385,10 +416,9 @@ class Removal:
         while self._held:
             folder, lock = self._held.pop()
             try:
-                with folder.thawed():
-                    lock.release(unlink=True)
+                folder.remove(folder.name + b".lck")
             finally:
+                lock.release()
                 folder.close()
-            path = folder.path
-            while path and objects is not None and objects.remove_folder(path):
-                path = path.rpartition(b"/")[0]
+            if self._empty and objects is not None:
+                objects.prune(folder.path)

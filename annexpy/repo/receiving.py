@@ -28,7 +28,6 @@ from annexpy.errors import (
 )
 from annexpy.keys.backend import Verifier, verifier
 from annexpy.keys.key import MAX_SIZE, Key
-from annexpy.keys.layout import key_file
 from annexpy.repo.durability import Change, GroupCommit
 from annexpy.repo.files import Files
 from annexpy.repo.folders import OBJECTS, TMP, AnnexFolders
@@ -93,6 +92,7 @@ class Receiving:
         "_mode",
         "_name",
         "_new",
+        "_paths",
         "_pipeline",
         "_promised",
         "_published",
@@ -107,7 +107,8 @@ class Receiving:
     def __init__(self, arrivals: Arrivals, key: Key, source: UUID | None, associated_file: str) -> None:
         self.key, self.offset = key, 0
         self._arrivals, self._source, self._associated_file = arrivals, source, associated_file
-        self._name = key_file(key)
+        self._paths = arrivals.folders.paths(key)
+        self._name = self._paths[0].rpartition(b"/")[2]
         self._fd = -1
         self._received = 0
         self._promised = 0
@@ -381,7 +382,7 @@ class Receiving:
             made = self._place_once()
         self._published = True
         self._new = made is not None
-        path = OBJECTS + b"/" + folders.new_path(self.key)
+        path = OBJECTS + b"/" + self._paths[0]
         changed = []
         for _ in range(path.count(b"/") - 1 if made is None else made + 1):
             path = os.path.dirname(path)
@@ -391,7 +392,7 @@ class Receiving:
     def _place_once(self) -> int | None:
         folders = self._arrivals.folders
         lockdown, objects = folders.settings.lockdown, folders.needed(OBJECTS)
-        path, *others = folders.paths(self.key)
+        path, *others = self._paths
         for other in others:
             if not objects.absent(other):
                 self._tmp.unlink(self._name)
