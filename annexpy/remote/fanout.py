@@ -278,7 +278,12 @@ class Lane:
     async def run(self) -> None:
         """The task. Ends only when the node's ``put()`` has been left; raises nothing but cancellation."""
         node = self.node
-        began = node.begin()
+        try:
+            began = node.begin()
+        except AnnexError as error:
+            self.error = error
+            self._settled()
+            return
         try:
             with CancelScope(deadline=current_time() + node.deadline) as self._scope:
                 await self._put(began)

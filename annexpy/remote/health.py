@@ -97,7 +97,14 @@ class Node:
         return self._clock.now() < self._late_until
 
     def begin(self) -> float:
-        """A request goes out. Gives the moment, which the closing calls want back."""
+        """A request goes out. Gives the moment, which the closing calls want back.
+
+        Raises:
+            AnnexError: The node is down after all: another request has begun to try it.
+        """
+        error = self.down()
+        if error is not None:
+            raise error
         now = self._clock.now()
         self.busy += 1
         if self._error is not None:
@@ -133,8 +140,6 @@ class Node:
         """Others answered while it did not, for so long that they go first from now on."""
         self._late_until = self._clock.now() + BACK_OFF
         self.speed = None
-        if self._error is not None:
-            self._down_until = self._late_until
 
     def end(self, began: float) -> None:
         """The request is over."""
