@@ -13,7 +13,6 @@ that was counted already.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias, assert_never
@@ -22,6 +21,7 @@ from annexpy.clock import LOCK_RETENTION, Deadline
 from annexpy.errors import NotEnoughCopies
 from annexpy.keys.backend import is_verifiable
 from annexpy.keys.key import Key
+from annexpy.logs.number import leading_integer
 from annexpy.policy.trust import TrustLevel
 from annexpy.uuids import UUID, is_cluster
 
@@ -89,22 +89,14 @@ class FileCopies:
     min: int | None = None
 
 
-_NUMBER: Final = re.compile(r"\s*(\(*)\s*(-?\s*(?:0[xX][0-9a-fA-F]+|0[oO][0-7]+|[0-9]{1,18}))\s*(\)*)(?![.0-9eE])")
-
-
 def read_number(value: str | bytes | None) -> int | None:
     """A number of copies as git-annex reads it from an attribute or a git config; None when it does not.
 
-    It takes what starts with an integer (``3abc`` is 3) and so does this; ``4.5``, ``+4`` and ``1e1``
-    are no integers (measured).
+    It takes what starts with an integer (``3abc`` is 3); ``4.5``, ``+4`` and ``1e1`` are none (measured).
     """
     if value is None:
         return None
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-    match = _NUMBER.match(text)
-    if match is None or len(match[1]) > len(match[3]):
-        return None
-    return int(match[2].replace(" ", ""), 0 if "x" in match[2].lower() or "o" in match[2].lower() else 10)
+    return leading_integer(value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value)
 
 
 def find_copies(

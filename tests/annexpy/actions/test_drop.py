@@ -710,7 +710,7 @@ MISTAKES: dict[str, list[tuple[types.ModuleType, str, str]]] = {
     ],
     "many locks are given back too early": [
         NOT_ASKED_AGAIN,
-        (gather_module, "await holding.of(release.wait)", "pass"),
+        (gather_module, "holding.of(release.wait)", "holding.of(anyio.lowlevel.checkpoint)"),
     ],
     "the place dropped from counts, and clusters": [
         NOT_LEFT_OUT,

@@ -1,0 +1,214 @@
+"""Attributes resolve as in git, and files have the keys that git-annex says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from annexpy.keys.key import Key
+from annexpy.repo.attributes import (
+    AttributeLine,
+    Attributes,
+    FilesOfKeys,
+    key_of_link,
+    key_of_pointer,
+    parse_attributes,
+    read_index,
+)
+from annexpy.repo.config import GitConfig
+from annexpy.repo.files import DiskFiles
+from annexpy.repo.objects import Objects
+
+NAMES = (b"annex.numcopies", b"annex.mincopies")
+
+
+def git(path: Path, *words: str, text: bytes = b"") -> bytes:
+    return subprocess.run(["git", "-C", str(path), *words], input=text, capture_output=True, check=True).stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "-q")
+    return tmp_path
+
+
+def said_by_git(tree: Path, paths: list[bytes]) -> dict[bytes, dict[bytes, bytes | bool]]:
+    out = git(
+        tree, "check-attr", "-z", "--stdin", *(name.decode() for name in NAMES), text=b"".join(p + b"\0" for p in paths)
+    )
+    found: dict[bytes, dict[bytes, bytes | bool]] = {path: {} for path in paths}
+    words = out.split(b"\0")
+    for path, name, value in zip(words[0::3], words[1::3], words[2::3], strict=False):
+        if value != b"unspecified":
+            found[path][name] = {b"set": True, b"unset": False}.get(value, value)
+    return found
+
+
+def said_by_us(tree: Path, paths: list[bytes]) -> dict[bytes, dict[bytes, bytes | bool]]:
+    config = GitConfig(DiskFiles(tree / ".git"))
+    attributes = Attributes(os.fsencode(tree), os.fsencode(tree / ".git" / "info"), config)
+    try:
+        return {path: attributes.values(path, NAMES) for path in paths}
+    finally:
+        attributes.close()
+
+
+PATHS = [
+    b"a",
+    b"a.dat",
+    b"x y",
+    b"sub/a",
+    b"sub/a.dat",
+    b"sub/deep/a",
+    b"sub/deep/b.nii.gz",
+    b"other/a",
+    b'q"uote',
+    b"A",
+]
+
+LINES = [
+    "* annex.numcopies=2",
+    "*.dat annex.numcopies=3 annex.mincopies=2",
+    "a annex.numcopies=4",
+    "/a annex.numcopies=5",
+    "sub/a annex.numcopies=6",
+    "sub/** annex.numcopies=7",
+    "**/deep/* annex.mincopies=3",
+    "deep/ annex.numcopies=9",
+    "sub annex.numcopies=9",
+    "!a annex.numcopies=9",
+    "# a annex.numcopies=9",
+    '"x y" annex.numcopies=8',
+    r'"q\"uote" annex.numcopies=8',
+    r'"\141" annex.mincopies=6',
+    "[ab].dat annex.numcopies=11",
+    "[a annex.numcopies=9",
+    "* !annex.numcopies",
+    "a -annex.numcopies",
+    "* annex.numcopies",
+    "* annex.numcopies=",
+    "* many",
+    "*.dat -many",
+    "*.nii.gz annex.numcopies=3 annex.numcopies=4 !annex.mincopies",
+    "\t*.gz\tannex.mincopies=5",
+    "* annex.numcopies=1 foo -bar !baz",
+    "A annex.numcopies=12",
+    "a annex.numcopies=3=4",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_each_form_of_a_line_means_what_it_means_to_git(line: str, tree: Path) -> None:
+    (tree / ".gitattributes").write_text(f"[attr]many annex.numcopies=20\n{line}\n")
+
+    assert said_by_us(tree, PATHS) == said_by_git(tree, PATHS)
+
+
+SOURCES = (".gitattributes", "sub/.gitattributes", "sub/deep/.gitattributes", ".git/info/attributes", "user")
+some_lines = st.lists(st.sampled_from(LINES), max_size=4)
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.fixed_dictionaries(dict.fromkeys(SOURCES, some_lines)))
+def test_all_sources_together_resolve_as_in_git(tree: Path, files: dict[str, list[str]]) -> None:
+    (tree / "sub/deep").mkdir(parents=True, exist_ok=True)
+    (tree / ".git/info").mkdir(exist_ok=True)
+    git(tree, "config", "core.attributesFile", str(tree / "user"))
+    for place, lines in files.items():
+        (tree / place).write_text("[attr]many annex.numcopies=20\n" * (place == ".gitattributes") + "\n".join(lines))
+
+    assert said_by_us(tree, PATHS) == said_by_git(tree, PATHS)
+
+
+def test_a_link_instead_of_the_attributes_of_a_directory_is_ignored_as_in_git(tree: Path) -> None:
+    (tree / "elsewhere").write_text("* annex.numcopies=9\n")
+    (tree / ".gitattributes").symlink_to("elsewhere")
+
+    assert said_by_us(tree, [b"a"]) == said_by_git(tree, [b"a"]) == {b"a": {}}
+
+
+def test_whether_anybody_mentions_an_attribute_at_all(tree: Path) -> None:
+    (tree / "sub").mkdir()
+    (tree / "sub/.gitattributes").write_text("*.x annex.mincopies=2\n")
+    attributes = Attributes(os.fsencode(tree), None, GitConfig(DiskFiles(tree / ".git")))
+
+    assert attributes.mention(NAMES, [b"sub/a"])
+    assert not attributes.mention(NAMES, [b"a", b"other/b"])
+    assert not attributes.mention([b"annex.numcopies"], [b"sub/a"])
+    attributes.close()
+
+
+def test_lines_that_git_ignores_are_no_lines() -> None:
+    assert parse_attributes(b"\xef\xbb\xbf* a\n\n#x\n!no a\n[attr]bad! a\n* =x --y a=b\r\n") == [
+        AttributeLine(b"*", ((b"a", True),)),
+        AttributeLine(b"*", ((b"a", b"b"),)),
+    ]
+
+
+# -- files and keys --
+
+
+@pytest.mark.parametrize(
+    ("target", "key"),
+    [
+        (b".git/annex/objects/2W/V5/SHA256E-s1--aa/SHA256E-s1--aa", b"SHA256E-s1--aa"),
+        (b"../../.git/annex/objects/abc/def/WORM-s1-m1--x&sy/WORM-s1-m1--x&sy", b"WORM-s1-m1--x%y"),
+        (b"../.git/modules/sub/annex/objects/2W/V5/MD5--a/MD5--a", b"MD5--a"),
+        (b".git/annex/objects/2W/V5/MD5--a/MD5--b", None),
+        (b"/somewhere/else", None),
+        (b"annex/objects/x/x", None),
+    ],
+)
+def test_the_key_of_a_link(target: bytes, key: bytes | None) -> None:
+    assert key_of_link(target) == (None if key is None else Key.parse(key))
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [
+        (b"/annex/objects/SHA256E-s1--aa\n", b"SHA256E-s1--aa"),
+        (b"/annex/objects/SHA256E-s1--aa\r\n", b"SHA256E-s1--aa"),
+        (b"/annex/objects/SHA256E-s1--aa", b"SHA256E-s1--aa"),
+        (b"/annex/objects/URL--a%b\n/annex/ more\n", b"URL--a/b"),
+        (b"/annex/objects/SHA256E-s1--aa\nother\n", None),
+        (b"/annex/objects/nokey\n", None),
+        (b"content", None),
+        (b"/annex/objects/SHA256E-s1--aa\n" + b"/annex/" * 5000, None),
+    ],
+)
+def test_the_key_of_a_pointer(content: bytes, key: bytes | None) -> None:
+    assert key_of_pointer(content) == (None if key is None else Key.parse(key))
+
+
+@pytest.mark.interop
+def test_the_files_of_a_key_are_those_that_git_annex_finds(tree: Path, git_annex: str) -> None:
+    def annex(*words: str) -> bytes:
+        return subprocess.run([git_annex, *words], cwd=tree, capture_output=True, check=True).stdout
+
+    annex("init")
+    (tree / "d/e").mkdir(parents=True)
+    for name in ("one", "two", "d/e/one again", "unlocked", "plain"):
+        (tree / name).write_text("plain\n" if name == "plain" else f"content {'one' if 'one' in name else name}\n")
+    annex("add", "one", "two", "d")
+    git(tree, "-c", "annex.largefiles=nothing", "add", "plain")
+    annex("add", "unlocked")
+    annex("unlock", "unlocked", "two")
+    git(tree, "add", "-A")
+
+    files = FilesOfKeys(read_index(os.fsencode(tree / ".git")), Objects(os.fsencode(tree / ".git")))
+
+    for name in ("one", "two", "d/e/one again", "unlocked"):
+        key = Key.parse(annex("lookupkey", name).strip())
+        expected = {b"one", b"d/e/one again"} if "one" in name else {name.encode()}
+        assert set(files.of(key)) == expected
+    assert sorted(files.paths) == [b"d/e/one again", b"one", b"plain", b"two", b"unlocked"]
+    assert files.of(Key.parse(b"MD5--x")) == []
+
+
+def test_a_repository_without_index_has_no_files(tree: Path) -> None:
+    assert read_index(os.fsencode(tree / ".git")) == []
