@@ -91,7 +91,7 @@ class Key:
         if match is None:
             raise InvalidKey("key", raw, "must be BACKEND[-sN][-mN][-SN][-CN]--NAME")
         backend, size, mtime, chunk_size, chunk_number, name = match.groups()
-        if max(map(len, filter(None, (size, mtime, chunk_size, chunk_number))), default=0) > 4000:
+        if len(raw) > 4000 and max(map(len, filter(None, (size, mtime, chunk_size, chunk_number))), default=0) > 4000:
             raise InvalidKey("key field", raw, "at most 4000 digits")
         return cls(
             backend,
