@@ -343,6 +343,8 @@ class P2PLock:
             try:
                 answer = await wire.ask(LockContent(self._key))
             except BaseException as error:
+                if not isinstance(error, Exception):
+                    await self._undo(wire)
                 await self._pool.discard(wire, Use.LOCK)
                 if _was_stale(wire, error):
                     continue
@@ -354,6 +356,18 @@ class P2PLock:
             if isinstance(answer, Failure):
                 raise NotLocked(self._key, wire.name)
             raise refusal(wire, self._key, answer, "LOCKCONTENT")
+
+    @staticmethod
+    async def _undo(wire: Wire) -> None:
+        """Cancelled while the answer is on its way: it may be a lock, and nobody will hold it."""
+        if wire.delivered:
+            with CancelScope(shield=True, deadline=current_time() + _UNLOCK_SECONDS):
+                try:
+                    if isinstance(await wire.answer(), Success):
+                        wire.put(UNLOCK_CONTENT)
+                        await wire.flush()
+                except AnnexError:
+                    pass  # the wire is closed anyway
 
     async def held(self) -> bool:
         return self._wire is not None and await self._wire.quiet() and self._clock.now() < self.expires

@@ -129,13 +129,14 @@ class P2PDownload(_Transfer):
     is closed; ``valid`` is then True for want of better knowledge.
     """
 
-    __slots__ = ("_body", "_end", "_left", "_offset", "length", "source", "valid")
+    __slots__ = ("_acknowledged", "_body", "_end", "_left", "_offset", "length", "source", "valid")
 
     def __init__(self, pool: Pool, key: Key, offset: int, end: int | None, associated_file: str) -> None:
         super().__init__(pool, key, associated_file)
         if offset < 0 or (end is not None and end < 0):
             raise InvalidInput("offset", min(offset, offset if end is None else end), "0 or more")
         self._offset, self._end = offset, end
+        self._acknowledged = False
         self.length = 0
         self.valid = True
         self.source = UUID("")
@@ -155,26 +156,29 @@ class P2PDownload(_Transfer):
         return self
 
     async def _announced(self, wire: Wire, length: int) -> None:
-        size, key = self._key.size, self._key
+        size, offset, key = self._key.size, self._offset, self._key
         self.source, self._body = wire.uuid, length
+        if size is not None and length > max(0, size - offset):
+            raise RemoteProtocolError(f"{wire.name}: DATA {length} for {key} from byte {offset}, which has {size} bytes")
         if not length:
             await wire.event()
             await self._validity()
-            # A server of version 0 cannot say that it has nothing.
-            silent = not wire.version and not (size is not None and self._offset >= size)
-            if not self.valid or silent:
-                wire.put(FAILURE)
+            if not self.valid or not (wire.version or await self._really(wire)):
+                if not self._acknowledged:
+                    wire.put(FAILURE)
                 raise KeyNotPresent(key, wire.name)
-        elif size is not None and length != size - self._offset:
-            if length > size - self._offset:
-                raise RemoteProtocolError(
-                    f"{wire.name}: DATA {length} for {key} from byte {self._offset}, which has {size} bytes"
-                )
-            raise VerificationFailed(key, wire.name, f"it has {self._offset + length} of {size} bytes")
-        wanted = length if self._end is None else min(length, max(0, self._end - self._offset))
+        if size is not None and length < size - offset:
+            raise VerificationFailed(key, wire.name, f"it has {offset + length} of {size} bytes")
+        wanted = length if self._end is None else min(length, max(0, self._end - offset))
         self.length = self._left = wanted
         if not wanted and length:
             await self._rest()
+
+    async def _really(self, wire: Wire) -> bool:
+        """A server of version 0 cannot say that it has nothing, so ask."""
+        wire.put(SUCCESS)
+        self._acknowledged = True
+        return isinstance(await wire.ask(CheckPresent(self._key)), Success)
 
     def __aiter__(self) -> Self:
         return self
@@ -220,7 +224,8 @@ class P2PDownload(_Transfer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._settled and (error is None or isinstance(error, Exception)):
-            self._open_wire.put(SUCCESS if error is None and self.valid else FAILURE)
+            if not self._acknowledged:
+                self._open_wire.put(SUCCESS if error is None and self.valid else FAILURE)
             await self._give_back()
         else:
             await self._drop()

@@ -79,22 +79,26 @@ class Pool:
         """*wire* is to be used again, if it is at rest; otherwise it is closed.
 
         What it has not sent yet (the end of a get, of a lock) is sent now. That the peer has left
-        meanwhile changes nothing for whoever had his answer.
+        meanwhile changes nothing for whoever had his answer. The wire that came back last is the
+        first to be used again, so whatever its owner asks next comes after the end of his lock.
         """
-        kept = False
+        surplus = wire
         try:
-            if not self._closed and len(self._idle) <= self._limit and wire.usable:
+            if wire.usable:
                 await wire.flush()
-                self._idle.append(wire)
-                kept = True
+                if not self._closed:
+                    self._idle.append(wire)
+                    if len(self._idle) <= self._limit + 1:
+                        return
+                    surplus = self._idle.pop(0)
+            await surplus.aclose()
         except TransportError:
-            pass
+            await wire.aclose()
+        except BaseException:
+            await surplus.aclose()
+            raise
         finally:
-            try:
-                if not kept:
-                    await wire.aclose()
-            finally:
-                self._release(use)
+            self._release(use)
 
     async def discard(self, wire: Wire, use: Use) -> None:
         """*wire* is broken, or in the middle of something."""

@@ -73,6 +73,7 @@ class Wire:
 
     Attributes:
         uuid: The repository that answered.
+        delivered: False while, or since, the last request went out only in part or not at all.
         used: True once it has served a request and came back.
         clock_offset: (seconds to add to ``Clock.now()`` to get at most the peer's clock, when that
             was found out), or None.
@@ -86,6 +87,7 @@ class Wire:
         "_unsent",
         "clock_offset",
         "deadline",
+        "delivered",
         "heard",
         "used",
         "uuid",
@@ -97,6 +99,7 @@ class Wire:
         self.uuid = greeting.uuid or UUID("")
         self.used = False
         self.heard = False
+        self.delivered = True
         self.clock_offset: tuple[float, float] | None = None
         self._unsent = b""
         self._debug = log.isEnabledFor(logging.DEBUG)
@@ -194,8 +197,10 @@ class Wire:
                 with CancelScope(deadline=current_time() + limit) as scope:
                     if self._unsent:
                         data, self._unsent = self._unsent, b""
+                        self.delivered = False
                         try:
                             await self._transport.send(data)
+                            self.delivered = True
                         except ConnectionLost:
                             pass  # whoever left without reading may have said why: that is heard next
                     while event is NEED_DATA:

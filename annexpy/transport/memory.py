@@ -128,7 +128,7 @@ def memory_pair(
         capacity: Bytes each way that may be under way before ``send`` waits.
         split: No ``receive`` gives more than this many bytes; a callable is asked each time.
         lockstep: ``send`` returns only when the other side has received everything, so that
-            at any moment at most one side is ahead.
+            at any moment at most one side is ahead. Two sides that both speak first wait for ever.
         names: How the ends call each other in messages: the client's name, the server's name.
     """
     pieces = (lambda size=split: size) if isinstance(split, int) else split
