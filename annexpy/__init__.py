@@ -15,10 +15,48 @@ if TYPE_CHECKING:
     from annexpy.actions.key import key_of
     from annexpy.actions.put import put, put_many
     from annexpy.actions.reader import KeyReader, open_key
-    from annexpy.actions.reader:open_key import open
+    from annexpy.actions.reader import open_key as open
     from annexpy.actions.results import DropResult, Moved, Progress, Transfer, Verified
     from annexpy.clock import Clock, Deadline
-    from annexpy.errors import AccessDenied, AnnexError, AuthFailed, BranchConflict, ConnectFailed, ConnectionLost, ContentChanged, ContentError, ContentLocked, DropIncomplete, IncompleteTransfer, InvalidInput, InvalidKey, InvalidPath, InvalidUUID, KeyNotPresent, LocalProtocolError, LockHeld, NoSpace, NodesFailed, NotARepository, NotEnoughCopies, NotLocked, NotRegularFile, NotWanted, PeerError, PolicyError, ProtocolError, Refused, RemoteProtocolError, RepositoryError, TimedOut, TransferInProgress, TransportError, UnknownUUID, UnsupportedRepository, VerificationFailed
+    from annexpy.errors import (
+        AccessDenied,
+        AnnexError,
+        AuthFailed,
+        BranchConflict,
+        ConnectFailed,
+        ConnectionLost,
+        ContentChanged,
+        ContentError,
+        ContentLocked,
+        DropIncomplete,
+        IncompleteTransfer,
+        InvalidInput,
+        InvalidKey,
+        InvalidPath,
+        InvalidUUID,
+        KeyNotPresent,
+        LocalProtocolError,
+        LockHeld,
+        NodesFailed,
+        NoSpace,
+        NotARepository,
+        NotEnoughCopies,
+        NotLocked,
+        NotRegularFile,
+        NotWanted,
+        PeerError,
+        PolicyError,
+        ProtocolError,
+        Refused,
+        RemoteProtocolError,
+        RepositoryError,
+        TimedOut,
+        TransferInProgress,
+        TransportError,
+        UnknownUUID,
+        UnsupportedRepository,
+        VerificationFailed,
+    )
     from annexpy.keys.backend import is_secure, is_verifiable, name_content
     from annexpy.keys.key import Key
     from annexpy.logs.repos import TrustLevel
