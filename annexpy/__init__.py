@@ -165,7 +165,6 @@ __version__ = "0.1.0"
 """The version of the distribution; a test compares it with pyproject.toml."""
 
 _PLACES = {
-    "UUID": "annexpy.uuids",
     "AccessDenied": "annexpy.errors",
     "AnnexError": "annexpy.errors",
     "AppendOnly": "annexpy.remote.wrappers",
@@ -227,6 +226,7 @@ _PLACES = {
     "TransferInProgress": "annexpy.errors",
     "TransportError": "annexpy.errors",
     "TrustLevel": "annexpy.logs.repos",
+    "UUID": "annexpy.uuids",
     "UnknownUUID": "annexpy.errors",
     "UnsupportedRepository": "annexpy.errors",
     "Upload": "annexpy.remote.base",
