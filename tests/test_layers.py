@@ -78,8 +78,8 @@ ONLY_IN = {
         "annexpy.server",
         "glimmer_store",
     ),
-    "random": ("annexpy.system",),
-    "secrets": ("annexpy.system",),
+    "random": ("annexpy.system", "glimmer_store"),
+    "secrets": ("annexpy.system", "glimmer_store"),
     "pytest": ("protocol_tests.plugin",),
     "hypothesis": ("protocol_tests",),
 }
@@ -96,7 +96,7 @@ REAL_TIME = frozenset(
     }
 )
 # The raw verb: a removal that no proof stands behind by itself.
-MAY_REMOVE = ("annexpy.actions.drop", "annexpy.server.serve", "annexpy.server.http", "annexpy.remote")
+MAY_REMOVE = ("annexpy.actions.drop", "annexpy.server.serve", "annexpy.server.http", "annexpy.remote", "annexpy.sync")
 
 
 @dataclass(frozen=True, slots=True)
