@@ -212,8 +212,37 @@ class Files(Protocol):
 class ComposedFiles:
     """The combined operations of ``Files`` made of its simple ones, for implementations that need no speed."""
 
+    __slots__ = ()
+
     def absent(self: Files, path: bytes) -> bool:
-        return self.status(path) is None
+        try:
+            return self.status(path) is None
+        except NotADirectoryError:
+            return True
+
+    def replace(
+        self: Files,
+        path: bytes,
+        data: bytes,
+        *,
+        mode: int = 0o644,
+        sync: bool = True,
+        temporary: bytes | None = None,
+    ) -> None:
+        aside = temporary if temporary is not None else path + b".%d.tmp" % os.getpid()
+        fd = self.open_write(aside, truncate=True, mode=mode)
+        try:
+            self.write(fd, data)
+            if sync:
+                self.sync(fd)
+        except BaseException:
+            self.unlink(aside)
+            raise
+        finally:
+            self.close_fd(fd)
+        self.rename(aside, path)
+        if sync:
+            self.sync_folder(os.path.dirname(path))
 
     def prune(self: Files, path: bytes) -> None:
         while path and self.remove_folder(path):
@@ -258,7 +287,7 @@ class ComposedFiles:
         return len(made)
 
 
-class DiskFiles:
+class DiskFiles(ComposedFiles):
     """``Files`` on the real file system. Pickles as its path; a forked child may go on using it."""
 
     __slots__ = ("_fd", "path")
@@ -300,6 +329,8 @@ class DiskFiles:
         """(descriptor of the directory that holds *path*, last component)."""
         if b"/" in path:
             above, _, name = path.rpartition(b"/")
+            if not above:
+                raise InvalidPath("path", path, _PATH_RULE)
             fd = self._open_folder(above)
         else:
             fd, name = self._fd, path
@@ -381,24 +412,6 @@ class DiskFiles:
             return b"".join(parts)
         finally:
             os.close(fd)
-
-    def replace(
-        self, path: bytes, data: bytes, *, mode: int = 0o644, sync: bool = True, temporary: bytes | None = None
-    ) -> None:
-        aside = temporary if temporary is not None else path + b".%d.tmp" % os.getpid()
-        fd = self.open_write(aside, truncate=True, mode=mode)
-        try:
-            self.write(fd, data)
-            if sync:
-                os.fsync(fd)
-        except BaseException:
-            self.unlink(aside)
-            raise
-        finally:
-            os.close(fd)
-        self.rename(aside, path)
-        if sync:
-            self.sync_folder(os.path.dirname(path))
 
     # -- descriptors --
 
