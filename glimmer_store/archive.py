@@ -45,7 +45,9 @@ class Archived:
 class Archive:
     """The durable remotes of one dataset. Open it with ``Archive.open``."""
 
-    def __init__(self, root: Path, config: Config, repository: annex.Repository, nodes: Mapping[Durable, annex.Remote]):
+    def __init__(
+        self, root: Path, config: Config, repository: annex.Repository, nodes: Mapping[Durable, annex.Remote]
+    ) -> None:
         self.root, self.config, self.repository = root, config, repository
         self._nodes = dict(nodes)
         self._names = {place.uuid: place.name for place in nodes}

@@ -1,0 +1,159 @@
+"""Creating a node stores its output, and only proven copies are counted."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+import annexpy as annex
+from glimmer_store.errors import GraphError, HashMismatch, Shortfall, SourceRefused
+from glimmer_store.graph import GlimmerGraph
+from glimmer_store.provision import provision
+from glimmer_store.report import look
+from glimmer_store.sidecar import Sidecar
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A dataset with three durable bares and two outputs."""
+    root = tmp_path / "study"
+    provision(root, [str(tmp_path / f"vault{n}.git") for n in (1, 2, 3)])
+    (root / "derivatives").mkdir()
+    (root / "derivatives" / "brain.nii.gz").write_bytes(b"brain" * 1000)
+    (root / "raw.tsv").write_bytes(b"id\n01\n")
+    return root
+
+
+@pytest.fixture
+async def graph(study: Path) -> AsyncIterator[GlimmerGraph]:
+    async with GlimmerGraph.open(study) as opened:
+        yield opened
+
+
+def object_of(vault: Path, key: annex.Key) -> Path:
+    (found,) = (path for path in (vault / "annex" / "objects").rglob(str(key)) if path.is_file())
+    return found
+
+
+async def test_a_node_names_every_proven_copy(study: Path, graph: GlimmerGraph) -> None:
+    node = await graph.derivative(study / "derivatives" / "brain.nii.gz")
+
+    assert [place.remote for place in node.stored_at] == ["vault1", "vault2", "vault3"]
+    assert (node.copies, node.numcopies_required) == (3, 2)
+    fields = Sidecar.read(study / node.file).fields
+    assert fields["verified"] is True
+    assert fields["storage-class"] == "generated"
+    assert fields["output-path"] == "derivatives/brain.nii.gz"
+    assert node.key is not None
+    for vault in (1, 2, 3):
+        assert object_of(study.parent / f"vault{vault}.git", node.key).read_bytes() == b"brain" * 1000
+
+
+async def test_acquired_data_is_irreplaceable_and_needs_three_copies(study: Path, graph: GlimmerGraph) -> None:
+    node = await graph.dataset(study / "raw.tsv")
+    assert node.record is not None
+    assert (node.record.storage_class.value, node.numcopies_required, node.copies) == ("irreplaceable", 3, 3)
+
+
+async def test_a_second_emit_of_the_same_bytes_changes_nothing(study: Path, graph: GlimmerGraph) -> None:
+    first = await graph.dataset(study / "raw.tsv")
+    before = {path: path.read_bytes() for path in (study / "rokb").rglob("*") if path.is_file()}
+
+    assert await graph.dataset(study / "raw.tsv") == first
+
+    assert {path: path.read_bytes() for path in (study / "rokb").rglob("*") if path.is_file()} == before
+
+
+async def test_too_few_copies_create_no_node_but_keep_what_was_stored(study: Path) -> None:
+    (study.parent / "vault3.git").rename(study.parent / "away")
+    async with GlimmerGraph.open(study) as graph:
+        with pytest.raises(Shortfall, match="2 of 3 copies proven") as error:
+            await graph.dataset(study / "raw.tsv")
+        assert "vault3" in error.value.failed
+        assert list(graph.nodes()) == []
+    (study.parent / "away").rename(study.parent / "vault3.git")
+
+    async with GlimmerGraph.open(study) as graph:
+        assert (await graph.dataset(study / "raw.tsv")).copies == 3
+
+
+async def test_a_copy_that_rotted_is_not_counted(study: Path) -> None:
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.dataset(study / "raw.tsv")
+    assert node.key is not None
+    rotten = object_of(study.parent / "vault2.git", node.key)
+    rotten.chmod(0o644)
+    rotten.write_bytes(b"id\n02\n")
+
+    async with GlimmerGraph.open(study) as graph:
+        with pytest.raises(Shortfall) as error:
+            await graph.dataset(study / "raw.tsv")
+
+    assert error.value.copies == 2
+    assert "vault2" in error.value.failed
+
+
+async def test_outputs_outside_the_dataset_create_no_node(study: Path, graph: GlimmerGraph) -> None:
+    (study.parent / "elsewhere.nii").write_bytes(b"x")
+    with pytest.raises(SourceRefused):
+        await graph.derivative(study.parent / "elsewhere.nii")
+    assert list(graph.nodes()) == []
+
+
+async def test_an_edge_to_a_node_that_does_not_exist_stops_before_anything_is_stored(
+    study: Path, graph: GlimmerGraph
+) -> None:
+    with pytest.raises(GraphError, match="method-fsl-bet"):
+        await graph.derivative(study / "derivatives" / "brain.nii.gz", produced_by="method-fsl-bet")
+    assert not list((study.parent / "vault1.git" / "annex").rglob("SHA256E*.nii.gz"))
+
+
+async def test_a_changed_output_is_not_passed_off_as_the_one_of_the_node(study: Path, graph: GlimmerGraph) -> None:
+    output = study / "derivatives" / "brain.nii.gz"
+    await graph.derivative(output)
+    output.write_bytes(b"another brain")
+    with pytest.raises(HashMismatch):
+        await graph.derivative(output)
+
+
+async def test_status_names_drift_and_unreachable_remotes(study: Path) -> None:
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.derivative(study / "derivatives" / "brain.nii.gz")
+    assert node.key is not None
+    lost = object_of(study.parent / "vault1.git", node.key)
+    lost.parent.chmod(0o755)
+    lost.unlink()
+    (study.parent / "vault2.git").rename(study.parent / "away")
+
+    async with GlimmerGraph.open(study) as graph:
+        status = await look(graph)
+
+    (entry,) = status.objects
+    assert (entry.live, entry.unreachable, entry.safe) == (("vault3",), ("vault2",), False)
+    assert entry.drift == ("recorded at vault1, not there",)
+
+
+@pytest.mark.interop
+async def test_the_real_git_annex_finds_the_copies_that_the_node_names(study: Path, git_annex: str) -> None:
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.dataset(study / "raw.tsv")
+
+    shown = subprocess.run(
+        [git_annex, "whereis", "--key", str(node.key)], cwd=study, capture_output=True, text=True, check=True
+    )
+    assert "(3 copies)" in shown.stdout
+    for place in node.stored_at:
+        assert f"{place.uuid} -- {place.remote}" in shown.stdout
+        checked = subprocess.run(
+            [git_annex, "fsck", "--all", "--quiet"],
+            cwd=study.parent / f"{place.remote}.git",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (checked.returncode, checked.stderr) == (0, "")
