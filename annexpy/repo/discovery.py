@@ -70,7 +70,8 @@ def _at(here: bytes) -> Place | None:
     dot_git = here + b"/.git"
     if os.path.isdir(dot_git):
         if is_git_dir(dot_git):
-            return _place(dot_git, here)
+            # git-annex turns the .git of a linked worktree into a symbolic link
+            return _place(os.path.realpath(dot_git) if os.path.islink(dot_git) else dot_git, here)
     elif os.path.isfile(dot_git):
         with open(dot_git, "rb", buffering=0) as file:  # the way to the repository, so not yet through Files
             line = file.read(65536)
