@@ -1,0 +1,163 @@
+"""What one repository knows about all of them: who they are, how far they are trusted, how many copies must stay.
+
+Everything a decision needs besides the remotes themselves, read from the repository's branch, configuration
+and work tree, each part when it is first asked for. A moment's view: make a new one for a new command.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Final
+
+from annexpy.keys.key import Key
+from annexpy.logs.location import LocationLog
+from annexpy.logs.paths import Log
+from annexpy.logs.repos import DESCRIPTIONS, TRUST, clusters
+from annexpy.logs.settings import MINCOPIES, NUMCOPIES
+from annexpy.policy.numcopies import Copies, FileCopies, find_copies, read_number
+from annexpy.policy.trust import TrustLevel, trust_levels
+from annexpy.repo.attributes import Attributes, FilesOfKeys, read_index
+from annexpy.repo.objects import Objects
+from annexpy.repo.repository import Repository
+from annexpy.uuids import BITTORRENT, UUID, WEB
+
+__all__ = ["Facts"]
+
+_NUMCOPIES: Final = b"annex.numcopies"
+_MINCOPIES: Final = b"annex.mincopies"
+_ATTRIBUTES: Final = (_NUMCOPIES, _MINCOPIES)
+_BUILT_IN: Final = {WEB: "web", BITTORRENT: "bittorrent"}
+
+
+class Facts:
+    """What *repository* knows.
+
+    Attributes:
+        repository: Whose knowledge it is; it stays open as long as this is used.
+    """
+
+    def __init__(self, repository: Repository, *, numcopies: int | None = None, mincopies: int | None = None) -> None:
+        """Read nothing yet.
+
+        Args:
+            repository: Open.
+            numcopies, mincopies: From the command line, where they were given.
+        """
+        self.repository = repository
+        self._command_line = (numcopies, mincopies)
+
+    # -- repositories --
+
+    @cached_property
+    def descriptions(self) -> Mapping[UUID, str]:
+        """uuid.log: what people call each repository."""
+        return {**_BUILT_IN, **DESCRIPTIONS.parse(self.repository.branch.read(Log.UUID.value))}
+
+    @cached_property
+    def remote_names(self) -> Mapping[UUID, str]:
+        """What the git remotes that lead to a repository are called."""
+        remotes = self.repository.config.remotes().values()
+        return {UUID(remote.uuid): remote.name for remote in remotes if remote.uuid is not None}
+
+    @cached_property
+    def trust(self) -> Mapping[UUID, TrustLevel]:
+        """Trust levels, the configuration's over the log's; semitrusted where silent."""
+        remotes = self.repository.config.remotes().values()
+        configured = [(UUID(r.uuid), r.trustlevel) for r in remotes if r.uuid is not None and r.trustlevel is not None]
+        return trust_levels(TRUST.parse(self.repository.branch.read(Log.TRUST.value)), configured)
+
+    @cached_property
+    def clusters(self) -> Mapping[UUID, frozenset[UUID]]:
+        """Cluster → its nodes."""
+        return clusters(self.repository.branch.read(Log.CLUSTER.value))
+
+    def trust_of(self, uuid: UUID) -> TrustLevel:
+        """How far *uuid* is trusted."""
+        return self.trust.get(uuid, TrustLevel.SEMITRUSTED)
+
+    def description(self, uuid: UUID) -> str:
+        """What people call *uuid*, and in brackets the remote that leads there; empty when nobody calls it anything.
+
+        To the letter as git-annex shows it: ``desk [usb]``, ``[usb]`` where both are the same, and ``usb``
+        where only the remote has a name.
+        """
+        described, name = self.descriptions.get(uuid, ""), self.remote_names.get(uuid)
+        if name is None or not described:
+            return described or name or ""
+        return f"[{name}]" if described == name else f"{described} [{name}]"
+
+    def name(self, uuid: UUID) -> str:
+        """*uuid* as a place in a message; never empty."""
+        described = self.description(uuid)
+        return f"{described} [here]".lstrip() if uuid == self.repository.uuid else described or uuid
+
+    # -- keys --
+
+    def recorded(self, key: Key) -> dict[UUID, str]:
+        """Who has *key* according to the location log, and what they are called."""
+        return self.recorded_in(self.repository.branch.locations(key))
+
+    def recorded_in(self, log: LocationLog) -> dict[UUID, str]:
+        """As ``recorded``, of a log that was read already."""
+        return {uuid: self.name(uuid) for uuid in log.present}
+
+    def copies(self, key: Key) -> Copies:
+        """How many copies of *key* must stay, from every source in git-annex's order."""
+        return find_copies(
+            [self._file_copies(path) for path in self.files(key)],
+            command_line=self._command_line,
+            log=self._logs,
+            config=self._config,
+        )
+
+    def files(self, key: Key) -> list[bytes]:
+        """The files with *key* whose attributes could matter; none where no attribute mentions copies at all."""
+        return [] if self._files is None else self._files.of(key)
+
+    @cached_property
+    def _logs(self) -> tuple[int | None, int | None]:
+        read = self.repository.branch.read
+        return NUMCOPIES.parse(read(Log.NUMCOPIES.value)), MINCOPIES.parse(read(Log.MINCOPIES.value))
+
+    @cached_property
+    def _config(self) -> int | None:
+        return read_number(self.repository.config.get("annex.numcopies"))
+
+    @cached_property
+    def _attributes(self) -> Attributes | None:
+        repository = self.repository
+        if repository.work_tree is None:
+            return None
+        return Attributes(repository.work_tree, repository.git_dir + b"/info", repository.config)
+
+    @cached_property
+    def _files(self) -> FilesOfKeys | None:
+        attributes = self._attributes
+        if attributes is None:
+            return None
+        entries = read_index(self.repository.worktree_git_dir)
+        # Reading every link costs; most repositories set no number of copies by attributes.
+        if not attributes.mention(_ATTRIBUTES, _one_per_folder(entry.path for entry in entries)):
+            return None
+        objects = Objects(self.repository.git_dir)
+        try:
+            return FilesOfKeys(entries, objects)
+        finally:
+            objects.close()
+
+    def _file_copies(self, path: bytes) -> FileCopies:
+        assert self._attributes is not None
+        values = self._attributes.values(path, _ATTRIBUTES)
+        return FileCopies(path, _number(values.get(_NUMCOPIES)), _number(values.get(_MINCOPIES)))
+
+
+def _number(value: bytes | bool | None) -> int | None:
+    # "set" and "unset" are words that are no number
+    return read_number(value) if isinstance(value, bytes) else None
+
+
+def _one_per_folder(paths: Iterable[bytes]) -> Iterable[bytes]:
+    """One path below each directory of *paths*: enough to look at all of their attributes."""
+    return {os.path.dirname(path): path for path in paths}.values()
