@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-import random
 import time
-import uuid
+from typing import TYPE_CHECKING
 
 from annexpy.uuids import UUID
+
+if TYPE_CHECKING:
+    import random
+
+    RANDOM: random.SystemRandom
 
 __all__ = ["CLOCK", "RANDOM", "SystemClock", "new_uuid"]
 
@@ -27,9 +31,20 @@ class SystemClock:
 
 
 CLOCK = SystemClock()
-RANDOM = random.SystemRandom()
+
+
+def __getattr__(name: str) -> object:
+    # random and uuid cost 6 ms of import, and most processes need neither
+    if name != "RANDOM":
+        raise AttributeError(name)
+    import random
+
+    globals()["RANDOM"] = generator = random.SystemRandom()
+    return generator
 
 
 def new_uuid() -> UUID:
     """A fresh version-4 UUID."""
+    import uuid
+
     return UUID(str(uuid.uuid4()))

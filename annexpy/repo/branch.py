@@ -21,8 +21,6 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from anyio import to_thread
-
 from annexpy.clock import Clock
 from annexpy.errors import InvalidInput
 from annexpy.keys.key import Key
@@ -282,6 +280,8 @@ class Branch:
             RepositoryError, AccessDenied: It could not be written, and is still queued.
         """
         if self._queue:
+            from anyio import to_thread  # 10 ms that a process that only reads can do without
+
             await to_thread.run_sync(self.sync_now)
 
     def sync_now(self, *, durable: bool = True) -> None:
@@ -338,6 +338,8 @@ class Branch:
         """
         if self._idle():
             return False
+        from anyio import to_thread
+
         lock = self._lock()
         await lock.acquire(seconds)
         try:
@@ -446,6 +448,8 @@ class Branch:
                 other refs have been merged and what waits has been committed.
             LockHeld: The journal lock was not free in time.
         """
+        from anyio import to_thread
+
         lock = self._lock()
         await lock.acquire(seconds)
         try:

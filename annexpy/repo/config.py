@@ -240,7 +240,8 @@ class GitConfig:
         for full, values in self._values.items():
             if full.startswith("remote.") and full.count(".") >= 2:
                 name, _, field = full[7:].rpartition(".")
-                found.setdefault(name, {})[field] = values[-1] or ""
+                last = values[-1]
+                found.setdefault(name, {})[field] = "true" if last is None else last
         remotes = {}
         for name, fields in found.items():
             if "url" in fields or "annex-uuid" in fields:

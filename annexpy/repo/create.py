@@ -1,6 +1,6 @@
 """Make a git-annex repository, byte for byte as ``git init`` and ``git annex init`` would.
 
-git-annex opens the result without changing its configuration, hooks or branch (test_init_interop compares
+git-annex opens the result without changing its configuration, hooks or branch (test_init_beside_git_annex compares
 them before and after).
 
 Source: fact sheet repository-format, section 3, and the files the real one makes.

@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     Attributes:
         name: Canonical: section and key in lower case, the subsection as it stands (``remote.NAS.url``).
         value: None when there is no ``=``.
-        section, subsection: Where it stands.
+        section, subsection: Where it stands; no section for what stands before the first header.
         start, end: Its bytes, from the first of the key to behind the line's end.
     """
 
@@ -96,7 +96,7 @@ def parse_config(text: bytes) -> Iterator[Section | Entry]:
             at = header.end()
             continue
         key = _NAME.match(text, at)
-        if key is None or not section:
+        if key is None:
             raise _bad(text, at)
         value: str | None = None
         if key[2]:
@@ -104,7 +104,7 @@ def parse_config(text: bytes) -> Iterator[Section | Entry]:
             value = raw.decode("utf-8", "surrogateescape")
         else:
             end = _line_end(text, key.end())
-            if text[key.end() : end].strip()[:1] not in (b"", b"#", b";"):
+            if text[key.end() : end].strip():  # not even a comment may stand here
                 raise _bad(text, at)
         yield Entry(prefix + key[1].decode().lower(), value, section, subsection, at, end)
         at = end
@@ -128,7 +128,7 @@ def _bad(text: bytes, at: int) -> InvalidInput:
 def _value(text: bytes, at: int) -> tuple[bytes, int]:
     plain = _PLAIN.match(text, at)
     if plain is not None:
-        return plain[0].strip(b" \t\r\v\f"), min(plain.end() + 1, len(text))
+        return plain[0].strip(b" \t\r"), min(plain.end() + 1, len(text))
     value, kept, quoted, start = bytearray(), 0, False, at
     while at < len(text):
         char = text[at : at + 1]
@@ -175,7 +175,7 @@ def quote_value(value: str) -> bytes:
     if b"\0" in raw:
         raise InvalidInput("git config value", value, "no NUL")
     quoted = raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n").replace(b"\t", b"\\t")
-    if raw.strip(b" \t\r") != raw or b"#" in raw or b";" in raw or b"\r" in raw:
+    if raw.strip() != raw or b"#" in raw or b";" in raw or b"\r" in raw:
         return b'"' + quoted + b'"'
     return quoted
 
@@ -203,17 +203,21 @@ def with_value(text: bytes, name: str, value: str, *, replace: bool) -> bytes:
         return text
     if behind < 0:
         head = section if subsection == "" and not dot else f"{section} {_quoted_subsection(subsection)}"
-        start = text if not text or text.endswith(b"\n") else text + b"\n"
-        return start + b"[%b]\n\t%b" % (head.encode("utf-8", "surrogateescape"), line)
+        return _ended(text) + b"[%b]\n\t%b" % (head.encode("utf-8", "surrogateescape"), line)
     before, after = text[:behind], text[behind:]
     if not before.endswith(b"\n"):
         # the last thing of the section is its header, perhaps with a comment behind it
         end = _line_end(after, 0)
         if after[:end].strip()[:1] in (b"", b"#", b";"):
             before, after = before + after[:end], after[end:]
-        if not before.endswith(b"\n"):
-            before += b"\n"
-    return before + b"\t" + line + after
+    return _ended(before) + b"\t" + line + after
+
+
+def _ended(text: bytes) -> bytes:
+    """*text* with its last line complete, so that another may follow."""
+    if text.endswith(b"\\\n"):  # a value that was to go on
+        return text + b"\n"
+    return text if not text or text.endswith(b"\n") else text + b"\n"
 
 
 def _quoted_subsection(subsection: str) -> str:

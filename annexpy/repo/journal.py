@@ -14,19 +14,19 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
-
-import anyio
+from typing import TYPE_CHECKING, Final
 
 from annexpy.clock import Clock
 from annexpy.errors import LockHeld, UnsupportedRepository
 from annexpy.logs.line import complete_lines
 from annexpy.logs.paths import branch_path, journal_file
 from annexpy.repo.files import Files
-from annexpy.repo.format import apply_mode, make_folders
-from annexpy.repo.lockfile import HeldLock, take_lock
-from annexpy.repo.pidlock import PidLock
+from annexpy.repo.format import apply_mode, make_folders, repository_error
 from annexpy.repo.settings import Lockdown
+
+if TYPE_CHECKING:
+    from annexpy.repo.lockfile import HeldLock
+    from annexpy.repo.pidlock import PidLock
 
 __all__ = ["JOURNAL", "LOCK_SECONDS", "PRIVATE", "STATE", "Journal", "JournalLock"]
 
@@ -61,7 +61,11 @@ class JournalLock:
 
     def __init__(self, files: Files, clock: Clock, lockdown: Lockdown, *, pidlock: bool = False) -> None:
         self._files, self._clock, self._lockdown = files, clock, lockdown
-        self._pidlock = PidLock.of(files) if pidlock else None
+        self._pidlock: PidLock | None = None
+        if pidlock:
+            from annexpy.repo.pidlock import PidLock
+
+            self._pidlock = PidLock.of(files)
         self._annex: Files | None = None
         self._held: HeldLock | None = None
         self.after_crash = False
@@ -70,19 +74,28 @@ class JournalLock:
         """Take it if it is free.
 
         Raises:
+            AccessDenied, RepositoryError: It cannot be made.
             UnsupportedRepository: File locks do not work on this file system.
         """
+        try:
+            return self._try_acquire()
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                where = os.fsdecode(self._files.path)
+                raise UnsupportedRepository(
+                    f"{where}: file locks do not work here ({error.strerror}); git-annex needs annex.pidlock=true then"
+                ) from error
+            raise repository_error(self._files.path, "lock the journal", error) from error
+
+    def _try_acquire(self) -> bool:
+        from annexpy.repo.lockfile import take_lock  # it brings anyio, which readers do without
+
         annex = self._folder()
         try:
             held = take_lock(annex, _NAME, exclusive=True, mode=self._lockdown.file, pidlock=self._pidlock)
-        except OSError as error:
+        except BaseException:
             annex.close()
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            where = os.fsdecode(self._files.path)
-            raise UnsupportedRepository(
-                f"{where}: file locks do not work here ({error.strerror}); git-annex needs annex.pidlock=true then"
-            ) from error
+            raise
         if held is None:
             annex.close()
             return False
@@ -181,12 +194,14 @@ class JournalLock:
 
     async def acquire(self, seconds: float = LOCK_SECONDS) -> None:
         """Take it; other tasks go on meanwhile. Raises as ``blocking``."""
+        from anyio import sleep
+
         started, pause = self._clock.now(), _FIRST_PAUSE
         while not self.try_acquire():
             waited = self._clock.now() - started
             if waited >= seconds:
                 raise self._error(waited)
-            await anyio.sleep(pause)
+            await sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 

@@ -17,12 +17,12 @@ import os
 import zlib
 from binascii import hexlify
 from hashlib import sha1
+from itertools import count
 from typing import Final
 
 from annexpy.repo.files import Files
 from annexpy.repo.format import make_folders
 from annexpy.repo.settings import Lockdown
-from annexpy.system import RANDOM
 
 __all__ = ["BLOB", "COMMIT", "KEEP_MARK", "LOOSE", "TREE", "ObjectWriter", "remove_leftovers"]
 
@@ -37,6 +37,17 @@ KEEP_MARK: Final = b"annexpy\n"
 _NAMES: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
 _PACKS: Final = b"objects/pack"
 _BUFFER: Final = 1 << 20
+_COUNT: Final = count()
+
+
+def _temporary(files: Files, stem: bytes) -> tuple[bytes, int]:
+    """A new file that begins with *stem* (git gc removes stale ``tmp_*``), and its descriptor."""
+    while True:
+        path = stem + b"annexpy_%d_%d" % (os.getpid(), next(_COUNT))
+        try:
+            return path, files.open_write(path, exclusive=True)
+        except FileExistsError:
+            pass  # left by a process that died and had our pid
 
 
 def _deflated(data: bytes) -> bytes:
@@ -109,9 +120,7 @@ class ObjectWriter:
         if files.status(path) is not None:
             return None
         make_folders(files, folder, self._lockdown)
-        # git gc removes stale tmp_obj_*
-        temporary = folder + b"/tmp_obj_%016x" % RANDOM.getrandbits(64)
-        fd = files.open_write(temporary, exclusive=True)
+        temporary, fd = _temporary(files, folder + b"/tmp_obj_")
         try:
             files.write(fd, _deflated(b"%b %d\0%b" % (_NAMES[kind], len(data), data)))
             files.fchmod(fd, self._mode())
@@ -132,14 +141,14 @@ class ObjectWriter:
         files = self._files
         trailer = pack.finish(self._sync)
         base = _PACKS + b"/pack-" + hexlify(trailer)
-        keep, index = base + b".keep", pack.temporary.replace(b"tmp_pack_", b"tmp_idx_")
+        keep = base + b".keep"
         names = [base + b".idx", base + b".pack", keep]
         if files.status(names[0]) is not None:
             # The very same objects, byte for byte: an earlier try wrote them and nobody cleared them away.
             files.unlink(pack.temporary)
             return
         self._names, self._keep = names, keep
-        fd = files.open_write(index, exclusive=True)
+        index, fd = _temporary(files, _PACKS + b"/tmp_idx_")
         try:
             pack.write_index(fd, trailer)
             files.fchmod(fd, self._mode())
@@ -177,19 +186,14 @@ class _Pack:
 
     def __init__(self, files: Files) -> None:
         self._files = files
-        # git gc removes stale tmp_*
-        self.temporary = _PACKS + b"/tmp_pack_%016x" % RANDOM.getrandbits(64)
-        self._fd = self._open(files)
+        try:
+            self.temporary, self._fd = _temporary(files, _PACKS + b"/tmp_pack_")
+        except FileNotFoundError:
+            files.make_folders(_PACKS)
+            self.temporary, self._fd = _temporary(files, _PACKS + b"/tmp_pack_")
         self._buffer = bytearray(b"PACK\0\0\0\2\0\0\0\0")
         self._offset = len(self._buffer)
         self._rows: list[bytes] = []
-
-    def _open(self, files: Files) -> int:
-        try:
-            return files.open_write(self.temporary, exclusive=True)
-        except FileNotFoundError:
-            files.make_folders(_PACKS)
-            return files.open_write(self.temporary, exclusive=True)
 
     def add(self, kind: int, sha: bytes, data: bytes) -> None:
         length = len(data)

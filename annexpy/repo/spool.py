@@ -22,6 +22,7 @@ import os
 import time
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import count
 from typing import Final
 
 from annexpy.clock import Clock
@@ -30,11 +31,12 @@ from annexpy.repo.format import apply_mode, make_folders
 from annexpy.repo.journal import STATE
 from annexpy.repo.records import Queued, is_record, record_path
 from annexpy.repo.settings import Lockdown
-from annexpy.system import RANDOM
 
 __all__ = ["SPOOL", "Spool"]
 
 SPOOL: Final = STATE + b"/spool"
+
+_NUMBERS: Final = count()
 
 _OPEN: Final = b".open"
 _READY: Final = b".ready"
@@ -58,7 +60,6 @@ class Spool:
         self._files, self._lockdown, self._clock, self._locks = files, lockdown, clock, locks
         self._name = b""
         self._pid = 0
-        self._number = 0
         self._named = False
         self._seen: dict[bytes, _Seen] = {}
 
@@ -128,10 +129,10 @@ class Spool:
 
     def _new_name(self) -> None:
         host = b"".join([b"%c" % c if chr(c).isalnum() else b"_" for c in os.fsencode(os.uname().nodename)])
-        self._pid, self._number, self._named = os.getpid(), self._number + 1, False
-        # they sort by age, and those of one process by number
-        now, chance = max(0, int(self._clock.wall())), RANDOM.getrandbits(32)
-        self._name = SPOOL + b"/%012x-%b-%d-%06d-%08x" % (now, host[:64], self._pid, self._number, chance)
+        self._pid, self._named = os.getpid(), False
+        # they sort by age, and those of one process by number; made exclusively, so it is nobody else's
+        now = max(0, int(self._clock.wall() * 1_000_000))
+        self._name = SPOOL + b"/%015x-%b-%d-%06d" % (now, host[:64], self._pid, next(_NUMBERS))
 
     def _make_folder(self) -> None:
         made = make_folders(self._files, SPOOL, self._lockdown)
