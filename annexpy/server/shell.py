@@ -71,7 +71,7 @@ def _run(args: list[str]) -> int:
             raise Refusal(f"bad parameters\n\n{USAGE}")
         line = args[1]
         args = split_words(line)
-        if args and os.path.basename(args[0]) in NAMES:
+        if len(args) > 1 and os.path.basename(args[0]) in NAMES:
             args, line = args[1:], None
     if not args and line is None:
         raise Refusal(f"bad parameters\n\n{USAGE}")
@@ -81,10 +81,10 @@ def _run(args: list[str]) -> int:
         return _git(args[0], args[-1])
     if line is not None or args[0] not in COMMANDS:
         _unknown(line if line is not None else args[0])
-    if len(args) < 2:
+    parameters, options = _options(args[1:])
+    if not parameters:
         raise Refusal(f"bad parameters\n\n{USAGE}")
-    parameters, options = _options(args[2:])
-    directory = _directory(args[1])
+    directory = _directory(parameters.pop(0))
     if args[0] == "p2pstdio":
         return _p2pstdio(directory, parameters, options)
     if args[0] == "inannex":

@@ -94,3 +94,8 @@ def serving() -> Serving:
             await ours.aclose()
 
     return start
+
+
+@pytest.fixture
+def clock_of() -> type[FakeClock]:
+    return FakeClock
