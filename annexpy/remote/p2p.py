@@ -377,6 +377,10 @@ class P2PLock:
     ) -> None:
         if self._wire is not None:
             wire, self._wire = self._wire, None
+            if isinstance(error, ConnectionLost):
+                # Whoever relies on the lock cannot be told any more: hang up, so that the retention stands.
+                await self._pool.discard(wire, Use.LOCK)
+                return
             # Also when cancelled: a server of ours keeps a lock whose holder just vanishes.
             with CancelScope(shield=True, deadline=current_time() + _UNLOCK_SECONDS):
                 wire.put(UNLOCK_CONTENT)

@@ -144,6 +144,10 @@ class Recording(Wrapper):
     def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
         return _RecordingPut(self.branch, key, self.remote.put(key, associated_file=associated_file))
 
+    def found(self, key: Key) -> None:
+        """Record, as a put would have, that a check found *key* here, so that none was made."""
+        record(self.branch, key, (self.uuid,), present=True)
+
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         try:
             removed = await self.remote.remove_content(key, deadline=deadline)
