@@ -23,7 +23,10 @@ from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
 from annexpy.policy.trust import TrustLevel
+from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import BatchPresence, Remote, Stored
+from annexpy.remote.local import Local
+from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 
@@ -111,18 +114,25 @@ class _Copying:
         self._present: set[Key] = set()
 
     async def look(self, keys: Sequence[Key]) -> None:
-        """Ask for many keys at once which are there, where that is cheaper than one put each."""
+        """Ask for many keys at once which are there, where that is cheaper than to find out by one put each."""
         self._present.clear()
-        destination = self._destination
+        destination, layers = self._destination, _inner(self._destination)
         # Of a cluster the question is which of its nodes have it, and its put answers that.
         cluster = isinstance(destination, HasNodes) or is_cluster(destination.uuid)
-        if cluster or len(keys) < _WORTH_ASKING or not isinstance(destination, BatchPresence):
+        if cluster or len(keys) < _WORTH_ASKING or isinstance(layers[-1], Local | LocalPlace):
+            return
+        if not isinstance(destination, BatchPresence):
             return
         try:
             present = await destination.check_present_many(keys)
         except AnnexError:
             return  # each put will meet the same, and say so for its key
-        self._present.update(key for key, there in zip(keys, present, strict=True) if there)
+        for key, there in zip(keys, present, strict=True):
+            if there:
+                self._present.add(key)
+                for wrapper in layers:
+                    if isinstance(wrapper, Recording):
+                        wrapper.found(key)
 
     async def one(self, key: Key) -> Transfer:
         if key in self._present:
@@ -133,3 +143,11 @@ class _Copying:
         return await relay(
             self._source, key, lambda: self._destination.put(key, associated_file=file), file, self._progress
         )
+
+
+def _inner(remote: Remote) -> list[Remote]:
+    """*remote*, what it wraps, and so on; what does the work comes last."""
+    layers = [remote]
+    while isinstance(layers[-1], Wrapper):
+        layers.append(layers[-1].remote)
+    return layers
