@@ -22,7 +22,7 @@ class Options:
         jobs: How many transfers may run at once.
         durability: "full": done means on disk. "fast": done means handed to the system.
         debug: Every protocol message on stderr.
-        repository: The repository to work in.
+        repository: The repository to work in; None: the one around the current directory, if any.
     """
 
     json: bool = False
@@ -31,7 +31,7 @@ class Options:
     jobs: int = 4
     durability: Literal["full", "fast"] = "full"
     debug: bool = False
-    repository: str = "."
+    repository: str | None = None
 
 
 def _common() -> list[click.Option]:

@@ -12,9 +12,14 @@ import json
 import sys
 from collections.abc import Iterable
 
+from typing import TYPE_CHECKING
+
 from annexpy.cli.options import Options
 from annexpy.errors import AnnexError, NotEnoughCopies
 from annexpy.keys.key import Key
+
+if TYPE_CHECKING:  # it brings more than the commands without a network need
+    from annexpy.actions.results import DropResult, Transfer
 
 __all__ = ["Report", "human_size", "printable", "write_json", "write_line"]
 
@@ -81,8 +86,53 @@ class Report:
             return
         if not self.options.quiet and (key is not None or file is not None):
             write_line(" ".join(filter(None, (*self._words(key, file), f"({note})" if note else "", "failed"))))
-        sys.stdout.flush()
-        print(f"annexpy: {self.command}: {printable(message)}", file=sys.stderr, flush=True)
+        self._complain(message)
+
+    def transfer(self, result: Transfer, *, note: str = "", file: str | None = None, input: Iterable[str] = ()) -> None:
+        """One transfer. A copy that failed somewhere makes the command fail, also when others succeeded."""
+        stored = result.stored
+        fields: dict[str, object] = {"stored": sorted(stored.uuids), "already": sorted(stored.already)}
+        if not result.ok:
+            self.failed(result.error or "nobody has it now", result.key, note=note, file=file, input=input)
+            return
+        if stored.failed:
+            fields["failed"] = {uuid: str(error) for uuid, error in stored.failed.items()}
+            for uuid, error in stored.failed.items():
+                self.failures += 1
+                self._complain(f"{result.key}: {uuid}: {error}")
+        if not stored.uuids:
+            note = f"{note} already there".lstrip()
+        elif result.offset:
+            note = f"{note} from byte {result.offset} on".lstrip()
+        self.done(result.key, note=note, file=file, input=input, **fields)
+
+    def dropped(self, result: DropResult, *, note: str = "") -> None:
+        """One drop. Copies that stay are named."""
+        removed = sorted(result.removed.uuids) if result.removed is not None else []
+        if result.error is not None:
+            self.failed(result.error, result.key, note=note, removed=removed, wanted=[])
+            return
+        fields: dict[str, object] = {"removed": removed}
+        if result.proof is not None:
+            names = [copy.name for copy in result.proof.counted]
+            note = (
+                f"{note} {len(names)} {'copy stays' if len(names) == 1 else 'copies stay'}: {', '.join(names)}".lstrip()
+            )
+            fields["counted"] = names
+        self.done(result.key, note=note, **fields)
+
+    def answer(self, key: Key, yes: bool, *, note: str, **fields: object) -> None:
+        """The answer to a question; "no" makes the exit code 1 and is no error."""
+        self.failures += not yes
+        if self.options.json:
+            write_json(self._object(key, None, (), note, yes, [], fields))
+        elif not (self.options.quiet and yes):
+            write_line(f"{self.command} {printable(str(key))} ({note}) {'ok' if yes else 'failed'}")
+
+    def _complain(self, message: str) -> None:
+        if not self.options.json:
+            sys.stdout.flush()
+            print(f"annexpy: {self.command}: {printable(message)}", file=sys.stderr, flush=True)
 
     def _words(self, key: Key | None, file: str | None) -> list[str]:
         what = file if file is not None else str(key) if key is not None else ""

@@ -1,0 +1,108 @@
+"""The place a command works in: its repository, the remotes it was told, and closing them all in the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from annexpy.actions.facts import Facts
+from annexpy.cli.options import Options
+from annexpy.actions.gather import Connects
+from annexpy.errors import NotARepository, UnknownUUID
+from annexpy.remote.address import LocalPlace, connect
+from annexpy.remote.base import Remote
+from annexpy.remote.local import Local
+from annexpy.remote.wrappers import Recording, Traced
+from annexpy.repo.repository import Repository
+
+__all__ = ["Work", "at_work"]
+
+_log = logging.getLogger(__name__)
+
+
+class Work:
+    """A command at work. Make it with ``at_work``.
+
+    Attributes:
+        options: The common options.
+        repository: What -C names, or the repository around the current directory; None outside of any.
+    """
+
+    def __init__(self, options: Options, repository: Repository | None, stack: AsyncExitStack) -> None:
+        self.options, self.repository, self._stack = options, repository, stack
+        self._here: Local | None = None
+
+    @property
+    def here(self) -> Repository:
+        """The repository.
+
+        Raises:
+            NotARepository: There is none.
+        """
+        if self.repository is None:
+            raise NotARepository(
+                self.options.repository or ".", "not in a git-annex repository; say which with -C REPO"
+            )
+        return self.repository
+
+    def facts(self, numcopies: int | None = None, mincopies: int | None = None) -> Facts:
+        """What the repository knows."""
+        return Facts(self.here, numcopies=numcopies, mincopies=mincopies)
+
+    def local(self) -> Local:
+        """The repository as a remote."""
+        if self._here is None:
+            self._here = Local(self.here, durability=self.options.durability, name="here")
+            self._stack.push_async_callback(self._here.aclose)
+        return self._here
+
+    async def remote(self, address: str) -> Remote:
+        """The remote at *address*, connected. What it stores and gives up is recorded in the repository.
+
+        Raises:
+            ConnectFailed, TimedOut …: It cannot be reached.
+        """
+        remote = self.other(address)
+        if isinstance(remote, Connects):
+            await remote.connect()
+        if self.repository is None or isinstance(remote, Local):
+            return remote
+        return Recording(remote, self.repository.branch)
+
+    def other(self, address: str) -> Remote:
+        """The remote at *address*, for asking only. It may be out of reach, which shows when it is used."""
+        remote = connect(address, repository=self.repository, durability=self.options.durability)
+        self._stack.push_async_callback(remote.aclose)
+        if self.repository is not None and isinstance(remote, LocalPlace):
+            try:
+                if remote.uuid == self.repository.uuid:
+                    # It records for itself, and would otherwise be two writers of one branch.
+                    return self.local()
+            except UnknownUUID as error:
+                _log.debug("%s", error)
+        return Traced(remote) if self.options.debug else remote
+
+
+@asynccontextmanager
+async def at_work(options: Options) -> AsyncIterator[Work]:
+    """Open the repository, and in the end close every remote and commit what was recorded."""
+    if options.debug:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="[%(asctime)s] (%(name)s) %(message)s")
+        logging.getLogger("annexpy").setLevel(logging.DEBUG)
+    repository = _repository(options)
+    async with AsyncExitStack() as stack:
+        if repository is not None:
+            stack.callback(repository.close)
+            stack.push_async_callback(repository.branch.commit)
+        yield Work(options, repository, stack)
+
+
+def _repository(options: Options) -> Repository | None:
+    if options.repository is not None:
+        return Repository.open(options.repository)
+    try:
+        return Repository.open()
+    except NotARepository:
+        return None
