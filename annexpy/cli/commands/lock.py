@@ -39,7 +39,7 @@ def command(options: Options, remote: str, key: str, run: tuple[str, ...]) -> in
             place = await at.remote(remote)
             async with place.lock_content(wanted) as lock:
                 if not run:
-                    report.done(wanted, note=f"locked in {place.name}", uuid=lock.uuid)
+                    report.done(wanted, note=f"locked in {place.name}", fields={"uuid": lock.uuid})
                 lost = False
                 code = 0
 
