@@ -159,7 +159,9 @@ class P2PDownload(_Transfer):
         size, offset, key = self._key.size, self._offset, self._key
         self.source, self._body = wire.uuid, length
         if size is not None and length > max(0, size - offset):
-            raise RemoteProtocolError(f"{wire.name}: DATA {length} for {key} from byte {offset}, which has {size} bytes")
+            raise RemoteProtocolError(
+                f"{wire.name}: DATA {length} for {key} from byte {offset}, which has {size} bytes"
+            )
         if not length:
             await wire.event()
             await self._validity()
@@ -234,6 +236,10 @@ class P2PDownload(_Transfer):
 class P2PUpload(_Transfer):
     """``Upload`` over a wire, and the ``async with`` block around it.
 
+    Content that nobody can verify is never complete at the peer before ``finish``: git-annex keeps
+    such content once all bytes are there, whether INVALID follows or the end of the stream. So its
+    last byte goes out with VALID, and a source that changed ends with hanging up.
+
     Attributes:
         already: The repository itself, when it said that it has the content and a check on the same
             wire confirmed it. Nobody else is ever named here.
@@ -241,7 +247,7 @@ class P2PUpload(_Transfer):
             wire of its own, with ``check_present`` before it is recorded or relied on.
     """
 
-    __slots__ = ("_left", "_length", "already", "claimed", "offset")
+    __slots__ = ("_left", "_length", "_withheld", "already", "claimed", "offset")
 
     def __init__(self, pool: Pool, key: Key, associated_file: str) -> None:
         super().__init__(pool, key, associated_file)
@@ -250,6 +256,7 @@ class P2PUpload(_Transfer):
         self.offset = 0
         self._length: int | None = None
         self._left = 0
+        self._withheld = b""
 
     async def __aenter__(self) -> Self:
         answer = await self._begin(Put(self._key, self._associated_file))
@@ -298,6 +305,8 @@ class P2PUpload(_Transfer):
         if self._length <= _SMALL:
             wire.put_data(data)
         elif data:
+            if not self._left and not is_verifiable(self._key):
+                data, self._withheld = data[:-1], data[-1:]
             if wire.has_input:
                 await self._interrupted(wire)
             try:
@@ -315,10 +324,12 @@ class P2PUpload(_Transfer):
             raise LocalProtocolError("the end of content that was never announced")
         if self._left:
             raise IncompleteTransfer(self._key, self._length - self._left, self._length, wire.name)
+        if not valid and not (wire.version and is_verifiable(self._key)):
+            raise ContentChanged(self._key, wire.name, "hung up, because only that keeps it from being stored")
+        if self._withheld:
+            wire.put_data(self._withheld)
         if wire.version:
             wire.put(VALID if valid else INVALID)
-        elif not valid:
-            raise ContentChanged(self._key, wire.name, "hung up, because version 0 has no other way to say so")
         patience = wire.deadline + (self.offset + self._length) / _VERIFIED_PER_SECOND
         return await self._result(wire, valid, patience)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from annexpy.errors import ConnectFailed
+from annexpy.errors import ConnectFailed, ConnectionLost
 from annexpy.transport.base import CHUNK, Transport
 from annexpy.transport.descriptors import descriptors, on_asyncio
 from annexpy.transport.sockets import SOCKET_BUFFER, over_socket
@@ -69,7 +69,12 @@ class Child:
         return f"{said}; {left}" if said else left
 
     async def receive(self, max_bytes: int = CHUNK) -> bytes:
-        data = await self._inner.receive(max_bytes)
+        try:
+            data = await self._inner.receive(max_bytes)
+        except ConnectionLost:
+            if self._closed:
+                raise
+            data = b""  # "reset" only means that the child left without reading all that we said
         if not data:
             await self._departure(_DEPARTURE_SECONDS)
         return data

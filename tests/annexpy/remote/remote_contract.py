@@ -92,6 +92,8 @@ class RemoteContract:
 
     locks = True
     """Whether content can be locked. A cluster refuses."""
+    locks_overlap = True
+    """Whether two locks end with the later one. Stock git-annex keeps the retention of such a pair until it expires."""
     deadlines = True
     """Whether a removal can have a deadline. Without, it must be refused and not happen."""
     patient_cancel = 40
@@ -373,6 +375,14 @@ class RemoteContract:
                 assert await remote.check_present(KEY)
                 assert await first.held()
             assert not await first.held()
+            assert await removed(remote, KEY) == self.locks_overlap
+
+    async def test_a_lock_that_was_left_with_an_error_is_released(self) -> None:
+        async with self.holding(KEY) as remote:
+            if self.locks:
+                with pytest.raises(ZeroDivisionError):
+                    async with remote.lock_content(KEY):
+                        raise ZeroDivisionError
             assert await removed(remote, KEY)
 
     async def test_absent_content_cannot_be_locked(self) -> None:
