@@ -450,10 +450,14 @@ class Receiving:
 
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd < 0:
+            return
+        try:
+            nothing = not (self.offset or self._received or self._published) and not self._tmp.fstatus(fd).st_size
+        finally:
             self._tmp.close_fd(fd)
-            if not (self.offset or self._received or self._published):
-                self._tmp.unlink(self._name)
+        if nothing:
+            self._tmp.unlink(self._name)
 
     def _let_go(self) -> None:
         """Let others receive the key."""
