@@ -8,14 +8,16 @@ from collections.abc import Callable
 
 from anyio import to_thread
 
-from annexpy.errors import ContentChanged, InvalidPath
+from annexpy.errors import ContentChanged, InvalidKey, InvalidPath
 from annexpy.keys.backend import DEFAULT_BACKEND, Hasher, extension, worm_key
 from annexpy.keys.key import Key
+from annexpy.keys.layout import file_key
 
-__all__ = ["key_of", "read_key"]
+__all__ = ["annexed_key", "key_of", "read_key"]
 
 _CHUNK = 1024 * 1024
 _INLINE = 256 * 1024
+_POINTER = 32 * 1024
 
 
 async def key_of(
@@ -43,6 +45,36 @@ async def key_of(
     if small:
         return read_key(path, backend=backend, progress=progress)
     return await to_thread.run_sync(lambda: read_key(path, backend=backend, progress=progress), abandon_on_cancel=True)
+
+
+def annexed_key(path: str | bytes | os.PathLike[str]) -> Key | None:
+    """The key of an annexed file of a work tree, from its link or its pointer; None for any other file.
+
+    A pointer stands where the content of an unlocked file is not present. An unlocked file that is present
+    looks like any other: its key is in git's index, which is not read here.
+    """
+    name = os.fsencode(path)
+    try:
+        status = os.lstat(name)
+        if stat.S_ISLNK(status.st_mode):
+            target = os.readlink(name)
+            if b"annex/objects/" not in target:
+                return None
+            return file_key(os.path.basename(target))
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _POINTER:
+            return None
+        with open(name, "rb") as file:
+            first = file.readline()
+    except OSError as error:
+        raise InvalidPath("file", name, error.strerror or "cannot be read") from error
+    except InvalidKey:
+        return None
+    if not first.startswith(b"/annex/objects/") or not first.endswith(b"\n"):
+        return None
+    try:
+        return file_key(first[len(b"/annex/objects/") : -1])
+    except InvalidKey:
+        return None
 
 
 def read_key(

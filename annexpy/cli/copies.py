@@ -1,65 +1,53 @@
-"""Where the copies are that a drop relies on, as a command of a user says it."""
+"""The options of commands that give copies up: where other copies are, and how many must stay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
-from annexpy.cli.work import Work
-from annexpy.keys.key import Key
-from annexpy.policy.numcopies import Copies, find_copies
-from annexpy.policy.trust import TrustLevel
-from annexpy.remote.base import Remote
-from annexpy.uuids import UUID
+import click
 
-__all__ = ["Evidence", "evidence"]
+__all__ = ["Wanted", "copies_options"]
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Where the copies are that a drop relies on, and the rules for it.
+class Wanted:
+    """What the command line says about copies.
 
     Attributes:
-        others: Remotes to ask; one that is out of reach is named in a refusal.
-        copies: How many must stay.
-        trust: Trust levels.
-        recorded: Who has a key according to the location log.
-        nodes: Cluster → its nodes.
+        others: Remotes that --other names.
+        numcopies, mincopies: None where the repository decides.
+        force: Remove without any proof.
     """
 
-    others: Sequence[Remote]
-    copies: Callable[[Key], Copies]
-    trust: Mapping[UUID, TrustLevel] = field(default_factory=dict)
-    recorded: Callable[[Key], Mapping[UUID, str]] | None = None
-    nodes: Mapping[UUID, frozenset[UUID]] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
+    numcopies: int | None = None
+    mincopies: int | None = None
+    force: bool = False
 
 
-def evidence(
-    at: Work, places: Sequence[Remote], others: Sequence[str], numcopies: int | None, mincopies: int | None
-) -> Evidence:
-    """Where else copies may be, and the rules.
+def copies_options(function: Callable[..., object]) -> Callable[..., object]:
+    """Add --other, -N, --mincopies and --force, handed over as ``wanted``."""
 
-    Args:
-        at: Where we work.
-        places: What the command names anyway.
-        others: What --other named. Inside a repository, that and its git remotes are asked too.
-        numcopies, mincopies: From the command line.
-    """
-    known = {place.uuid for place in places}
-    names = list(dict.fromkeys(others))
-    remotes: list[Remote] = []
-    repository = at.repository
-    if repository is not None:
-        if repository.uuid not in known:
-            remotes.append(at.local())
-        names += [
-            remote.name
-            for remote in repository.config.remotes().values()
-            if remote.url is not None and not remote.ignore and remote.uuid not in known and remote.name not in names
-        ]
-    remotes += [at.other(name) for name in names]
-    if repository is None:
-        fixed = find_copies(command_line=(numcopies, mincopies))
-        return Evidence(remotes, lambda key: fixed)
-    facts = at.facts(numcopies, mincopies)
-    return Evidence(remotes, facts.copies, facts.trust, facts.recorded, facts.clusters)
+    @wraps(function)
+    def command(
+        *args: Any,  # whatever else click hands over
+        others: tuple[str, ...],
+        numcopies: int | None,
+        mincopies: int | None,
+        force: bool,
+        **kwargs: Any,
+    ) -> object:
+        return function(*args, wanted=Wanted(others, numcopies, mincopies, force), **kwargs)
+
+    decorated: Callable[..., object] = command
+    for option in (
+        click.option("--force", is_flag=True, help="Remove without any proof. What is lost then is lost."),
+        click.option("--mincopies", type=click.IntRange(1), metavar="N", help="Copies that must be locked meanwhile."),
+        click.option("-N", "--numcopies", type=click.IntRange(1), metavar="N", help="Copies that must stay."),
+        click.option("--other", "others", multiple=True, metavar="REMOTE", help="Where another copy is; repeatable."),
+    ):
+        decorated = option(decorated)
+    return decorated

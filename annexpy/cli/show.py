@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
-
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from annexpy.cli.options import Options
@@ -19,7 +18,8 @@ from annexpy.errors import AnnexError, NotEnoughCopies
 from annexpy.keys.key import Key
 
 if TYPE_CHECKING:  # it brings more than the commands without a network need
-    from annexpy.actions.results import DropResult, Transfer
+    from annexpy.actions.results import DropResult, Moved, Transfer
+    from annexpy.actions.whereis import Location, Whereis
 
 __all__ = ["Report", "human_size", "printable", "write_json", "write_line"]
 
@@ -44,7 +44,7 @@ class Report:
         input: Iterable[str] = (),
         note: str = "",
         text: str | None = None,
-        **fields: object,
+        fields: Mapping[str, object] | None = None,
     ) -> None:
         """One success.
 
@@ -57,7 +57,7 @@ class Report:
             fields: More fields for JSON.
         """
         if self.options.json:
-            write_json(self._object(key, file, input, note, True, [], fields))
+            write_json(self._object(key, file, input, note, True, [], dict(fields or {})))
         elif text is not None:
             write_line(text)
         elif not self.options.quiet:
@@ -71,18 +71,19 @@ class Report:
         file: str | None = None,
         input: Iterable[str] = (),
         note: str = "",
-        **fields: object,
+        fields: Mapping[str, object] | None = None,
     ) -> None:
         """One failure. The command goes on with the rest."""
         self.failures += 1
         message = str(error)
         if self.options.json:
+            more = dict(fields or {})
             if isinstance(error, AnnexError):
-                fields["error-class"] = type(error).__name__
+                more["error-class"] = type(error).__name__
             if isinstance(error, NotEnoughCopies):
-                fields |= {"copies": error.have, "needed": error.need}
-                fields |= {"counted": error.counted, "not-counted": error.missing}
-            write_json(self._object(key, file, input, note, False, [message], fields))
+                more |= {"copies": error.have, "needed": error.need}
+                more |= {"counted": error.counted, "not-counted": error.missing}
+            write_json(self._object(key, file, input, note, False, [message], more))
             return
         if not self.options.quiet and (key is not None or file is not None):
             write_line(" ".join(filter(None, (*self._words(key, file), f"({note})" if note else "", "failed"))))
@@ -104,13 +105,13 @@ class Report:
             note = f"{note} already there".lstrip()
         elif result.offset:
             note = f"{note} from byte {result.offset} on".lstrip()
-        self.done(result.key, note=note, file=file, input=input, **fields)
+        self.done(result.key, note=note, file=file, input=input, fields=fields)
 
     def dropped(self, result: DropResult, *, note: str = "") -> None:
         """One drop. Copies that stay are named."""
         removed = sorted(result.removed.uuids) if result.removed is not None else []
         if result.error is not None:
-            self.failed(result.error, result.key, note=note, removed=removed, wanted=[])
+            self.failed(result.error, result.key, note=note, fields={"removed": removed, "wanted": []})
             return
         fields: dict[str, object] = {"removed": removed}
         if result.proof is not None:
@@ -119,15 +120,42 @@ class Report:
                 f"{note} {len(names)} {'copy stays' if len(names) == 1 else 'copies stay'}: {', '.join(names)}".lstrip()
             )
             fields["counted"] = names
-        self.done(result.key, note=note, **fields)
+        self.done(result.key, note=note, fields=fields)
 
-    def answer(self, key: Key, yes: bool, *, note: str, **fields: object) -> None:
+    def moved(self, result: Moved, *, note: str = "") -> None:
+        """One move: what went wrong first."""
+        if result.transfer.ok and result.dropped is not None:
+            self.dropped(result.dropped, note=note)
+        else:
+            self.transfer(result.transfer, note=note)
+
+    def answer(self, key: Key, yes: bool, *, note: str, fields: Mapping[str, object] | None = None) -> None:
         """The answer to a question; "no" makes the exit code 1 and is no error."""
         self.failures += not yes
         if self.options.json:
-            write_json(self._object(key, None, (), note, yes, [], fields))
+            write_json(self._object(key, None, (), note, yes, [], dict(fields or {})))
         elif not (self.options.quiet and yes):
             write_line(f"{self.command} {printable(str(key))} ({note}) {'ok' if yes else 'failed'}")
+
+    def whereis(self, found: Whereis) -> None:
+        """Where one key is, in the words of ``git annex whereis``."""
+        copies = f"{found.copies} {'copy' if found.copies == 1 else 'copies'}"
+        note = "\n\t".join([copies, *map(str, found.locations)]) + ("\n" if found.locations else "")
+        if found.untrusted:
+            note += "\nThe following untrusted locations may also have copies:\n\t"
+            note += "\n\t".join(map(str, found.untrusted)) + "\n"
+        self.failures += not found.ok
+        if self.options.json:
+            fields = {"whereis": _locations(found.locations), "untrusted": _locations(found.untrusted)}
+            write_json(self._object(found.key, None, (), note, found.ok, [], dict(fields)))
+        elif not (self.options.quiet and found.ok):
+            lines = [f"whereis {printable(str(found.key))} ({copies})"]
+            lines += [f"  \t{printable(str(location))}" for location in found.locations]
+            if found.untrusted:
+                lines.append("The following untrusted locations may also have copies:")
+                lines += [f"  \t{printable(str(location))}" for location in found.untrusted]
+            lines[-1 if found.ok else 0] += "" if found.ok else " failed"
+            write_line("\n".join([*lines, "ok"] if found.ok else lines))
 
     def _complain(self, message: str) -> None:
         if not self.options.json:
@@ -156,6 +184,13 @@ class Report:
         if note:
             made["note"] = note
         return made | {"success": success} | fields
+
+
+def _locations(locations: Iterable[Location]) -> list[dict[str, object]]:
+    return [
+        {"uuid": one.uuid, "description": str(one).partition(" -- ")[2], "here": one.here, "urls": list(one.urls)}
+        for one in locations
+    ]
 
 
 def write_json(fields: dict[str, object]) -> None:

@@ -7,17 +7,22 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import anyio
+
 from annexpy.actions.facts import Facts
-from annexpy.cli.options import Options
 from annexpy.actions.gather import Connects
+from annexpy.cli.options import Options
 from annexpy.errors import NotARepository, UnknownUUID
 from annexpy.remote.address import LocalPlace, connect
 from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Recording, Traced
 from annexpy.repo.repository import Repository
+from annexpy.uuids import UUID
 
 __all__ = ["Work", "at_work"]
+
+_COMMIT_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +59,7 @@ class Work:
     def local(self) -> Local:
         """The repository as a remote."""
         if self._here is None:
-            self._here = Local(self.here, durability=self.options.durability, name="here")
+            self._here = Local(self.here, durability=self.options.durability, name="here", commit=False)
             self._stack.push_async_callback(self._here.aclose)
         return self._here
 
@@ -66,13 +71,23 @@ class Work:
         """
         remote = self.other(address)
         if isinstance(remote, Connects):
-            await remote.connect()
+            self._remember(address, await remote.connect())
         if self.repository is None or isinstance(remote, Local):
             return remote
         return Recording(remote, self.repository.branch)
 
+    def _remember(self, address: str, uuid: UUID) -> None:
+        """Write down which repository a git remote leads to, as git-annex does when it first meets one."""
+        if self.repository is None:
+            return
+        known = self.repository.config.remotes().get(address)
+        if known is not None and known.uuid is None:
+            self.repository.config.set(f"remote.{address}.annex-uuid", uuid)
+
     def other(self, address: str) -> Remote:
         """The remote at *address*, for asking only. It may be out of reach, which shows when it is used."""
+        if address == "." and self.repository is not None:
+            return self.local()
         remote = connect(address, repository=self.repository, durability=self.options.durability)
         self._stack.push_async_callback(remote.aclose)
         if self.repository is not None and isinstance(remote, LocalPlace):
@@ -95,8 +110,14 @@ async def at_work(options: Options) -> AsyncIterator[Work]:
     async with AsyncExitStack() as stack:
         if repository is not None:
             stack.callback(repository.close)
-            stack.push_async_callback(repository.branch.commit)
+            stack.push_async_callback(_commit, repository)
         yield Work(options, repository, stack)
+
+
+async def _commit(repository: Repository) -> None:
+    # Also after Ctrl-C. What is not committed in time is in the spool, and the next command commits it.
+    with anyio.move_on_after(_COMMIT_SECONDS, shield=True):
+        await repository.branch.commit()
 
 
 def _repository(options: Options) -> Repository | None:

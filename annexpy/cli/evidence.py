@@ -1,0 +1,60 @@
+"""Where the copies are that a drop relies on, and the rules for it, as far as a command line knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from annexpy.cli.copies import Wanted
+from annexpy.cli.work import Work
+from annexpy.keys.key import Key
+from annexpy.policy.numcopies import Copies, find_copies
+from annexpy.policy.trust import TrustLevel
+from annexpy.remote.base import Remote
+from annexpy.uuids import UUID
+
+__all__ = ["Evidence", "evidence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a drop needs to know, beyond the key.
+
+    Attributes:
+        others: Remotes to ask; one that is out of reach is named in a refusal.
+        copies: How many must stay.
+        trust: Trust levels.
+        recorded: Who has a key according to the location log.
+        nodes: Cluster → its nodes.
+    """
+
+    others: Sequence[Remote]
+    copies: Callable[[Key], Copies]
+    trust: Mapping[UUID, TrustLevel] = field(default_factory=dict)
+    recorded: Callable[[Key], Mapping[UUID, str]] | None = None
+    nodes: Mapping[UUID, frozenset[UUID]] = field(default_factory=dict)
+
+
+def evidence(at: Work, places: Sequence[Remote], wanted: Wanted) -> Evidence:
+    """Look around.
+
+    Args:
+        at: Where we work. In a repository, that and its git remotes are asked besides what --other names.
+        places: What the command itself names.
+        wanted: What the command line says.
+    """
+    known = {place.uuid for place in places}
+    names = list(dict.fromkeys(wanted.others))
+    others: list[Remote] = []
+    repository = at.repository
+    if repository is None:
+        fixed = find_copies(command_line=(wanted.numcopies, wanted.mincopies))
+        return Evidence([at.other(name) for name in names], lambda key: fixed)
+    if repository.uuid not in known:
+        others.append(at.local())
+    for remote in repository.config.remotes().values():
+        if remote.url is not None and not remote.ignore and remote.uuid not in known and remote.name not in names:
+            names.append(remote.name)
+    others += [at.other(name) for name in names]
+    facts = at.facts(wanted.numcopies, wanted.mincopies)
+    return Evidence(others, facts.copies, facts.trust, facts.recorded, facts.clusters)
