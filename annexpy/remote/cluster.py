@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from anyio import CancelScope, Semaphore, create_task_group, current_time, move_on_after
@@ -25,8 +27,10 @@ from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked, Pee
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchRemove, LockedCopy, Remote, Removed, check_present_many
 from annexpy.remote.failover import Candidates, Failover, Wanted, reading
-from annexpy.remote.fanout import FanOut, real
+from annexpy.remote.fanout import FanOut
 from annexpy.remote.health import Node, Patient, reasons
+from annexpy.remote.lane import real
+from annexpy.remote.late import Arrived, LateCopies
 from annexpy.remote.waiting import Waiting
 from annexpy.system import CLOCK, new_uuid
 from annexpy.uuids import UUID, new_cluster_uuid
@@ -66,6 +70,9 @@ class Cluster:
             ``Cluster`` gets what it may need to wait for its own nodes.
         transfers: Puts at a time; more wait for their turn. Not above what every node can take at once:
             two puts, each waiting for the node that the other one holds, would wait for ever.
+        min_copies: A put is answered when there are that many copies; those before it count. What is
+            left goes on as long as the cluster is open (``async with``); without that, a put waits for all.
+        arrived: Hears of each copy that was finished after the answer: record it.
         hedge: Seconds after which a get asks the next node as well, when nothing is known of the first.
     """
 
@@ -82,6 +89,8 @@ class Cluster:
         deadline: float = 5.0,
         hedge: float = 1.0,
         transfers: int = 16,
+        min_copies: int | None = None,
+        arrived: Arrived | None = None,
     ) -> None:
         self._uuid = new_cluster_uuid(new_uuid()) if uuid is None else uuid
         self._name, self._cost = name, cost
@@ -93,6 +102,7 @@ class Cluster:
         self._hedge = min(hedge, deadline)
         self._turn = 0
         self._puts = Semaphore(transfers, fast_acquire=True)
+        self._min_copies, self._late = min_copies, LateCopies(arrived)
         self._patience = 1.2 * max((node.deadline for node in self._nodes), default=deadline)
 
     @property
@@ -159,6 +169,7 @@ class Cluster:
         return (await self.remove_content_many((key,), deadline=deadline))[0]
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+        await self._late.settle(keys)
         asked, not_asked = self._up()
         outcomes: list[list[tuple[Node, Removed | AnnexError]]] = [[] for _ in keys]
 
@@ -189,22 +200,30 @@ class Cluster:
             NodesFailed: On entering, when no node wants it and none has it; on writing or finishing,
                 when no node has it.
         """
-        caught: Exception | None = None
+        await self._late.settle((key,))
         async with self._puts:
             asked, not_asked = self._up()
             nodes = self._taking_part("put", key, associated_file, asked)
-            fan = FanOut(self._name, key, associated_file, nodes, not_asked)
-            async with create_task_group() as group:
-                for lane in fan.lanes:
-                    group.start_soon(lane.run)
-                try:
-                    await fan.asked()
-                    yield fan
-                except Exception as error:  # a task group would wrap what the holder raised
-                    caught = error
-                fan.leave()
-        if caught is not None:
-            raise caught
+            async with self._putting(key, associated_file, nodes, not_asked) as fan:
+                yield fan
+
+    def _putting(
+        self, key: Key, associated_file: str, nodes: list[Node], not_asked: dict[UUID, AnnexError]
+    ) -> AbstractAsyncContextManager[FanOut]:
+        if self._min_copies is None or not self._late.entered:
+            return FanOut(self._name, key, associated_file, nodes, not_asked).running()
+        arrived = self._late.arrived
+        fan = FanOut(
+            self._name,
+            key,
+            associated_file,
+            nodes,
+            not_asked,
+            enough=self._min_copies,
+            slack=self._hedge,
+            late=None if arrived is None else partial(arrived, key),
+        )
+        return self._late.running(fan)
 
     def get(
         self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
@@ -228,8 +247,20 @@ class Cluster:
         wanted = Wanted(key, offset, end, associated_file)
         return reading(wanted, Candidates(self._name, key, ranked, not_asked, self._hedge))
 
+    async def __aenter__(self) -> Cluster:
+        await self._late.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._late.__aexit__(kind, error, traceback)
+        finally:
+            await self.aclose()
+
     async def aclose(self) -> None:
-        """Close every node."""
+        """Close every node. Late copies end with ``async with``, not here."""
 
         async def close(node: Node) -> None:
             await node.remote.aclose()

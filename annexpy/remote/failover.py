@@ -38,7 +38,7 @@ from annexpy.remote.health import Node, reasons
 from annexpy.remote.waiting import Waiting
 from annexpy.uuids import UUID
 
-__all__ = ["Candidates", "Failover", "Wanted", "reading"]
+__all__ = ["Candidates", "Failover", "Stream", "Wanted", "reading"]
 
 _AHEAD: Final = 4 * 1024 * 1024
 """Bytes that a node which took over may be ahead of the reader."""
@@ -151,7 +151,7 @@ async def reading(wanted: Wanted, candidates: Candidates) -> AsyncIterator[Failo
 
 
 @asynccontextmanager
-async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> AsyncIterator[_Stream]:
+async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> AsyncIterator[Stream]:
     """The content from *node*, which has *patience* seconds to begin."""
     remote, key = node.remote, wanted.key
     began = node.begin()
@@ -169,7 +169,7 @@ async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> A
                 if must is not None and download.length != must:
                     raise IncompleteTransfer(key, download.length, must, remote.name)
                 opened = True
-                stream = _Stream(key, node, download)
+                stream = Stream(key, node, download)
                 try:
                     yield stream
                 finally:
@@ -187,7 +187,7 @@ async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> A
         node.end(began)
 
 
-class _Stream:
+class Stream:
     """The chunks of one node, counted, each within the node's deadline."""
 
     __slots__ = ("_chunks", "_key", "_node", "download", "given")
@@ -234,7 +234,7 @@ class Failover:
     the receiver verifies that, as it has to for content from anywhere. Nothing is hashed here.
     """
 
-    def __init__(self, wanted: Wanted, candidates: Candidates, group: TaskGroup, stream: _Stream) -> None:
+    def __init__(self, wanted: Wanted, candidates: Candidates, group: TaskGroup, stream: Stream) -> None:
         self.length = stream.download.length
         self._wanted, self._candidates, self._group, self._stream = wanted, candidates, group, stream
         self._relief: _Relief | None = None
@@ -289,7 +289,7 @@ class Failover:
 class _Relief:
     """The task that goes on where the first source broke off, changing nodes again if it must."""
 
-    def __init__(self, wanted: Wanted, candidates: Candidates, position: int, stream: _Stream) -> None:
+    def __init__(self, wanted: Wanted, candidates: Candidates, position: int, stream: Stream) -> None:
         self._wanted, self._candidates, self._position = wanted, candidates, position
         self.stream = stream
         self._chunks: deque[bytes] = deque()
@@ -337,7 +337,7 @@ class _Relief:
             self._error = self._candidates.nobody()
             self._end()
 
-    async def _relay(self, stream: _Stream) -> bool:
+    async def _relay(self, stream: Stream) -> bool:
         """Hand over all that *stream* has; False when it broke off."""
         while True:
             try:

@@ -1,0 +1,213 @@
+"""Copies that were not finished when their put was answered with enough of them.
+
+A cluster that answers early owns what is left to do, until it is left. A node whose queue holds all
+that it lacks goes on; one that fell behind gets the content from a node that finished. Nothing waits
+for them, except a removal or a new put of the same key, which cancels them first: otherwise what was
+removed would come back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from types import TracebackType
+from typing import Final, TypeAlias
+
+from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Semaphore, create_task_group, current_time
+from anyio.abc import TaskGroup, TaskStatus
+
+from annexpy.errors import AnnexError, ConnectionLost, TimedOut
+from annexpy.keys.key import Key
+from annexpy.remote.base import Stored
+from annexpy.remote.failover import Stream
+from annexpy.remote.fanout import FanOut
+from annexpy.remote.health import Node
+from annexpy.remote.lane import SETTLING_RATE, Lane, real
+
+__all__ = ["Arrived", "LateCopies", "LatePut"]
+
+log = logging.getLogger(__name__)
+
+Arrived: TypeAlias = Callable[[Key, Stored], None]
+"""Hears of a copy that was finished after its put had been answered."""
+
+_CATCHING_UP: Final = 4
+"""Nodes that catch up at a time. For those that wait, no more is kept than the key."""
+_WITH_CONTENT: Final = 16
+"""Puts whose queues are kept for nodes that are about to finish. Beyond that, nodes catch up."""
+_BACKLOG: Final = 1000
+"""Late puts of one cluster. Beyond that a copy that is late is given up."""
+
+
+class LateCopies:
+    """The late copies of one cluster. A context; leaving it cancels them, and their partials stay."""
+
+    def __init__(self, arrived: Arrived | None) -> None:
+        self.arrived = arrived
+        self.turns = Semaphore(_CATCHING_UP, fast_acquire=True)
+        self._group: TaskGroup | None = None
+        self._puts: dict[Key, set[LatePut]] = {}
+
+    @property
+    def entered(self) -> bool:
+        return self._group is not None
+
+    async def __aenter__(self) -> LateCopies:
+        group = create_task_group()
+        await group.__aenter__()
+        self._group = group
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        group, self._group = self._group, None
+        assert group is not None
+        group.cancel_scope.cancel()
+        if isinstance(error, Exception):  # a task group would wrap what the holder raised
+            await group.__aexit__(None, None, None)
+            return None
+        return await group.__aexit__(kind, error, traceback)
+
+    @asynccontextmanager
+    async def running(self, fan: FanOut) -> AsyncIterator[FanOut]:
+        """As ``FanOut.running``, except that what is left to do once *fan* was answered outlives this."""
+        assert self._group is not None
+        put = LatePut(self, fan)
+        await self._group.start(put.run)
+        try:
+            await fan.asked()
+            yield fan
+        finally:
+            fan.leave()
+            await put.over()
+
+    async def settle(self, keys: Iterable[Key]) -> None:
+        """Cancel the late copies of *keys*, and wait until their nodes have been left."""
+        if not self._puts:
+            return
+        for key in keys:
+            for put in tuple(self._puts.get(key, ())):
+                put.cancel()
+                await put.ended.wait()
+
+    def keep(self, put: LatePut) -> None:
+        """*put* was answered and goes on."""
+        if put.ended.is_set():
+            return
+        kept = sum(map(len, self._puts.values()))
+        if kept >= _BACKLOG:
+            log.warning("%s: no late copy: there are %d already", put.key, kept)
+            put.cancel()
+        elif kept >= _WITH_CONTENT:
+            put.drop_content()
+        self._puts.setdefault(put.key, set()).add(put)
+
+    def forget(self, put: LatePut) -> None:
+        puts = self._puts.get(put.key)
+        if puts is not None:
+            puts.discard(put)
+            if not puts:
+                del self._puts[put.key]
+
+
+class LatePut:
+    """The lanes of one put, and after its answer what they have not done."""
+
+    def __init__(self, late: LateCopies, fan: FanOut) -> None:
+        self._late, self._fan = late, fan
+        self._scope = CancelScope()
+        self.key = fan.course.key
+        self._left, self.ended = Event(), Event()
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    def drop_content(self) -> None:
+        for lane in self._fan.lanes:
+            if lane.follows:
+                lane.lag()
+
+    async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        """The task."""
+        task_status.started()
+        try:
+            with self._scope:
+                async with create_task_group() as group:
+                    for lane in self._fan.lanes:
+                        group.start_soon(lane.run)
+                await self._left.wait()
+                for lane in self._fan.lanes:
+                    if lane.lagging and self._fan.early:
+                        async with self._late.turns:
+                            await self._catch_up(lane)
+        finally:
+            self._late.forget(self)
+            self.ended.set()
+
+    async def over(self) -> None:
+        """The put is left: wait for its nodes, unless it was answered without them."""
+        self._left.set()
+        if self._fan.early:
+            self._late.keep(self)
+            return
+        try:
+            await self.ended.wait()
+        except BaseException:
+            self.cancel()
+            with CancelScope(shield=True):  # what each node does then is bounded by itself
+                await self.ended.wait()
+            raise
+
+    async def _catch_up(self, lane: Lane) -> None:
+        """Give the node of *lane* what it lacks, from one that has all."""
+        target = lane.node
+        for other in self._fan.lanes:
+            if other.stored is None and not other.already:
+                continue
+            try:
+                stored = await self._copy(other.node, target)
+            except ConnectionLost as error:  # of one or the other: the next one may do
+                log.info("%s: late copy of %s: %s", target.remote.name, self.key, error)
+            except AnnexError as error:
+                log.warning("%s: no late copy of %s: %s", target.remote.name, self.key, error)
+                return
+            else:
+                if self._late.arrived is not None:
+                    self._late.arrived(self.key, stored)
+                return
+
+    async def _copy(self, source: Node, target: Node) -> Stored:
+        key, name = self.key, self._fan.course.associated_file
+        began = target.begin()
+        try:
+            with CancelScope(deadline=current_time() + target.deadline) as scope:
+
+                def moves() -> None:
+                    target.moves()
+                    scope.deadline = current_time() + target.deadline
+
+                async with target.remote.put(key, associated_file=name) as upload:
+                    target.heard(began)
+                    if upload.already is not None:
+                        return Stored(already=real(upload.already))
+                    moves()
+                    async with source.remote.get(key, offset=upload.offset, associated_file=name) as download:
+                        moves()
+                        await upload.start(download.length)
+                        moves()
+                        async with aclosing(Stream(key, source, download)) as stream:
+                            while (chunk := await stream.next()) is not None:
+                                await upload.write(chunk)
+                                moves()
+                        scope.deadline += (upload.offset + download.length) / SETTLING_RATE
+                        stored = await upload.finish(download.valid)
+                        moves()
+                    return Stored(real(stored.uuids), real(stored.already))
+            raise TimedOut(target.remote.name, "late copy", target.deadline)
+        except AnnexError as error:
+            target.failed(error, began)
+            raise
+        finally:
+            target.end(began)

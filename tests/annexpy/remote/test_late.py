@@ -1,0 +1,286 @@
+"""A cluster that answers before every node is done: what it answers, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any
+
+import anyio
+import pytest
+import trio.testing
+from faulty_remote import Faulty, LoopClock
+
+from annexpy.errors import NodesFailed, TimedOut
+from annexpy.keys.key import Key
+from annexpy.remote.base import Remote, Stored
+from annexpy.remote.cluster import Cluster
+from annexpy.remote.fanout import WINDOW
+from annexpy.remote.memory import MemoryRemote
+from annexpy.remote.wrappers import record
+from annexpy.transport.base import CHUNK
+from annexpy.uuids import UUID
+
+A, B, C = (UUID(f"{letter * 8}-0000-4000-8000-000000000000") for letter in "abc")
+
+
+def sha256_key(content: bytes) -> Key:
+    return Key(b"SHA256", hashlib.sha256(content).hexdigest().encode(), len(content))
+
+
+SMALL = Random(1).randbytes(1000)
+LARGE = bytes(3 * WINDOW)
+SMALL_KEY, LARGE_KEY = sha256_key(SMALL), sha256_key(LARGE)
+
+
+def virtual(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
+    def run() -> None:
+        anyio.run(test, backend="trio", backend_options={"clock": trio.testing.MockClock(autojump_threshold=0)})
+
+    run.__name__ = test.__name__  # type: ignore[attr-defined]
+    return run
+
+
+def nodes_and_log() -> tuple[list[Any], list[tuple[Key, Stored]]]:
+    return [MemoryRemote(uuid, name=f"node {uuid[0]}", clock=LoopClock()) for uuid in (A, B, C)], []
+
+
+def cluster(nodes: list[Any], log: list[tuple[Key, Stored]], **options: Any) -> Cluster:
+    return Cluster(
+        nodes, clock=LoopClock(), min_copies=2, arrived=lambda key, stored: log.append((key, stored)), **options
+    )
+
+
+async def store(remote: Remote, key: Key, content: bytes) -> Stored:
+    async with remote.put(key) as upload:
+        if upload.already is not None:
+            return Stored(already=upload.already)
+        await upload.start(len(content) - upload.offset)
+        for start in range(upload.offset, len(content), CHUNK):
+            await upload.write(content[start : start + CHUNK])
+        return await upload.finish()
+
+
+@virtual
+async def test_a_slow_node_does_not_hold_up_the_answer_and_finishes_later() -> None:
+    for key, content in ((SMALL_KEY, SMALL), (LARGE_KEY, LARGE)):
+        nodes, log = nodes_and_log()
+        slow = nodes[2]
+        nodes[2] = Faulty(slow, delay=0.25)  # 1 MiB a second
+        async with cluster(nodes, log) as whole:
+            began = anyio.current_time()
+            stored = await store(whole, key, content)
+            assert anyio.current_time() - began <= 1.0
+            assert stored.uuids == {A, B}
+            assert isinstance(stored.failed[C], TimedOut)
+            assert not log
+            await anyio.sleep(60)
+            assert slow.objects == {key: content}
+            assert log == [(key, Stored(uuids=frozenset({C})))]
+            assert not whole._late._puts
+
+
+@virtual
+async def test_copies_that_were_there_before_count() -> None:
+    nodes, log = nodes_and_log()
+    nodes[0].objects[SMALL_KEY] = nodes[1].objects[SMALL_KEY] = SMALL
+    nodes[2] = Faulty(nodes[2], "finish", None)
+    async with cluster(nodes, log) as whole:
+        stored = await store(whole, SMALL_KEY, SMALL)
+        assert stored.already == {A, B}
+        assert set(stored.failed) == {C}
+        assert anyio.current_time() < 1
+
+
+@virtual
+async def test_a_silent_node_costs_no_more_than_the_slack() -> None:
+    nodes, log = nodes_and_log()
+    nodes[1] = Faulty(nodes[1], "put", None)
+    async with cluster(nodes, log) as whole:
+        began = anyio.current_time()
+        stored = await store(whole, SMALL_KEY, SMALL)
+        assert anyio.current_time() - began <= 1.0
+        assert stored.uuids == {A, C}
+        assert set(stored.failed) == {B}
+    assert not log
+
+
+@virtual
+async def test_too_few_quick_nodes_are_waited_for() -> None:
+    nodes, log = nodes_and_log()
+    nodes[1] = Faulty(nodes[1], delay=1.5)
+    nodes[2] = Faulty(nodes[2], delay=2.0)
+    async with cluster(nodes, log) as whole:
+        stored = await store(whole, SMALL_KEY, SMALL)
+        assert stored.uuids == {A, B}
+        await anyio.sleep(60)
+    assert [arrived.uuids for _, arrived in log] == [{C}]
+
+
+@virtual
+async def test_fewer_than_enough_is_still_an_answer() -> None:
+    nodes, log = nodes_and_log()
+    nodes[1] = Faulty(nodes[1], "write")
+    nodes[2] = Faulty(nodes[2], "write")
+    async with cluster(nodes, log) as whole:
+        assert (await store(whole, SMALL_KEY, SMALL)).uuids == {A}
+        nodes[0] = Faulty(nodes[0], "write")
+    async with cluster(nodes, log) as whole:
+        with pytest.raises(NodesFailed):
+            await store(whole, LARGE_KEY, LARGE)
+
+
+@virtual
+async def test_without_async_with_a_put_waits_for_all() -> None:
+    nodes, log = nodes_and_log()
+    nodes[2] = Faulty(nodes[2], delay=1.0)
+    assert (await store(cluster(nodes, log), SMALL_KEY, SMALL)).uuids == {A, B, C}
+
+
+@virtual
+async def test_a_removal_stops_late_copies_first_so_nothing_comes_back() -> None:
+    for late in (0.0, 0.3, 1.0, 3.0, 6.0):
+        for key, content in ((SMALL_KEY, SMALL), (LARGE_KEY, LARGE)):
+            nodes, log = nodes_and_log()
+            plain = list(nodes)
+            nodes[2] = Faulty(nodes[2], delay=0.25)
+            async with cluster(nodes, log) as whole:
+                await store(whole, key, content)
+                await anyio.sleep(late)
+                assert (await whole.remove_content(key)).ok
+                assert nodes[2].inside == 0
+                await anyio.sleep(60)
+                assert not any(node.objects or node._receiving for node in plain)
+                assert all(node.busy == 0 for node in whole._nodes)
+
+
+@virtual
+async def test_a_new_put_of_the_key_stops_late_copies_first() -> None:
+    nodes, log = nodes_and_log()
+    plain = list(nodes)
+    nodes[2] = Faulty(nodes[2], delay=0.25)
+    async with cluster(nodes, log) as whole:
+        await store(whole, LARGE_KEY, LARGE)
+        stored = await store(whole, LARGE_KEY, LARGE)  # not TransferInProgress
+        assert stored.already == {A, B}
+        await anyio.sleep(60)
+    assert all(node.objects == {LARGE_KEY: LARGE} for node in plain)
+
+
+@virtual
+async def test_closing_the_cluster_ends_late_copies_and_keeps_their_partials() -> None:
+    nodes, log = nodes_and_log()
+    slow = nodes[2]
+    nodes[2] = Faulty(slow, delay=0.25)
+    async with cluster(nodes, log) as whole:
+        await store(whole, LARGE_KEY, LARGE)
+        await anyio.sleep(1)
+    assert nodes[2].inside == 0
+    assert not log
+    assert 0 < len(slow.partials[LARGE_KEY]) < len(LARGE)
+    assert nodes[2].calls["aclose"] == 1
+
+
+@virtual
+async def test_what_the_holder_raises_leaves_the_cluster_as_it_is() -> None:
+    nodes, log = nodes_and_log()
+    nodes[2] = Faulty(nodes[2], delay=0.25)
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012
+        async with cluster(nodes, log) as whole:
+            await store(whole, LARGE_KEY, LARGE)
+            _ = 1 // 0
+    assert nodes[2].inside == 0
+
+
+@virtual
+async def test_a_put_that_is_left_or_fails_waits_for_its_nodes() -> None:
+    nodes, log = nodes_and_log()
+    async with cluster(nodes, log) as whole:
+        async with whole.put(SMALL_KEY) as upload:
+            await upload.start(len(SMALL))
+            await upload.write(SMALL[:100])
+        assert [len(node.partials[SMALL_KEY]) for node in nodes] == [100] * 3
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with whole.put(SMALL_KEY) as upload:
+                assert upload.offset == 100
+                _ = 1 // 0
+        assert not any(node._receiving for node in nodes)
+
+
+@virtual
+async def test_late_content_is_bounded() -> None:
+    nodes, log = nodes_and_log()
+    slow = nodes[2]
+    nodes[2] = Faulty(slow, delay=100.0)
+    async with cluster(nodes, log, deadline=1000.0) as whole:
+        contents = [Random(number).randbytes(1000) for number in range(40)]
+        for content in contents:
+            assert (await store(whole, sha256_key(content), content)).uuids == {A, B}
+        with_content = sum(
+            lane.follows for puts in whole._late._puts.values() for put in puts for lane in put._fan.lanes
+        )
+        assert with_content <= 16
+        await anyio.sleep(40 * 1000)
+        assert len(slow.objects) == len(log) == 40
+
+
+@virtual
+async def test_cancelled_at_any_step_nothing_leaks() -> None:
+    for stop in range(1, 1000):
+        steps = 0
+
+        def watch(_: str, stop: int = stop) -> None:
+            nonlocal steps
+            steps += 1
+            if steps == stop:
+                scope.cancel()
+
+        plain, log = nodes_and_log()
+        nodes = [Faulty(node, watch=watch, delay=delay) for node, delay in zip(plain, (0, 0, 0.1), strict=True)]
+        async with cluster(nodes, log) as whole:
+            with anyio.CancelScope() as scope:
+                await store(whole, SMALL_KEY, SMALL)
+            if stop % 2:
+                await whole.remove_content(SMALL_KEY)
+                assert not any(node.objects for node in plain)
+        assert all(node.inside == 0 for node in nodes)
+        assert all(node.busy == 0 for node in whole._nodes)
+        assert not any(node._receiving for node in plain)
+        if steps < stop:
+            break
+    assert stop > 10
+
+
+@virtual
+async def test_late_copies_can_be_recorded() -> None:
+    lines = []
+
+    class Log:
+        def set_present(self, key: Key, uuid: UUID, present: bool) -> None:
+            lines.append((key, uuid, present))
+
+    nodes, _ = nodes_and_log()
+    nodes[1] = Faulty(nodes[1], delay=0.25)
+    whole = Cluster(
+        nodes,
+        clock=LoopClock(),
+        min_copies=2,
+        arrived=lambda key, stored: record(Log(), key, stored.copies, present=True),
+    )
+    async with whole:
+        await store(whole, LARGE_KEY, LARGE)
+        await anyio.sleep(60)
+    assert lines == [(LARGE_KEY, B, True)]
+
+
+@pytest.mark.anyio
+async def test_in_real_time_on_either_event_loop() -> None:
+    nodes: list[Any] = [MemoryRemote(uuid) for uuid in (A, B, C)]
+    nodes[2] = Faulty(nodes[2], "finish", None)
+    async with Cluster(nodes, min_copies=2, hedge=0.01) as whole:
+        stored = await store(whole, SMALL_KEY, SMALL)
+        assert stored.uuids == {A, B}
+        assert nodes[2].inside == 1
+        assert not (await whole.remove_content_many([SMALL_KEY]))[0].failed
+        assert nodes[2].inside == 0
