@@ -229,6 +229,17 @@ async def test_a_lock_whose_holder_vanished_stands_until_it_expires() -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "kept"), [(NotLocked(HASHED), False), (ConnectionLost("a", "b"), True), (OSError(), True)]
+)
+async def test_only_who_leaves_in_order_unlocks(error: Exception, kept: bool) -> None:
+    remote = memory(HASHED)
+    with pytest.raises(type(error)):
+        async with remote.lock_content(HASHED):
+            raise error
+    assert (await remote.remove_content(HASHED)).ok is not kept
+
+
+@pytest.mark.parametrize(
     ("ahead", "error"), [(0.0, TimedOut), (-5.0, TimedOut), (MAX_REMOVAL_AHEAD + 1.0, InvalidInput)]
 )
 async def test_a_removal_past_its_deadline_or_too_far_ahead_is_refused(ahead: float, error: type[Exception]) -> None:
