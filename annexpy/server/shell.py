@@ -2,8 +2,9 @@
 
 What it costs is how long it takes to start. So this module imports nothing but ``os`` and ``sys``:
 it finds ``annex.uuid`` with a minimal look at the git configuration, says AUTH-SUCCESS, and answers
-VERSION by itself while a thread imports everything else. Then ``stdio`` takes over. Where anything
-is out of the ordinary (includes, worktrees, quoting …) the full readers decide before a word is said.
+VERSION by itself while a thread imports what ``direct`` needs to answer presence checks, and then
+everything else; then ``stdio`` takes over. Where anything is out of the ordinary (includes, worktrees,
+quoting …) the full readers decide before a word is said.
 
 Offered: ``configlist``, ``p2pstdio``, ``inannex``, and git-upload-pack, git-receive-pack and
 git-upload-archive, which are git's own. Not offered: ``notifychanges``, and the commands that only
@@ -240,7 +241,7 @@ def _uuid(directory: str, options: dict[str, str]) -> str:
         )
     uuid = _quick_uuid(directory)
     if uuid is None:
-        from annexpy.server.stdio import find_uuid
+        from annexpy.server.direct import find_uuid
 
         read_only = bool(os.environ.get("GIT_ANNEX_SHELL_READONLY"))
         uuid = find_uuid(directory, wanted=bool(options.get("autoinit")), read_only=read_only)
@@ -263,7 +264,7 @@ def _configlist(directory: str, parameters: list[str], options: dict[str, str]) 
 def _inannex(directory: str, keys: list[str], options: dict[str, str]) -> int:
     if not _uuid(directory, options):
         raise Refusal("Not a git-annex or gcrypt repository.")
-    from annexpy.server.stdio import in_annex
+    from annexpy.server.direct import in_annex
 
     return in_annex(directory, keys)
 
@@ -273,7 +274,7 @@ def _git(command: str, path: str) -> int:
         raise Refusal("Action blocked by GIT_ANNEX_SHELL_LIMITED")
     directory = _directory(path)
     if os.path.isdir(directory) and _quick_uuid(directory) is not None:
-        from annexpy.server.stdio import commit_records
+        from annexpy.server.direct import commit_records
 
         commit_records(directory)
     try:
@@ -294,12 +295,19 @@ def _p2pstdio(directory: str, parameters: list[str], options: dict[str, str]) ->
     os.write(1, b"AUTH-SUCCESS %s\n" % uuid.encode())
     importing = _Importing()
     version, rest = _version()
-    if rest is None:
-        os._exit(0)  # gone already: nothing was done, so there is nothing to wait for
+    repository = None
+    if rest is not None:
+        importing.wait_for_direct()
+        from annexpy.server.direct import answer_presence, open_repository
+
+        repository = open_repository(directory)
+        rest = answer_presence(repository.content, rest, importing.done)
+    if repository is None or rest is None:
+        os._exit(0)  # gone already: nothing was changed, so there is nothing to wait for
     importing.wait()
     from annexpy.server.stdio import serve_stdio
 
-    code = serve_stdio(directory, client=client, version=version, prefix=rest, debug="--debug" in options)
+    code = serve_stdio(repository, client=client, version=version, prefix=rest, debug="--debug" in options)
     sys.stderr.flush()
     os._exit(code)  # all is closed: what is left is the interpreter taking itself apart, while ssh waits for us
 
@@ -322,29 +330,44 @@ def _version() -> tuple[int, bytes | None]:
 
 
 class _Importing:
-    """Imports what a session needs in a thread, while the client thinks."""
+    """Imports what a session needs in a thread, while the client thinks: first what needs no event loop."""
 
     def __init__(self) -> None:
         import _thread  # what threading is made of, without importing threading
 
         self._failed: BaseException | None = None
-        self._done = _thread.allocate_lock()
-        self._done.acquire()
+        self._direct = _thread.allocate_lock()
+        self._all = _thread.allocate_lock()
+        self._direct.acquire()
+        self._all.acquire()
         self._usual = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         _thread.start_new_thread(self._work, ())
 
     def _work(self) -> None:
         try:
+            try:
+                import annexpy.server.direct
+            finally:
+                self._direct.release()
             import annexpy.repo.branch
             import annexpy.server.stdio  # noqa: F401
         except BaseException as error:
             self._failed = error
         finally:
-            self._done.release()
+            self._all.release()
+
+    def done(self) -> bool:
+        """Everything is there."""
+        return not self._all.locked()
+
+    def wait_for_direct(self) -> None:
+        """Until ``direct`` is there; it raises what is wrong when it is imported again."""
+        self._direct.acquire()
 
     def wait(self) -> None:
-        self._done.acquire()
+        """Until everything is there."""
+        self._all.acquire()
         sys.setswitchinterval(self._usual)
         if self._failed is not None:
             raise self._failed

@@ -23,7 +23,7 @@ from annexpy.keys.layout import object_paths
 from annexpy.p2p import messages
 from annexpy.repo.repository import Repository
 from annexpy.server import shell
-from annexpy.server.stdio import in_annex
+from annexpy.server.direct import in_annex
 from annexpy.uuids import UUID, parse_uuid
 
 ROOT = Path(__file__).parents[3]
@@ -175,6 +175,8 @@ def test_the_greeting_comes_within_four_and_the_first_answer_within_eight_bare_i
             greeted.append(time.perf_counter() - start)
             process.stdin.write(b"VERSION 4\n")
             assert process.stdout.readline() == b"VERSION 4\n"
+            process.stdin.write(b"CHECKPRESENT " + K.raw + b"\n")
+            assert process.stdout.readline() == b"SUCCESS\n"
             answered.append(time.perf_counter() - start)
             process.stdin.close()
     unit = statistics.median(bare)
@@ -207,6 +209,48 @@ def test_a_client_need_not_ask_for_a_version(program: str, repository: Path) -> 
     ]:
         code, out, err = run(program, "p2pstdio", str(repository), CLIENT, say=say)
         assert (code, out, err) == (0, GREETING + answer, b"")
+
+
+@pytest.mark.parametrize(
+    ("say", "answer"),
+    [
+        (b"CHECKPRESENT %b\n" % K.raw * 1000, b"SUCCESS\n" * 1000),
+        (
+            b"CHECKPRESENT %b\nCHECKPRESENT nokey\nCHECKPRESENT %b\n" % (K.raw, ABSENT.raw),
+            b"SUCCESS\nERROR unknown command\nFAILURE\n",
+        ),
+        (b"CHECKPRESENT %b\nCHECKPRESENT %b\r\nFOO\n" % (K.raw, K.raw), b"SUCCESS\nSUCCESS\nERROR unknown command\n"),
+        (
+            b"CHECKPRESENT %b\nCHECKPRESENT WORM--a\0b\nCHECKPRESENT\t%b\n" % (K.raw, K.raw),
+            b"SUCCESS\nERROR unknown command\nSUCCESS\n",
+        ),
+        (b"CHECKPRESENT %b\nREMOVE %b\nCHECKPRESENT %b\n" % (K.raw, K.raw, K.raw), b"SUCCESS\nSUCCESS\nFAILURE\n"),
+        (b"CHECKPRESENT %b\nCHECKPRES" % K.raw, b"SUCCESS\n"),
+    ],
+)
+def test_the_first_presence_checks_are_answered_like_all_others(
+    program: str, repository: Path, say: bytes, answer: bytes
+) -> None:
+    code, out, err = run(program, "p2pstdio", str(repository), CLIENT, say=b"VERSION 4\n" + say)
+    assert (code, out, err) == (0, GREETING + b"VERSION 4\n" + answer, b"")
+
+
+def test_lines_may_come_in_any_pieces(program: str, repository: Path) -> None:
+    with subprocess.Popen([program, "p2pstdio", str(repository), CLIENT], stdin=-1, stdout=-1, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"VERS")
+        assert process.stdout.readline() == GREETING
+        process.stdin.write(b"ION 4\nCHECK")
+        assert process.stdout.readline() == b"VERSION 4\n"
+        process.stdin.write(b"PRESENT %b\nCHECKPRESENT %b" % (K.raw, K.raw))
+        assert process.stdout.readline() == b"SUCCESS\n"
+        process.stdin.write(b"\nGETTIME")
+        assert process.stdout.readline() == b"SUCCESS\n"
+        process.stdin.write(b"STAMP\n")
+        assert process.stdout.readline().startswith(b"TIMESTAMP ")
+        process.stdin.close()
+        assert process.wait() == 0
 
 
 def test_a_line_without_end_is_a_protocol_error(program: str, repository: Path) -> None:

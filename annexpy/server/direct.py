@@ -1,0 +1,158 @@
+"""What ``annexpy-shell`` does with a repository without an event loop, so without importing one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+from annexpy.errors import AnnexError, InvalidKey, NotARepository
+from annexpy.keys.key import Key
+from annexpy.repo.content import ContentStore
+from annexpy.repo.repository import Repository
+from annexpy.server.shell import Refusal
+
+__all__ = ["answer_presence", "commit_records", "find_uuid", "in_annex", "open_repository"]
+
+log = logging.getLogger(__name__)
+
+_CHECK = b"CHECKPRESENT "
+
+
+def open_repository(directory: str) -> Repository:
+    """The repository at *directory*.
+
+    Raises:
+        Refusal: It cannot be served.
+    """
+    try:
+        return Repository.open(directory)
+    except NotARepository as error:
+        raise Refusal("Not a git-annex or gcrypt repository.") from error
+    except AnnexError as error:
+        raise Refusal(str(error)) from error
+
+
+def answer_presence(store: ContentStore, said: bytes, ready: Callable[[], bool]) -> bytes | None:
+    """Answer the presence checks with which a session begins, on stdin and stdout, until the server is *ready*.
+
+    They are what most sessions begin with, and they need none of what takes time to import. All else is left
+    to the server: also lines that are not plain, and whatever comes behind them.
+
+    Args:
+        store: Where to look.
+        said: What the client has said already.
+        ready: Is the server there? Looked at before each wait for the client.
+
+    Returns:
+        What the client said and is not answered yet; None when it has left.
+    """
+    while True:
+        answers = []
+        while said.startswith(_CHECK):
+            line, end, rest = said.partition(b"\n")
+            name = line[len(_CHECK) :]
+            if not end or b"\0" in name or name.endswith(b"\r"):
+                break
+            try:
+                answers.append(b"SUCCESS\n" if store.present(Key.parse(name)) else b"FAILURE\n")
+            except AnnexError:
+                break
+            said = rest
+        if answers:
+            os.write(1, b"".join(answers))
+        if said or ready():
+            return said
+        try:
+            said = os.read(0, 65536)
+        except BlockingIOError:
+            return b""
+        if not said:
+            return None
+
+
+def find_uuid(directory: str, *, wanted: bool, read_only: bool) -> str:
+    """``annex.uuid`` of the repository at *directory*, "" when it has none.
+
+    A git repository into which a git-annex branch was pushed is made an annex, as git-annex-shell does.
+
+    Args:
+        directory: Where it is, or a directory below.
+        wanted: Make any git repository an annex.
+        read_only: Make nothing.
+
+    Raises:
+        Refusal: It cannot be served.
+    """
+    try:
+        with Repository.open(directory) as repository:
+            return repository.uuid
+    except NotARepository:
+        pass
+    except AnnexError as error:
+        raise Refusal(str(error)) from error
+    if not (wanted or _has_branch(directory)):
+        return ""
+    if read_only:
+        raise Refusal("Action blocked by GIT_ANNEX_SHELL_READONLY")
+    try:
+        with Repository.init(directory) as repository:
+            return repository.uuid
+    except AnnexError as error:
+        raise Refusal(str(error)) from error
+
+
+def _has_branch(directory: str) -> bool:
+    for folder in (directory, os.path.join(directory, ".git")):
+        if os.path.exists(os.path.join(folder, "refs/heads/git-annex")):
+            return True
+        try:
+            with open(os.path.join(folder, "packed-refs"), "rb") as file:
+                return b" refs/heads/git-annex\n" in file.read()
+        except OSError:
+            continue
+    return False
+
+
+def in_annex(directory: str, names: list[str]) -> int:
+    """0 when all of these keys are present, 1 when one is not, 100 when one is just being removed."""
+    with Repository.open(directory) as repository:
+        for name in names:
+            try:
+                key = Key.parse(os.fsencode(name))
+            except InvalidKey as error:
+                raise Refusal("bad key") from error
+            try:
+                present = repository.content.present(key)
+            except AnnexError as error:
+                raise Refusal(str(error), 100) from error
+            if not present:
+                return 1
+            if _being_removed(repository, key):
+                return 100
+    return 0
+
+
+def _being_removed(repository: Repository, key: Key) -> bool:
+    """Somebody has the exclusive lock on the content."""
+    path = repository.content.path(key)
+    if path is None:
+        return True
+    try:
+        fd = repository.files.open_write(path + b".lck", create=False)
+    except OSError:
+        return False  # nobody has locked it, or we may not know
+    try:
+        return not repository.files.try_lock(fd, exclusive=False)
+    finally:
+        repository.files.close_fd(fd)
+
+
+def commit_records(directory: str) -> None:
+    """Bring what waits in the journal into the git-annex branch, so that git shows it."""
+    try:
+        with Repository.open(directory) as repository:
+            if repository.writable:
+                repository.branch.commit_now()
+    except AnnexError as error:
+        log.warning("%s: %s", directory, error)
