@@ -81,27 +81,23 @@ class MemoryRemote:
     async def lock_content(self, key: Key) -> AsyncIterator[MemoryLock]:
         """Hold *key*. Any number may.
 
-        Leaving normally, or because a rule or the content stood in the way, releases the lock. Any other
-        exception says that its holder vanished: the content stays locked until ``expires``.
+        Leaving releases the lock, except with a TransportError: then its holder vanished without
+        UNLOCKCONTENT, and the content stays locked until ``expires``.
         """
         if key not in self.objects:
             raise NotLocked(key, self._name, "it is not present")
         lock = MemoryLock(self._uuid, self._clock.now() + LOCK_RETENTION)
         self._locks.setdefault(key, []).append(lock)
-        vanished = True
         try:
             yield lock
-            vanished = False
-        except AnnexError as error:
-            vanished = isinstance(error, TransportError)
+        except TransportError:
+            self._retained_until[key] = max(lock.expires, self._retained_until.get(key, lock.expires))
             raise
         finally:
             lock.released = True
             self._locks[key].remove(lock)
             if not self._locks[key]:
                 del self._locks[key]
-            if vanished:
-                self._retained_until[key] = max(lock.expires, self._retained_until.get(key, lock.expires))
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         error = self._keeps(key, deadline) if key in self.objects else None

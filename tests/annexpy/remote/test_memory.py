@@ -229,9 +229,9 @@ async def test_a_lock_whose_holder_vanished_stands_until_it_expires() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kept"), [(NotLocked(HASHED), False), (ConnectionLost("a", "b"), True), (OSError(), True)]
+    ("error", "kept"), [(NotLocked(HASHED), False), (ConnectionLost("a", "b"), True), (OSError(), False)]
 )
-async def test_only_who_leaves_in_order_unlocks(error: Exception, kept: bool) -> None:
+async def test_only_a_lost_connection_keeps_a_lock(error: Exception, kept: bool) -> None:
     remote = memory(HASHED)
     with pytest.raises(type(error)):
         async with remote.lock_content(HASHED):
