@@ -101,7 +101,15 @@ def _windows(works: Iterator[_Work]) -> Iterator[list[_Work]]:
         yield window
 
 
-def absorb(history: History, journal: Journal, waiting: Waiting, message: str, *, sync: bool) -> bytes | None:
+def absorb(
+    history: History,
+    journal: Journal,
+    waiting: Waiting,
+    message: str,
+    before_publishing: Callable[[bytes], None],
+    *,
+    sync: bool,
+) -> bytes | None:
     """One commit of everything that waits; None when that changed nothing. Raises as ``History.publish``.
 
     The caller unlinks journal files and spools afterwards, in either case.
@@ -124,7 +132,7 @@ def absorb(history: History, journal: Journal, waiting: Waiting, message: str, *
             old = union_merge(old, journal.read(work.path) or b"")
         return _with_records(history, work, old)
 
-    return history.publish(build, message, sync=sync)
+    return history.publish(build, message, before_publishing, sync=sync)
 
 
 def _with_records(history: History, work: _Work, content: bytes) -> bytes:

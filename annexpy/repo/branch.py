@@ -34,10 +34,9 @@ from annexpy.repo.files import Files
 from annexpy.repo.format import Tuning, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.journal import JOURNAL, LOCK_SECONDS, PRIVATE, Journal, JournalLock
-from annexpy.repo.merge import changed_paths, merge_siblings
 from annexpy.repo.pack import remove_leftovers
 from annexpy.repo.queue import Batch, Queue
-from annexpy.repo.records import Queued, apply_records, is_private, lines_record, presence_record
+from annexpy.repo.records import Clockwork, Queued, apply_records, is_private, lines_record, presence_record
 from annexpy.repo.scan import read_all, read_many
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool import Spool
@@ -88,7 +87,7 @@ class Branch:
         self._queue = Queue(self._history.tip)
         self._io = threading.Lock()
         self._infos: dict[UUID, tuple[bytes, bool]] = {}
-        self._last = 0
+        self._times = Clockwork()
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -193,6 +192,8 @@ class Branch:
         paths = set().union(*[batch.paths() for batch in self._queue.batches()])
         paths.update(self._spool.overlay(), self._journal.paths(), self._private.paths())
         tips = self._tips()
+        if len(tips) > 1:
+            from annexpy.repo.merge import changed_paths
         for other in tips[1:]:
             paths.update(changed_paths(self._history, tips[0], other))
         return paths, tips
@@ -226,8 +227,11 @@ class Branch:
         if not info:
             return
         path = location_log(key, levels=self._levels)
-        line = presence_record(path, self._next_time(), PRESENT if present else MISSING, info, private=private)
-        if self._queue.add(line) >= _SPILL:
+        self._record(path, info, PRESENT if present else MISSING, private)
+
+    def _record(self, path: bytes, info: bytes, status: bytes, private: bool) -> None:
+        time = self._times.time(self._clock.wall(), path, info, status)
+        if self._queue.add(presence_record(path, time, status, info, private=private)) >= _SPILL:
             self.sync_now(durable=False)
 
     def _info(self, uuid: UUID) -> tuple[bytes, bool]:
@@ -250,8 +254,7 @@ class Branch:
             raise InvalidInput("presence status", status, "one of 1, 0, X")
         if b"\n" in info or b"\r" in info:
             raise InvalidInput("presence info", info, "no line breaks")
-        if self._queue.add(presence_record(path, self._next_time(), status, info, private=private)) >= _SPILL:
-            self.sync_now(durable=False)
+        self._record(path, info, status, private)
 
     def change(self, path: bytes, change: Callable[[bytes], bytes], *, private: bool = False) -> None:
         """Queue a change of any log: *change* gets its content and returns the new one.
@@ -265,11 +268,6 @@ class Branch:
             private: Keep it out of the branch: it belongs to a repository that must not be known elsewhere.
         """
         self._queue.add_change((path, change, private))
-
-    def _next_time(self) -> int:
-        # strictly increasing in one process, so records of one second keep their order
-        self._last = max(self._last + 1, int(self._clock.wall() * 1_000_000))
-        return self._last
 
     # -- making durable --------------------------------------------------------------------------
 
@@ -317,7 +315,7 @@ class Branch:
                     content = self._overlaid(path, union_merge(branch, journal), b"", public, ())
             outcome[path, private] = change(content)
         return batch.lines + [
-            lines_record(path, self._next_time(), content, private=private)
+            lines_record(path, self._times.tick(self._clock.wall()), content, private=private)
             for (path, private), content in outcome.items()
         ]
 
@@ -369,7 +367,7 @@ class Branch:
             with self._io:  # whatever is being synced right now is in the spool before it is sealed
                 batch = self._queue.take()
             try:
-                committed = self._commit_batch(batch, message, always)
+                committed = self._commit_batch(batch, message, always, lock)
             except BaseException:
                 self._queue.give_back(batch)
                 raise
@@ -379,13 +377,23 @@ class Branch:
         return committed
 
     def _prepare(self, lock: JournalLock) -> None:
-        if lock.after_crash:
-            remove_leftovers(self._files)
-            lock.after_crash = False
+        if lock.left:
+            self._clear_up(lock.left)
+            lock.left = b""
         if self._config.refresh():
             self._infos.clear()
 
-    def _commit_batch(self, batch: Batch, message: str, always: bool) -> bool:
+    def _clear_up(self, left: bytes) -> None:
+        """One of us died committing. Spools that its commit had absorbed may be there still."""
+        from annexpy.repo.merge import is_ancestor
+
+        remove_leftovers(self._files)
+        lines = left.split(b"\n")[1:-1]
+        tip = self._history.tip()
+        if lines and tip is not None and self._history.has(lines[0]) and is_ancestor(self._history, lines[0], tip):
+            self._spool.discard(lines[1:])
+
+    def _commit_batch(self, batch: Batch, message: str, always: bool, lock: JournalLock) -> bool:
         spools = self._spool.seal()
         if sum(map(self._spool.size, spools)) > _ROUND and batch.lines:
             # more than one round: ours takes its place behind what this process spooled before
@@ -400,12 +408,12 @@ class Branch:
                 size += self._spool.size(spools[0])
                 some.append(spools.pop(0))
             last = not spools
-            committed = self._absorb(some, batch if last else Batch(), message, always) or committed
+            committed = self._absorb(some, batch if last else Batch(), message, always, lock) or committed
             self._spool.discard(some)
             if last:
                 return committed
 
-    def _absorb(self, spools: list[bytes], batch: Batch, message: str, always: bool) -> bool:
+    def _absorb(self, spools: list[bytes], batch: Batch, message: str, always: bool, lock: JournalLock) -> bool:
         records = batch.queued()
         for spool in spools:
             records += self._spool.load(spool)
@@ -426,7 +434,12 @@ class Branch:
         waiting.journal = self._journal.paths()
         if not waiting:
             return False
-        committed = absorb(self._history, self._journal, waiting, message, sync=True)
+
+        def before_publishing(commit: bytes) -> None:
+            if spools:  # so that they are not absorbed again should we die before they are gone
+                lock.note([commit, *spools], sync=True)
+
+        committed = absorb(self._history, self._journal, waiting, message, before_publishing, sync=True)
         # order matters: readers without the lock look at the journal first, then at the branch
         for path in waiting.journal:
             self._journal.remove(path)
@@ -472,6 +485,8 @@ class Branch:
             self._commit("update", lock, always=True)
 
     def _merge_siblings(self) -> list[str]:
+        from annexpy.repo.merge import merge_siblings  # and what it knows of logs, which readers do without
+
         ignored = frozenset((self._files.read(b"annex/ignoredrefs") or b"").split())
         return merge_siblings(self._history, ignored, self._tuning.differences)
 

@@ -43,7 +43,7 @@ class History:
     def __init__(self, files: Files, config: GitConfig, clock: Clock, lockdown: Lockdown, *, git: bool = True) -> None:
         self._files, self._config, self._clock, self._lockdown = files, config, clock, lockdown
         self.refs = Refs(files, lockdown)
-        self.objects = Objects(files.path, git=git)
+        self.objects = Objects(files, git=git)
         self.cache = TreeCache(self.objects)
         self._trees: dict[bytes, bytes] = {}
 
@@ -90,8 +90,29 @@ class History:
 
     # -- writing: only under the journal lock ----------------------------------------------------
 
-    def publish(self, build: Build, message: str, *, sync: bool = True) -> bytes | None:
+    def has(self, commit: bytes) -> bool:
+        """The commit is here."""
+        try:
+            self.tree(commit)
+        except (RepositoryError, ValueError):
+            return False
+        return True
+
+    def publish(
+        self,
+        build: Build,
+        message: str,
+        before_publishing: Callable[[bytes], None] | None = None,
+        *,
+        sync: bool = True,
+    ) -> bytes | None:
         """Commit what *build* makes of the tip, again as long as the tip moves meanwhile.
+
+        Args:
+            build: Makes the new tree.
+            message: Of the commit.
+            before_publishing: Told the commit when it is written, before the branch points to it.
+            sync: On disk when it returns.
 
         Returns:
             The new commit; None when *build* found nothing to commit.
@@ -117,6 +138,8 @@ class History:
                 new = self._commit(writer, tree, [*parents, *others], message)
                 if self.tip() == tip:  # no use in writing it all out otherwise
                     writer.finish()
+                    if before_publishing is not None:
+                        before_publishing(new)
                     if self.refs.swap(GIT_ANNEX, tip, new, sync=sync):
                         writer.done()
                         self._trees[new] = tree

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +43,7 @@ _NAME: Final = b"journal.lck"
 _LOCK: Final = _ANNEX + b"/" + _NAME
 _NOTE: Final = STATE + b"/journal.holder"
 _TEMPORARY: Final = STATE + b"/tmp"
+_LONGEST_NOTE: Final = 1 << 20
 _FIRST_PAUSE: Final = 0.001
 _LONGEST_PAUSE: Final = 0.05
 
@@ -54,10 +55,10 @@ class JournalLock:
     open-file-description lock. A note that is found on acquiring was left by a crash.
 
     Attributes:
-        after_crash: Whoever of ours had the lock before died with it.
+        left: What the one of us who had the lock before noted and did not take back; empty unless it died.
     """
 
-    __slots__ = ("_annex", "_clock", "_files", "_held", "_lockdown", "_pidlock", "after_crash")
+    __slots__ = ("_annex", "_clock", "_files", "_held", "_lockdown", "_pidlock", "left")
 
     def __init__(self, files: Files, clock: Clock, lockdown: Lockdown, *, pidlock: bool = False) -> None:
         self._files, self._clock, self._lockdown = files, clock, lockdown
@@ -68,7 +69,7 @@ class JournalLock:
             self._pidlock = PidLock.of(files)
         self._annex: Files | None = None
         self._held: HeldLock | None = None
-        self.after_crash = False
+        self.left = b""
 
     def try_acquire(self) -> bool:
         """Take it if it is free.
@@ -116,18 +117,31 @@ class JournalLock:
 
     def _leave_note(self) -> None:
         files = self._files
-        host = os.uname().nodename
-        note = b"%d %b\n" % (os.getpid(), os.fsencode(host))
         try:
             fd = files.open_write(_NOTE)
         except FileNotFoundError:
             make_folders(files, STATE, self._lockdown)
             fd = files.open_write(_NOTE)
         try:
-            self.after_crash = files.fstatus(fd).st_size > 0
-            if self.after_crash:
+            self.left = files.pread(fd, _LONGEST_NOTE, 0)
+            if self.left:
                 files.truncate(fd, 0)
-            files.write(fd, note)
+            files.write(fd, self._who())
+        finally:
+            files.close_fd(fd)
+
+    @staticmethod
+    def _who() -> bytes:
+        return b"%d %b\n" % (os.getpid(), os.fsencode(os.uname().nodename))
+
+    def note(self, lines: Sequence[bytes], *, sync: bool) -> None:
+        """Have *lines* noted for whoever comes after us should we die."""
+        files = self._files
+        fd = files.open_write(_NOTE, truncate=True)
+        try:
+            files.write(fd, self._who() + b"".join([line + b"\n" for line in lines]))
+            if sync:
+                files.sync(fd)
         finally:
             files.close_fd(fd)
 
@@ -164,7 +178,7 @@ class JournalLock:
         pid = system.removeprefix("pid ")
         if pid.isdigit():
             return f"{_command(pid)} (pid {pid})"
-        note = (self._files.read(_NOTE) or b"").split()
+        note = (self._files.read(_NOTE) or b"").partition(b"\n")[0].split()
         if len(note) == 2:
             pid, host = note[0].decode("ascii", "replace"), os.fsdecode(note[1])
             return f"annexpy (pid {pid} on {host})"

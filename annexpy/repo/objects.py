@@ -1,9 +1,8 @@
-"""Git objects of a repository by id: one at a time through dulwich, many at a time through git.
+"""Git objects of a repository by id: one at a time, or many at a time through git.
 
-Ids are the 20 raw bytes. dulwich is imported with the first object (36 ms), not with this module.
-Looking objects up one by one costs about 20 µs each, many through one ``git cat-file --batch`` about 5, so
-``get_many`` starts that process from ``BULK`` objects on. dulwich alone gives the same answers and is used
-when there is no git.
+Ids are the 20 raw bytes. One object costs about 10 µs (``packs``), one of many through ``git cat-file --batch``
+about 5 and less of our own time, so ``get_many`` starts that process from ``BULK`` objects on. Where ``packs``
+does not know the form of an object, and as the oracle of the tests, dulwich reads it; it is imported then.
 
 Source: fact sheet performance, section 3 item 9.
 """
@@ -11,7 +10,6 @@ Source: fact sheet performance, section 3 item 9.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 import weakref
 from binascii import hexlify
@@ -20,24 +18,26 @@ from itertools import islice
 from typing import IO, TYPE_CHECKING, Final
 
 from annexpy.errors import RepositoryError
+from annexpy.repo.files import Files
+from annexpy.repo.packs import ObjectFiles
 
 if TYPE_CHECKING:
     import subprocess
 
     from dulwich.object_store import DiskObjectStore
 
-__all__ = ["BULK", "KINDS", "GitReader", "Objects", "git_command", "git_environment"]
+__all__ = ["BULK", "GitReader", "Objects", "git_command", "git_environment"]
 
 BULK: Final = 2000
 """From so many objects on a git process is worth its start."""
-
-KINDS: Final = {b"commit": 1, b"tree": 2, b"blob": 3, b"tag": 4}
 
 _SLAB: Final = 480  # ids in flight: two slabs of 41 bytes each fit in a pipe, so writing never blocks
 
 
 def git_command(git_dir: bytes, *arguments: str) -> list[bytes | str] | None:
     """How to run git on a repository without looking for another one; None when there is no git."""
+    import shutil  # 3 ms
+
     git = shutil.which("git")
     return None if git is None else [git, b"--git-dir=" + git_dir, "--no-replace-objects", *arguments]
 
@@ -51,15 +51,17 @@ def git_environment() -> dict[str, str]:
 class Objects:
     """Reading objects. May be used from several threads."""
 
-    def __init__(self, git_dir: bytes, *, git: bool = True) -> None:
+    def __init__(self, files: Files, *, git: bool = True, dulwich: bool = False) -> None:
         """Open nothing yet.
 
         Args:
-            git_dir: The directory that holds ``objects``.
+            files: The directory that holds ``objects``.
             git: Whether git may be run for many objects at once.
+            dulwich: Use nothing but dulwich.
         """
-        self.git_dir = git_dir
+        self.git_dir = files.path
         self._git = git
+        self._own = None if dulwich else ObjectFiles(files)
         self._stores: list[DiskObjectStore] = []
         self._lock = threading.Lock()
         # dulwich complains when it is collected with packs open, at the end of the program even
@@ -74,25 +76,37 @@ class Objects:
         return self.typed(sha)[1]
 
     def typed(self, sha: bytes) -> tuple[int, bytes]:
-        """(kind as in ``KINDS``, content). Raises as ``get``."""
+        """(kind, content), the kind as in a pack. Raises as ``get``."""
         with self._lock:
-            reason: Exception | None = None
-            for _ in range(3):
-                if not self._stores:
-                    from dulwich.object_store import DiskObjectStore
+            if self._own is not None:
+                for _ in range(2):
+                    try:
+                        found = self._own.get(sha)
+                    except (OSError, RepositoryError):
+                        self._own.close()  # gc may have replaced the packs while we looked
+                        continue
+                    if found is not None:
+                        return found
+                    break
+            return self._by_dulwich(sha)
 
-                    self._stores.append(DiskObjectStore(os.fsdecode(self.git_dir + b"/objects")))
-                try:
-                    return self._stores[0].get_raw(sha)  # type: ignore[arg-type]  # dulwich's NewType of bytes
-                except (KeyError, OSError, ValueError) as error:
-                    # gc may have replaced every pack since the store looked: look again
-                    reason = error
-                    _close_all(self._stores)
-                except Exception as error:
-                    if type(error).__module__.partition(".")[0] not in ("dulwich", "zlib"):
-                        raise
-                    raise RepositoryError(f"object {hexlify(sha).decode()} cannot be read: {error}") from error
-            raise RepositoryError(f"object {hexlify(sha).decode()} is not in {os.fsdecode(self.git_dir)}") from reason
+    def _by_dulwich(self, sha: bytes) -> tuple[int, bytes]:
+        reason: Exception | None = None
+        for _ in range(3):
+            if not self._stores:
+                from dulwich.object_store import DiskObjectStore
+
+                self._stores.append(DiskObjectStore(os.fsdecode(self.git_dir + b"/objects")))
+            try:
+                return self._stores[0].get_raw(sha)  # type: ignore[arg-type]  # dulwich's NewType of bytes
+            except (KeyError, OSError, ValueError) as error:
+                reason = error
+                _close_all(self._stores)
+            except Exception as error:
+                if type(error).__module__.partition(".")[0] not in ("dulwich", "zlib"):
+                    raise
+                raise RepositoryError(f"object {hexlify(sha).decode()} cannot be read: {error}") from error
+        raise RepositoryError(f"object {hexlify(sha).decode()} is not in {os.fsdecode(self.git_dir)}") from reason
 
     def get_many(self, shas: Sequence[bytes], reader: GitReader | None = None) -> Iterator[bytes]:
         """The contents, in order. *reader* is used if given, else one is started when it is worth it."""
@@ -115,6 +129,8 @@ class Objects:
         """Give back file handles; the next call opens them again."""
         with self._lock:
             _close_all(self._stores)
+            if self._own is not None:
+                self._own.close()
 
 
 def _close_all(stores: list[DiskObjectStore]) -> None:

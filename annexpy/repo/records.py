@@ -6,15 +6,15 @@ git-annex's "one second after whatever is there":
 
 * what is there says so already → nothing changes;
 * it is older than *t* → the line gets *t*;
-* it is as old as *t*, or it was there already when the record was queued (then *t* is only smaller because
-  clocks differ), or it comes from an earlier record of the same round → the line gets a second more;
-* otherwise somebody decided otherwise after us → the record is dropped.
+* it was there already when the record was queued (then *t* is only smaller because clocks differ), or it comes
+  from an earlier record of the same round → the line gets a second more;
+* otherwise somebody decided otherwise after us, or in the same second → the record is dropped.
 
-Hence absorbing a record again never changes anything: an old "present" cannot come back over a later
-"missing", and no bookkeeping of what was absorbed is needed.
+Hence absorbing a record again changes nothing: an old "present" does not come back over a later "missing".
 
 As text a record is ``path TAB time TAB kind TAB status TAB info``, so records sort by path, then by time. The
-time is in microseconds and no process uses one twice.
+time is in microseconds. A process that changes its mind about one line within a second dates the later record
+a second on, as git-annex would (``Clockwork``), so the order of its own records is in their seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ from typing import Final, NamedTuple
 from annexpy.logs.line import SECOND, VectorClock, tick, union_merge
 from annexpy.logs.presence import PresenceLog, format_presence, parse_presence
 
-__all__ = ["LINES", "PRESENCE", "Queued", "apply_records", "lines_record", "presence_record", "record_path"]
+__all__ = [
+    "LINES",
+    "PRESENCE",
+    "Clockwork",
+    "Queued",
+    "apply_records",
+    "lines_record",
+    "presence_record",
+    "record_path",
+]
 
 PRESENCE: Final = b"P"
 LINES: Final = b"L"
@@ -33,11 +42,45 @@ PRIVATE_PRESENCE: Final = b"p"
 PRIVATE_LINES: Final = b"l"
 
 
+_REMEMBERED: Final = 4096
+
+
 class Queued(NamedTuple):
     """A record and what its writer knew: the commit of the branch when it was queued (40 hex digits or empty)."""
 
     line: bytes
     base: bytes
+
+
+class Clockwork:
+    """The times of the records of one process: strictly increasing, and whole seconds apart where it matters.
+
+    Of the lines that were recorded most lately it remembers what was said of them.
+    """
+
+    __slots__ = ("_last", "_recent")
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._recent: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
+
+    def tick(self, wall: float) -> int:
+        """The time, in microseconds, of something that happens at *wall*."""
+        self._last = last = max(self._last + 1, int(wall * 1_000_000))
+        return last
+
+    def time(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
+        """The time of the record that *info* gets *status* in *path* at *wall*."""
+        time = self.tick(wall)
+        recent, line = self._recent, (path, info)
+        before = recent.pop(line, None)
+        if before is not None and before[0] >= time // 1_000_000:
+            second = before[0] if before[1] == status else before[0] + 1
+            time = max(time, second * 1_000_000)
+        elif len(recent) >= _REMEMBERED:
+            del recent[next(iter(recent))]
+        recent[line] = (time // 1_000_000, status)
+        return time
 
 
 def _escaped(raw: bytes) -> bytes:
@@ -111,7 +154,7 @@ def apply_records(content: bytes, records: Iterable[Queued], at_base: Callable[[
             log[info] = (now, status)
         elif old[1] == status:
             continue
-        elif old[0] == now or info in ours or _was_there(at_base(base), info, old):
+        elif info in ours or _was_there(at_base(base), info, old):
             log[info] = (tick(old[0], now), status)
         else:
             continue
