@@ -2,10 +2,12 @@
 
 ======================  ==========================================================================
 ``/srv/lab.git``        a repository on this machine; ``./name`` where a git remote has the name
-``ssh://host/path``     git-annex-shell over ssh, also ``host:path``
+``ssh://host/path``     git-annex-shell over ssh, also ``host:path``; by the system's ssh where
+                        ``GIT_SSH_COMMAND``, ``core.sshCommand`` or ``annex-ssh-options`` is set
 ``unix:/run/a.socket``  whoever speaks P2P on that unix socket
 ``exec:command …``      whatever speaks P2P on its stdin and stdout
-``name``                the git remote of that name, with its ``annex-*`` settings
+``name``                the git remote of that name, with its ``annex-*`` settings; or the cluster of that
+                        name, made of the git remotes with ``annex-cluster-node = name``
 ======================  ==========================================================================
 
 Nothing is opened before it is needed, so a cluster can be made of places that are away at the moment,
@@ -20,7 +22,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self, runtime_checkable
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -29,6 +31,7 @@ from annexpy.clock import Clock, Deadline
 from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, NotARepository, Refused, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload
+from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.p2p import P2PRemote
 from annexpy.repo.config import RemoteConfig
@@ -39,7 +42,7 @@ from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, parse_uuid
 
-__all__ = ["Address", "Connected", "LocalPlace", "connect", "resolve"]
+__all__ = ["Address", "Connected", "LocalPlace", "NamedCluster", "connect", "resolve"]
 
 _SHELL: Final = "git-annex-shell"
 _SCP: Final = re.compile(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
@@ -113,7 +116,12 @@ def connect(
         Refused: A carrier that annexpy does not offer.
         InvalidUUID: *uuid* is none.
     """
-    found = resolve(address, repository)
+    text = os.fspath(address)
+    if repository is not None and text not in repository.config.remotes():
+        nodes = [remote.name for remote in repository.config.remotes().values() if text in remote.cluster_node]
+        if nodes:
+            return _cluster(text, nodes, uuid, name or text, repository, durability, clock)
+    found = resolve(text, repository)
     wanted = found.uuid if uuid is None else parse_uuid(uuid)
     shown = found.name if name is None else name
     if found.dial is not None:
@@ -123,6 +131,51 @@ def connect(
     assert found.path is not None
     client = None if repository is None else repository.uuid
     return LocalPlace(found.path, uuid=wanted, name=shown, cost=found.cost, durability=durability, client=client)
+
+
+class NamedCluster(Cluster):
+    """A cluster as ``connect`` gives it."""
+
+    async def connect(self) -> UUID:
+        """Make sure that it is known who the nodes are. Known nodes that are away are for the cluster to get by without.
+
+        Raises:
+            ConnectFailed, TimedOut …: A node is away, and nobody knows its UUID.
+        """
+        for node in self.nodes:
+            if isinstance(node, Connected):
+                try:
+                    _ = node.uuid
+                except UnknownUUID:
+                    await node.connect()
+        return self.uuid
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _cluster(
+    cluster: str,
+    nodes: Sequence[str],
+    uuid: UUID | str | None,
+    name: str,
+    repository: Repository,
+    durability: Durability,
+    clock: Clock,
+) -> NamedCluster:
+    configured = uuid or repository.config.get(f"annex.cluster.{cluster}")
+    return NamedCluster(
+        [connect(node, repository=repository, durability=durability, clock=clock) for node in nodes],
+        uuid=None if configured is None else parse_uuid(configured),
+        name=name,
+        clock=clock,
+    )
 
 
 def resolve(address: str | os.PathLike[str], repository: Repository | None = None) -> Address:
@@ -135,8 +188,7 @@ def resolve(address: str | os.PathLike[str], repository: Repository | None = Non
     text = os.fspath(address)
     if repository is not None and (remote := repository.config.remotes().get(text)) is not None:
         return _git_remote(remote, repository)
-    # A throw-away UUID: who works in no repository of his own has none to tell, and records none.
-    return _place(text, text, _Asker(new_uuid() if repository is None else repository.uuid))
+    return _place(text, text, _Asker.of(repository))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,9 +196,17 @@ class _Asker:
     """Who asks, and how the asker wants ssh to be used."""
 
     uuid: UUID
+    ssh_command: str = ""
     shell: str = _SHELL
     ssh_options: str = ""
     expected: UUID | None = None
+
+    @classmethod
+    def of(cls, repository: Repository | None) -> _Asker:
+        # A throw-away UUID: who works in no repository of his own has none to tell, and records none.
+        uuid = new_uuid() if repository is None else repository.uuid
+        configured = "" if repository is None else repository.config.get("core.sshcommand") or ""
+        return cls(uuid, os.environ.get("GIT_SSH_COMMAND") or configured)
 
 
 def _git_remote(remote: RemoteConfig, repository: Repository) -> Address:
@@ -154,7 +214,9 @@ def _git_remote(remote: RemoteConfig, repository: Repository) -> Address:
         kind = remote.get("annex-externaltype") or "without url"
         raise Refused("remote", remote.name, f"a special remote ({kind}), which git-annex itself reaches")
     uuid = None if remote.uuid is None else parse_uuid(remote.uuid)
-    asker = _Asker(repository.uuid, remote.shell or _SHELL, remote.ssh_options or "", uuid)
+    asker = replace(
+        _Asker.of(repository), shell=remote.shell or _SHELL, ssh_options=remote.ssh_options or "", expected=uuid
+    )
     found = _place(remote.url, remote.name, asker)
     path = found.path
     if path is not None and not os.path.isabs(path):
@@ -230,16 +292,29 @@ def _split_scp(text: str) -> tuple[str, str]:
 
 
 def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Address:
-    if not host or host.startswith("-"):
-        raise InvalidInput("ssh host", host, "not empty, and not an option of ssh")
+    from annexpy.transport.ssh import DialSSH, DialSystemSSH
+
     if not path or path == "/":
         raise InvalidInput("ssh path", path, "the path of a repository on the host")
-    from annexpy.transport.pipe import DialCommand
-
+    user, _, host = host.rpartition("@")
     expected = ["--uuid", asker.expected] if asker.expected is not None else []
     command = shlex.join([asker.shell, "p2pstdio", path, asker.uuid, *expected])
-    options = [*shlex.split(asker.ssh_options), *(["-p", str(port)] if port is not None else [])]
-    return Address(name, dial=DialCommand(("ssh", *options, "-T", host, command), name=name))
+    system = asker.ssh_command or os.environ.get("GIT_SSH")
+    if system is None and not asker.ssh_options:
+        return Address(name, dial=DialSSH(host, command, user, port or 0, name=name))
+    program = (system or "ssh",)
+    try:
+        options = tuple(shlex.split(asker.ssh_options))
+    except ValueError as error:
+        raise InvalidInput("annex-ssh-options", asker.ssh_options, f"words for a command line ({error})") from error
+    if asker.ssh_command:
+        program, options = (" ".join([asker.ssh_command, *map(shlex.quote, options)]),), ()
+    return Address(
+        name,
+        dial=DialSystemSSH(
+            host, command, user, port or 0, name=name, program=(*program, *options), shell=bool(asker.ssh_command)
+        ),
+    )
 
 
 class LocalPlace:

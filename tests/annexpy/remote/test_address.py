@@ -17,9 +17,11 @@ from annexpy.remote.address import LocalPlace, connect, resolve
 from annexpy.remote.base import Remote
 from annexpy.remote.cluster import Cluster
 from annexpy.repo.repository import Repository
+from annexpy.system import new_uuid
 from annexpy.transport.pipe import DialCommand
 from annexpy.transport.sockets import DialUnix
-from annexpy.uuids import UUID
+from annexpy.transport.ssh import DialSSH, DialSystemSSH
+from annexpy.uuids import UUID, new_cluster_uuid
 
 pytestmark = pytest.mark.anyio
 CONTENT = b"some content"
@@ -123,6 +125,70 @@ def test_a_git_remote_is_named_with_its_settings(tmp_path: Path, vault: Path) ->
         assert os.path.realpath(found.path or "") == str(vault)
         assert (found.name, found.cost, found.uuid) == ("v", 33, OTHER)
         assert resolve("./v", work).path == "./v"
+
+
+def test_a_cluster_is_named_by_its_nodes_as_git_annex_configures_them(tmp_path: Path, vault: Path) -> None:
+    cluster = new_cluster_uuid(new_uuid())
+    with Repository.init(tmp_path / "work") as work:
+        work.config.change(
+            {"remote.v.url": str(vault), "remote.w.url": str(tmp_path / "gone"), "annex.cluster.lab": cluster}
+        )
+        for name in ("v", "w"):
+            work.config.set(f"remote.{name}.annex-cluster-node", "lab other")
+
+        remote = connect("lab", repository=work)
+
+        assert isinstance(remote, Cluster)
+        assert (remote.uuid, remote.name) == (cluster, "lab")
+        assert [node.name for node in remote.nodes] == ["v", "w"]
+
+
+@pytest.fixture
+def no_ssh_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("GIT_SSH_COMMAND", "GIT_SSH"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "user", "port", "path"),
+    [
+        ("ssh://h/srv/a.git", "h", "", 0, "/srv/a.git"),
+        ("ssh://me@h:2222/srv/a%20b", "h", "me", 2222, "'/srv/a b'"),
+        ("ssh://h/~/a.git", "h", "", 0, "'~/a.git'"),
+        ("me@h:a.git", "h", "me", 0, "a.git"),
+        ("ssh://[::1]:22/a", "::1", "", 22, "/a"),
+    ],
+)
+@pytest.mark.usefixtures("no_ssh_settings")
+def test_ssh_runs_the_shell_on_the_host(text: str, host: str, user: str, port: int, path: str) -> None:
+    dial = resolve(text).dial
+
+    assert isinstance(dial, DialSSH)
+    assert (dial.host, dial.user, dial.port) == (host, user, port)
+    assert dial.command.startswith(f"git-annex-shell p2pstdio {path} ")
+
+
+def test_ssh_settings_of_git_and_git_annex_are_honoured(tmp_path: Path, no_ssh_settings: pytest.MonkeyPatch) -> None:
+    with Repository.init(tmp_path / "work") as work:
+        settings = {"url": "ssh://h/a", "annex-shell": "annexpy-shell", "annex-uuid": OTHER}
+        work.config.change({f"remote.v.{name}": value for name, value in settings.items()})
+        plain = resolve("v", work).dial
+        work.config.set("remote.v.annex-ssh-options", "-i 'my key'")
+        with_options = resolve("v", work).dial
+        work.config.set("core.sshCommand", "ssh -v")
+        by_command = resolve("v", work).dial
+        no_ssh_settings.setenv("GIT_SSH_COMMAND", "myssh")
+        by_environment = resolve("ssh://h/a").dial
+
+        assert isinstance(plain, DialSSH)
+        assert plain.command == f"annexpy-shell p2pstdio /a {work.uuid} --uuid {OTHER}"
+        assert isinstance(with_options, DialSystemSSH)
+        assert with_options.argv[:3] == ("ssh", "-i", "my key")
+        assert isinstance(by_command, DialSystemSSH)
+        assert by_command.argv[:3] == ("sh", "-c", "ssh -v -i 'my key' \"$@\"")
+        assert isinstance(by_environment, DialSystemSSH)
+        assert by_environment.argv[2] == 'myssh "$@"'
 
 
 def test_a_special_remote_is_refused_by_name(tmp_path: Path) -> None:
