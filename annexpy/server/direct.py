@@ -10,7 +10,7 @@ from annexpy.errors import AnnexError, InvalidKey, NotARepository
 from annexpy.keys.key import Key
 from annexpy.repo.content import ContentStore
 from annexpy.repo.repository import Repository
-from annexpy.server.shell import Refusal
+from annexpy.server.refusal import Refusal
 
 __all__ = ["answer_presence", "commit_records", "find_uuid", "in_annex", "open_repository"]
 

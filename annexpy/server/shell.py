@@ -1,6 +1,6 @@
 """``annexpy-shell``: a drop-in for git-annex-shell, run once for every ssh session.
 
-What it costs is how long it takes to start. So this module imports nothing but ``os`` and ``sys``:
+What it costs is how long it takes to start. So this module imports next to nothing:
 it finds ``annex.uuid`` with a minimal look at the git configuration, says AUTH-SUCCESS, and answers
 VERSION by itself while a thread imports what ``direct`` needs to answer presence checks, and then
 everything else; then ``stdio`` takes over. Where anything is out of the ordinary (includes, worktrees,
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 import sys
+
+from annexpy.server.refusal import Refusal
 
 __all__ = ["main"]
 
@@ -37,14 +39,6 @@ MAX_VERSION = 4  # of messages.py, which is not imported yet; a test compares th
 _FIRST_READ = 65536
 _SWITCH_SECONDS = 0.0005  # how often the importing thread lets the answer to VERSION through
 _UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
-
-
-class Refusal(Exception):
-    """Said on stderr, and the end."""
-
-    def __init__(self, text: str, code: int = 1) -> None:
-        self.code = code
-        super().__init__(text)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from annexpy.p2p import messages
 from annexpy.repo.repository import Repository
 from annexpy.server import shell
 from annexpy.server.direct import in_annex
+from annexpy.server.refusal import Refusal
 from annexpy.uuids import UUID, parse_uuid
 
 ROOT = Path(__file__).parents[3]
@@ -89,7 +90,7 @@ def test_words_are_split_as_a_shell_does(line: str, words: list[str] | None) -> 
 
 @pytest.mark.parametrize("line", ["'abc", 'a "b', "'"])
 def test_an_open_quote_is_refused(line: str) -> None:
-    with pytest.raises(shell.Refusal):
+    with pytest.raises(Refusal):
         shell.split_words(line)
 
 
@@ -154,7 +155,13 @@ def test_nothing_is_imported_before_the_greeting() -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); before = set(sys.modules)\n"
     code += "import annexpy.server.shell; print(*sorted(set(sys.modules) - before))"
     _, imported, _ = run(sys.executable, "-c", code)
-    assert set(imported.decode().split()) <= {"annexpy", "annexpy.server", "annexpy.server.shell", "__future__"}
+    assert set(imported.decode().split()) <= {
+        "__future__",
+        "annexpy",
+        "annexpy.server",
+        "annexpy.server.refusal",
+        "annexpy.server.shell",
+    }
 
 
 def test_the_greeting_comes_within_four_and_the_first_answer_within_eight_bare_interpreters(
