@@ -98,7 +98,9 @@ class ContentStore:
         self.settings = settings
         self.folders = AnnexFolders(files, settings, clock)
         self._pidlock = PidLock.of(files) if settings.pidlock else None
-        group = GroupCommit(files, clock, sync_records) if settings.durability == "full" else None
+        group = None
+        if settings.durability == "full":
+            group = GroupCommit(files, clock, sync_records, syncfs=settings.syncfs)
         self._arrivals = Arrivals(self.folders, clock, group, recorded, self._pidlock)
         self._trusted: dict[bytes, tuple[int, ...]] = {}
 

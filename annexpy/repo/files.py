@@ -145,7 +145,7 @@ class Files(Protocol):
 
     def place(
         self, source: Files, old: bytes, new: bytes, *, folder_mode: int | None = None, freeze: int = WRITE
-    ) -> int | None:
+    ) -> bool:
         """Make *old* of *source* the file *new* here, unless something stands there: then *old* is removed.
 
         *old* is one component of a path.
@@ -153,7 +153,7 @@ class Files(Protocol):
         moment when it was frozen, loses the permissions *freeze* again.
 
         Returns:
-            How many of the folders on the way are new (their parents changed); None when something stood there.
+            False when something stood there.
         """
         ...
 
@@ -264,7 +264,7 @@ class ComposedFiles:
 
     def place(
         self: Files, source: Files, old: bytes, new: bytes, *, folder_mode: int | None = None, freeze: int = WRITE
-    ) -> int | None:
+    ) -> bool:
         folder = os.path.dirname(new)
         made = self.make_folders(folder)
         for path in made:
@@ -276,7 +276,7 @@ class ComposedFiles:
         mode = stat.S_IMODE(status.st_mode)
         if not made and self.status(new) is not None:
             source.unlink(old)
-            return None
+            return False
         if not mode & stat.S_IWUSR:
             self.chmod(folder, mode | stat.S_IWUSR)
         try:
@@ -284,7 +284,7 @@ class ComposedFiles:
         finally:
             if freeze:
                 self.chmod(folder, mode & ~freeze)
-        return len(made)
+        return True
 
 
 class DiskFiles(ComposedFiles):
@@ -513,7 +513,7 @@ class DiskFiles(ComposedFiles):
 
     def place(
         self, source: Files, old: bytes, new: bytes, *, folder_mode: int | None = None, freeze: int = WRITE
-    ) -> int | None:
+    ) -> bool:
         for _ in range(_PLACE_RETRIES):
             try:
                 return self._place(source, old, new, folder_mode, freeze)
@@ -523,13 +523,13 @@ class DiskFiles(ComposedFiles):
                 pass
         return self._place(source, old, new, folder_mode, freeze)
 
-    def _place(self, source: Files, old: bytes, new: bytes, folder_mode: int | None, freeze: int) -> int | None:
+    def _place(self, source: Files, old: bytes, new: bytes, folder_mode: int | None, freeze: int) -> bool:
         assert isinstance(source, DiskFiles)
         if b"/" in old:
             raise InvalidPath("name of a file to place", old, "one component of a path")
         *folders, name = new.split(b"/")
         fd = own = self._fd
-        made = 0
+        made = False
         try:
             for part in folders:
                 if part in _BAD_NAMES:
@@ -542,12 +542,11 @@ class DiskFiles(ComposedFiles):
                 if made or below < 0:
                     try:
                         os.mkdir(part, dir_fd=fd)
-                        made += 1
-                        created = True
+                        made = True
                     except FileExistsError:
-                        created = False
+                        made = False
                     below = os.open(part, _DIRECTORY, dir_fd=fd)
-                    if created and folder_mode is not None:
+                    if made and folder_mode is not None:
                         os.fchmod(below, folder_mode)
                 if fd != own:
                     os.close(fd)
@@ -560,7 +559,7 @@ class DiskFiles(ComposedFiles):
                     pass
                 else:
                     source.unlink(old)
-                    return None
+                    return False
                 if not mode & stat.S_IWUSR:
                     os.fchmod(fd, mode | stat.S_IWUSR)
             try:
@@ -568,7 +567,7 @@ class DiskFiles(ComposedFiles):
             finally:
                 if freeze:
                     os.fchmod(fd, mode & ~freeze)
-            return made
+            return True
         finally:
             if fd != own:
                 os.close(fd)

@@ -68,11 +68,11 @@ class AnnexFolders:
         """The folder *path*, made when it is not there."""
         folder = self._kept(path)
         if folder is None:
-            made = self.files.make_folders(path)
-            mode = self.settings.lockdown.folder
-            if mode is not None:
-                for new in made:
-                    self.files.chmod(new, mode)
+            for new in self.files.make_folders(path):
+                if self.settings.lockdown.folder is not None:
+                    self.files.chmod(new, self.settings.lockdown.folder)
+                if path == OBJECTS and self.settings.durability == "full":
+                    self.files.sync_folder(os.path.dirname(new))  # once in the life of a repository
             if len(self._open) >= _MOST_OPEN:
                 self._open.clear()
             folder = self._open[path] = self.files.folder(path)

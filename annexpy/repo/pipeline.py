@@ -52,7 +52,7 @@ class Pipeline:
         """
         self._files, self._fd, self._verifier, self._limit = files, fd, verifier, limit
         self._taken = self._written = self._hashed = 0
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._stopping = False
         self._progress = threading.Event()
         self._ending = threading.Lock()
@@ -160,8 +160,8 @@ class Pipeline:
     def _run(self, work: Callable[[], None]) -> None:
         try:
             work()
-        except Exception as error:
-            self._error = self._error or error
+        except BaseException as error:
+            self._error = self._error or error  # raised again in whoever waits for it
         self._progress.set()
         with self._ending:
             self._running -= 1

@@ -8,6 +8,7 @@ right; other INVALID content never is (architecture, rule of the road 4).
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ from annexpy.repo.transfers import TransferLock
 from annexpy.uuids import UUID
 
 __all__ = ["Arrivals", "Readable", "Receiving"]
+
+log = logging.getLogger(__name__)
 
 _LEAVE: Final = 2.0
 _HOP: Final = 64 * 1024 * 1024
@@ -373,23 +376,22 @@ class Receiving:
         await arrivals.group.commit(change)
 
     def _place(self) -> Sequence[bytes]:
-        """Give the object its name; the folders that changed by it. Called in a worker thread when syncing."""
-        folders = self._arrivals.folders
+        """Give the object its name; the folders on the way to it. Called in a worker thread when syncing."""
         try:
-            made = self._place_once()
+            self._new = self._place_once()
         except FileNotFoundError:
-            folders.forget()  # annex/objects itself was replaced
-            made = self._place_once()
+            self._arrivals.folders.forget()  # annex/objects itself was replaced
+            self._new = self._place_once()
         self._published = True
-        self._new = made is not None
+        # All of them: another process may have made one a moment ago, without syncing.
         path = OBJECTS + b"/" + self._paths[0]
-        changed = []
-        for _ in range(path.count(b"/") - 1 if made is None else made + 1):
+        folders = []
+        while path != OBJECTS:
             path = os.path.dirname(path)
-            changed.append(path)
-        return changed
+            folders.append(path)
+        return folders
 
-    def _place_once(self) -> int | None:
+    def _place_once(self) -> bool:
         folders = self._arrivals.folders
         lockdown, objects = folders.settings.lockdown, folders.needed(OBJECTS)
         path, *others = self._paths
@@ -397,11 +399,11 @@ class Receiving:
             if not objects.absent(other):
                 self._tmp.unlink(self._name)
                 self._sync_existing(objects, other)
-                return None
-        made = objects.place(self._tmp, self._name, path, folder_mode=lockdown.folder, freeze=lockdown.freeze)
-        if made is None:
-            self._sync_existing(objects, path)
-        return made
+                return False
+        if objects.place(self._tmp, self._name, path, folder_mode=lockdown.folder, freeze=lockdown.freeze):
+            return True
+        self._sync_existing(objects, path)
+        return False
 
     def _sync_existing(self, objects: Files, path: bytes) -> None:
         """What somebody else stored is about to be promised by us."""
@@ -415,7 +417,13 @@ class Receiving:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
+        try:
+            await self._stop()
+        except OSError as problem:
+            if error is None and not self._published:
+                raise self._arrivals.folders.error(self.key, problem) from problem
+            # What matters has been said: it is stored, or why it is not.
+            log.warning("%s: %s, after the reception of %s", self._arrivals.folders.where, problem, self.key)
 
     async def _discard(self) -> None:
         """Throw away what arrived."""
@@ -426,9 +434,11 @@ class Receiving:
 
     async def _stop(self) -> None:
         """End, and keep what arrived. Idempotent."""
-        await self._end_pipeline()
-        self._close()
-        self._let_go()
+        try:
+            await self._end_pipeline()
+            self._close()
+        finally:
+            self._let_go()
 
     async def _end_pipeline(self) -> None:
         pipeline, self._pipeline = self._pipeline, None

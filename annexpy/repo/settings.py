@@ -96,6 +96,7 @@ class ContentSettings:
         pidlock: ``annex.pidlock``: one lock file for everything, for file systems without locks.
         pidlock_timeout: Seconds to wait for it.
         version: ``annex.version``. Content locks are as version 10 has them; others refuse to lock.
+        syncfs: Sync whole file systems rather than single files, until that turns out to be slow.
         transfer_locks: Take git-annex's transfer locks while receiving.
         inline: Up to this many bytes no thread is used.
     """
@@ -110,6 +111,7 @@ class ContentSettings:
     pidlock: bool = False
     pidlock_timeout: float = _PIDLOCK_TIMEOUT
     version: int = 10
+    syncfs: bool = True
     transfer_locks: bool = True
     inline: int = INLINE
 

@@ -82,11 +82,17 @@ class TransferLock:
         self._locks.append(lock)
 
     def release(self) -> None:
-        """Let others receive it. Idempotent."""
+        """Let others receive it. Idempotent; what goes wrong is raised after all has been tried."""
         info, self._info = self._info, None
         try:
             if info is not None:
                 info[0].unlink(info[1])
         finally:
-            while self._locks:
+            self._release_locks()
+
+    def _release_locks(self) -> None:
+        if self._locks:
+            try:
                 self._locks.pop(0).release(unlink=True)
+            finally:
+                self._release_locks()
