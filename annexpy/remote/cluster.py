@@ -28,7 +28,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import BatchRemove, LockedCopy, Remote, Removed, check_present_many
 from annexpy.remote.failover import Candidates, Failover, Wanted, reading
 from annexpy.remote.fanout import FanOut
-from annexpy.remote.health import Node, Patient, reasons
+from annexpy.remote.health import Limited, Node, Patient, reasons
 from annexpy.remote.lane import real
 from annexpy.remote.late import Arrived, LateCopies
 from annexpy.remote.waiting import Waiting
@@ -68,8 +68,8 @@ class Cluster:
         chooser: Which of several equals a get goes to; in turn when left out.
         deadline: Seconds without progress after which a node counts as dead. A node that is itself a
             ``Cluster`` gets what it may need to wait for its own nodes.
-        transfers: Puts at a time; more wait for their turn. Not above what every node can take at once:
-            two puts, each waiting for the node that the other one holds, would wait for ever.
+        transfers: Puts at a time; more wait for their turn. Lowered to what the nodes say that they can
+            take: two puts, each waiting for the node that the other one holds, would wait for ever.
         min_copies: A put is answered when there are that many copies; those before it count. What is
             left goes on as long as the cluster is open (``async with``); without that, a put waits for all.
         arrived: Hears of each copy that was finished after the answer: record it.
@@ -101,7 +101,8 @@ class Cluster:
         self._select, self._chooser = select, chooser
         self._hedge = min(hedge, deadline)
         self._turn = 0
-        self._puts = Semaphore(transfers, fast_acquire=True)
+        self.transfers = min([transfers, *(remote.transfers for remote in nodes if isinstance(remote, Limited))])
+        self._puts = Semaphore(self.transfers, fast_acquire=True)
         self._min_copies, self._late = min_copies, LateCopies(arrived)
         self._patience = 1.2 * max((node.deadline for node in self._nodes), default=deadline)
 
@@ -178,7 +179,7 @@ class Cluster:
             try:
                 for start in range(0, len(keys), _BATCH):
                     some = keys[start : start + _BATCH]
-                    for removed in await _within(node, "an answer to REMOVE", _remove(node.remote, some, deadline)):
+                    for removed in await _within(node, "answer to REMOVE", _remove(node.remote, some, deadline)):
                         outcomes[done].append((node, removed))
                         done += 1
             except AnnexError as error:
@@ -358,7 +359,7 @@ class _Presence:
                 numbers = [number for number in range(start, min(start + _BATCH, len(keys))) if not found[number]]
                 if numbers:
                     answers = await _within(
-                        node, "an answer to CHECKPRESENT", _check(node.remote, [keys[number] for number in numbers])
+                        node, "answer to CHECKPRESENT", _check(node.remote, [keys[number] for number in numbers])
                     )
                     for number, present in zip(numbers, answers, strict=True):
                         found[number] |= present
@@ -399,8 +400,10 @@ def _removed(outcomes: Sequence[tuple[Node, Removed | AnnexError]], not_asked: d
 async def _within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
     """*answer* of *node*, which has its deadline to give it."""
     began = node.begin()
+    scope = CancelScope(deadline=current_time() + node.deadline)
+    node.waiting.add(scope)
     try:
-        with CancelScope(deadline=current_time() + node.deadline):
+        with scope:
             given = await answer
             node.heard(began)
             return given
@@ -409,6 +412,7 @@ async def _within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
         node.failed(error, began)
         raise
     finally:
+        node.waiting.discard(scope)
         node.end(began)
 
 

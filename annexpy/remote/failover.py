@@ -156,11 +156,15 @@ async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> A
     remote, key = node.remote, wanted.key
     began = node.begin()
     opened = False
+    scope = CancelScope(deadline=current_time() + patience)
     try:
-        with CancelScope(deadline=current_time() + patience) as scope:
+        with scope:
+            if patience == node.deadline:
+                node.waiting.add(scope)
             async with remote.get(
                 key, offset=offset, end=wanted.end, associated_file=wanted.associated_file
             ) as download:
+                node.waiting.discard(scope)
                 scope.deadline = inf
                 if scope.cancel_called:  # the answer came, but so did the deadline: do not let it hit the holder
                     await checkpoint()
@@ -184,6 +188,7 @@ async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> A
             node.failed(error, began)
         raise
     finally:
+        node.waiting.discard(scope)
         node.end(began)
 
 

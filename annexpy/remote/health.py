@@ -14,12 +14,14 @@ from __future__ import annotations
 
 from typing import Final, Protocol, runtime_checkable
 
+from anyio import CancelScope, current_time
+
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError, AuthFailed, ConnectFailed, NodesFailed, TimedOut, TransportError
 from annexpy.remote.base import Remote
 from annexpy.uuids import UUID
 
-__all__ = ["BACK_OFF", "Node", "Patient", "reasons"]
+__all__ = ["BACK_OFF", "Limited", "Node", "Patient", "reasons"]
 
 BACK_OFF: Final = 60.0
 """Seconds for which a node that cost a whole deadline, or that the others overtook, is left alone."""
@@ -36,6 +38,16 @@ class Patient(Protocol):
         ...
 
 
+@runtime_checkable
+class Limited(Protocol):
+    """A Remote that makes a transfer wait while too many others are under way."""
+
+    @property
+    def transfers(self) -> int:
+        """Puts and gets that can be under way at once."""
+        ...
+
+
 class Node:
     """One node of a cluster and its standing.
 
@@ -47,8 +59,8 @@ class Node:
         deadline: Seconds without progress after which it counts as dead.
         busy: Requests that are under way there.
         last: When it was last chosen, as a running number; for round-robin.
-        moved: When it last showed a sign of life. One request that times out while another one moves on
-            had to wait for its turn, which says nothing about the node.
+        waiting: The scopes of requests that wait for a first answer. Whenever the node shows a sign of
+            life elsewhere they get its whole deadline again: they may have to wait for their turn.
         speed: Seconds to its first answer, smoothed; None while unknown.
     """
 
@@ -58,20 +70,22 @@ class Node:
         "_error",
         "_failures",
         "_late_until",
+        "_moved",
         "_probe",
         "busy",
         "deadline",
         "last",
-        "moved",
         "remote",
         "speed",
+        "waiting",
     )
 
     def __init__(self, remote: Remote, clock: Clock, deadline: float) -> None:
         self.remote, self.deadline, self._clock = remote, deadline, clock
         self.busy = 0
         self.last = 0
-        self.moved = float("-inf")
+        self.waiting: set[CancelScope] = set()
+        self._moved = float("-inf")
         self.speed: float | None = None
         self._error: AnnexError | None = None
         self._failures = 0
@@ -113,14 +127,18 @@ class Node:
 
     def heard(self, began: float) -> None:
         """It gave its first answer: it is well."""
-        self.moved = self._clock.now()
-        took = self.moved - began
+        self.moves()
+        took = self._moved - began
         self.speed = took if self.speed is None else self.speed + (took - self.speed) / 8
         self._error, self._failures = None, 0
 
     def moves(self) -> None:
-        """It did some of what it was asked."""
-        self.moved = self._clock.now()
+        """A sign of life: it did some of what it was asked."""
+        self._moved = self._clock.now()
+        if self.waiting:
+            deadline = current_time() + self.deadline
+            for scope in self.waiting:
+                scope.deadline = deadline
 
     def failed(self, error: AnnexError, began: float | None = None) -> None:
         """It did not do it. Down is only who could not be reached or did not answer in time."""
@@ -128,7 +146,7 @@ class Node:
             self._error, self._failures = None, 0  # a refusal is an answer
         elif isinstance(error, _DOWN):
             now = self._clock.now()
-            if isinstance(error, TimedOut) and now - self.moved < 0.9 * self.deadline:
+            if isinstance(error, TimedOut) and now - self._moved < 0.9 * self.deadline:
                 return
             if now >= self._down_until:  # requests that failed together count once
                 self._failures += 1

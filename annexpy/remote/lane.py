@@ -112,7 +112,7 @@ class Lane:
         self.queue: deque[bytes] = deque()
         self.queued = 0
         self._wake: Event | None = None
-        self._what = "an answer to PUT"
+        self._what = "answer to PUT"
         self._scope = CancelScope()
 
     def wake(self) -> None:
@@ -140,6 +140,7 @@ class Lane:
             return
         try:
             self._scope.deadline = current_time() + node.deadline
+            node.waiting.add(self._scope)
             with self._scope:
                 await self._put(began)
             if self._scope.cancelled_caught and not self.lagging:
@@ -147,6 +148,7 @@ class Lane:
         except AnnexError as error:
             self._leave(began, error)
         finally:
+            node.waiting.discard(self._scope)
             node.end(began)
 
     async def _put(self, began: float) -> None:
@@ -154,6 +156,7 @@ class Lane:
         for attempt in ("first", "last"):
             async with remote.put(course.key, associated_file=course.associated_file) as upload:
                 claimed = upload.already
+                self.node.waiting.discard(self._scope)
                 if claimed is None:
                     if course.key.size is None or upload.offset <= course.key.size:
                         self.node.heard(began)
@@ -200,7 +203,7 @@ class Lane:
         if course.end is End.LEFT and not self.queue:
             return
         if course.end is End.PRESENT:
-            self._settling("an answer to DATA-PRESENT", 0)
+            self._settling("answer to DATA-PRESENT", 0)
             self._store(await upload.data_present())
             return
         assert course.length is not None
@@ -231,7 +234,7 @@ class Lane:
             await self._idle()
             self._settling("content", 0)
         if course.end is not End.LEFT:
-            self._settling("an answer to content", self.offset + length)
+            self._settling("answer to content", self.offset + length)
             self._store(await upload.finish(course.end is End.VALID))
 
     async def _idle(self) -> None:

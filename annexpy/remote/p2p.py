@@ -145,6 +145,11 @@ class P2PRemote:
     def cost(self) -> int:
         return self._cost
 
+    @property
+    def transfers(self) -> int:
+        """Puts and gets that can be under way at once; one more waits for its turn."""
+        return self._connections
+
     def __repr__(self) -> str:
         return f"<P2PRemote {self.name} {self._greeting.uuid or 'not connected yet'}>"
 

@@ -24,7 +24,7 @@ from annexpy.remote.base import (
     Upload,
     check_present_many,
 )
-from annexpy.remote.health import Patient
+from annexpy.remote.health import Limited, Patient
 from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["AppendOnly", "ReadOnly", "Recording", "Records", "Traced", "Wrapper", "record"]
@@ -61,6 +61,11 @@ class Wrapper:
     def patience(self) -> float:
         """As in ``Patient``; 0 when the inner remote has nothing to say about that."""
         return self.remote.patience if isinstance(self.remote, Patient) else 0.0
+
+    @property
+    def transfers(self) -> int:
+        """As in ``Limited``; plenty when the inner remote has nothing to say about that."""
+        return self.remote.transfers if isinstance(self.remote, Limited) else 64
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.remote!r})"

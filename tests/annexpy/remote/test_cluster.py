@@ -130,6 +130,17 @@ async def test_a_cluster_cannot_be_locked() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_cluster_puts_no_more_at_a_time_than_its_nodes_can_take() -> None:
+    class Limited(MemoryRemote):
+        transfers = 3
+
+    assert Cluster(three()).transfers == 16
+    assert Cluster([*three(), Limited(A)]).transfers == 3
+    assert Cluster([Cluster([Limited(A)]), *three()], transfers=8).transfers == 3
+    assert Cluster(three(), transfers=8).transfers == 8
+
+
+@pytest.mark.anyio
 async def test_closing_a_cluster_closes_its_nodes() -> None:
     nodes = [Faulty(node) for node in three()]
     await Cluster(nodes).aclose()
@@ -627,9 +638,24 @@ def test_waiting_for_a_busy_node_does_not_make_it_a_dead_one(virtual_time: Calla
         async with anyio.create_task_group() as group:
             group.start_soon(slowly)
             await anyio.sleep(2)
-            stored = await store(whole, KEY, CONTENT)
-            assert isinstance(stored.failed[B], TimedOut)
-            assert not any(node.down() for node in whole._nodes)
+            took, stored = await timed(lambda: store(whole, KEY, CONTENT))
+            assert stored.uuids == {A, B, C}
+            assert 35 < took < 40
+
+    virtual_time(run)
+
+
+def test_a_node_that_stalls_at_the_start_of_something_large_is_left_as_soon(virtual_time: Callable[..., None]) -> None:
+    async def run() -> None:
+        for at in ("start", "write"):
+            nodes: list[Any] = three(clock=LoopClock())
+            nodes[1] = Faulty(nodes[1], at, None)
+            async with cluster(nodes).put(Key(b"WORM", b"huge", 1 << 40, mtime=1)) as upload:
+                began = anyio.current_time()
+                await upload.start(1 << 40)
+                for _ in range(20):
+                    await upload.write(bytes(1 << 20))
+                assert anyio.current_time() - began == 5.0
 
     virtual_time(run)
 
