@@ -1,0 +1,465 @@
+"""ssh: a command on another host as the far side, over connections that many channels share.
+
+asyncssh carries it, in this process. The system's own ``ssh`` is used where somebody asked for it
+(GIT_SSH_COMMAND and its kin: see ``remote.address``) and on event loops that asyncssh does not know.
+
+What is honoured: ``~/.ssh/config`` (the options asyncssh knows), ``~/.ssh/known_hosts`` and whatever
+the configuration names instead, the agent, the usual key files. Host keys are always checked: an
+unknown host is refused, also with ``StrictHostKeyChecking no`` and ``UserKnownHostsFile none``.
+
+Source of the settings: fact sheet performance, section 3.7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes.util
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol, TypeAlias
+from weakref import WeakKeyDictionary
+
+import anyio
+
+from annexpy.errors import AuthFailed, ConnectFailed, ConnectionLost, InvalidInput, TimedOut
+from annexpy.transport.base import CHUNK, Transport
+from annexpy.transport.descriptors import on_asyncio
+from annexpy.transport.pipe import MAX_COMPLAINT, DialCommand
+
+__all__ = ["DialSSH", "DialSystemSSH", "SSHTransport", "load_asyncssh"]
+
+_AsyncSSH: TypeAlias = Any
+"""The module, or a thing of it. Its types would be an import, which costs 150 ms."""
+_CIPHERS: Final = (
+    "aes128-gcm@openssh.com",
+    "aes256-gcm@openssh.com",
+    "chacha20-poly1305@openssh.com",
+    "aes128-ctr",
+    "aes192-ctr",
+    "aes256-ctr",
+)
+"""Half again as fast as the usual default, which is the third."""
+_PACKET: Final = 256 * 1024
+"""Doubles the rate between two asyncssh; OpenSSH caps it to 32 KiB by itself."""
+_WINDOW: Final = 16 * 1024 * 1024
+_AHEAD: Final = 1024 * 1024  # received bytes that wait for us before the peer is held back
+_UNSENT: Final = 1024 * 1024  # sent bytes that wait for the window before ``send`` waits too
+_CLOSE_SECONDS: Final = 2.0
+_DEPARTURE_SECONDS: Final = 0.5
+
+
+def load_asyncssh() -> _AsyncSSH:
+    """asyncssh, imported the cheap way: looking for liboqs and nettle would run ldconfig and gcc."""
+    if (found := sys.modules.get("asyncssh")) is not None:
+        return found
+    find_library = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None
+    try:
+        import asyncssh
+    finally:
+        ctypes.util.find_library = find_library
+    return asyncssh
+
+
+@dataclass(frozen=True, slots=True)
+class DialSSH:
+    """Runs *command* on *host*. One connection per host and event loop, a channel each.
+
+    Attributes:
+        host: Name, address, or alias of ``~/.ssh/config``.
+        command: For the remote shell, one string.
+        user: "" for what the configuration says, or our own name.
+        port: 0 for what the configuration says, or 22.
+        identities: Key files, in place of the usual ones and the agent's.
+        name: For messages.
+        timeout: Seconds for connecting, logging in and starting the command.
+
+    Raises:
+        InvalidInput: *host* or *user* would be taken for something else by ssh.
+        AuthFailed: None of our keys is accepted.
+        ConnectFailed: Unreachable, an unknown host key, or no such command.
+        TimedOut: No answer.
+    """
+
+    host: str
+    command: str
+    user: str = ""
+    port: int = 0
+    identities: tuple[str, ...] = ()
+    name: str = ""
+    timeout: float = 20.0
+
+    def __post_init__(self) -> None:
+        _check(self.host, self.user)
+
+    async def __call__(self) -> Transport:
+        if not on_asyncio():
+            return await DialSystemSSH(
+                self.host, self.command, self.user, self.port, self.identities, self.name, batch=True
+            )()
+        return await _connections(self).open(self)
+
+    def __str__(self) -> str:
+        return self.name or _address(self.host, self.user, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class DialSystemSSH:
+    """The same through the system's ``ssh``, which reads all of the user's configuration and may ask for passwords.
+
+    Attributes:
+        program: Words of the program; ssh's own options may follow them.
+        shell: *program* is one string for ``sh -c``, as GIT_SSH_COMMAND is.
+        batch: Never ask anything.
+    """
+
+    host: str
+    command: str
+    user: str = ""
+    port: int = 0
+    identities: tuple[str, ...] = ()
+    name: str = ""
+    program: tuple[str, ...] = ("ssh",)
+    shell: bool = False
+    batch: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.host, self.user)
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        options = ["-o", "BatchMode=yes"] if self.batch else []
+        for identity in self.identities:
+            options += ["-i", identity]
+        if self.port:
+            options += ["-p", str(self.port)]
+        arguments = (*options, "-T", f"{self.user}@{self.host}" if self.user else self.host, self.command)
+        if self.shell:
+            return ("sh", "-c", f'{self.program[0]} "$@"', self.program[0], *arguments)
+        return (*self.program, *arguments)
+
+    async def __call__(self) -> Transport:
+        return await DialCommand(self.argv, name=str(self))()
+
+    def __str__(self) -> str:
+        return self.name or _address(self.host, self.user, self.port)
+
+
+def _check(host: str, user: str) -> None:
+    for field, value in (("ssh host", host), ("ssh user", user)):
+        if value[:1] == "-" or (not value and field == "ssh host") or not value.isprintable() or " " in value:
+            raise InvalidInput(field, value, "not empty, no white space, no leading '-'")
+
+
+def _address(host: str, user: str, port: int) -> str:
+    return f"ssh://{user + '@' if user else ''}{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+
+
+# -- connections ------------------------------------------------------------------------------------
+
+
+class _Connections:
+    """The connections of one event loop to one host, each with as many channels as the server lets it have."""
+
+    def __init__(self) -> None:
+        self._open: dict[_AsyncSSH, int] = {}  # how many channels are open
+        self._full: dict[_AsyncSSH, int] = {}  # how many it had when it refused one more
+        self._lock = asyncio.Lock()
+
+    async def open(self, dial: DialSSH) -> SSHTransport:
+        asyncssh = load_asyncssh()
+        name = str(dial)
+        try:
+            with anyio.fail_after(dial.timeout):
+                return await self._channel(dial, asyncssh)
+        except TimeoutError as error:
+            raise TimedOut(name, "ssh connection", dial.timeout) from error
+        except asyncssh.PermissionDenied as error:
+            raise AuthFailed(name, error.reason) from error
+        except asyncssh.HostKeyNotVerifiable as error:
+            reason = f"{error.reason}; connect once with ssh to check and keep the host key"
+            raise ConnectFailed(name, reason) from error
+        except asyncssh.Error as error:
+            raise ConnectFailed(name, getattr(error, "reason", "") or str(error)) from error
+        except OSError as error:
+            raise ConnectFailed(name, error.strerror or str(error)) from error
+        except (asyncssh.KeyImportError, asyncssh.ConfigParseError, ValueError) as error:
+            raise ConnectFailed(name, str(error)) from error
+
+    async def _channel(self, dial: DialSSH, asyncssh: _AsyncSSH) -> SSHTransport:
+        while True:
+            connection = await self._connection(dial, asyncssh)
+            session = SSHTransport(str(dial), partial(self._left, connection))
+            try:
+                await connection.create_session(
+                    lambda session=session: session,
+                    dial.command,
+                    encoding=None,
+                    window=_WINDOW,
+                    max_pktsize=_PACKET,
+                )
+            except asyncssh.ChannelOpenError:
+                others = self._open[connection] - 1
+                await self._left(connection)
+                if not others:
+                    raise
+                self._full[connection] = others
+            except BaseException:
+                session.abandon()
+                await self._left(connection)
+                raise
+            else:
+                return session
+
+    async def _connection(self, dial: DialSSH, asyncssh: _AsyncSSH) -> _AsyncSSH:
+        """One with room for another channel, which is counted already. They are opened one at a time."""
+        async with self._lock:
+            for connection, channels in self._open.items():
+                if channels < self._full.get(connection, sys.maxsize) and not connection.is_closed():
+                    self._open[connection] += 1
+                    return connection
+            connection = await asyncssh.connect(**_options(dial, asyncssh))
+            self._open[connection] = 1
+            return connection
+
+    async def _left(self, connection: _AsyncSSH) -> None:
+        """A channel is over. A connection without any is closed: the wires above keep what is worth keeping."""
+        self._open[connection] -= 1
+        if not self._open[connection]:
+            del self._open[connection]
+            self._full.pop(connection, None)
+            connection.close()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
+                await connection.wait_closed()
+
+
+_LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[object, ...], _Connections]] = WeakKeyDictionary()
+
+
+def _connections(dial: DialSSH) -> _Connections:
+    hosts = _LOOPS.setdefault(asyncio.get_running_loop(), {})
+    key = (dial.host, dial.user, dial.port, dial.identities)
+    if key not in hosts:
+        hosts[key] = _Connections()
+    return hosts[key]
+
+
+def _options(dial: DialSSH, asyncssh: _AsyncSSH) -> dict[str, object]:
+    """What to connect with: the user's configuration wins, except where it would trust everybody."""
+    wanted: dict[str, object] = {"host": dial.host, "config": ()}  # (): ~/.ssh/config
+    if dial.user:
+        wanted["username"] = dial.user
+    if dial.port:
+        wanted["port"] = dial.port
+    if dial.identities:
+        wanted["client_keys"] = list(dial.identities)
+    read = asyncssh.SSHClientConnectionOptions(**wanted)
+    if not read.config.get("Ciphers"):
+        wanted["encryption_algs"] = _CIPHERS
+    if not read.config.get("ServerAliveInterval"):
+        wanted |= {"keepalive_interval": 30, "keepalive_count_max": 4}
+    if read.known_hosts is None:
+        wanted["known_hosts"] = b""  # "none" would trust everybody; so it is the usual file
+    return wanted
+
+
+# -- one channel ------------------------------------------------------------------------------------
+
+
+class _Channel(Protocol):
+    """What is used of an ``asyncssh.SSHClientChannel``."""
+
+    def write(self, data: bytes) -> None: ...
+    def write_eof(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int) -> None: ...
+    async def wait_closed(self) -> None: ...
+
+
+class SSHTransport:
+    """The stdin and stdout of a command on another host; also the ``asyncssh.SSHClientSession`` behind it.
+
+    Args:
+        peer: For messages.
+        leave: Awaited when the channel is over.
+    """
+
+    def __init__(self, peer: str, leave: Callable[[], Awaitable[None]]) -> None:
+        self.peer = peer
+        self._leave = leave
+        self._loop = asyncio.get_running_loop()
+        self._channel: _Channel | None = None
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._paused = False
+        self._ended = False  # nothing more is to be read
+        self._gone = False  # the channel is closed
+        self._held_back = False  # the peer takes no more for now
+        self._closed = False
+        self._unsendable = ""
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._said = b""
+        self._status = ""
+        self._failure = ""
+
+    def abandon(self) -> None:
+        """Starting the command was given up; the server may have started it all the same."""
+        if self._channel is not None:
+            self._channel.abort()
+
+    # -- Transport --------------------------------------------------------------------------------------
+
+    @property
+    def at_eof(self) -> bool:
+        return self._ended or self._closed
+
+    @property
+    def has_input(self) -> bool:
+        return bool(self._chunks) or self._ended or self._closed
+
+    @property
+    def complaint(self) -> str:
+        """What the command said on stderr, how it ended, and what ssh had to say."""
+        lines = self._said.decode("utf-8", "replace").replace("\r", "\n").split("\n")
+        said = [line.strip() for line in lines if line.strip()]
+        return "; ".join([*said, *filter(None, (self._status, self._failure))])
+
+    async def receive(self, max_bytes: int = CHUNK) -> bytes:
+        while not self._chunks:
+            if self._closed:
+                raise ConnectionLost(self.peer, "data", "closed on this side")
+            if self._ended:
+                await self._departure()
+                return b""
+            reader = self._reader = self._loop.create_future()
+            try:
+                await reader
+            finally:
+                self._reader = None
+        if len(self._chunks) > 1 and self._size <= max_bytes:
+            data = b"".join(self._chunks)
+            self._chunks.clear()
+        else:
+            data = self._chunks.popleft()
+            if len(data) > max_bytes:
+                self._chunks.appendleft(data[max_bytes:])
+                data = data[:max_bytes]
+        self._size -= len(data)
+        if self._paused and self._size < _AHEAD // 2 and self._channel is not None:
+            self._paused = False
+            self._channel.resume_reading()
+        return data
+
+    async def _departure(self) -> None:
+        """The exit status and the last words come after the end of the stream."""
+        if not self._gone and self._channel is not None:
+            with anyio.move_on_after(_DEPARTURE_SECONDS):
+                await self._channel.wait_closed()
+
+    async def send(self, data: bytes) -> None:
+        if self._unsendable or self._closed or self._gone or self._channel is None:
+            raise ConnectionLost(self.peer, "the peer to read", self._unsendable or self._failure)
+        try:
+            self._channel.write(data)
+        except OSError as error:
+            self._unsendable = error.strerror or str(error)
+            raise ConnectionLost(self.peer, "the peer to read", self._unsendable) from error
+        while self._held_back:
+            self._unsendable = "cancelled while sending"
+            writer = self._writer = self._loop.create_future()
+            try:
+                await writer
+            finally:
+                self._writer = None
+            self._unsendable = ""
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        held_back, self._held_back = self._held_back, False
+        self._wake()
+        channel = self._channel
+        with anyio.CancelScope(shield=True):
+            if channel is not None and not self._gone:
+                if held_back or self._unsendable:
+                    channel.abort()  # else closing would wait until the peer has taken the rest
+                else:
+                    channel.close()
+                if self._paused:
+                    channel.resume_reading()
+                with anyio.move_on_after(_CLOSE_SECONDS) as scope:
+                    await channel.wait_closed()
+                if scope.cancelled_caught:
+                    channel.abort()
+            await self._leave()
+
+    def _wake(self) -> None:
+        for waiter in (self._reader, self._writer):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+
+    # -- asyncssh.SSHClientSession --------------------------------------------------------------------
+
+    def connection_made(self, chan: _Channel) -> None:
+        """The channel is open; the command is not running yet."""
+        self._channel = chan
+        chan.set_write_buffer_limits(_UNSENT)
+
+    def session_started(self) -> None:
+        """The command runs."""
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Bytes of stdout, or of stderr when *datatype* is set."""
+        if datatype is not None:
+            self._said = (self._said + data)[-MAX_COMPLAINT:]
+            return
+        if self._closed:
+            return
+        self._chunks.append(data)
+        self._size += len(data)
+        if self._size > _AHEAD and not self._paused and self._channel is not None:
+            self._paused = True
+            self._channel.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """Stdout is over; ours may go on until we close."""
+        self._ended = True
+        self._wake()
+        return True
+
+    def exit_status_received(self, status: int) -> None:
+        """The command ended by itself."""
+        self._status = f"exit status {status}"
+
+    def exit_signal_received(self, signal: str, core_dumped: bool, msg: str, lang: str) -> None:
+        """The command was killed."""
+        self._status = f"killed by SIG{signal}"
+
+    def pause_writing(self) -> None:
+        """More waits for the window than we like to keep."""
+        self._held_back = True
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        self._held_back = False
+        self._wake()
+
+    def xon_xoff_requested(self, client_can_do: bool) -> None:
+        """Nothing that concerns bytes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The channel is closed, with *exc* when the connection broke."""
+        if exc is not None:
+            self._failure = getattr(exc, "reason", "") or str(exc)
+        self._ended = self._gone = True
+        self._held_back = False
+        self._wake()

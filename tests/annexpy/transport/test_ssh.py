@@ -1,0 +1,276 @@
+"""ssh to a real OpenSSH server: asyncssh on asyncio, the system's ssh where asked for and on trio."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NoReturn
+
+import anyio
+import pytest
+
+from annexpy.errors import AuthFailed, ConnectFailed, ConnectionLost, InvalidInput, TimedOut
+from annexpy.transport.base import Transport
+from annexpy.transport.pipe import Child
+from annexpy.transport.sockets import listen_tcp
+from annexpy.transport.ssh import DialSSH, DialSystemSSH, SSHTransport
+
+pytestmark = pytest.mark.anyio
+
+
+def system(sshd, command: str) -> DialSystemSSH:
+    return DialSystemSSH(sshd.host, command, program=("ssh", "-F", sshd.config), batch=True)
+
+
+@pytest.fixture(params=["asyncssh", "system ssh"])
+def way(request: pytest.FixtureRequest, anyio_backend: str, sshd):
+    """Makes a dial for a command."""
+    if request.param == "asyncssh" and anyio_backend == "asyncio":
+        return lambda command: DialSSH(sshd.host, command)
+    return lambda command: system(sshd, command)
+
+
+@asynccontextmanager
+async def dialled(dial) -> AsyncIterator[Transport]:
+    transport = await dial()
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+async def receive_exactly(transport: Transport, size: int) -> bytes:
+    found = b""
+    while len(found) < size:
+        data = await transport.receive()
+        assert data, (len(found), transport.complaint)
+        found += data
+    return found
+
+
+async def pour(transport: Transport) -> NoReturn:
+    while True:
+        await transport.send(bytes(1_000_000))
+
+
+async def test_a_command_on_another_host_talks_to_us(way) -> None:
+    async with dialled(way("cat")) as cat:
+        await cat.send(b"meow\n")
+        assert await cat.receive() == b"meow\n"
+        assert not cat.at_eof
+        assert not cat.has_input
+
+
+async def test_large_amounts_travel_both_ways_at_once(way) -> None:
+    body = os.urandom(5 * 1024 * 1024 + 3)
+    async with dialled(way("cat")) as cat, anyio.create_task_group() as tasks:
+
+        async def send() -> None:
+            for start in range(0, len(body), 300_000):
+                await cat.send(body[start : start + 300_000])
+
+        tasks.start_soon(send)
+        with anyio.fail_after(30):
+            assert await receive_exactly(cat, len(body)) == body
+
+
+async def test_a_receiver_that_is_slow_holds_the_sender_back(way) -> None:
+    async with dialled(way("cat")) as cat:
+        with anyio.move_on_after(1) as scope:
+            await pour(cat)
+        assert scope.cancelled_caught
+        with pytest.raises(ConnectionLost):
+            await cat.send(b"after half a message")
+
+
+async def test_the_end_of_the_command_and_its_last_words_are_told(way) -> None:
+    async with dialled(way("echo out; echo not today >&2; exit 7")) as transport:
+        assert await receive_exactly(transport, 4) == b"out\n"
+        assert await transport.receive() == b""
+        assert transport.at_eof
+        assert transport.complaint == "not today; exit status 7"
+        with pytest.raises(ConnectionLost):
+            await pour(transport)
+
+
+async def test_a_cancelled_receive_loses_nothing(way) -> None:
+    async with dialled(way("cat")) as cat:
+        for _ in range(5):
+            with anyio.move_on_after(0.01):
+                await cat.receive()
+        await cat.send(b"all of it")
+        assert await receive_exactly(cat, 9) == b"all of it"
+
+
+async def test_closing_wakes_whoever_waits(way) -> None:
+    transport = await way("cat")()
+
+    async def wait() -> None:
+        with pytest.raises(ConnectionLost):
+            await transport.receive()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.sleep(0.05)
+        await transport.aclose()
+        await transport.aclose()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+class TestAsyncSSH:
+    async def test_many_channels_share_a_connection_and_more_are_opened_when_it_is_full(self, sshd) -> None:
+        dial = DialSSH(sshd.host, "echo $SSH_CONNECTION; cat")
+        async with anyio.create_task_group() as tasks:
+            opened: list[Transport] = []
+
+            async def open_one() -> None:
+                opened.append(await dial())
+
+            for _ in range(7):
+                tasks.start_soon(open_one)
+        ports = [(await transport.receive()).split()[1] for transport in opened]
+        for transport in opened:
+            await transport.send(b"still here")
+            assert await transport.receive() == b"still here"
+
+        assert len(set(ports)) == 3  # the server allows three channels each
+        for transport in opened:
+            await transport.aclose()
+
+    async def test_nothing_is_left_open_when_the_last_channel_is_closed(self, sshd) -> None:
+        async with dialled(DialSSH(sshd.host, "cat")):
+            pass
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            async with dialled(DialSSH(sshd.host, "cat")), dialled(DialSSH(sshd.host, "cat")):
+                pass
+        await asyncio.sleep(0)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    async def test_user_port_and_key_may_be_given_instead_of_a_configuration(self, sshd, tmp_path: Path) -> None:
+        dial = DialSSH("127.0.0.1", "whoami", user=sshd.user, port=sshd.port, identities=(sshd.identity,))
+        async with dialled(dial) as transport:
+            assert (await transport.receive()).decode().strip() == sshd.user
+
+    async def test_the_fast_cipher_is_used_unless_the_configuration_names_another(self, sshd) -> None:
+        with Path(sshd.config).open("a") as file:
+            file.write(
+                f"Host slow\n\tHostName 127.0.0.1\n\tPort {sshd.port}\n\tCiphers aes256-ctr\n\tUser {sshd.user}\n"
+            )
+        for host, cipher in ((sshd.host, "aes128-gcm@openssh.com"), ("slow", "aes256-ctr")):
+            transport = await DialSSH(host, "cat")()
+            assert isinstance(transport, SSHTransport)
+            assert transport._channel.get_extra_info("send_cipher") == cipher  # type: ignore[union-attr]
+            await transport.aclose()
+
+    async def test_a_key_that_is_not_accepted_is_told_apart(self, sshd) -> None:
+        stranger = (str(sshd.folder / "stranger"),)
+        dial = DialSSH("127.0.0.1", "cat", user=sshd.user, port=sshd.port, identities=stranger)
+        with pytest.raises(AuthFailed, match="Permission denied"):
+            await dial()
+
+    @pytest.mark.parametrize(
+        "setting", ["", "UserKnownHostsFile none", "UserKnownHostsFile /dev/null", "StrictHostKeyChecking no"]
+    )
+    async def test_an_unknown_host_is_refused_whatever_the_configuration_says(
+        self, sshd, setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / ".ssh").mkdir()
+        (tmp_path / ".ssh" / "config").write_text(
+            f"Host unknown\n\tHostName 127.0.0.1\n\tPort {sshd.port}\n\tUser {sshd.user}\n"
+            f"\tIdentityFile {sshd.identity}\n\t{setting}\n"
+        )
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with pytest.raises(ConnectFailed, match="host key"):
+            await DialSSH("unknown", "cat")()
+
+    async def test_a_host_that_nobody_answers_for_is_told(self) -> None:
+        with pytest.raises(ConnectFailed, match=r"ssh://nowhere\.invalid"):
+            await DialSSH("nowhere.invalid", "cat")()
+        with pytest.raises(ConnectFailed, match=r"ssh://127\.0\.0\.1:1: .*refused|Connect call failed"):
+            await DialSSH("127.0.0.1", "cat", port=1)()
+
+    async def test_a_host_that_says_nothing_is_given_up(self) -> None:
+        async with await listen_tcp() as deaf:
+            dial = DialSSH("127.0.0.1", "cat", port=int(deaf.address[1]), timeout=0.3)
+            with pytest.raises(TimedOut, match=r"no ssh connection within 0\.3 s"):
+                await dial()
+
+    async def test_a_connection_that_breaks_ends_every_channel(self, sshd) -> None:
+        async with dialled(DialSSH(sshd.host, "echo $PPID; cat")) as one, dialled(DialSSH(sshd.host, "cat")) as two:
+            pid = int(await one.receive())
+            os.kill(pid, 9)  # the server's process for this connection, which the fixture started
+            with anyio.fail_after(5):
+                assert await one.receive() == b""
+                assert await two.receive() == b""
+            assert "onnection" in two.complaint
+        async with dialled(DialSSH(sshd.host, "echo again")) as transport:
+            assert await transport.receive() == b"again\n"
+
+    async def test_cancelling_a_dial_at_any_moment_leaves_nothing_behind(self, sshd) -> None:
+        async with dialled(DialSSH(sshd.host, "cat")):
+            pass
+        before = len(os.listdir("/proc/self/fd"))
+        for milliseconds in (0, 1, 3, 10, 20, 30, 40, 50, 60, 80):
+            with anyio.move_on_after(milliseconds / 1000):
+                transport = await DialSSH(sshd.host, "cat")()
+                await transport.aclose()
+        await asyncio.sleep(0.05)
+        assert len(os.listdir("/proc/self/fd")) == before
+        async with dialled(DialSSH(sshd.host, "echo fine")) as transport:
+            assert await transport.receive() == b"fine\n"
+
+    async def test_each_event_loop_has_connections_of_its_own(self, sshd) -> None:
+        async def once() -> bytes:
+            async with dialled(DialSSH(sshd.host, "echo hello")) as transport:
+                return await transport.receive()
+
+        assert await once() == b"hello\n"
+        assert await anyio.to_thread.run_sync(lambda: anyio.run(once)) == b"hello\n"
+
+
+async def test_the_program_of_the_environment_is_run_by_a_shell(sshd, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    program = f"echo used >> '{log}'; ssh -F '{sshd.config}'"
+    dial = DialSystemSSH(sshd.host, "echo \"it's fine\"", program=(program,), shell=True)
+    async with dialled(dial) as transport:
+        assert isinstance(transport, Child)
+        assert await receive_exactly(transport, 10) == b"it's fine\n"
+    assert log.read_text() == "used\n"
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=touch /tmp/owned", "", "a b", "a\nb"])
+def test_what_ssh_would_take_for_an_option_is_no_host(host: str) -> None:
+    with pytest.raises(InvalidInput, match="ssh host"):
+        DialSSH(host, "cat")
+    with pytest.raises(InvalidInput, match="ssh host"):
+        DialSystemSSH(host, "cat")
+    with pytest.raises(InvalidInput, match="ssh user"):
+        DialSSH("host", "cat", user="-l root")
+
+
+def test_a_dial_is_a_value_that_pickles() -> None:
+    for dial in (DialSSH("h", "cat", "me", 22), DialSystemSSH("h", "cat", "me", 22)):
+        assert pickle.loads(pickle.dumps(dial)) == dial
+        assert str(dial) == "ssh://me@h:22"
+    assert DialSystemSSH("h", "cat x", "me", 7).argv == ("ssh", "-p", "7", "-T", "me@h", "cat x")
+
+
+def test_importing_asyncssh_runs_no_other_program() -> None:
+    code = (
+        "import sys\n"
+        "sys.addaudithook(lambda event, args: sys.exit(f'{event} {args}') if event in ('subprocess.Popen', 'os.exec',"
+        " 'os.posix_spawn', 'os.system') else None)\n"
+        "import annexpy.transport.ssh as ssh\n"
+        "assert 'asyncssh' not in sys.modules\n"
+        "ssh.load_asyncssh()\n"
+        "import ctypes.util\n"
+        "assert ctypes.util.find_library.__module__ == 'ctypes.util'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
