@@ -176,15 +176,6 @@ class P2PRemote:
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    async def __aenter__(self) -> Self:
-        await self.connect()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
     async def _open(self) -> Wire:
         wire = await open_wire(self._dial, self._greeting)
         if self._greeting.uuid is None:
