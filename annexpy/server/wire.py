@@ -184,7 +184,7 @@ class ClientWire:
         """
         while True:
             now = anyio.current_time()
-            often = self.held is not None or (self.changed and self._on_idle is not None)
+            often = self.held is not None or self._on_idle is not None
             await anyio.sleep_until(min(self._until, now + (_LOOK if often else _GLANCE)))
             now = anyio.current_time()
             if now >= self._until:
