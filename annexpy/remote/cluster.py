@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar
 
 from anyio import CancelScope, Semaphore, create_task_group, current_time, move_on_after
 
@@ -93,6 +93,19 @@ class Cluster:
         arrived: Arrived | None = None,
     ) -> None:
         self._uuid = new_cluster_uuid(new_uuid()) if uuid is None else uuid
+        self._options: dict[str, Any] = {  # to pickle; mixed, as the arguments are
+            "uuid": self._uuid,
+            "name": name,
+            "cost": cost,
+            "clock": clock,
+            "select": select,
+            "chooser": chooser,
+            "deadline": deadline,
+            "hedge": hedge,
+            "transfers": transfers,
+            "min_copies": min_copies,
+            "arrived": arrived,
+        }
         self._name, self._cost = name, cost
         self._nodes = [
             Node(remote, clock, max(deadline, remote.patience) if isinstance(remote, Patient) else deadline)
@@ -105,6 +118,9 @@ class Cluster:
         self._puts = Semaphore(self.transfers, fast_acquire=True)
         self._min_copies, self._late = min_copies, LateCopies(arrived)
         self._patience = 1.2 * max((node.deadline for node in self._nodes), default=deadline)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), **self._options), (self.nodes,)
 
     @property
     def uuid(self) -> UUID:
@@ -248,7 +264,7 @@ class Cluster:
         wanted = Wanted(key, offset, end, associated_file)
         return reading(wanted, Candidates(self._name, key, ranked, not_asked, self._hedge))
 
-    async def __aenter__(self) -> Cluster:
+    async def __aenter__(self) -> Self:
         await self._late.__aenter__()
         return self
 

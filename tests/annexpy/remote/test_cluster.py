@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from random import Random
@@ -130,7 +131,20 @@ async def test_a_cluster_cannot_be_locked() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_cluster_puts_no_more_at_a_time_than_its_nodes_can_take() -> None:
+async def test_a_cluster_pickles() -> None:
+    again = pickle.loads(pickle.dumps(Cluster(three(KEY), uuid=CLUSTER, name="vaults", deadline=9.0, transfers=5)))
+    assert (again.uuid, again.name, again.transfers, again.patience) == (CLUSTER, "vaults", 5, 1.2 * 9)
+    assert anyio.run(read, again, KEY) == CONTENT
+
+
+def test_a_cluster_serves_one_event_loop_after_another() -> None:
+    whole = Cluster(three())
+    for number in range(3):
+        assert anyio.run(store, whole, KEYS[number], content_of(number)).uuids == {A, B, C}
+        assert anyio.run(read, whole, KEYS[number]) == content_of(number)
+
+
+def test_a_cluster_puts_no_more_at_a_time_than_its_nodes_can_take() -> None:
     class Limited(MemoryRemote):
         transfers = 3
 
