@@ -130,8 +130,7 @@ async def test_a_cluster_cannot_be_locked() -> None:
             pass
 
 
-@pytest.mark.anyio
-async def test_a_cluster_pickles() -> None:
+def test_a_cluster_pickles() -> None:
     again = pickle.loads(pickle.dumps(Cluster(three(KEY), uuid=CLUSTER, name="vaults", deadline=9.0, transfers=5)))
     assert (again.uuid, again.name, again.transfers, again.patience) == (CLUSTER, "vaults", 5, 1.2 * 9)
     assert anyio.run(read, again, KEY) == CONTENT
