@@ -14,24 +14,23 @@ content is absent only when every node was asked and said so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Literal, Protocol, Self, TypeAlias, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 
-from anyio import CancelScope, Semaphore, create_task_group, current_time, move_on_after
+from anyio import Semaphore
 
 from annexpy.clock import Clock, Deadline
-from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked, PeerError, TimedOut
+from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked
 from annexpy.keys.key import Key
-from annexpy.remote.base import BatchRemove, LockedCopy, Remote, Removed, check_present_many
+from annexpy.remote.asking import Presence, remove_many, together
+from annexpy.remote.base import LockedCopy, Remote, Removed
 from annexpy.remote.failover import Candidates, Failover, Wanted, reading
 from annexpy.remote.fanout import FanOut
 from annexpy.remote.health import Limited, Node, Patient, reasons
-from annexpy.remote.lane import real
 from annexpy.remote.late import Arrived, LateCopies
-from annexpy.remote.waiting import Waiting
 from annexpy.system import CLOCK, new_uuid
 from annexpy.uuids import UUID, new_cluster_uuid
 
@@ -39,11 +38,6 @@ __all__ = ["Chooser", "Cluster", "Select", "Verb"]
 
 T = TypeVar("T")
 Verb: TypeAlias = Literal["put", "get"]
-
-_GRACE: Final = 0.02
-"""Seconds, at least, that the other nodes get to end a presence check in order once one has said yes."""
-_BATCH: Final = 64
-"""Keys asked of a node in one go, so that each go can have the deadline of one answer."""
 
 
 class Select(Protocol):
@@ -163,7 +157,7 @@ class Cluster:
         asked, failed = self._up()
         for wave in ([node for node in asked if not node.late], [node for node in asked if node.late]):
             if not all(found):
-                await _Presence(keys, found, failed).ask(wave)
+                await Presence(keys, found, failed).ask(wave)
         if all(found) or (self._nodes and not failed):
             return found
         raise self._failure(f"to say whether {'content' if len(keys) > 1 else keys[0]} is present", failed)
@@ -188,22 +182,7 @@ class Cluster:
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
         await self._late.settle(keys)
         asked, not_asked = self._up()
-        outcomes: list[list[tuple[Node, Removed | AnnexError]]] = [[] for _ in keys]
-
-        async def ask(node: Node) -> None:
-            done = 0
-            try:
-                for start in range(0, len(keys), _BATCH):
-                    some = keys[start : start + _BATCH]
-                    for removed in await _within(node, "answer to REMOVE", _remove(node.remote, some, deadline)):
-                        outcomes[done].append((node, removed))
-                        done += 1
-            except AnnexError as error:
-                for rest in outcomes[done:]:
-                    rest.append((node, error))
-
-        await _together(ask, asked)
-        return [_removed(outcome, not_asked) for outcome in outcomes]
+        return await remove_many(asked, not_asked, keys, deadline)
 
     # -- content ----------------------------------------------------------------------------------
 
@@ -282,7 +261,7 @@ class Cluster:
         async def close(node: Node) -> None:
             await node.remote.aclose()
 
-        await _together(close, self._nodes)
+        await together(close, self._nodes)
 
     # -- which nodes ------------------------------------------------------------------------------
 
@@ -338,105 +317,3 @@ class _Refusal(AbstractAsyncContextManager[LockedCopy]):
 
 def _merit(node: Node) -> tuple[bool, int, int, int]:
     return node.late, node.remote.cost, node.busy, node.last
-
-
-class _Presence:
-    """One wave of a presence check: several nodes at once, until every key was found or everybody has answered."""
-
-    def __init__(self, keys: Sequence[Key], found: list[bool], failed: dict[UUID, AnnexError]) -> None:
-        self._keys, self._found, self._failed = keys, found, failed
-        self._running: set[Node] = set()
-        self._asker = Waiting()
-
-    async def ask(self, nodes: Sequence[Node]) -> None:
-        if len(nodes) == 1:
-            await self._node(nodes[0], 0.0)
-            return
-        began = current_time()
-        async with create_task_group() as group:
-            for number, node in enumerate(nodes):
-                self._running.add(node)
-                group.start_soon(self._node, node, number / len(nodes))
-            await self._asker.until(lambda: not self._running or all(self._found))
-            # Whoever is about to answer may: to be cancelled in the middle can cost a node its connection.
-            with move_on_after(max(_GRACE, current_time() - began)):
-                await self._asker.until(lambda: not self._running)
-            for node in self._running:
-                node.overtaken()
-            group.cancel_scope.cancel()
-
-    async def _node(self, node: Node, beginning: float) -> None:
-        """Ask *node* for all that is not found yet, beginning at that part of the keys."""
-        keys, found = self._keys, self._found
-        starts = range(0, len(keys), _BATCH)
-        first = int(beginning * len(starts))
-        try:
-            for start in (*starts[first:], *starts[:first]):
-                numbers = [number for number in range(start, min(start + _BATCH, len(keys))) if not found[number]]
-                if numbers:
-                    answers = await _within(
-                        node, "answer to CHECKPRESENT", _check(node.remote, [keys[number] for number in numbers])
-                    )
-                    for number, present in zip(numbers, answers, strict=True):
-                        found[number] |= present
-        except AnnexError as error:
-            self._failed.update(reasons(node, error))
-        self._running.discard(node)
-        self._asker.tell()
-
-
-async def _check(remote: Remote, keys: Sequence[Key]) -> Sequence[bool]:
-    return (await remote.check_present(keys[0]),) if len(keys) == 1 else await check_present_many(remote, keys)
-
-
-async def _remove(remote: Remote, keys: Sequence[Key], deadline: Deadline | None) -> Sequence[Removed]:
-    if len(keys) > 1 and isinstance(remote, BatchRemove):
-        return await remote.remove_content_many(keys, deadline=deadline)
-    return [await remote.remove_content(key, deadline=deadline) for key in keys]
-
-
-def _removed(outcomes: Sequence[tuple[Node, Removed | AnnexError]], not_asked: dict[UUID, AnnexError]) -> Removed:
-    """What the outcomes at the nodes are together."""
-    ok = bool(outcomes) and not not_asked
-    gone: set[UUID] = set()
-    failed = dict(not_asked)
-    for node, outcome in outcomes:
-        if isinstance(outcome, AnnexError):
-            ok = False
-            failed.update(reasons(node, outcome))
-            continue
-        named = real(outcome.uuids)
-        gone |= named or (real(frozenset((node.uuid,))) if outcome.ok else named)
-        if not outcome.ok:
-            ok = False
-            failed.update(outcome.failed or {node.uuid: PeerError(node.remote.name, "not removed")})
-    return Removed(ok, frozenset(gone), {uuid: error for uuid, error in failed.items() if uuid not in gone})
-
-
-async def _within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
-    """*answer* of *node*, which has its deadline to give it."""
-    began = node.begin()
-    scope = CancelScope(deadline=current_time() + node.deadline)
-    node.waiting.add(scope)
-    try:
-        with scope:
-            given = await answer
-            node.heard(began)
-            return given
-        raise TimedOut(node.remote.name, what, node.deadline)
-    except AnnexError as error:
-        node.failed(error, began)
-        raise
-    finally:
-        node.waiting.discard(scope)
-        node.end(began)
-
-
-async def _together(ask: Callable[[Node], Coroutine[Any, Any, None]], nodes: Sequence[Node]) -> None:
-    """Ask *nodes* at once; one alone needs no task."""
-    if len(nodes) == 1:
-        await ask(nodes[0])
-        return
-    async with create_task_group() as group:
-        for node in nodes:
-            group.start_soon(ask, node)
