@@ -86,10 +86,14 @@ def run(
             stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
         )  # fmt: skip
         killer = threading.Timer(timeout, child.kill)
+        killer.daemon = True
         killer.start()
         if stdin is not None and child.stdin is not None:
-            child.stdin.write(stdin)
-            child.stdin.close()
+            try:
+                child.stdin.write(stdin)
+                child.stdin.close()
+            except BrokenPipeError:
+                pass  # it ended early: the exit code below says why
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.perf_counter() - begin
         killer.cancel()

@@ -38,6 +38,10 @@ def sshd(folder: Path, home: Path, path: str) -> Iterator[str]:
         f"\tUserKnownHostsFile {dot}/known_hosts\n\tStrictHostKeyChecking yes\n"
     )
     (dot / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    # OpenSSH looks for its configuration in the home of the password file, whatever HOME says.
+    wrapper = home / "bin" / "ssh"
+    wrapper.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {dot}/config "$@"\n')
+    wrapper.chmod(0o755)
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     server = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL)
