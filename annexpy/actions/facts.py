@@ -108,16 +108,22 @@ class Facts:
         return find_copies(
             [self._file_copies(path) for path in self.files(key)],
             command_line=self._command_line,
-            log=self._logs,
+            log=self.logged_copies,
             config=self._config,
         )
+
+    @property
+    def general_copies(self) -> Copies:
+        """How many copies of a key without a file must stay."""
+        return find_copies(command_line=self._command_line, log=self.logged_copies, config=self._config)
 
     def files(self, key: Key) -> list[bytes]:
         """The files with *key* whose attributes could matter; none where no attribute mentions copies at all."""
         return [] if self._files is None else self._files.of(key)
 
     @cached_property
-    def _logs(self) -> tuple[int | None, int | None]:
+    def logged_copies(self) -> tuple[int | None, int | None]:
+        """numcopies.log and mincopies.log."""
         read = self.repository.branch.read
         return NUMCOPIES.parse(read(Log.NUMCOPIES.value)), MINCOPIES.parse(read(Log.MINCOPIES.value))
 
@@ -141,7 +147,7 @@ class Facts:
         # Reading every link costs; most repositories set no number of copies by attributes.
         if not attributes.mention(_ATTRIBUTES, _one_per_folder(entry.path for entry in entries)):
             return None
-        objects = Objects(self.repository.git_dir)
+        objects = Objects(self.repository.files)
         try:
             return FilesOfKeys(entries, objects)
         finally:

@@ -274,6 +274,11 @@ class DropProof:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a DropProof is valid only here and now")
 
+    @property
+    def how(self) -> Mapping[str, str]:
+        """Place that counted → how it was proven, as ``NotEnoughCopies.counted`` has it."""
+        return _counted(self.counted)
+
     def __repr__(self) -> str:
         return f"<DropProof {self.key}: {', '.join(f'{c.name} {_how(c)}' for c in self.counted)}>"
 

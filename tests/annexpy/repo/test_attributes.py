@@ -200,7 +200,7 @@ def test_the_files_of_a_key_are_those_that_git_annex_finds(tree: Path, git_annex
     annex("unlock", "unlocked", "two")
     git(tree, "add", "-A")
 
-    files = FilesOfKeys(read_index(os.fsencode(tree / ".git")), Objects(os.fsencode(tree / ".git")))
+    files = FilesOfKeys(read_index(os.fsencode(tree / ".git")), Objects(DiskFiles(tree / ".git")))
 
     for name in ("one", "two", "d/e/one again", "unlocked"):
         key = Key.parse(annex("lookupkey", name).strip())
