@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
 from annexpy.clock import Clock
-from annexpy.errors import InvalidInput
+from annexpy.errors import InvalidInput, RepositoryError
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
 from annexpy.logs.line import union_merge
@@ -37,6 +38,7 @@ from annexpy.repo.journal import JOURNAL, LOCK_SECONDS, PRIVATE, Journal, Journa
 from annexpy.repo.pack import remove_leftovers
 from annexpy.repo.queue import Batch, Queue
 from annexpy.repo.records import Clockwork, Queued, apply_records, is_private, lines_record, presence_record
+from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.scan import read_all, read_many
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool import Spool
@@ -46,6 +48,8 @@ __all__ = ["Branch"]
 
 _SPILL: Final = 32_768  # records kept in memory before they go to the spool, unsynced
 _WINDOW: Final = 32_768  # logs read together
+_COMMIT: Final = "commit to the git-annex branch"
+_MERGE: Final = "merge into the git-annex branch"
 _ROUND: Final = 32 << 20  # bytes of spools absorbed in one commit
 
 
@@ -84,8 +88,9 @@ class Branch:
         self._journal = Journal(files, self._lockdown, JOURNAL)
         self._private = Journal(files, self._lockdown, PRIVATE)
         self._spool = Spool(files, self._lockdown, clock, locks=not self._pidlock)
-        self._queue = Queue(self._history.tip)
+        self._queue = Queue(self._known_tip)
         self._io = threading.Lock()
+        self._cleared = False
         self._infos: dict[UUID, tuple[bytes, bool]] = {}
         self._times = Clockwork()
 
@@ -234,6 +239,12 @@ class Branch:
         if self._queue.add(presence_record(path, time, status, info, private=private)) >= _SPILL:
             self.sync_now(durable=False)
 
+    def _known_tip(self) -> bytes | None:
+        try:
+            return self._history.tip()
+        except (OSError, RepositoryError):
+            return None  # a record without it is a little weaker against wrong clocks, and still a record
+
     def _info(self, uuid: UUID) -> tuple[bytes, bool]:
         if is_cluster(uuid):
             return b"", False
@@ -334,23 +345,33 @@ class Branch:
             LockHeld: The journal lock was not free in time. Nothing is lost: what was queued stays queued.
             BranchConflict: The branch kept moving.
         """
-        if self._idle():
-            return False
         from anyio import to_thread
 
-        lock = self._lock()
-        await lock.acquire(seconds)
-        try:
-            return await to_thread.run_sync(self._commit, message, lock)
-        finally:
-            lock.release()
+        with self._naming(_COMMIT):
+            if self._idle():
+                return False
+            lock = self._lock()
+            await lock.acquire(seconds)
+            try:
+                return await to_thread.run_sync(self._commit, message, lock)
+            finally:
+                lock.release()
 
     def commit_now(self, message: str = "update", *, seconds: float = LOCK_SECONDS, always: bool = False) -> bool:
         """``commit``, in this thread; with *always* whatever ``annex.alwayscommit`` says."""
-        if self._idle():
-            return False
-        with self._lock().blocking(seconds) as lock:
-            return self._commit(message, lock, always=always)
+        with self._naming(_COMMIT):
+            if self._idle():
+                return False
+            with self._lock().blocking(seconds) as lock:
+                return self._commit(message, lock, always=always)
+
+    @contextmanager
+    def _naming(self, doing: str) -> Iterator[None]:
+        """The errors of the system get to say what they were met at."""
+        try:
+            yield
+        except OSError as error:
+            raise repository_error(self._files.path, doing, error) from error
 
     def _idle(self) -> bool:
         return not self._queue and self._spool.empty() and not self._journal.paths()
@@ -360,38 +381,38 @@ class Branch:
 
     def _commit(self, message: str, lock: JournalLock, *, always: bool = False) -> bool:
         """Under the journal lock."""
+        self._prepare(lock)
+        if self._history.tip() is None:
+            self._merge_siblings(lock)  # a clone: the branch begins where the others are
+        with self._io:  # whatever is being synced right now is in the spool before it is sealed
+            batch = self._queue.take()
         try:
-            self._prepare(lock)
-            if self._history.tip() is None:
-                self._merge_siblings()  # a clone: the branch begins where the others are
-            with self._io:  # whatever is being synced right now is in the spool before it is sealed
-                batch = self._queue.take()
-            try:
-                committed = self._commit_batch(batch, message, always, lock)
-            except BaseException:
-                self._queue.give_back(batch)
-                raise
-            self._queue.done(batch)
-        except OSError as error:
-            raise repository_error(self._files.path, "commit to the git-annex branch", error) from error
+            committed = self._commit_batch(batch, message, always, lock)
+        except BaseException:
+            self._queue.give_back(batch)
+            raise
+        self._queue.done(batch)
         return committed
 
     def _prepare(self, lock: JournalLock) -> None:
-        if lock.left:
+        if lock.left or not self._cleared:  # a power cut may have taken the note as well
             self._clear_up(lock.left)
-            lock.left = b""
+            lock.left, self._cleared = b"", True
         if self._config.refresh():
             self._infos.clear()
 
     def _clear_up(self, left: bytes) -> None:
-        """One of us died committing. Spools that its commit had absorbed may be there still."""
+        """One of us died committing: undo what its commit left behind, whether it became public or not."""
         from annexpy.repo.merge import is_ancestor
 
         remove_leftovers(self._files)
-        lines = left.split(b"\n")[1:-1]
+        commit, *spools = left.split(b"\n")[1:-1] or [b""]
+        if not commit:
+            return
+        self._history.refs.unlock_stale(GIT_ANNEX, commit)
         tip = self._history.tip()
-        if lines and tip is not None and self._history.has(lines[0]) and is_ancestor(self._history, lines[0], tip):
-            self._spool.discard(lines[1:])
+        if tip is not None and self._history.has(commit) and is_ancestor(self._history, commit, tip):
+            self._spool.discard(spools)
 
     def _commit_batch(self, batch: Batch, message: str, always: bool, lock: JournalLock) -> bool:
         spools = self._spool.seal()
@@ -435,11 +456,10 @@ class Branch:
         if not waiting:
             return False
 
-        def before_publishing(commit: bytes) -> None:
-            if spools:  # so that they are not absorbed again should we die before they are gone
-                lock.note([commit, *spools], sync=True)
+        def note(commit: bytes) -> None:
+            lock.note([commit, *spools], sync=True)
 
-        committed = absorb(self._history, self._journal, waiting, message, before_publishing, sync=True)
+        committed = absorb(self._history, self._journal, waiting, message, note, sync=True)
         # order matters: readers without the lock look at the journal first, then at the branch
         for path in waiting.journal:
             self._journal.remove(path)
@@ -463,32 +483,35 @@ class Branch:
         """
         from anyio import to_thread
 
-        lock = self._lock()
-        await lock.acquire(seconds)
-        try:
-            return await to_thread.run_sync(self._merge, lock)
-        finally:
-            lock.release()
+        with self._naming(_MERGE):
+            lock = self._lock()
+            await lock.acquire(seconds)
+            try:
+                return await to_thread.run_sync(self._merge, lock)
+            finally:
+                lock.release()
 
     def merge_now(self, *, seconds: float = LOCK_SECONDS) -> list[str]:
         """``merge``, in this thread."""
-        with self._lock().blocking(seconds) as lock:
+        with self._naming(_MERGE), self._lock().blocking(seconds) as lock:
             return self._merge(lock)
 
     def _merge(self, lock: JournalLock) -> list[str]:
+        self._prepare(lock)
         try:
-            self._prepare(lock)
-            return self._merge_siblings()
-        except OSError as error:
-            raise repository_error(self._files.path, "merge into the git-annex branch", error) from error
+            return self._merge_siblings(lock)
         finally:
             self._commit("update", lock, always=True)
 
-    def _merge_siblings(self) -> list[str]:
+    def _merge_siblings(self, lock: JournalLock) -> list[str]:
         from annexpy.repo.merge import merge_siblings  # and what it knows of logs, which readers do without
 
         ignored = frozenset((self._files.read(b"annex/ignoredrefs") or b"").split())
-        return merge_siblings(self._history, ignored, self._tuning.differences)
+
+        def note(commit: bytes) -> None:
+            lock.note([commit], sync=True)
+
+        return merge_siblings(self._history, ignored, self._tuning.differences, note)
 
     def close(self) -> None:
         """Give back file handles. Records that are queued and neither synced nor committed are kept."""

@@ -14,6 +14,7 @@ from annexpy.errors import BranchConflict, RepositoryError
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
 from annexpy.repo.identity import Identity
+from annexpy.repo.journal import STATE
 from annexpy.repo.objects import Objects
 from annexpy.repo.pack import COMMIT, TREE, ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX, Refs
@@ -102,7 +103,7 @@ class History:
         self,
         build: Build,
         message: str,
-        before_publishing: Callable[[bytes], None] | None = None,
+        before_publishing: Callable[[bytes], None],
         *,
         sync: bool = True,
     ) -> bytes | None:
@@ -136,19 +137,29 @@ class History:
                     empty = writer.add(TREE, b"")
                     parents = [self._commit(writer, empty, [], "branch created")]
                 new = self._commit(writer, tree, [*parents, *others], message)
-                if self.tip() == tip:  # no use in writing it all out otherwise
+                moved = self.tip() != tip  # then there is no use in writing it all out
+                if not moved:
                     writer.finish()
-                    if before_publishing is not None:
-                        before_publishing(new)
-                    if self.refs.swap(GIT_ANNEX, tip, new, sync=sync):
-                        writer.done()
-                        self._trees[new] = tree
-                        return new
             except BaseException:
                 writer.abandon()
                 raise
+            if not moved:
+                try:
+                    moved = not self.move(tip, new, before_publishing, sync=sync)
+                except BaseException:
+                    writer.done()  # perhaps the branch has it already: nothing may be taken away any more
+                    raise
+            if not moved:
+                writer.done()
+                self._trees[new] = tree
+                return new
             writer.abandon()
         raise BranchConflict(f"{GIT_ANNEX.decode()} moved {_TRIES} times while we tried to commit to it")
+
+    def move(self, old: bytes | None, new: bytes, before: Callable[[bytes], None], *, sync: bool = True) -> bool:
+        """Let the branch point to *new* if it still points to *old*, having called *before* with it."""
+        before(new)
+        return self.refs.swap(GIT_ANNEX, old, new, aside=STATE + b"/ref", sync=sync)
 
     def _commit(self, writer: ObjectWriter, tree: bytes, parents: Sequence[bytes], message: str) -> bytes:
         who, when = Identity.of(self._config), int(self._clock.wall())

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import re
 from binascii import unhexlify
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
 from typing import Final, TypeAlias
@@ -71,7 +71,12 @@ def is_ancestor(history: History, old: bytes, new: bytes) -> bool:
 
 
 def merge_siblings(
-    history: History, ignored: frozenset[bytes], tuning: frozenset[str], *, sync: bool = True
+    history: History,
+    ignored: frozenset[bytes],
+    tuning: frozenset[str],
+    before_publishing: Callable[[bytes], None],
+    *,
+    sync: bool = True,
 ) -> list[str]:
     """Merge every sibling that can be; the refs that were. Under the journal lock.
 
@@ -79,6 +84,7 @@ def merge_siblings(
         history: Of the branch.
         ignored: Commits that shall not be merged (``annex/ignoredrefs``).
         tuning: How this repository is tuned, for a branch that does not exist yet.
+        before_publishing: Told each commit before the branch points to it.
         sync: On disk when it returns.
 
     Raises:
@@ -92,7 +98,7 @@ def merge_siblings(
         reason = _obstacle(history, sibling, tuning)
         if reason is not None:
             refused.append(f"{ref.decode('utf-8', 'backslashreplace')}: {reason}")
-        elif _merge(history, ref, sibling, sync):
+        elif _merge(history, ref, sibling, before_publishing, sync):
             merged.append(ref.decode("utf-8", "surrogateescape"))
     if refused:
         raise BranchConflict("not merged into the git-annex branch: " + "; ".join(refused))
@@ -112,14 +118,14 @@ def _obstacle(history: History, sibling: bytes, tuning: frozenset[str]) -> str |
     return None if ours == theirs else "its repository is tuned differently"
 
 
-def _merge(history: History, ref: bytes, sibling: bytes, sync: bool) -> bool:
+def _merge(history: History, ref: bytes, sibling: bytes, before: Callable[[bytes], None], sync: bool) -> bool:
     for _ in range(_TRIES):
         tip = history.tip()
         if tip is not None and is_ancestor(history, sibling, tip):
             return False
         if tip is not None and not is_ancestor(history, tip, sibling):
             break
-        if history.refs.swap(GIT_ANNEX, tip, sibling, sync=sync):
+        if history.move(tip, sibling, before, sync=sync):
             return True
     else:
         raise BranchConflict(f"{GIT_ANNEX.decode()} moved {_TRIES} times while we tried to merge into it")
@@ -135,7 +141,7 @@ def _merge(history: History, ref: bytes, sibling: bytes, sync: bool) -> bool:
             return edit.finish(), (sibling,)
 
     short = re.sub(rb"\Arefs/(heads|remotes)/", b"", ref).decode("utf-8", "surrogateescape")
-    return history.publish(build, f"merging {short} into git-annex", sync=sync) is not None
+    return history.publish(build, f"merging {short} into git-annex", before, sync=sync) is not None
 
 
 def _apply(history: History, edit: TreeEdit, window: list[_Difference], reader: GitReader | None) -> None:

@@ -246,8 +246,8 @@ class _Pack:
         self._buffer.clear()
         if sync:
             files.sync(fd)
-        files.close_fd(fd)
         self._fd = -1
+        files.close_fd(fd)
         return checksum.digest()
 
     def write_index(self, fd: int, trailer: bytes) -> None:
@@ -283,9 +283,9 @@ class _Pack:
         self._files.write(fd, checksum.digest())
 
     def abandon(self) -> None:
-        if self._fd >= 0:
-            self._files.close_fd(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._files.close_fd(fd)
         self._files.unlink(self.temporary)
 
 

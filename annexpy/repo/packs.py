@@ -13,10 +13,10 @@ import mmap
 import os
 import zlib
 from binascii import hexlify
-from typing import Final
+from typing import Final, TypeAlias
 
 from annexpy.errors import RepositoryError
-from annexpy.repo.files import DiskFiles, Files
+from annexpy.repo.files import DiskFiles, Files, Status
 
 __all__ = ["LARGEST", "ObjectFiles"]
 
@@ -28,6 +28,9 @@ _OFFSET_DELTA: Final = 6
 _REF_DELTA: Final = 7
 _DEEPEST: Final = 5  # alternates of alternates
 _BISECT: Final = 64 * 20
+
+
+_Mapped: TypeAlias = mmap.mmap | bytes
 
 
 class ObjectFiles:
@@ -135,24 +138,28 @@ class _Pack:
 
     def __init__(self, files: Files, path: bytes) -> None:
         self._files, self._path = files, path
-        self._index: mmap.mmap | None = None
-        self._content: mmap.mmap | None = None
+        self._index: _Mapped | None = None
+        self._content: _Mapped | None = None
         self._count = 0
 
     def close(self) -> None:
         for mapped in (self._index, self._content):
-            if mapped is not None:
+            if isinstance(mapped, mmap.mmap):
                 mapped.close()
         self._index = self._content = None
 
-    def _map(self, suffix: bytes) -> mmap.mmap:
-        fd = self._files.open_read(self._path + suffix)
+    def _map(self, suffix: bytes) -> _Mapped:
+        files = self._files
+        fd = files.open_read(self._path + suffix)
         try:
+            status = files.fstatus(fd)
+            if not _is_real(fd, status):
+                return files.pread(fd, status.st_size, 0)
             return mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
         except ValueError as error:
             raise RepositoryError(f"{os.fsdecode(self._path + suffix)} is empty") from error
         finally:
-            self._files.close_fd(fd)
+            files.close_fd(fd)
 
     def find(self, sha: bytes) -> int | None:
         """Where the object begins; None when it is in another pack."""
@@ -160,7 +167,6 @@ class _Pack:
         if index is None:
             index = self._map(b".idx")
             if index[:8] != b"\xfftOc\0\0\0\2" or len(index) < 1072:
-                index.close()
                 raise RepositoryError(f"{os.fsdecode(self._path)}.idx is no index of version 2")
             self._index, self._count = index, int.from_bytes(index[1028:1032], "big")
         at = 8 + 4 * sha[0]
@@ -260,6 +266,15 @@ class _Pack:
 
     def _corrupt(self, at: int) -> RepositoryError:
         return RepositoryError(f"{os.fsdecode(self._path)}.pack is corrupt at {at}")
+
+
+def _is_real(fd: int, status: Status) -> bool:
+    """The descriptor is one of the system: files in memory have numbers of their own."""
+    try:
+        real = os.fstat(fd)
+    except OSError:
+        return False
+    return (real.st_dev, real.st_ino) == (status.st_dev, status.st_ino)
 
 
 def _patched(base: bytes, delta: bytes) -> bytes:

@@ -8,6 +8,7 @@ Source: gitrepository-layout(5); fact sheet repository-format, sections 3 and 4.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import time
@@ -23,6 +24,7 @@ __all__ = ["GIT_ANNEX", "Refs"]
 GIT_ANNEX: Final = b"refs/heads/git-annex"
 
 _LOCK_SECONDS: Final = 5.0
+_NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 _SHA: Final = re.compile(rb"[0-9a-f]{40}\Z")
 _PACKED: Final = re.compile(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
 
@@ -80,49 +82,94 @@ class Refs:
                         folders.append(path)
         return dict(sorted(found.items()))
 
-    def swap(self, name: bytes, old: bytes | None, new: bytes, *, sync: bool = True) -> bool:
+    def swap(
+        self, name: bytes, old: bytes | None, new: bytes, *, aside: bytes | None = None, sync: bool = True
+    ) -> bool:
         """Let *name* point to *new* if it still points to *old* (None: does not exist); False when it does not.
+
+        Args:
+            name: The ref.
+            old: What it has to be.
+            new: What it becomes.
+            aside: Where to write first, when ``unlock_stale`` shall be able to tell our lock by its content: the
+                lock of the ref is then made by a link to that, so it never lacks its content.
+            sync: On disk when it returns.
 
         Raises:
             LockHeld: Another git process kept the lock of the ref for 5 seconds.
         """
         files, lock = self._files, name + b".lock"
-        fd = self._take_lock(lock)
+        if aside is not None:
+            files.unlink(aside)
+            self._write(files.open_write(aside, exclusive=True, mode=0o666), new, sync)
+        fd = self._lock(lock, aside)
         try:
             same = self.read(name) == old
             if same:
-                files.write(fd, new + b"\n")
-                apply_mode(files, fd, self._lockdown)
-                if sync:
-                    files.sync(fd)
+                if fd is not None:
+                    taken, fd = fd, None
+                    self._write(taken, new, sync)
+                files.rename(lock, name)
+            else:
+                files.unlink(lock)
         except BaseException:
-            files.close_fd(fd)
             files.unlink(lock)
             raise
-        files.close_fd(fd)
-        if not same:
-            files.unlink(lock)
-            return False
-        files.rename(lock, name)
+        finally:
+            if fd is not None:
+                files.close_fd(fd)
         if sync:
             files.sync_folder(os.path.dirname(name))
-        return True
+        if aside is not None:
+            files.unlink(aside)
+        return same
 
-    def _take_lock(self, lock: bytes) -> int:
+    def _write(self, fd: int, new: bytes, sync: bool) -> None:
+        try:
+            self._files.write(fd, new + b"\n")
+            apply_mode(self._files, fd, self._lockdown)
+            if sync:
+                self._files.sync(fd)
+        finally:
+            self._files.close_fd(fd)
+
+    def _lock(self, lock: bytes, content: bytes | None) -> int | None:
+        """Take the lock of a ref: a link to *content*, or an empty file and its descriptor."""
         waited, pause = 0.0, 0.002
         while True:
             try:
-                return self._files.open_write(lock, exclusive=True, mode=0o666)
+                return self._try_lock(lock, content)
             except FileExistsError:
                 if waited >= _LOCK_SECONDS:
                     path = os.fsdecode(self._files.path + b"/" + lock)
                     raise LockHeld(path, "another git process, or one that died", waited) from None
             except FileNotFoundError:
-                make_folders(self._files, os.path.dirname(lock), self._lockdown)
+                if not make_folders(self._files, os.path.dirname(lock), self._lockdown):
+                    raise
                 continue
             time.sleep(pause)
             waited += pause
             pause = min(pause * 2, 0.1)
+
+    def _try_lock(self, lock: bytes, content: bytes | None) -> int | None:
+        files = self._files
+        if content is None:
+            return files.open_write(lock, exclusive=True, mode=0o666)
+        try:
+            files.link(content, lock)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # a file system without links: have the name first, then give it its content
+            files.close_fd(files.open_write(lock, exclusive=True, mode=0o666))
+            files.rename(content, lock)
+        return None
+
+    def unlock_stale(self, name: bytes, new: bytes) -> None:
+        """Remove the lock that a ``swap`` to *new* left when its process died. Only when nobody can be in one."""
+        lock = name + b".lock"
+        if (self._files.read(lock) or b"").strip() == new:
+            self._files.unlink(lock)
 
     def _read_packed(self) -> dict[bytes, bytes]:
         status = self._files.status(b"packed-refs")

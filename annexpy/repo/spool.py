@@ -203,6 +203,7 @@ class Spool:
                 return None
             sealed = path.removesuffix(_OPEN) + _READY
             files.rename(path, sealed)
+            files.unlink(path)  # still there when a power cut had left both names: then rename does nothing
             return sealed
         except FileNotFoundError:
             return None
