@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Final
 
 from anyio import CancelScope, current_time
 from anyio.lowlevel import checkpoint
@@ -40,6 +41,7 @@ __all__ = ["Greeting", "Wire", "open_wire"]
 
 log = logging.getLogger(__name__)
 
+_ROOM: Final = "room for more bytes"
 _AT_REST = (State.IDLE, State.PUT_REFUSED)
 _NOTHING_MORE = (Closed, NeedData, Paused, Unexpected)  # the last two are never told to a client
 
@@ -174,7 +176,7 @@ class Wire:
             with CancelScope(deadline=current_time() + self.deadline) as scope:
                 await self._transport.send(piece)
             if scope.cancelled_caught:
-                raise TimedOut(self.name, "the peer to read", self.deadline)
+                raise TimedOut(self.name, _ROOM, self.deadline)
 
     # -- receiving ------------------------------------------------------------------------------------
 
@@ -207,7 +209,7 @@ class Wire:
                         connection.receive_data(await self._transport.receive())
                         event = connection.next_event()
                 if scope.cancelled_caught:
-                    raise TimedOut(self.name, connection.waiting_for or "the peer to read", limit)
+                    raise TimedOut(self.name, connection.waiting_for.removeprefix("the ") or _ROOM, limit)
         except ConnectionLost as error:
             raise self._gone(error.reason) from error
         except RemoteProtocolError as error:
