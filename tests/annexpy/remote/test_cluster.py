@@ -526,6 +526,22 @@ def test_a_refusing_node_is_tried_ever_more_rarely(virtual_time: Callable[..., N
     virtual_time(run)
 
 
+def test_requests_that_fail_together_count_as_one_failure(virtual_time: Callable[..., None]) -> None:
+    async def run() -> None:
+        nodes: list[Any] = three(clock=LoopClock())
+        bad = nodes[1] = Faulty(nodes[1], "put", refused, delay=0.1)
+        whole = cluster(nodes)
+        async with anyio.create_task_group() as group:
+            for number in range(16):
+                group.start_soon(store, whole, KEYS[number], content_of(number))
+        assert bad.calls["put"] == 16
+        bad.at = ""
+        await anyio.sleep(1.3)  # a minute for a whole deadline, and so much less for a tenth of a second
+        assert (await store(whole, KEYS[20], content_of(20))).uuids == {A, B, C}
+
+    virtual_time(run)
+
+
 def test_half_open_means_one_at_a_time(virtual_time: Callable[..., None]) -> None:
     async def run() -> None:
         nodes: list[Any] = three(clock=LoopClock())

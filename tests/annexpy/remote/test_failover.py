@@ -369,6 +369,18 @@ async def test_the_last_source_hears_how_it_went(switched: bool) -> None:
     assert hears.heard == ["SUCCESS", "FAILURE"]
 
 
+async def test_who_took_over_hears_no_success_for_what_was_not_read() -> None:
+    nodes: list[Any] = three()
+    nodes[0] = Faulty(nodes[0], "read", after=20)
+    hears = nodes[1] = Hears(Faulty(nodes[1], piece=10))
+    async with Cluster(nodes, chooser=first).get(SMALL_KEY) as download:
+        chunks = aiter(download)
+        assert await anext(chunks) == SMALL[:20]
+        assert await anext(chunks) == SMALL[20:30]
+        await anyio.wait_all_tasks_blocked()  # all the rest is waiting for us
+    assert hears.heard == ["cancelled"]
+
+
 async def test_a_source_that_broke_off_cannot_spoil_the_end() -> None:
     class LeavesBadly(Faulty):
         def get(self, key: Key, **options: Any) -> Any:

@@ -162,8 +162,12 @@ async def test_a_new_put_of_the_key_stops_late_copies_first() -> None:
     nodes[2] = Faulty(nodes[2], delay=0.25)
     async with cluster(nodes, log) as whole:
         await store(whole, LARGE_KEY, LARGE)
-        stored = await store(whole, LARGE_KEY, LARGE)  # not TransferInProgress
-        assert stored.already == {A, B}
+        async with whole.put(LARGE_KEY) as upload:
+            assert upload.already is None  # the late node is free to take part, from where it was
+            assert upload.offset > 0
+            await upload.start(len(LARGE) - upload.offset)
+            await upload.write(LARGE[upload.offset :])
+            assert (await upload.finish()).already == {A, B}
         await anyio.sleep(60)
     assert all(node.objects == {LARGE_KEY: LARGE} for node in plain)
 
