@@ -115,8 +115,8 @@ class Archive:
             failed["durable remotes"] = str(error)
             stored = annex.Stored()
         proven |= stored.uuids
-        for uuid, error in stored.failed.items():
-            failed[self._names.get(uuid, str(uuid))] = str(error)
+        for uuid, why in stored.failed.items():
+            failed[self._names.get(uuid, str(uuid))] = str(why)
         for place, remote in self._nodes.items():
             if place.uuid in stored.already:
                 verdict = await self._reread(remote, key)
@@ -142,7 +142,7 @@ class Archive:
     async def _reread(self, remote: annex.Remote, key: annex.Key) -> str:
         """Prove a copy that was there before; the reason when it is not good."""
         try:
-            await annex.verify(remote, key)
+            verified = await annex.verify(remote, key)
         except annex.AnnexError as error:
             return str(error)
-        return ""
+        return "" if verified is annex.Verified.HASH else "its key has no hash that could be compared"

@@ -93,7 +93,7 @@ class GlimmerGraph:
         Raises:
             ConfigError: Not set up for glimmer_store.
         """
-        async with Archive.open(Path(dataset).resolve()) as archive:
+        async with Archive.open(_resolved(dataset)) as archive:
             yield cls(archive)
 
     async def derivative(
@@ -276,6 +276,10 @@ class GlimmerGraph:
             index["nodes"].append({"id": node_id, "type": type_, "path": file.relative_to(self.folder).as_posix()})
             index["node-count"] = len(index["nodes"])
             _write(self.folder / INDEX, (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _resolved(dataset: str | os.PathLike[str]) -> Path:
+    return Path(dataset).resolve()
 
 
 def _default_id(type_: str, relative: Path) -> str:

@@ -59,11 +59,8 @@ async def _archive(
             except AnnexError as error:
                 worst = max(worst, UNDER_REPLICATED if isinstance(error, Shortfall) else 1)
                 if as_json:
-                    click.echo(
-                        json.dumps(
-                            {"file": name, "success": False, "error-class": type(error).__name__, "error": str(error)}
-                        )
-                    )
+                    fields = {"file": name, "success": False, "error-class": type(error).__name__, "error": str(error)}
+                    click.echo(json.dumps(fields))
                 complain(error)
                 continue
             assert node.record is not None  # it was just written
@@ -72,7 +69,6 @@ async def _archive(
                 click.echo(json.dumps(fields))
             else:
                 places = ", ".join(place.remote for place in node.stored_at)
-                click.echo(
-                    f"archived {name}: {node.copies} of {node.numcopies_required} copies proven ({places}); node {node.id}"
-                )
+                copies = f"{node.copies} copies proven, {node.numcopies_required} needed ({places})"
+                click.echo(f"archived {name}: {copies}; node {node.id}")
     return worst

@@ -36,9 +36,8 @@ def command(files: tuple[str, ...], folder: str | None) -> int:
     began = time.monotonic()
     ok = anyio.run(_Demo(base.resolve(), [Path(name) for name in files]).run)
     _say("")
-    _say(
-        f"{'Everything held' if ok else 'SOMETHING DID NOT HOLD'}, in {time.monotonic() - began:.1f} s. It is all in {base}: look around, or delete it."
-    )
+    _say(f"{'Everything held' if ok else 'SOMETHING DID NOT HOLD'}, in {time.monotonic() - began:.1f} s.")
+    _say(f"It is all in {base}: look around, or delete it.")
     return 0 if ok else 1
 
 
@@ -52,7 +51,9 @@ def _heading(number: int, text: str) -> None:
 
 
 def _size(count: int) -> str:
-    return f"{count / (1 << 20):.0f} MiB" if count >= 1 << 20 else f"{count / 1024:.1f} KiB"
+    if count < 1024:
+        return f"{count} bytes"
+    return f"{count / (1 << 20):.0f} MiB" if count >= 1 << 20 else f"{count / 1024:.0f} KiB"
 
 
 class _Demo:
@@ -81,9 +82,8 @@ class _Demo:
         _heading(1, "A dataset and three durable bare repositories")
         provision(self.dataset, [str(path) for path in self.vaults])
         files = list(self._files())
-        _say(
-            f"   {self.dataset.relative_to(self.base)}/ with {len(files)} files, {_size(sum(f.stat().st_size for f in files))}"
-        )
+        total = _size(sum(file.stat().st_size for file in files))
+        _say(f"   {self.dataset.name}/ with {len(files)} files, {total}")
         _say(f"   {', '.join(path.name for path in self.vaults)}")
 
         _heading(2, "Archive: creating the node is storing the output")
@@ -115,9 +115,8 @@ class _Demo:
             for needed in sorted(nodes, reverse=True):
                 node = nodes[needed]
                 assert node.key is not None
-                _say(
-                    f"   drop {node.output} from {self.vaults[0].name} ({node.record.storage_class.value if node.record else '?'}: {needed} copies must remain)"
-                )
+                kind = node.record.storage_class.value if node.record else "?"
+                _say(f"   drop {node.output} from {self.vaults[0].name} ({kind}: {needed} copies must remain)")
                 target = annex.Recording(remotes[0], graph.archive.repository.branch)
                 try:
                     await annex.drop(node.key, from_=target, others=remotes[1:], copies=annex.Copies(needed, min=1))
@@ -165,8 +164,9 @@ class _Demo:
                 all(len(entry.live) == 3 and not entry.drift for entry in status.objects),
                 "every output has all three copies, as its node says",
             )
-        for vault in self.vaults:
-            await annex.sync_branch(annex.Repository.open(self.dataset), str(vault))
+        with annex.Repository.open(self.dataset) as repository:
+            synced = await annex.sync_branch(repository)
+            self.hold(all(entry.ok for entry in synced), "the git-annex branch is exchanged with every vault")
         self._ask_git_annex([str(entry.node.key) for entry in status.objects])
         return not self.failed
 
@@ -176,6 +176,10 @@ class _Demo:
                 target = self.dataset / source.name
                 shutil.copyfile(source, target)
                 yield target
+            summary = self.dataset / "derivatives" / "sizes.tsv"
+            summary.parent.mkdir()
+            summary.write_text("".join(f"{source.name}\t{source.stat().st_size}\n" for source in self.given))
+            yield summary
             return
         noise = random.Random(114)
         for name, text in {
