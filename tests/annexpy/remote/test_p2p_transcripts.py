@@ -167,7 +167,7 @@ def looked_for(session: Session) -> str:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_our_client_asks_the_same_and_believes_no_more_than_it_may(path: Path) -> None:
     found = sessions(path)
-    assert found or '"S>C"' not in path.read_text()
+    assert found or "AUTH-SUCCESS" not in path.read_text()
     for session in found:
         await follow(session)
 
