@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mappi
 from typing import Final
 
 from annexpy.actions.drop import drop_for_move
-from annexpy.actions.gather import HasNodes
+from annexpy.actions.gather import HasNodes, is_local
 from annexpy.actions.get import relay
 from annexpy.actions.many import Each
 from annexpy.actions.results import Moved, Progress, Transfer
@@ -23,9 +23,7 @@ from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
 from annexpy.policy.trust import TrustLevel
-from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import BatchPresence, Remote, Stored
-from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
@@ -119,7 +117,7 @@ class _Copying:
         destination, layers = self._destination, _inner(self._destination)
         # Of a cluster the question is which of its nodes have it, and its put answers that.
         cluster = isinstance(destination, HasNodes) or is_cluster(destination.uuid)
-        if cluster or len(keys) < _WORTH_ASKING or isinstance(layers[-1], Local | LocalPlace):
+        if cluster or len(keys) < _WORTH_ASKING or is_local(destination):
             return
         if not isinstance(destination, BatchPresence):
             return

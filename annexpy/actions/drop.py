@@ -18,7 +18,7 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from annexpy.actions.gather import Gathering, Others, known, members
+from annexpy.actions.gather import Gathering, Others, is_local, known, members
 from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
@@ -202,7 +202,8 @@ class _Drop:
         if self._ready is None:
             async with self._beginning:
                 if self._ready is None:
-                    found = Others(await _dropped_from(self._from, self._nodes), self._trust)
+                    uuids = await _dropped_from(self._from, self._nodes)
+                    found = Others(uuids, self._trust, within=is_local(self._from))
                     await found.add(self._others)
                     self._ready = found
         return self._ready

@@ -32,10 +32,13 @@ from annexpy.policy.numcopies import (
     safe_drop,
 )
 from annexpy.policy.trust import TrustLevel
+from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import LockedCopy, Remote
+from annexpy.remote.local import Local
+from annexpy.remote.wrappers import Wrapper
 from annexpy.uuids import UUID
 
-__all__ = ["LOCK_TIMEOUT", "Connects", "Gathering", "HasNodes", "Others", "known", "members"]
+__all__ = ["LOCK_TIMEOUT", "Connects", "Gathering", "HasNodes", "Others", "is_local", "known", "members"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +65,13 @@ def members(remote: Remote) -> Iterator[Remote]:
         yield remote
 
 
+def is_local(remote: Remote) -> bool:
+    """What is done at *remote* is done by this process itself."""
+    while isinstance(remote, Wrapper):
+        remote = remote.remote
+    return isinstance(remote, Local | LocalPlace)
+
+
 @runtime_checkable
 class Connects(Protocol):
     """A Remote that may not know its UUID before it was connected to."""
@@ -85,12 +95,15 @@ class Others:
     Attributes:
         candidates: UUID → every path to that repository.
         rejected: Place → why no copy in it could count.
+        within: The removal happens in this process or not at all, so that no lock has to outlive it.
     """
 
-    __slots__ = ("candidates", "dropped_from", "rejected", "trust")
+    __slots__ = ("candidates", "dropped_from", "rejected", "trust", "within")
 
-    def __init__(self, dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel]) -> None:
-        self.dropped_from, self.trust = dropped_from, trust
+    def __init__(
+        self, dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel], *, within: bool = False
+    ) -> None:
+        self.dropped_from, self.trust, self.within = dropped_from, trust, within
         self.candidates: dict[UUID, list[Remote]] = {}
         self.rejected: dict[str, str] = {}
 
@@ -271,6 +284,9 @@ class Gathering:
             return
 
     async def _lock(self, remote: Remote, locks: AsyncExitStack) -> LockedCopy:
+        local = remote.local if isinstance(remote, LocalPlace) else remote
+        if isinstance(local, Local):  # waits for nobody, or as long as its repository says
+            return await locks.enter_async_context(local.lock_content(self.key, retention=not self._others.within))
         async with AsyncExitStack() as attempt:
             # The scope stays open around the lock, and stops being a limit once the lock is there.
             scope = attempt.enter_context(anyio.CancelScope(deadline=anyio.current_time() + LOCK_TIMEOUT))

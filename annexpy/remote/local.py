@@ -188,17 +188,21 @@ class Local:
     # -- keeping and removing --
 
     @asynccontextmanager
-    async def lock_content(self, key: Key) -> AsyncIterator[LocalLock]:
+    async def lock_content(self, key: Key, *, retention: bool = True) -> AsyncIterator[LocalLock]:
         """Keep the content.
 
         Leaving normally, or because a rule or the content stood in the way, unlocks it. Any other exception
         says that whoever relies on the lock cannot be told any more: the content stays locked until the
         retention is over.
+
+        Args:
+            key: Of the content.
+            retention: False only where what relies on the lock cannot outlive this process.
         """
         async with self._store.exclusion():
-            lock = self._store.lock(key)
+            lock = self._store.lock(key, retention=retention)
         try:
-            if self._store.group is not None:
+            if retention and self._store.group is not None:
                 await self._store.group.commit(Change(lock.sync_retention))
             yield LocalLock(self._uuid, lock)
         except AnnexError as error:

@@ -270,10 +270,10 @@ class ContentStore:
         finally:
             self._pidlock.release()
 
-    def lock(self, key: Key) -> ContentLock:
+    def lock(self, key: Key, *, retention: bool = True) -> ContentLock:
         """Keep the content of *key* from being removed. See ``ContentLock.take``."""
         try:
-            return ContentLock.take(self.folders, key, self._clock, self._pidlock)
+            return ContentLock.take(self.folders, key, self._clock, self._pidlock, retention=retention)
         except OSError as error:
             raise self.folders.error(key, error) from error
 

@@ -197,7 +197,7 @@ class _KeyFolder:
 
 
 class ContentLock:
-    """A content that nobody may remove: a shared lock, and a retention for the case that we vanish.
+    """A content that nobody may remove: a shared lock, and mostly a retention for the case that we vanish.
 
     Attributes:
         key: Of the content.
@@ -205,18 +205,32 @@ class ContentLock:
         folder: The key directory, below the git directory.
     """
 
-    __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "expires", "folder", "key")
+    __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "_retained", "expires", "folder", "key")
 
-    def __init__(self, key: Key, folder: _KeyFolder, lock: HeldLock, clock: Clock) -> None:
+    def __init__(self, key: Key, folder: _KeyFolder, lock: HeldLock, clock: Clock, *, retained: bool = True) -> None:
         self.key, self._key_folder, self._lock, self._clock = key, folder, lock, clock
         self.folder = OBJECTS + b"/" + folder.path
         self._own: bytes | None = None
         self._before = b""
+        self._retained = retained
         self.expires = clock.now() + LOCK_RETENTION
 
     @classmethod
-    def take(cls, folders: AnnexFolders, key: Key, clock: Clock, pidlock: PidLock | None = None) -> ContentLock:
+    def take(
+        cls,
+        folders: AnnexFolders,
+        key: Key,
+        clock: Clock,
+        pidlock: PidLock | None = None,
+        *,
+        retention: bool = True,
+    ) -> ContentLock:
         """Lock the content of *key*. Any number may.
+
+        Args:
+            folders, key, clock, pidlock: What and where.
+            retention: Keep the content for a while when we vanish. Needless, and dear, where nobody outside of
+                this process relies on the lock: what ends with the process cannot remove anything later.
 
         Raises:
             NotLocked: It is not here, or somebody is removing it.
@@ -237,8 +251,9 @@ class ContentLock:
             try:
                 if not folder.regular:
                     raise NotLocked(key, folders.where, "it was removed")
-                content_lock = cls(key, folder, lock, clock)
-                content_lock._write_retention()
+                content_lock = cls(key, folder, lock, clock, retained=retention)
+                if retention:
+                    content_lock._write_retention()
                 folder.freeze()
             except BaseException:
                 lock.release()
@@ -293,7 +308,7 @@ class ContentLock:
             alone = folder.take(b".lck", exclusive=True)
             try:
                 now = self._clock.wall()
-                if self._own is not None or alone is not None:
+                if self._retained and (self._own is not None or alone is not None):
                     self._take_back(now, alone is not None)
             finally:
                 if alone is not None:
@@ -323,6 +338,9 @@ class ContentLock:
     def vanish(self) -> None:
         """Let go without unlocking, as a client that hung up: the retention keeps the content until ``expires``."""
         folder, lock = self._key_folder, self._lock
+        if not self._retained:
+            self.release()
+            return
         if not lock.stands:
             lock.release()
             folder.close()
