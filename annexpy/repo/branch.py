@@ -5,52 +5,43 @@ this process, then the private journal. ``set_present`` only queues; ``sync`` ma
 without waiting for anybody; ``commit`` brings everything that waits, our own and everybody else's, into the
 branch in one commit with one pack.
 
-The rules of a commit (fact sheet repository-format, section 0; lock and compare-and-swap alone lose records):
-journal lock → tip → union of branch and journal for every journal file → records → objects → compare-and-swap,
-again from the tip when it moved → unlink what was absorbed → unlock. ``annex/index`` is left alone:
-git-annex merges the branch into it by itself.
-
 ``set_present``, ``change``, ``read`` and ``locations`` never wait for a lock. ``sync``, ``commit`` and ``merge``
 work in a worker thread; their twins ``sync_now``, ``commit_now`` and ``merge_now`` in the calling one.
 """
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from annexpy.clock import Clock
 from annexpy.errors import InvalidInput, RepositoryError
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
-from annexpy.logs.line import union_merge
 from annexpy.logs.location import LocationLog
 from annexpy.logs.presence import MISSING, PRESENT
-from annexpy.repo.absorb import Waiting, absorb, leave_in_journal
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
 from annexpy.repo.format import Tuning, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.journal import JOURNAL, LOCK_SECONDS, PRIVATE, Journal, JournalLock
-from annexpy.repo.pack import remove_leftovers
 from annexpy.repo.queue import Batch, Queue
-from annexpy.repo.records import Clockwork, Queued, apply_records, is_private, lines_record, presence_record
-from annexpy.repo.refs import GIT_ANNEX
-from annexpy.repo.scan import read_all, read_many
+from annexpy.repo.records import Clockwork, lines_record, presence_record
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool import Spool
+from annexpy.repo.view import View
 from annexpy.uuids import UUID, is_cluster
+
+if TYPE_CHECKING:
+    from annexpy.repo.committer import Committer
 
 __all__ = ["Branch"]
 
 _SPILL: Final = 32_768  # records kept in memory before they go to the spool, unsynced
-_WINDOW: Final = 32_768  # logs read together
 _COMMIT: Final = "commit to the git-annex branch"
 _MERGE: Final = "merge into the git-annex branch"
-_ROUND: Final = 32 << 20  # bytes of spools absorbed in one commit
 
 
 class Branch:
@@ -79,18 +70,18 @@ class Branch:
         git: bool = True,
     ) -> None:
         self._files, self._config, self._clock = files, config, clock
-        self.uuid, self._writable = uuid, writable
+        self.uuid = uuid
         self._pidlock = config.get_bool("annex.pidlock")
         self._lockdown = Lockdown.of(config.get("core.sharedrepository"))
-        self._tuning = Tuning.of(config)
-        self._levels = self._tuning.branch_levels
+        self._levels = Tuning.of(config).branch_levels
         self._history = History(files, config, clock, self._lockdown, git=git)
         self._journal = Journal(files, self._lockdown, JOURNAL)
         self._private = Journal(files, self._lockdown, PRIVATE)
         self._spool = Spool(files, self._lockdown, clock, locks=not self._pidlock)
         self._queue = Queue(self._known_tip)
-        self._io = threading.Lock()
-        self._cleared = False
+        self._waiting = (self._journal, self._private, self._spool, self._queue)
+        self._view = View(files, self._history, *self._waiting, writable=writable)
+        self._committer: Committer | None = None
         self._infos: dict[UUID, tuple[bytes, bool]] = {}
         self._times = Clockwork()
 
@@ -106,53 +97,7 @@ class Branch:
         Raises:
             RepositoryError: Objects are missing or corrupt.
         """
-        try:
-            # order matters: whoever brings a record from one of these to the next removes it afterwards
-            batches = self._queue.batches()
-            queued = [record for batch in batches for record in batch.records(path)]
-            changes = [change for batch in batches for change in batch.changes if change[0] == path]
-            waiting = self._spool.overlay().get(path, ())
-            journal = self._journal.read(path)
-            private = self._private.read(path)
-            content = b""
-            for tip in self._tips():
-                content = union_merge(content, self._history.read(tip, path))
-        except OSError as error:
-            raise repository_error(self._files.path, "read the git-annex branch", error) from error
-        if journal is not None:
-            content = union_merge(content, journal)
-        if not queued and not waiting and private is None and not changes:
-            return content
-        return self._overlaid(path, content, private or b"", sorted([*waiting, *queued]), changes)
-
-    def _overlaid(
-        self,
-        path: bytes,
-        content: bytes,
-        private: bytes,
-        records: list[Queued],
-        changes: Iterable[tuple[bytes, Callable[[bytes], bytes], bool]],
-    ) -> bytes:
-        for_us = [record for record in records if is_private(record.line)]
-        if len(for_us) < len(records):
-            public = [record for record in records if not is_private(record.line)] if for_us else records
-            content = apply_records(content, public, lambda base: self._history.read_or_none(base, path))
-        private = apply_records(private, for_us, lambda base: None)
-        for _, change, is_own in changes:
-            if is_own:
-                private = change(private)
-            else:
-                content = change(content)
-        if content and private and not content.endswith(b"\n"):
-            content += b"\n"
-        return content + private
-
-    def _tips(self) -> list[bytes]:
-        tip = self._history.tip()
-        if tip is not None and self._writable:
-            return [tip]
-        # nobody can merge them for us: read them all, as git-annex does in a read-only repository
-        return list(dict.fromkeys([*([] if tip is None else [tip]), *self._history.siblings().values()]))
+        return self._view.read(path)
 
     def locations(self, key: Key) -> LocationLog:
         """Where *key* is, as far as is known here."""
@@ -160,21 +105,19 @@ class Branch:
 
     def read_many(self, paths: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """(path, what the log says now), in the order of *paths*; from some hundreds on much faster than one by one."""
-        todo = iter(paths)
-        while window := list(islice(todo, _WINDOW)):
-            overlaid, tips = self._overlaid_paths()
-            plain = [path for path in window if path not in overlaid]
-            found = read_many(self._history, tips[0], plain) if tips else {}
-            for path in window:
-                yield path, self.read(path) if path in overlaid else found.get(path, b"")
+        return self._view.read_many(paths)
 
     def locations_many(self, keys: Iterable[Key]) -> Iterator[tuple[Key, LocationLog]]:
         """As ``locations``, for many keys, in their order."""
-        todo = iter(keys)
-        while window := list(islice(todo, _WINDOW)):
-            logs = self.read_many([location_log(key, levels=self._levels) for key in window])
-            for key, (_, content) in zip(window, logs, strict=True):
-                yield key, LocationLog.parse(content)
+        asked: deque[Key] = deque()
+
+        def paths() -> Iterator[bytes]:
+            for key in keys:
+                asked.append(key)
+                yield location_log(key, levels=self._levels)
+
+        for _, content in self._view.read_many(paths()):
+            yield asked.popleft(), LocationLog.parse(content)
 
     def scan(self, only: Callable[[bytes], bool] | None = None) -> Iterator[tuple[bytes, bytes]]:
         """(path, what the log says now) of every log, in no promised order.
@@ -182,26 +125,7 @@ class Branch:
         Args:
             only: Which paths are wanted; leaving others out saves reading them.
         """
-        overlaid, tips = self._overlaid_paths()
-        if tips:
-            yield from read_all(self._history, tips[0], only=only, without=overlaid)
-        for path in overlaid:
-            if only is None or only(path):
-                content = self.read(path)
-                if content:
-                    yield path, content
-
-    def _overlaid_paths(self) -> tuple[set[bytes], list[bytes]]:
-        """Paths where the first tip is not all there is, and the tips."""
-        # order matters, as in read
-        paths = set().union(*[batch.paths() for batch in self._queue.batches()])
-        paths.update(self._spool.overlay(), self._journal.paths(), self._private.paths())
-        tips = self._tips()
-        if len(tips) > 1:
-            from annexpy.repo.merge import changed_paths
-        for other in tips[1:]:
-            paths.update(changed_paths(self._history, tips[0], other))
-        return paths, tips
+        return self._view.scan(only)
 
     @property
     def tip(self) -> str | None:
@@ -210,7 +134,7 @@ class Branch:
         return None if tip is None else tip.decode()
 
     @property
-    def waiting(self) -> int:
+    def queued(self) -> int:
         """Records queued here that are neither durable nor committed yet."""
         return sum(len(batch.lines) + len(batch.changes) for batch in self._queue.batches())
 
@@ -295,7 +219,7 @@ class Branch:
 
     def sync_now(self, *, durable: bool = True) -> None:
         """``sync``, in this thread. Not *durable*: it survives a kill, not a power cut."""
-        with self._io:
+        with self._queue.spooling:
             batch = self._queue.take()
             if not batch:
                 return
@@ -312,22 +236,9 @@ class Branch:
     def _as_lines(self, batch: Batch) -> list[bytes]:
         if not batch.changes:
             return batch.lines
-        outcome: dict[tuple[bytes, bool], bytes] = {}
-        for path, change, private in batch.changes:
-            content = outcome.get((path, private))
-            if content is None:
-                records = sorted([*self._spool.overlay().get(path, ()), *batch.records(path)])
-                if private:
-                    content = self._overlaid(path, b"", self._private.read(path) or b"", records, ())
-                else:
-                    public = [record for record in records if not is_private(record.line)]
-                    branch = self._history.read(self._history.tip(), path)
-                    journal = self._journal.read(path) or b""
-                    content = self._overlaid(path, union_merge(branch, journal), b"", public, ())
-            outcome[path, private] = change(content)
         return batch.lines + [
             lines_record(path, self._times.tick(self._clock.wall()), content, private=private)
-            for (path, private), content in outcome.items()
+            for (path, private), content in self._view.outcome(batch).items()
         ]
 
     # -- committing ------------------------------------------------------------------------------
@@ -353,7 +264,7 @@ class Branch:
             lock = self._lock()
             await lock.acquire(seconds)
             try:
-                return await to_thread.run_sync(self._commit, message, lock)
+                return await to_thread.run_sync(self._writer().commit, message, lock)
             finally:
                 lock.release()
 
@@ -363,7 +274,7 @@ class Branch:
             if self._idle():
                 return False
             with self._lock().blocking(seconds) as lock:
-                return self._commit(message, lock, always=always)
+                return self._writer().commit(message, lock, always=always)
 
     @contextmanager
     def _naming(self, doing: str) -> Iterator[None]:
@@ -376,94 +287,16 @@ class Branch:
     def _idle(self) -> bool:
         return not self._queue and self._spool.empty() and not self._journal.paths()
 
+    def _writer(self) -> Committer:
+        if self._committer is None:
+            from annexpy.repo.committer import Committer  # readers do without
+
+            self._committer = Committer(self._files, self._config, self._history, *self._waiting)
+        self._infos.clear()  # it reads the configuration again, where somebody may have become private
+        return self._committer
+
     def _lock(self) -> JournalLock:
         return JournalLock(self._files, self._clock, self._lockdown, pidlock=self._pidlock)
-
-    def _commit(self, message: str, lock: JournalLock, *, always: bool = False) -> bool:
-        """Under the journal lock."""
-        self._prepare(lock)
-        if self._history.tip() is None:
-            self._merge_siblings(lock)  # a clone: the branch begins where the others are
-        with self._io:  # whatever is being synced right now is in the spool before it is sealed
-            batch = self._queue.take()
-        try:
-            committed = self._commit_batch(batch, message, always, lock)
-        except BaseException:
-            self._queue.give_back(batch)
-            raise
-        self._queue.done(batch)
-        return committed
-
-    def _prepare(self, lock: JournalLock) -> None:
-        if lock.left or not self._cleared:  # a power cut may have taken the note as well
-            self._clear_up(lock.left)
-            lock.left, self._cleared = b"", True
-        if self._config.refresh():
-            self._infos.clear()
-
-    def _clear_up(self, left: bytes) -> None:
-        """One of us died committing: undo what its commit left behind, whether it became public or not."""
-        from annexpy.repo.merge import is_ancestor
-
-        remove_leftovers(self._files)
-        commit, *spools = left.split(b"\n")[1:-1] or [b""]
-        if not commit:
-            return
-        self._history.refs.unlock_stale(GIT_ANNEX, commit)
-        tip = self._history.tip()
-        if tip is not None and self._history.has(commit) and is_ancestor(self._history, commit, tip):
-            self._spool.discard(spools)
-
-    def _commit_batch(self, batch: Batch, message: str, always: bool, lock: JournalLock) -> bool:
-        spools = self._spool.seal()
-        if sum(map(self._spool.size, spools)) > _ROUND and batch.lines:
-            # more than one round: ours takes its place behind what this process spooled before
-            self._spool.append(batch.lines, batch.base, sync=False)
-            batch.lines.clear()
-            spools = self._spool.seal()
-        committed = False
-        while True:
-            some: list[bytes] = []
-            size = 0
-            while spools and (not some or size + self._spool.size(spools[0]) <= _ROUND):
-                size += self._spool.size(spools[0])
-                some.append(spools.pop(0))
-            last = not spools
-            committed = self._absorb(some, batch if last else Batch(), message, always, lock) or committed
-            self._spool.discard(some)
-            if last:
-                return committed
-
-    def _absorb(self, spools: list[bytes], batch: Batch, message: str, always: bool, lock: JournalLock) -> bool:
-        records = batch.queued()
-        for spool in spools:
-            records += self._spool.load(spool)
-        records.sort()
-        waiting, private = Waiting(), Waiting()
-        waiting.records = records
-        if any(is_private(record.line) for record in records):
-            waiting.records = [record for record in records if not is_private(record.line)]
-            private.records = [record for record in records if is_private(record.line)]
-        for path, change, is_own in batch.changes:
-            (private if is_own else waiting).changes.setdefault(path, []).append(change)
-        if private:
-            leave_in_journal(self._history, self._private, private, private=True, sync=True)
-        if not always and not self._config.get_bool("annex.alwayscommit", True):
-            if waiting:
-                leave_in_journal(self._history, self._journal, waiting, private=False, sync=True)
-            return False
-        waiting.journal = self._journal.paths()
-        if not waiting:
-            return False
-
-        def note(commit: bytes) -> None:
-            lock.note([commit, *spools], sync=True)
-
-        committed = absorb(self._history, self._journal, waiting, message, note, sync=True)
-        # order matters: readers without the lock look at the journal first, then at the branch
-        for path in waiting.journal:
-            self._journal.remove(path)
-        return committed is not None
 
     # -- merging ---------------------------------------------------------------------------------
 
@@ -487,32 +320,16 @@ class Branch:
             lock = self._lock()
             await lock.acquire(seconds)
             try:
-                return await to_thread.run_sync(self._merge, lock)
+                return await to_thread.run_sync(self._writer().merge, lock)
             finally:
                 lock.release()
 
     def merge_now(self, *, seconds: float = LOCK_SECONDS) -> list[str]:
         """``merge``, in this thread."""
         with self._naming(_MERGE), self._lock().blocking(seconds) as lock:
-            return self._merge(lock)
-
-    def _merge(self, lock: JournalLock) -> list[str]:
-        self._prepare(lock)
-        try:
-            return self._merge_siblings(lock)
-        finally:
-            self._commit("update", lock, always=True)
-
-    def _merge_siblings(self, lock: JournalLock) -> list[str]:
-        from annexpy.repo.merge import merge_siblings  # and what it knows of logs, which readers do without
-
-        ignored = frozenset((self._files.read(b"annex/ignoredrefs") or b"").split())
-
-        def note(commit: bytes) -> None:
-            lock.note([commit], sync=True)
-
-        return merge_siblings(self._history, ignored, self._tuning.differences, note)
+            return self._writer().merge(lock)
 
     def close(self) -> None:
         """Give back file handles. Records that are queued and neither synced nor committed are kept."""
+        self._spool.close()
         self._history.close()

@@ -58,7 +58,11 @@ class Batch:
 
 
 class Queue:
-    """Batches: one that is filled, and those that are being written. For any number of threads."""
+    """Batches: one that is filled, and those that are being written. For any number of threads.
+
+    Attributes:
+        spooling: Held by whoever moves records from here to the spool, so that they get there in order.
+    """
 
     def __init__(self, tip: Callable[[], bytes | None]) -> None:
         self._tip = tip
@@ -67,6 +71,7 @@ class Queue:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._mutex = threading.Lock()
+        self._spooling = threading.Lock()
         self._filling = Batch()
         self._writing: list[Batch] = []
 
@@ -75,6 +80,11 @@ class Queue:
         # does not exist here.
         if self._pid != os.getpid():
             self._begin()
+
+    @property
+    def spooling(self) -> threading.Lock:
+        self._check_fork()
+        return self._spooling
 
     def add(self, line: bytes) -> int:
         """Queue a record; how many are waiting now."""

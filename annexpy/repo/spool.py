@@ -4,8 +4,8 @@ Taking the journal lock for every record would make writers wait for each other 
 process appends to a file of its own, and whoever holds the journal lock next absorbs the files of all
 processes into one commit.
 
-How a file lives: its writer makes ``NAME.open`` and appends whole batches, with an OFD lock on it only
-while it writes. An absorber, holding the journal lock, takes that same lock for a moment and renames the file to
+How a file lives: its writer makes ``NAME.open``, keeps it open and appends whole batches, with an OFD lock
+on it only while it writes. An absorber, holding the journal lock, takes that same lock for a moment and renames the file to
 ``NAME.ready``: now it is complete, and the writer, which finds its file gone, begins another. After the
 commit the ready file is unlinked. A process that died leaves a file like any other; what its last write
 left unfinished fails its checksum and was never acknowledged. A file that is absorbed twice changes
@@ -59,8 +59,7 @@ class Spool:
     def __init__(self, files: Files, lockdown: Lockdown, clock: Clock, *, locks: bool = True) -> None:
         self._files, self._lockdown, self._clock, self._locks = files, lockdown, clock, locks
         self._name = b""
-        self._pid = 0
-        self._named = False
+        self._own: _Own | None = None
         self._seen: dict[bytes, _Seen] = {}
 
     # -- writing ---------------------------------------------------------------------------------
@@ -81,58 +80,69 @@ class Spool:
         """False when locks turn out not to work."""
         files = self._files
         while True:
-            fd = self._open_own()
+            own = self._own
+            if own is None or own.pid != os.getpid():
+                own = self._own = self._begin()
             try:
-                try:
-                    if not files.try_lock(fd, exclusive=True):
-                        continue  # somebody is sealing it
-                except OSError:
-                    self._locks = False
-                    files.unlink(self._name + _OPEN)
-                    return False
-                mine, there = files.fstatus(fd), files.status(self._name + _OPEN)
-                if there is None or (there.st_ino, there.st_dev) != (mine.st_ino, mine.st_dev):
-                    self._pid = 0  # sealed between opening and locking
+                if not files.try_lock(own.fd, exclusive=True):
+                    continue  # somebody is sealing it
+            except OSError:
+                self._locks = False
+                files.unlink(self._name + _OPEN)
+                self.close()
+                return False
+            try:
+                there = own.folder.status(own.name)
+                if there is None or (there.st_ino, there.st_dev) != own.identity:
+                    self._own = None  # it was sealed
                     continue
+                size = there.st_size
                 try:
-                    files.write(fd, batch)
+                    files.write(own.fd, batch)
                     if sync:
-                        files.sync(fd)
+                        files.sync(own.fd)
                 except BaseException:
-                    self._pid = 0  # whatever is left of this batch ends the file: the next one needs another
-                    files.truncate(fd, mine.st_size)
+                    self._own = None  # whatever is left of this batch ends the file: the next one needs another
+                    files.truncate(own.fd, size)
                     raise
             finally:
-                files.close_fd(fd)
-            if sync and not self._named:
+                files.unlock(own.fd)  # closing would not do it while a forked child has the descriptor
+                if self._own is not own:
+                    own.close()
+            if sync and not own.named:
                 self._sync_names()
-                self._named = True
-            if mine.st_size + len(batch) >= _LARGEST:
-                self._pid = 0
+                own.named = True
+            if size + len(batch) >= _LARGEST:
+                self.close()
             return True
 
-    def _open_own(self) -> int:
+    def _begin(self) -> _Own:
+        """A file of our own, kept open: opening it for every record costs more than writing the record."""
         files = self._files
-        if self._pid == os.getpid():
-            try:
-                return files.open_write(self._name + _OPEN, create=False, append=True)
-            except FileNotFoundError:
-                pass  # sealed by an absorber
         self._new_name()
+        name = self._name.removeprefix(SPOOL + b"/") + _OPEN
         try:
-            fd = files.open_write(self._name + _OPEN, exclusive=True, append=True)
+            folder = files.folder(SPOOL)
+            fd = folder.open_write(name, exclusive=True, append=True)
         except FileNotFoundError:
             self._make_folder()
-            fd = files.open_write(self._name + _OPEN, exclusive=True, append=True)
+            folder = files.folder(SPOOL)
+            fd = folder.open_write(name, exclusive=True, append=True)
+        own = _Own(files, folder, name, fd)
         apply_mode(files, fd, self._lockdown)
-        return fd
+        return own
+
+    def close(self) -> None:
+        """Let go of our own file. Its records stay; the next ``append`` begins another."""
+        own, self._own = self._own, None
+        if own is not None:
+            own.close()
 
     def _new_name(self) -> None:
         host = b"".join([b"%c" % c if chr(c).isalnum() else b"_" for c in os.fsencode(os.uname().nodename)])
-        self._pid, self._named = os.getpid(), False
         # they sort by age, and those of one process by number; made exclusively, so it is nobody else's
         now = max(0, int(self._clock.wall() * 1_000_000))
-        self._name = SPOOL + b"/%015x-%b-%d-%06d" % (now, host[:64], self._pid, next(_NUMBERS))
+        self._name = SPOOL + b"/%015x-%b-%d-%06d" % (now, host[:64], os.getpid(), next(_NUMBERS))
 
     def _make_folder(self) -> None:
         made = make_folders(self._files, SPOOL, self._lockdown)
@@ -166,7 +176,6 @@ class Spool:
         files.rename(self._name + _UNFINISHED, self._name + _READY)
         if sync:
             files.sync_folder(SPOOL)
-        self._pid = 0
 
     # -- absorbing: only under the journal lock --------------------------------------------------
 
@@ -281,6 +290,26 @@ class Spool:
         for records in merged.values():
             records.sort()
         return merged
+
+
+class _Own:
+    """The file of this process, open, and what it is known by."""
+
+    __slots__ = ("_files", "fd", "folder", "identity", "name", "named", "pid")
+
+    def __init__(self, files: Files, folder: Files, name: bytes, fd: int) -> None:
+        self._files, self.folder, self.name, self.fd = files, folder, name, fd
+        status = files.fstatus(fd)
+        self.identity = (status.st_ino, status.st_dev)
+        self.pid, self.named = os.getpid(), False
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            self._files.close_fd(fd)
+            self.folder.close()
+
+    __del__ = close
 
 
 class _Seen:

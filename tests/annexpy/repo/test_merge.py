@@ -89,7 +89,7 @@ def test_what_waits_is_committed_with_the_merge(pair: tuple[Repository, Reposito
 
     assert git(one.path, "show", "git-annex:numcopies.log") == "1s 3"
     assert one.branch.locations(KEYS[0]).present == sorted([one.uuid, two.uuid])
-    assert one.branch.waiting == 0
+    assert one.branch.queued == 0
 
 
 def test_several_siblings_are_merged_one_after_the_other(pair: tuple[Repository, Repository]) -> None:
@@ -132,7 +132,7 @@ def test_a_branch_with_other_transitions_is_refused_and_the_rest_merged(pair: tu
         one.branch.merge_now()
 
     assert [bool(one.branch.locations(key).present) for key in KEYS[:5]] == [True, True, False, False, True]
-    assert one.branch.waiting == 0
+    assert one.branch.queued == 0
 
 
 def test_a_branch_of_another_tuning_is_refused(pair: tuple[Repository, Repository]) -> None:

@@ -1,0 +1,163 @@
+"""Commit what waits, and merge siblings: everything the branch does under the journal lock.
+
+The rules of a commit (fact sheet repository-format, section 0; lock and compare-and-swap alone lose records):
+journal lock → tip → union of branch and journal for every journal file → records → objects → compare-and-swap,
+again from the tip when it moved → unlink what was absorbed → unlock. ``annex/index`` is left alone:
+git-annex merges the branch into it by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from annexpy.repo.absorb import Waiting, absorb, leave_in_journal
+from annexpy.repo.config import GitConfig
+from annexpy.repo.files import Files
+from annexpy.repo.format import Tuning
+from annexpy.repo.history import History
+from annexpy.repo.journal import Journal, JournalLock
+from annexpy.repo.pack import remove_leftovers
+from annexpy.repo.queue import Batch, Queue
+from annexpy.repo.records import is_private
+from annexpy.repo.refs import GIT_ANNEX
+from annexpy.repo.spool import Spool
+
+__all__ = ["Committer"]
+
+_ROUND: Final = 32 << 20  # bytes of spools absorbed in one commit: 150,000 records
+
+
+class Committer:
+    """Writes to the branch of one repository. Every method needs the journal lock.
+
+    Args:
+        files: The git directory.
+        config: For ``annex.alwayscommit``.
+        history: The branch.
+        journal: Of git-annex.
+        private: The private one.
+        spool: Records of all processes.
+        queue: Records of this process.
+    """
+
+    def __init__(
+        self,
+        files: Files,
+        config: GitConfig,
+        history: History,
+        journal: Journal,
+        private: Journal,
+        spool: Spool,
+        queue: Queue,
+    ) -> None:
+        self._files, self._config, self._history = files, config, history
+        self._journal, self._private, self._spool, self._queue = journal, private, spool, queue
+        self._cleared = False
+
+    def commit(self, message: str, lock: JournalLock, *, always: bool = False) -> bool:
+        """Bring everything that waits into the branch, or into the journal with ``annex.alwayscommit=false``.
+
+        Returns:
+            Whether there is a new commit.
+        """
+        self._prepare(lock)
+        if self._history.tip() is None:
+            self._merge_siblings(lock)  # a clone: the branch begins where the others are
+        with self._queue.spooling:  # whatever is being synced right now is in the spool before it is sealed
+            batch = self._queue.take()
+        try:
+            committed = self._commit_all(batch, message, lock, always)
+        except BaseException:
+            self._queue.give_back(batch)
+            raise
+        self._queue.done(batch)
+        return committed
+
+    def merge(self, lock: JournalLock) -> list[str]:
+        """Merge siblings, then commit what waits; the refs that had something new."""
+        self._prepare(lock)
+        try:
+            return self._merge_siblings(lock)
+        finally:
+            self.commit("update", lock, always=True)
+
+    def _prepare(self, lock: JournalLock) -> None:
+        self._config.refresh()
+        if lock.left or not self._cleared:  # a power cut may have taken the note as well
+            self._clear_up(lock.left)
+            lock.left, self._cleared = b"", True
+
+    def _clear_up(self, left: bytes) -> None:
+        """One of us died committing: undo what its commit left behind, whether it became public or not."""
+        from annexpy.repo.merge import is_ancestor
+
+        remove_leftovers(self._files)
+        commit, *spools = left.split(b"\n")[1:-1] or [b""]
+        if not commit:
+            return
+        self._history.refs.unlock_stale(GIT_ANNEX, commit)
+        tip = self._history.tip()
+        if tip is not None and self._history.has(commit) and is_ancestor(self._history, commit, tip):
+            self._spool.discard(spools)
+
+    def _commit_all(self, batch: Batch, message: str, lock: JournalLock, always: bool) -> bool:
+        spools = self._spool.seal()
+        if sum(map(self._spool.size, spools)) > _ROUND and batch.lines:
+            # more than one round: ours takes its place behind what this process spooled before
+            self._spool.append(batch.lines, batch.base, sync=False)
+            batch.lines.clear()
+            spools = self._spool.seal()
+        committed = False
+        while True:
+            some: list[bytes] = []
+            size = 0
+            while spools and (not some or size + self._spool.size(spools[0]) <= _ROUND):
+                size += self._spool.size(spools[0])
+                some.append(spools.pop(0))
+            last = not spools
+            committed = self._absorb(some, batch if last else Batch(), message, lock, always) or committed
+            self._spool.discard(some)
+            if last:
+                return committed
+
+    def _absorb(self, spools: list[bytes], batch: Batch, message: str, lock: JournalLock, always: bool) -> bool:
+        waiting, private = self._waiting(spools, batch)
+        if private:
+            leave_in_journal(self._history, self._private, private, private=True, sync=True)
+        if not always and not self._config.get_bool("annex.alwayscommit", True):
+            leave_in_journal(self._history, self._journal, waiting, private=False, sync=True)
+            return False
+        waiting.journal = self._journal.paths()
+        if not waiting:
+            return False
+        committed = absorb(self._history, self._journal, waiting, message, _noting(lock, spools), sync=True)
+        # order matters: readers without the lock look at the journal first, then at the branch
+        for path in waiting.journal:
+            self._journal.remove(path)
+        return committed is not None
+
+    def _waiting(self, spools: list[bytes], batch: Batch) -> tuple[Waiting, Waiting]:
+        """What is for everybody, and what is private."""
+        records = batch.queued()
+        for spool in spools:
+            records += self._spool.load(spool)
+        records.sort()
+        waiting, private = Waiting(records), Waiting()
+        if any(is_private(record.line) for record in records):
+            waiting.records = [record for record in records if not is_private(record.line)]
+            private.records = [record for record in records if is_private(record.line)]
+        for path, change, is_own in batch.changes:
+            (private if is_own else waiting).changes.setdefault(path, []).append(change)
+        return waiting, private
+
+    def _merge_siblings(self, lock: JournalLock) -> list[str]:
+        from annexpy.repo.merge import merge_siblings  # and what it knows of logs, which readers do without
+
+        ignored = frozenset((self._files.read(b"annex/ignoredrefs") or b"").split())
+        return merge_siblings(self._history, ignored, Tuning.of(self._config).differences, _noting(lock, ()))
+
+
+def _noting(lock: JournalLock, spools: list[bytes] | tuple[()]) -> Callable[[bytes], None]:
+    """Notes a commit that is about to become public: if we die, the next one can tell what was done."""
+    return lambda commit: lock.note([commit, *spools], sync=True)
