@@ -15,6 +15,7 @@ from anyio.lowlevel import checkpoint
 
 from annexpy.errors import (
     AuthFailed,
+    ConnectFailed,
     ConnectionLost,
     LocalProtocolError,
     PeerError,
@@ -268,10 +269,10 @@ async def open_wire(dial: Dial, greeting: Greeting) -> Wire:
     VERSION is sent without waiting for the greeting, which saves a round trip.
 
     Raises:
-        ConnectFailed, AuthFailed: No connection.
+        ConnectFailed, AuthFailed: No connection, or one that ended before the greeting did.
         UnknownUUID: Another repository answered.
         PeerError: ERROR in place of the greeting.
-        ConnectionLost, TimedOut, RemoteProtocolError: The greeting never came, or was none.
+        ConnectFailed, TimedOut, RemoteProtocolError: The greeting never came, or was none.
     """
     with CancelScope(deadline=current_time() + greeting.connect) as scope:
         transport = await dial()
@@ -288,8 +289,10 @@ async def open_wire(dial: Dial, greeting: Greeting) -> Wire:
         elif greeting.max_version:
             wire.put(Version(greeting.max_version))
         await _greeted(wire, greeting)
-    except BaseException:
+    except BaseException as error:
         await wire.aclose()
+        if isinstance(error, ConnectionLost):  # nothing was asked, so no outcome is unknown: there is nobody
+            raise ConnectFailed(greeting.name, str(error).removeprefix(f"{greeting.name} ")) from error
         raise
     wire.deadline = greeting.deadline
     return wire

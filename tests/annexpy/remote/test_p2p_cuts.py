@@ -13,7 +13,7 @@ import pytest
 from remote_contract import CONTENT, KEY, WORM, A, HandClock, content_of, key_of, read, store
 
 from annexpy.clock import Deadline
-from annexpy.errors import AnnexError, ConnectionLost, KeyNotPresent, TimedOut
+from annexpy.errors import AnnexError, ConnectFailed, ConnectionLost, KeyNotPresent, TimedOut
 from annexpy.remote.base import Removed
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.p2p import P2PRemote
@@ -131,7 +131,7 @@ async def cut_once(what: str, *, sent: int | None = None, received: int | None =
         with anyio.fail_after(10):
             try:
                 result = await EXCHANGES[what](remote)
-            except (ConnectionLost, TimedOut):
+            except (ConnectFailed, ConnectionLost, TimedOut):
                 result = None
             believed(what, result, shown)
             assert await remote.check_present(KEY)

@@ -15,7 +15,7 @@ import pytest
 from remote_contract import CONTENT, KEY, HandClock, RemoteContract, content_of, key_of, read, store
 
 from annexpy.clock import LOCK_RETENTION, Clock, Deadline
-from annexpy.errors import ConnectionLost, ContentChanged, KeyNotPresent, PeerError, UnknownUUID
+from annexpy.errors import ConnectFailed, ConnectionLost, ContentChanged, KeyNotPresent, PeerError, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote
 from annexpy.remote.p2p import P2PRemote
@@ -203,14 +203,14 @@ async def test_another_repository_than_expected_is_refused(repository: Path) -> 
     with pytest.raises(UnknownUUID, match=f"expected repository {other} but found {uuid_of(repository)}"):
         await remote.check_present(KEY)
     remote = P2PRemote(shell(repository, uuid=other), uuid=other, name="stock")
-    with pytest.raises(ConnectionLost, match=f"expected repository UUID {other}"):
+    with pytest.raises(ConnectFailed, match=f"expected repository UUID {other}"):
         await remote.check_present(KEY)
     await remote.aclose()
 
 
 async def test_a_place_that_is_no_repository_is_told_in_the_words_of_git_annex(tmp_path: Path) -> None:
     remote = P2PRemote(shell(tmp_path), name="nothing")
-    with pytest.raises(ConnectionLost, match=r"nothing hung up while waiting for AUTH-SUCCESS .*exit status 1"):
+    with pytest.raises(ConnectFailed, match=r"nothing: hung up while waiting for AUTH-SUCCESS .*exit status 1"):
         await remote.connect()
 
 
