@@ -10,13 +10,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from annexpy.actions.copy import copy, move
     from annexpy.actions.drop import drop, drop_many, examine
+    from annexpy.actions.facts import Facts
     from annexpy.actions.get import get
     from annexpy.actions.has import has_many
+    from annexpy.actions.info import Info, info
     from annexpy.actions.key import key_of
+    from annexpy.actions.log import Logged, log
     from annexpy.actions.put import put, put_many
     from annexpy.actions.reader import KeyReader, open_key
     from annexpy.actions.reader import open_key as open
     from annexpy.actions.results import DropResult, Moved, Progress, Transfer, Verified
+    from annexpy.actions.sync import Synced
+    from annexpy.actions.sync import sync as sync_branch
+    from annexpy.actions.verify import Checked, fsck, verify
+    from annexpy.actions.whereis import Location, Whereis, whereis, whereis_all, whereis_many
     from annexpy.clock import Clock, Deadline
     from annexpy.errors import (
         AccessDenied,
@@ -80,6 +87,7 @@ __all__ = [
     "AuthFailed",
     "Branch",
     "BranchConflict",
+    "Checked",
     "Clock",
     "Cluster",
     "ConnectFailed",
@@ -94,7 +102,9 @@ __all__ = [
     "DropIncomplete",
     "DropProof",
     "DropResult",
+    "Facts",
     "IncompleteTransfer",
+    "Info",
     "InvalidInput",
     "InvalidKey",
     "InvalidPath",
@@ -104,8 +114,10 @@ __all__ = [
     "KeyReader",
     "Local",
     "LocalProtocolError",
+    "Location",
     "LockHeld",
     "LockedCopy",
+    "Logged",
     "MemoryRemote",
     "Moved",
     "NoSpace",
@@ -129,6 +141,7 @@ __all__ = [
     "Repository",
     "RepositoryError",
     "Stored",
+    "Synced",
     "TimedOut",
     "Traced",
     "Transfer",
@@ -140,18 +153,22 @@ __all__ = [
     "Upload",
     "VerificationFailed",
     "Verified",
+    "Whereis",
     "__version__",
     "connect",
     "copy",
     "drop",
     "drop_many",
     "examine",
+    "fsck",
     "get",
     "has_many",
+    "info",
     "is_cluster",
     "is_secure",
     "is_verifiable",
     "key_of",
+    "log",
     "move",
     "name_content",
     "open",
@@ -159,6 +176,11 @@ __all__ = [
     "parse_uuid",
     "put",
     "put_many",
+    "sync_branch",
+    "verify",
+    "whereis",
+    "whereis_all",
+    "whereis_many",
 ]
 
 __version__ = "0.1.0"
@@ -171,6 +193,7 @@ _PLACES = {
     "AuthFailed": "annexpy.errors",
     "Branch": "annexpy.repo.branch",
     "BranchConflict": "annexpy.errors",
+    "Checked": "annexpy.actions.verify",
     "Clock": "annexpy.clock",
     "Cluster": "annexpy.remote.cluster",
     "ConnectFailed": "annexpy.errors",
@@ -185,7 +208,9 @@ _PLACES = {
     "DropIncomplete": "annexpy.errors",
     "DropProof": "annexpy.policy.numcopies",
     "DropResult": "annexpy.actions.results",
+    "Facts": "annexpy.actions.facts",
     "IncompleteTransfer": "annexpy.errors",
+    "Info": "annexpy.actions.info",
     "InvalidInput": "annexpy.errors",
     "InvalidKey": "annexpy.errors",
     "InvalidPath": "annexpy.errors",
@@ -195,8 +220,10 @@ _PLACES = {
     "KeyReader": "annexpy.actions.reader",
     "Local": "annexpy.remote.local",
     "LocalProtocolError": "annexpy.errors",
+    "Location": "annexpy.actions.whereis",
     "LockHeld": "annexpy.errors",
     "LockedCopy": "annexpy.remote.base",
+    "Logged": "annexpy.actions.log",
     "MemoryRemote": "annexpy.remote.memory",
     "Moved": "annexpy.actions.results",
     "NoSpace": "annexpy.errors",
@@ -220,6 +247,7 @@ _PLACES = {
     "Repository": "annexpy.repo.repository",
     "RepositoryError": "annexpy.errors",
     "Stored": "annexpy.remote.base",
+    "Synced": "annexpy.actions.sync",
     "TimedOut": "annexpy.errors",
     "Traced": "annexpy.remote.wrappers",
     "Transfer": "annexpy.actions.results",
@@ -232,17 +260,21 @@ _PLACES = {
     "Upload": "annexpy.remote.base",
     "VerificationFailed": "annexpy.errors",
     "Verified": "annexpy.actions.results",
+    "Whereis": "annexpy.actions.whereis",
     "connect": "annexpy.remote.address",
     "copy": "annexpy.actions.copy",
     "drop": "annexpy.actions.drop",
     "drop_many": "annexpy.actions.drop",
     "examine": "annexpy.actions.drop",
+    "fsck": "annexpy.actions.verify",
     "get": "annexpy.actions.get",
     "has_many": "annexpy.actions.has",
+    "info": "annexpy.actions.info",
     "is_cluster": "annexpy.uuids",
     "is_secure": "annexpy.keys.backend",
     "is_verifiable": "annexpy.keys.backend",
     "key_of": "annexpy.actions.key",
+    "log": "annexpy.actions.log",
     "move": "annexpy.actions.copy",
     "name_content": "annexpy.keys.backend",
     "open": "annexpy.actions.reader:open_key",
@@ -250,6 +282,11 @@ _PLACES = {
     "parse_uuid": "annexpy.uuids",
     "put": "annexpy.actions.put",
     "put_many": "annexpy.actions.put",
+    "sync_branch": "annexpy.actions.sync:sync",
+    "verify": "annexpy.actions.verify",
+    "whereis": "annexpy.actions.whereis",
+    "whereis_all": "annexpy.actions.whereis",
+    "whereis_many": "annexpy.actions.whereis",
 }
 """Name → module, or module:name where the two differ."""
 

@@ -1,40 +1,54 @@
-"""Doctor: look at existing annexes and say what is wrong, each with the stock git-annex command that mends it.
+"""Doctor: what is wrong with existing repositories, found by looking only, and the git-annex command that mends it.
 
-Nothing is written, nothing is asked over a network, no content is read: logs are compared with the objects
-that are there. The repositories are looked at together: one may know of a copy in another that is gone, and
-the only copy of a key may be in one whose loss the others would not notice.
+Each repository is compared with what its branch says of it, and all of them together with what their branches say of
+each key. Nothing is written, no content is read, and nobody else is asked.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Final
+from enum import StrEnum
+from itertools import islice
+from typing import Final, TypeVar
 
 from annexpy.actions.facts import Facts
 from annexpy.keys.key import Key
-from annexpy.logs.compact import malformed_lines
 from annexpy.logs.location import LocationLog
-from annexpy.logs.paths import Log, identify
-from annexpy.logs.remotes import SPECIAL_REMOTES
-from annexpy.policy.numcopies import not_a_copy
+from annexpy.logs.malformed import malformed
+from annexpy.logs.paths import Log, identify, log_key
+from annexpy.logs.settings import MINCOPIES, NUMCOPIES
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
-from annexpy.uuids import BITTORRENT, UUID, WEB, is_cluster
+from annexpy.uuids import UUID
 
-__all__ = ["Finding", "Trouble", "doctor"]
+__all__ = ["Finding", "Problem", "examine_repositories"]
+
+T = TypeVar("T")
+_BATCH: Final = 1000
+_UUID: Final = 36
+_MISPLACED: Final = re.compile(rb"(?<= )timestamp=\S* ?")
+_SAYING: Final = {
+    Log.UUID: ("describe",),
+    Log.TRUST: ("semitrust",),
+    Log.GROUP: ("group",),
+    Log.PREFERRED_CONTENT: ("wanted",),
+    Log.REQUIRED_CONTENT: ("required",),
+}
+"""What sets one entry of a log."""
 
 
-class Trouble(Enum):
-    """What is wrong; the value is for people."""
+class Problem(StrEnum):
+    """What can be wrong."""
 
     UNRECORDED = "unrecorded copy"
     STALE = "stale claim"
-    LOST = "no known copy"
+    DAMAGED = "wrong size"
     SOLE = "sole copy"
-    MALFORMED = "malformed log line"
+    LOST = "no copy"
+    MALFORMED = "malformed line"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,177 +56,171 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        trouble: What kind of thing.
-        repository: Path of the repository where the command is to be run.
-        detail: What exactly, as a sentence without a full stop.
-        command: The stock git-annex command that mends it, for a shell; empty where there is none.
-        key: Which key, if it is about one.
-        log: The file of the git-annex branch, if it is about one.
+        problem: Which kind.
+        path: The repository that shows it.
+        key: Whose copies, or None.
+        detail: What exactly, for people.
+        command: The stock git-annex command that mends it, for a shell.
     """
 
-    trouble: Trouble
-    repository: str
+    problem: Problem
+    path: str
+    key: Key | None
     detail: str
-    command: str = ""
-    key: Key | None = None
-    log: bytes | None = None
+    command: str
 
 
-def doctor(repositories: Sequence[Repository]) -> Iterator[Finding]:
-    """Look at *repositories*, which are open, and at what they know of each other.
+def examine_repositories(repositories: Sequence[Repository]) -> Iterator[Finding]:
+    """Look at *repositories*, which stay as they are. Findings come as they are made; memory does not grow with keys.
 
-    Malformed lines come as they are met, then what is wrong with keys, by key.
+    Copies in repositories that were not handed in are believed; copies in those that were are looked for.
     """
     patients = [_Patient(repository) for repository in repositories]
-    for patient in patients:
-        yield from patient.read_logs()
-    by_uuid = {patient.uuid: patient for patient in patients}
-    for key in sorted({key for patient in patients for key in (*patient.logs, *patient.objects)}):
-        yield from _about_key(key, patients, by_uuid)
+    for number, patient in enumerate(patients):
+        yield from patient.unrecorded()
+        yield from patient.logs(patients[:number], patients)
 
 
 class _Patient:
-    """One repository: what its logs claim, and what is there."""
+    """One repository under examination."""
 
     def __init__(self, repository: Repository) -> None:
-        self.repository, self.facts = repository, Facts(repository)
-        self.path, self.uuid = repository.path, repository.uuid
-        self.objects = set(repository.content.keys())
-        self.logs: dict[Key, list[UUID]] = {}
+        self.repository, self.uuid = repository, repository.uuid
+        self.facts = Facts(repository)
+        self.levels = repository.tuning.branch_levels
 
-    def read_logs(self) -> Iterator[Finding]:
-        """Take in every location log; the lines of any log that are none."""
-        repository = self.repository
-        for path, content in repository.branch.scan():
-            found = identify(path, levels=repository.tuning.branch_levels)
-            if found is None:
-                continue
-            log, key = found
-            for line in malformed_lines(log, content):
-                yield self._malformed(log, key, path, content, line, "is passed over by every reader")
-            if log is Log.REMOTE:
-                yield from self._undated(content)
-            if log is Log.LOCATION and key is not None:
-                said = LocationLog.parse(content)
-                if said.present or not said.is_dead:
-                    self.logs[key] = said.present
+    # -- what is there and not recorded --
 
-    def _malformed(self, log: Log, key: Key | None, path: bytes, content: bytes, line: bytes, why: str) -> Finding:
-        shown = line.decode("utf-8", "backslashreplace")
-        detail = f"{path.decode('utf-8', 'backslashreplace')}: line {shown[:100]!r} {why}"
-        return Finding(Trouble.MALFORMED, self.path, detail, self._rewriting(log, key, content), key, path)
+    def unrecorded(self) -> Iterator[Finding]:
+        """Contents that the repository's own branch does not know to be there."""
+        for keys in _batches(self.repository.content.keys()):
+            for key, log in self.repository.branch.locations_many(keys):
+                if self.uuid not in log.present:
+                    said = "says that it is not there" if self.uuid in log.entries else "does not mention it"
+                    yield self._finding(
+                        Problem.UNRECORDED, key, f"the content is there and its location log {said}", self._fsck(key)
+                    )
 
-    def _rewriting(self, log: Log, key: Key | None, content: bytes) -> str:
-        """A command that changes nothing but makes git-annex write *log* anew."""
-        if key is not None:
-            match log:
-                case Log.LOCATION:
-                    entries = LocationLog.parse(content).entries
-                    absent = next((u for u in (self.uuid, WEB, BITTORRENT) if u not in entries), None)
-                    return "" if absent is None else self.annex("setpresentkey", str(key), absent, "0")
-                case Log.METADATA:
-                    name = str(key)
-                    setting = self.annex("metadata", "--key", name, "-s", "mended=1")
-                    return f"{setting} && {self.annex('metadata', '--key', name, '-r', 'mended')}"
-            return ""
-        commands: dict[Log, Callable[[], Sequence[str]]] = {
-            Log.UUID: lambda: ("describe", "here", self.facts.descriptions.get(self.uuid, "")),
-            Log.TRUST: lambda: (_TRUST[self.facts.trust_of(self.uuid)], "here"),
-            Log.GROUP: lambda: ("ungroup", "here", "no-such-group"),
-        }
-        words = commands.get(log)
-        if words is not None:
-            return self.annex(*words())
-        copies = {Log.NUMCOPIES: ("numcopies", 0), Log.MINCOPIES: ("mincopies", 1)}.get(log)
-        if copies is not None:
-            name, at = copies
-            number = self.facts.logged_copies[at] or 1
-            return f"{self.annex(name, str(number + 1))} && {self.annex(name, str(number))}"
-        return ""
+    # -- what is recorded --
 
-    def _undated(self, content: bytes) -> Iterator[Finding]:
-        """Lines of remote.log whose timestamp is not at their end, as some programs write them.
+    def logs(self, examined: Collection[_Patient], everybody: Sequence[_Patient]) -> Iterator[Finding]:
+        """Every log of the branch: lines that nobody reads, claims that are not true, copies that are too few.
 
-        git-annex takes them for the oldest of all, so any other line about the same remote wins.
+        Args:
+            examined: Repositories whose keys were judged already, so not again here.
+            everybody: All repositories that can be looked at.
         """
-        for line in content.splitlines():
-            for entry in SPECIAL_REMOTES.entries(line).values():
-                if entry.clock is None:
-                    name = entry.value.get("name", "NAME")
-                    setting = f"autoenable={entry.value.get('autoenable', 'false')}"
-                    detail = f"remote.log: the line of {name} has no timestamp at its end, so any other line wins"
-                    command = self.annex("configremote", name, setting)
-                    yield Finding(Trouble.MALFORMED, self.path, detail, command, log=Log.REMOTE.value)
+        for some in _batches(self.repository.branch.scan()):
+            known: dict[Key, bytes] = {}
+            for path, content in some:
+                for line, why in malformed(path, content, levels=self.levels):
+                    yield self._malformed(path, content, line, why)
+                if path.endswith(Log.LOCATION.value) and (key := log_key(path, levels=self.levels)) is not None:
+                    known[key] = content
+            for key, content in known.items():
+                yield from self._claim(key, LocationLog.parse(content))
+            yield from self._copies(known, examined, everybody)
 
-    def annex(self, *words: str) -> str:
-        """A git-annex command line to be run for this repository."""
-        return shlex.join(("git", "-C", self.path, "annex", *words))
+    def _claim(self, key: Key, log: LocationLog) -> Iterator[Finding]:
+        if self.uuid not in log.present:
+            return
+        size = self.repository.content.size(key)
+        if size is None:
+            yield self._finding(
+                Problem.STALE, key, "the location log says that it is here, and it is not", self._fsck(key)
+            )
+        elif key.size is not None and key.size != size:
+            detail = f"the object has {size} bytes, its key says {key.size}"
+            yield self._finding(Problem.DAMAGED, key, detail, self._annex("fsck", "--key", str(key)))
 
-
-_TRUST: Final = {
-    TrustLevel.TRUSTED: "trust",
-    TrustLevel.SEMITRUSTED: "semitrust",
-    TrustLevel.UNTRUSTED: "untrust",
-    TrustLevel.DEAD: "dead",
-}
-
-
-def _about_key(key: Key, patients: Sequence[_Patient], by_uuid: Mapping[UUID, _Patient]) -> Iterator[Finding]:
-    for patient in patients:
-        yield from _own_claims(key, patient)
-    yield from _claims_about_others(key, patients, by_uuid)
-    yield from _how_many(key, patients, by_uuid)
-
-
-def _own_claims(key: Key, patient: _Patient) -> Iterator[Finding]:
-    there, claimed = key in patient.objects, patient.uuid in patient.logs.get(key, ())
-    if there and not claimed:
-        command = patient.annex("fsck", "--key", str(key))
-        yield Finding(Trouble.UNRECORDED, patient.path, "it has the content and does not say so", command, key)
-    if claimed and not there:
-        command = patient.annex("fsck", "--fast", "--key", str(key))
-        yield Finding(Trouble.STALE, patient.path, "it says that it has the content and does not", command, key)
-
-
-def _claims_about_others(key: Key, patients: Sequence[_Patient], by_uuid: Mapping[UUID, _Patient]) -> Iterator[Finding]:
-    for patient in patients:
-        for uuid in patient.logs.get(key, ()):
-            other = by_uuid.get(uuid)
-            if other is None or other is patient or key in other.objects:
+    def _copies(
+        self, known: dict[Key, bytes], examined: Collection[_Patient], everybody: Sequence[_Patient]
+    ) -> Iterator[Finding]:
+        logs = {key: dict(LocationLog.parse(content).entries) for key, content in known.items()}
+        for other in everybody:
+            if other is self:
                 continue
-            if uuid in other.logs.get(key, ()):
-                continue  # its own stale claim, which was found already
-            remote = patient.facts.remote_names.get(uuid)
-            words = ("sync", "--no-content", *((remote,) if remote else ()))
-            detail = f"it says that {other.path} has the content, where it is known to be gone"
-            yield Finding(Trouble.STALE, patient.path, detail, patient.annex(*words), key)
+            for key, log in other.repository.branch.locations_many(list(logs)):
+                if not log.entries:
+                    continue
+                if other in examined:
+                    del logs[key]  # judged when *other* was looked at
+                    continue
+                entries = logs[key]
+                for uuid, entry in log.entries.items():
+                    if uuid not in entries or entries[uuid][0] < entry[0]:
+                        entries[uuid] = entry
+        for key, entries in logs.items():
+            yield from self._count(key, LocationLog(entries), everybody)
+
+    def _count(self, key: Key, log: LocationLog, everybody: Sequence[_Patient]) -> Iterator[Finding]:
+        if log.is_dead:
+            return
+        seen = {patient.uuid: patient.repository.content.size(key) is not None for patient in everybody}
+        holders = [uuid for uuid in log.present if seen.get(uuid, True)]
+        holders += [uuid for uuid, there in seen.items() if there and uuid not in holders]
+        counted = [u for u in holders if self.facts.trust_of(u) not in (TrustLevel.DEAD, TrustLevel.UNTRUSTED)]
+        if len(counted) == 1:
+            where = self.facts.name(counted[0])
+            here = counted[0] == self.uuid
+            command = (
+                self._annex("copy", "--key", str(key), "--to", self._another(counted[0]))
+                if here
+                else self._annex("get", "--key", str(key))
+            )
+            yield self._finding(Problem.SOLE, key, f"the only copy is in {where}", command)
+        elif not counted:
+            doubtful = f", except untrusted {', '.join(map(self.facts.name, holders))}" if holders else ""
+            command = self._annex("dead", "--key", str(key))
+            yield self._finding(Problem.LOST, key, f"nobody has it any more{doubtful}", command)
+
+    def _another(self, holder: UUID) -> str:
+        """A git remote to copy to."""
+        remotes = self.repository.config.remotes().values()
+        return next((r.name for r in remotes if not r.ignore and r.uuid not in (None, holder)), "REMOTE")
+
+    # -- lines --
+
+    def _malformed(self, path: bytes, content: bytes, line: bytes, why: str) -> Finding:
+        found = identify(path, levels=self.levels)
+        assert found is not None
+        log, key = found
+        shown = line[:120].decode("utf-8", "backslashreplace")
+        detail = f"{path.decode('utf-8', 'backslashreplace')}: {why}: {shown!r}"
+        return self._finding(Problem.MALFORMED, key, detail, self._rewriting(log, key, content, line))
+
+    def _rewriting(self, log: Log, key: Key | None, content: bytes, line: bytes) -> str:
+        """A command after which git-annex has written the log anew, with what it understands of it and no more."""
+        match log:
+            case Log.LOCATION if key is not None:
+                # Only a changed status makes git-annex write; so there and back again.
+                status = [self.uuid, "1" if self.uuid in LocationLog.parse(content).present else "0"]
+                other = [self.uuid, "0" if status[1] == "1" else "1"]
+                return " && ".join(self._annex("setpresentkey", str(key), *words) for words in (other, status))
+            case Log.NUMCOPIES:
+                return self._annex("numcopies", str(NUMCOPIES.parse(content) or 1))
+            case Log.MINCOPIES:
+                return self._annex("mincopies", str(MINCOPIES.parse(content) or 1))
+            case Log.UUID | Log.TRUST | Log.GROUP | Log.PREFERRED_CONTENT | Log.REQUIRED_CONTENT if len(line) > _UUID:
+                # Said again, it gets a timestamp.
+                uuid, _, value = _MISPLACED.sub(b"", line).decode("utf-8", "surrogateescape").partition(" ")
+                return self._annex(*_SAYING[log], uuid, *([value] if log is not Log.TRUST else []))
+            case _:
+                return self._annex("vicfg")
+
+    # -- words --
+
+    def _finding(self, problem: Problem, key: Key | None, detail: str, command: str) -> Finding:
+        return Finding(problem, self.repository.path, key, detail, command)
+
+    def _fsck(self, key: Key) -> str:
+        return self._annex("fsck", "--fast", "--key", str(key))
+
+    def _annex(self, *words: str) -> str:
+        return shlex.join(["git", "-C", self.repository.path, "annex", *words])
 
 
-def _how_many(key: Key, patients: Sequence[_Patient], by_uuid: Mapping[UUID, _Patient]) -> Iterator[Finding]:
-    knowing = [patient for patient in patients if key in patient.logs or key in patient.objects]
-    first = knowing[0]
-    claimed = {uuid for patient in knowing for uuid in patient.logs.get(key, ()) if not is_cluster(uuid)}
-    # What can be seen is believed, what cannot is taken from the logs.
-    having = {uuid for uuid in claimed if uuid not in by_uuid}
-    having |= {patient.uuid for patient in patients if key in patient.objects}
-    counting = {uuid for uuid in having if all(not_a_copy(uuid, (), p.facts.trust) is None for p in knowing)}
-    name = str(key)
-    if not having:
-        command = first.annex("dead", "--key", name)
-        yield Finding(Trouble.LOST, first.path, "nobody is known to have the content", command, key)
-    elif len(counting) <= 1:
-        holder = next(iter(counting or having))
-        owner = by_uuid.get(holder)
-        where = owner.path if owner is not None else first.facts.name(holder)
-        detail = f"the only copy is in {where}" + ("" if counting else ", which is untrusted or dead")
-        yield Finding(Trouble.SOLE, *_copying(key, holder, owner, first, detail), key)
-
-
-def _copying(key: Key, holder: UUID, owner: _Patient | None, first: _Patient, detail: str) -> tuple[str, str, str]:
-    """(repository, detail, command) to make a second copy."""
-    name = str(key)
-    patient = owner or first
-    if owner is None:
-        return patient.path, detail, patient.annex("get", "--key", name)
-    remotes = (remote for uuid, remote in patient.facts.remote_names.items() if uuid != holder)
-    return patient.path, detail, patient.annex("copy", "--key", name, "--to", next(remotes, "REMOTE"))
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while some := list(islice(iterator, _BATCH)):
+        yield some

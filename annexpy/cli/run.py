@@ -81,7 +81,9 @@ def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
-    # The event loop turns SIGINT into a cancellation, which is the only tidy way out of it.
+    if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
+        raise KeyboardInterrupt  # started in the background of a script, where Ctrl-C is not for us
+    # The event loop turns SIGINT into a cancellation, which is the tidiest way out of it.
     signal.raise_signal(signal.SIGINT)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from annexpy.cli.options import Options
@@ -18,8 +18,14 @@ from annexpy.errors import AnnexError, NotEnoughCopies
 from annexpy.keys.key import Key
 
 if TYPE_CHECKING:  # it brings more than the commands without a network need
+    from annexpy.actions.doctor import Finding
     from annexpy.actions.results import DropResult, Moved, Transfer
+    from annexpy.actions.sync import Synced
+    from annexpy.actions.verify import Checked
     from annexpy.actions.whereis import Location, Whereis
+    from annexpy.policy.numcopies import Copies
+    from annexpy.policy.trust import TrustLevel
+    from annexpy.uuids import UUID
 
 __all__ = ["Report", "human_size", "printable", "write_json", "write_line"]
 
@@ -30,6 +36,7 @@ class Report:
     def __init__(self, options: Options, command: str) -> None:
         self.options, self.command = options, command
         self.failures = 0
+        self._found: dict[str, int] = {}
 
     @property
     def exit_code(self) -> int:
@@ -128,6 +135,90 @@ class Report:
             self.dropped(result.dropped, note=note)
         else:
             self.transfer(result.transfer, note=note)
+
+    def checked(self, result: Checked) -> None:
+        """One key of fsck: what was set right is in the note, what is wrong in the error."""
+        compared = "checksum..." if result.verified.value == "hash" else result.verified.value
+        note = " ".join([*([compared] if result.present else []), *result.repaired])
+        fields = {"present": result.present, "repaired": list(result.repaired)}
+        if result.error is not None:
+            self.failed(result.error, result.key, note=note, fields=fields)
+        else:
+            self.done(result.key, note=note, fields=fields)
+
+    def explained(
+        self, result: DropResult, place: str, copies: Copies, known: Whereis | None, trust: Mapping[UUID, TrustLevel]
+    ) -> None:
+        """What decides about the copies of one key."""
+        counted: dict[str, str] = {}
+        missing: dict[str, str] = {}
+        if result.proof is not None:
+            counted = dict(result.proof.how)
+            missing = dict(result.proof.not_counted)
+        elif isinstance(result.error, NotEnoughCopies):
+            counted, missing = result.error.counted, result.error.missing
+        verdict = "may be dropped" if result.error is None else "may not be dropped"
+        reason = "" if result.error is None or isinstance(result.error, NotEnoughCopies) else str(result.error)
+        deadline = result.proof.deadline if result.proof is not None else None
+        if self.options.json:
+            fields: dict[str, object] = {
+                "from": place,
+                "numcopies": copies.num,
+                "numcopies-from": copies.num_from,
+                "mincopies": copies.min,
+                "mincopies-from": copies.min_from,
+                "counted": counted,
+                "not-counted": missing,
+                "droppable": result.error is None,
+            }
+            if known is not None:
+                fields |= {"whereis": _locations(known.locations), "untrusted": _locations(known.untrusted)}
+            write_json(self._object(result.key, None, (), verdict, True, [reason] if reason else [], fields))
+            return
+        lines = [str(result.key), f"  rules      {copies}"]
+        if known is not None:
+            for one in (*known.locations, *known.untrusted):
+                level = trust.get(one.uuid)
+                lines.append(f"  recorded   {one}" + (f" ({level})" if level is not None else ""))
+        lines += [f"  counted    {name}: {how}" for name, how in counted.items()]
+        lines += [f"  not        {name}: {why}" for name, why in missing.items()]
+        if deadline is not None:
+            lines.append("  locked     for ten minutes at most, and a removal would have to happen within them")
+        lines.append(f"  {verdict} from {place}" + (f": {reason}" if reason else ""))
+        write_line("\n".join(map(printable, lines)))
+
+    def found(self, finding: Finding) -> None:
+        """One finding of the doctor, with the command that mends it."""
+        self.failures += 1
+        self._found[finding.problem] = self._found.get(finding.problem, 0) + 1
+        if self.options.json:
+            fields = {
+                "problem": finding.problem,
+                "repository": finding.path,
+                "detail": finding.detail,
+                "mend": finding.command,
+            }
+            write_json(self._object(finding.key, None, (), "", False, [], dict(fields)))
+            return
+        what = f"{printable(str(finding.key))}: " if finding.key is not None else ""
+        write_line(f"{finding.problem} in {printable(finding.path)}: {what}{printable(finding.detail)}")
+        write_line(f"    {printable(finding.command)}")
+
+    def found_in_all(self, repositories: Sequence[str]) -> None:
+        """The last line of the doctor."""
+        if not self.options.json and not self.options.quiet:
+            found = ", ".join(f"{count} {problem}" for problem, count in sorted(self._found.items()))
+            many = f"{len(repositories)} {'repository' if len(repositories) == 1 else 'repositories'}"
+            write_line(f"{many} examined: {found or 'nothing wrong'}")
+
+    def synced(self, result: Synced) -> None:
+        """The exchange with one remote."""
+        did = [what for what, done in (("fetched", result.fetched), ("sent", result.sent)) if done]
+        fields = {"remote": result.remote, "fetched": result.fetched, "sent": result.sent}
+        if result.error is not None:
+            self.failed(result.error, file=result.remote, fields=fields)
+        else:
+            self.done(file=result.remote, note=", ".join(did) or "nothing new", fields=fields)
 
     def answer(self, key: Key, yes: bool, *, note: str, fields: Mapping[str, object] | None = None) -> None:
         """The answer to a question; "no" makes the exit code 1 and is no error."""

@@ -137,7 +137,7 @@ class NamedCluster(Cluster):
     """A cluster as ``connect`` gives it."""
 
     async def connect(self) -> UUID:
-        """Make sure that it is known who the nodes are. Known nodes that are away are for the cluster to get by without.
+        """Make sure that it is known who the nodes are. Without known nodes that are away the cluster gets by.
 
         Raises:
             ConnectFailed, TimedOut …: A node is away, and nobody knows its UUID.

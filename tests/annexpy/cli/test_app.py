@@ -187,8 +187,9 @@ def test_ctrl_c_says_how_to_go_on_and_exits_130() -> None:
         "key.command.callback = lambda **k: run.in_event_loop(work)\n"
         "sys.exit(run.run(['key', '--batch']))\n"
     )
-    for number in (signal.SIGINT, signal.SIGTERM):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    in_background = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + code
+    for number, script in ((signal.SIGINT, code), (signal.SIGTERM, code), (signal.SIGTERM, in_background)):
+        child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert child.stdout is not None
         assert child.stdout.readline() == b"begun\n"
         child.send_signal(number)
