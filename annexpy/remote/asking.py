@@ -54,7 +54,7 @@ class Presence:
             with move_on_after(max(_GRACE, current_time() - began)):
                 await self._asker.until(lambda: not self._running)
             for node in self._running:
-                node.overtaken()
+                node.overtaken(current_time() - began)
             group.cancel_scope.cancel()
 
     async def _node(self, node: Node, beginning: float) -> None:
@@ -131,15 +131,15 @@ def _removed(outcomes: Sequence[_Outcome], not_asked: dict[UUID, AnnexError]) ->
 
 async def _within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
     """*answer* of *node*, which has its deadline to give it."""
-    began = node.begin()
-    scope = CancelScope(deadline=current_time() + node.deadline)
+    began, patience = node.begin(), node.patience
+    scope = CancelScope(deadline=current_time() + patience)
     node.waiting.add(scope)
     try:
         with scope:
             given = await answer
             node.heard(began)
             return given
-        raise TimedOut(node.remote.name, what, node.deadline)
+        raise TimedOut(node.remote.name, what, patience)
     except AnnexError as error:
         node.failed(error, began)
         raise

@@ -88,13 +88,13 @@ class Candidates:
         while self._first:
             node = self._first.popleft()
             if not self._first:
-                yield node, node.deadline
+                yield node, node.patience
             else:
                 known = self._hedge if node.speed is None else max(self._hedge / 4, 8 * node.speed)
-                yield node, min(node.deadline, known)
+                yield node, min(node.patience, known)
         while self._again:
             node = self._again.popleft()
-            yield node, node.deadline
+            yield node, node.patience
 
     def out(self, node: Node, error: AnnexError, *, gave: bool = False) -> None:
         """*node* is out with *error*; *gave* says that some of the content came from it."""
@@ -155,11 +155,11 @@ async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> A
     """The content from *node*, which has *patience* seconds to begin."""
     remote, key = node.remote, wanted.key
     began = node.begin()
-    opened = False
+    opened, whole = False, patience == node.patience
     scope = CancelScope(deadline=current_time() + patience)
     try:
         with scope:
-            if patience == node.deadline:
+            if whole:
                 node.waiting.add(scope)
             async with remote.get(
                 key, offset=offset, end=wanted.end, associated_file=wanted.associated_file
@@ -179,8 +179,8 @@ async def _source(wanted: Wanted, node: Node, offset: int, patience: float) -> A
                 finally:
                     await stream.aclose()
         if scope.cancelled_caught:
-            if patience < node.deadline:
-                node.overtaken()
+            if not whole:
+                node.overtaken(patience)
                 raise _Overtaken(remote.name, "answer to GET", patience)
             raise TimedOut(remote.name, "answer to GET", patience)
     except AnnexError as error:

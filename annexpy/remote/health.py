@@ -69,6 +69,7 @@ class Node:
         "_down_until",
         "_error",
         "_failures",
+        "_in_vain",
         "_late_until",
         "_moved",
         "_probe",
@@ -91,6 +92,7 @@ class Node:
         self._failures = 0
         self._probe: float | None = None
         self._down_until = self._late_until = float("-inf")
+        self._in_vain = 0.0
 
     @property
     def uuid(self) -> UUID:
@@ -109,6 +111,14 @@ class Node:
     @property
     def late(self) -> bool:
         return self._clock.now() < self._late_until
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a request may wait for its first answer: what the others have left of the deadline.
+
+        So a node that is dead costs one deadline, and not one for each kind of request.
+        """
+        return self.deadline - self._in_vain if self._in_vain and self.late else self.deadline
 
     def begin(self) -> float:
         """A request goes out. Gives the moment, which the closing calls want back.
@@ -135,6 +145,7 @@ class Node:
     def moves(self) -> None:
         """A sign of life: it did some of what it was asked."""
         self._moved = self._clock.now()
+        self._in_vain = 0.0
         if self.waiting:
             deadline = current_time() + self.deadline
             for scope in self.waiting:
@@ -154,8 +165,10 @@ class Node:
             pause = min(BACK_OFF, max(waited / self.deadline * BACK_OFF, 2.0 ** min(self._failures - 1, 6)))
             self._error, self._down_until, self.speed = error, now + pause, None
 
-    def overtaken(self) -> None:
-        """Others answered while it did not, for so long that they go first from now on."""
+    def overtaken(self, waited: float) -> None:
+        """Others answered while it did not, in *waited* seconds: so long that they go first from now on."""
+        # What is left must be enough for somebody who is only slow.
+        self._in_vain = min((self._in_vain if self.late else 0.0) + waited, 0.8 * self.deadline)
         self._late_until = self._clock.now() + BACK_OFF
         self.speed = None
 

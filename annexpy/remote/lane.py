@@ -87,6 +87,7 @@ class Lane:
 
     __slots__ = (
         "_course",
+        "_limit",
         "_scope",
         "_wake",
         "_what",
@@ -112,7 +113,7 @@ class Lane:
         self.queue: deque[bytes] = deque()
         self.queued = 0
         self._wake: Event | None = None
-        self._what = "answer to PUT"
+        self._what, self._limit = "answer to PUT", node.deadline
         self._scope = CancelScope()
 
     def wake(self) -> None:
@@ -139,12 +140,13 @@ class Lane:
             self._settled()
             return
         try:
-            self._scope.deadline = current_time() + node.deadline
+            self._limit = node.patience
+            self._scope.deadline = current_time() + self._limit
             node.waiting.add(self._scope)
             with self._scope:
                 await self._put(began)
             if self._scope.cancelled_caught and not self.lagging:
-                self._leave(began, TimedOut(node.remote.name, self._what, node.deadline))
+                self._leave(began, TimedOut(node.remote.name, self._what, self._limit))
         except AnnexError as error:
             self._leave(began, error)
         finally:
@@ -246,7 +248,7 @@ class Lane:
 
     def _settling(self, what: str, size: int) -> None:
         """From now on the node has to do something about *size* bytes, and may take so long."""
-        self._what = what
+        self._what, self._limit = what, self.node.deadline
         self._scope.deadline = current_time() + self.node.deadline + size / SETTLING_RATE
 
     def _store(self, stored: Stored) -> None:

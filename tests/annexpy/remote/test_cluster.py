@@ -577,6 +577,25 @@ def test_a_first_get_from_a_silent_node_is_answered_by_another(virtual_time: Cal
     virtual_time(run)
 
 
+def test_requests_of_all_kinds_together_wait_one_deadline_for_a_silent_node(virtual_time: Callable[..., None]) -> None:
+    async def run() -> None:
+        nodes: list[Any] = three(clock=LoopClock())
+        for node in nodes:
+            node.objects.update((key, content_of(number)) for number, key in enumerate(KEYS[:50]))
+        dead = nodes[1] = Dead(nodes[1])
+        whole = cluster(nodes)
+        began = anyio.current_time()
+        for number, key in enumerate(KEYS[:50]):
+            assert await read(whole, key) == content_of(number)
+            assert await whole.check_present(key)
+            stored = await store(whole, KEYS[50 + number], content_of(50 + number))
+            assert stored.uuids == {A, C}
+        assert anyio.current_time() - began == pytest.approx(5.0)
+        assert sum(dead.calls.values()) == 2
+
+    virtual_time(run)
+
+
 def test_a_slow_holder_is_waited_for_when_nobody_else_has_it(virtual_time: Callable[..., None]) -> None:
     async def run() -> None:
         nodes: list[Any] = three(clock=LoopClock())

@@ -123,11 +123,27 @@ def test_a_time_out_says_nothing_of_a_node_that_moves(node: Node, clock: HandClo
 
 def test_who_was_overtaken_is_late_for_a_minute_and_not_down(node: Node, clock: HandClock) -> None:
     assert not node.late
-    node.overtaken()
+    node.overtaken(0.02)
     assert node.late
     assert node.down() is None
     clock.time += BACK_OFF
     assert not node.late
+
+
+def test_what_requests_waited_for_in_vain_the_next_ones_do_not_wait_again(node: Node, clock: HandClock) -> None:
+    node.overtaken(1.0)
+    assert node.patience == 4.0
+    node.overtaken(0.5)
+    assert node.patience == 3.5
+    node.moves()
+    assert node.patience == 5.0
+    for _ in range(20):
+        node.overtaken(1.0)
+    assert node.patience == 1.0  # who is only slow gets that much
+    clock.time += BACK_OFF
+    assert node.patience == 5.0
+    node.overtaken(1.0)
+    assert node.patience == 4.0
 
 
 def test_speed_is_smoothed_and_forgotten_with_a_failure(node: Node, clock: HandClock) -> None:
