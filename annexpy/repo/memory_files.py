@@ -580,5 +580,7 @@ def _left_of(node: _File, choose: Callable[[int], int] | None) -> bytes:
     written = bytes(node.data)
     if choose is None or written == node.durable:
         return node.durable
-    half = written[: choose(len(written) + 1)]
-    return (node.durable, written, half, half.ljust(len(written), b"\0"), b"")[choose(5)]
+    # what was synced is not harmed by writing behind it
+    kept = len(node.durable) if written.startswith(node.durable) else 0
+    half = written[: kept + choose(len(written) - kept + 1)]
+    return (node.durable, written, half, half.ljust(len(written), b"\0"), written[:kept])[choose(5)]

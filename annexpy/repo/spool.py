@@ -5,11 +5,11 @@ process appends to a file of its own, and whoever holds the journal lock next ab
 processes into one commit.
 
 How a file lives: its writer makes ``NAME.open``, keeps it open and appends whole batches, with an OFD lock
-on it only while it writes. An absorber, holding the journal lock, takes that same lock for a moment and renames the file to
-``NAME.ready``: now it is complete, and the writer, which finds its file gone, begins another. After the
-commit the ready file is unlinked. A process that died leaves a file like any other; what its last write
-left unfinished fails its checksum and was never acknowledged. A file that is absorbed twice changes
-nothing (records.py says why).
+on it only while it writes. An absorber, holding the journal lock, takes that same lock for a moment and
+renames the file to ``NAME.ready``: now it is complete, and the writer, which finds its file gone, begins
+another. After the commit the ready file is unlinked. A process that died leaves a file like any other; what
+its last write left unfinished fails its checksum and was never acknowledged. A file that is absorbed twice
+changes nothing (records.py says why).
 
 Where locks do not work, every ``append`` writes a file of its own and renames it to ``.ready``.
 
@@ -82,6 +82,7 @@ class Spool:
         while True:
             own = self._own
             if own is None or own.pid != os.getpid():
+                self.close()
                 own = self._own = self._begin()
             try:
                 if not files.try_lock(own.fd, exclusive=True):
@@ -308,8 +309,6 @@ class _Own:
         if fd >= 0:
             self._files.close_fd(fd)
             self.folder.close()
-
-    __del__ = close
 
 
 class _Seen:
