@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from anyio import lowlevel, to_thread
 
@@ -32,11 +32,15 @@ from annexpy.remote.trash import trash_bin
 from annexpy.repo.config import GitConfig
 from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.durability import Change
+from annexpy.repo.files import DiskFiles, Files
 from annexpy.repo.locks import ContentLock
 from annexpy.repo.pipeline import PIECE
 from annexpy.repo.receiving import Receiving
 from annexpy.repo.settings import INLINE, Durability
 from annexpy.uuids import UUID
+
+if TYPE_CHECKING:
+    from annexpy.repo.worktree import WorkTreeChanges
 
 __all__ = ["Local", "LocalDownload", "LocalLock", "LocalRepository", "LocalUpload"]
 
@@ -81,6 +85,15 @@ class LocalRepository(Protocol):
 
     @property
     def branch(self) -> _Branch: ...
+
+    @property
+    def files(self) -> Files: ...
+
+    @property
+    def work_tree(self) -> bytes | None: ...
+
+    @property
+    def worktree_git_dir(self) -> bytes: ...
 
     def close(self) -> None: ...
 
@@ -284,11 +297,38 @@ class Local:
         with self._store.open(key) as stored:
             yield LocalDownload(self._uuid, stored, offset, end)
 
+    async def update_work_tree(self) -> WorkTreeChanges | None:
+        """Fill the unlocked files of what was stored since the last call, and empty those of what was removed.
+
+        One pass over the git index for all of them; ``aclose`` does it too. None in a bare repository, and
+        when nothing was stored or removed.
+
+        Raises:
+            UnsupportedRepository: The git index is of a kind that annexpy does not update.
+        """
+        changed, self._changed = self._changed, {}
+        work_tree = self.repository.work_tree
+        if not changed or work_tree is None:
+            return None
+        return await to_thread.run_sync(self._update_work_tree, work_tree, list(changed))
+
+    def _update_work_tree(self, path: bytes, keys: list[Key]) -> WorkTreeChanges:
+        from annexpy.repo.worktree import WorkTree  # not for bare repositories
+
+        repository = self.repository
+        tree, index_files = DiskFiles(path), DiskFiles(repository.worktree_git_dir)
+        try:
+            return WorkTree(repository.files, index_files, tree, self._store).update(keys)
+        finally:
+            index_files.close()
+            tree.close()
+
     async def aclose(self) -> None:
         """Bring the branch, and the unlocked files of the work tree, up to date with what was done."""
         if self._recorded and self._commit:
             await self.repository.branch.commit()
             self._recorded = False
+        await self.update_work_tree()
         if self._trash is not None:
             await self._trash.aclose()
             self._trash.repository.close()
