@@ -245,7 +245,10 @@ class BatchRemove(Protocol):
     """A Remote that pipelines removals."""
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
-        """In the order of *keys*; each as ``remove_content``. After a lost connection the rest is failed, outcome unknown."""
+        """In the order of *keys*; each as ``remove_content``.
+
+        After a lost connection the rest is failed, outcome unknown.
+        """
         ...
 
 

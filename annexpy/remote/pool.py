@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 from enum import IntEnum
 from typing import Final
 
-from anyio import CancelScope, Event, current_time
+from anyio import CancelScope, Event, create_task_group, current_time
 from anyio.lowlevel import EventLoopToken, current_token
 
-from annexpy.errors import TimedOut, TransportError
+from annexpy.errors import TimedOut
 from annexpy.remote.wire import Wire
 
 __all__ = ["MAX_CONNECTIONS", "Pool", "Use"]
@@ -78,25 +78,20 @@ class Pool:
     async def give_back(self, wire: Wire, use: Use) -> None:
         """*wire* is to be used again, if it is at rest; otherwise it is closed.
 
-        What it has not sent yet (the end of a get, of a lock) is sent now. That the peer has left
-        meanwhile changes nothing for whoever had his answer. The wire that came back last is the
-        first to be used again, so whatever its owner asks next comes after the end of his lock.
+        What it has not sent yet (the end of a get, of a lock) goes out with its next request, or as
+        soon as the event loop has its turn. The wire that came back last is the first to be used
+        again, so whatever its owner asks next comes after the end of his lock.
         """
         surplus = wire
         try:
             if wire.usable:
-                await wire.flush()
+                wire.flush_soon()
                 if not self._closed:
                     self._idle.append(wire)
                     if len(self._idle) <= self._limit + 1:
                         return
                     surplus = self._idle.pop(0)
             await surplus.aclose()
-        except TransportError:
-            await wire.aclose()
-        except BaseException:
-            await surplus.aclose()
-            raise
         finally:
             self._release(use)
 
@@ -110,8 +105,10 @@ class Pool:
     async def aclose(self) -> None:
         """Close what is idle; what is in use is closed when it comes back. The pool can be used again."""
         self._closed = True
-        while self._idle:
-            await self._idle.pop().aclose()
+        idle, self._idle = self._idle, []
+        async with create_task_group() as tasks:
+            for wire in idle:
+                tasks.start_soon(wire.aclose)
 
     def _room(self, use: Use) -> bool:
         questions, transfers, locks = self._busy

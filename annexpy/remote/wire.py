@@ -170,6 +170,12 @@ class Wire:
         if data:
             await self._send(data)
 
+    def flush_soon(self) -> None:
+        """Send what was put with the next request, or as soon as the event loop has its turn."""
+        if self._unsent:
+            data, self._unsent = self._unsent, b""
+            self._transport.send_soon(data)
+
     async def _send(self, data: bytes) -> None:
         # In pieces, because a deadline is about bytes that do not move, not about how fast they do.
         pieces = (data,) if len(data) <= CHUNK else [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]

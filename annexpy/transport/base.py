@@ -57,6 +57,13 @@ class Transport(Protocol):
         """
         ...
 
+    def send_soon(self, data: bytes) -> None:
+        """Take a few bytes that go out with the next ``send``, or when the event loop gets its turn, or on closing.
+
+        For last words that nobody waits for. Never raises: who sends next learns that the peer is gone.
+        """
+        ...
+
     async def aclose(self) -> None:
         """Close both directions now. Idempotent, never raises, takes at most 2 s."""
         ...

@@ -47,6 +47,7 @@ class _Descriptors:
         "_read_fd",
         "_run",
         "_size",
+        "_soon",
         "_unsendable",
         "_write_fd",
         "complaint",
@@ -62,6 +63,7 @@ class _Descriptors:
         self._ended = False
         self._failure = ""  # why reading failed, where it did not simply end
         self._unsendable = ""
+        self._soon = b""
         self._size = _SMALL
         self._run = 0
 
@@ -108,6 +110,16 @@ class _Descriptors:
         if self._close is None:
             raise ConnectionLost(self.peer, "data", "closed on this side")
         return b""
+
+    def _flush_soon(self) -> None:
+        """Write what ``send_soon`` was given, as far as that is possible now."""
+        if self._soon and self._close is not None and not self._unsendable:
+            try:
+                self._soon = self._soon[os.write(self._write_fd, self._soon) :]
+            except (BlockingIOError, InterruptedError):
+                pass  # nobody waits for it: it goes out with the next send
+            except OSError as error:
+                self._unsendable = error.strerror or str(error)
 
     def _write(self, data: bytes | memoryview) -> int:
         """How many bytes went out, 0 when none can now.
@@ -195,10 +207,17 @@ class AsyncioDescriptors(_Descriptors):
             self._receiver = None
         return data or self._end()
 
+    def send_soon(self, data: bytes) -> None:
+        if not self._soon:
+            self._loop.call_soon(self._flush_soon)
+        self._soon += data
+
     async def send(self, data: bytes) -> None:
         if self._run > _RUN:
             self._run = 0
             await asyncio.sleep(0)
+        if self._soon:
+            data, self._soon = self._soon + data, b""
         sent = self._write(data)
         self._run += sent
         if sent == len(data):
@@ -224,6 +243,7 @@ class AsyncioDescriptors(_Descriptors):
 
     async def aclose(self) -> None:
         if (close := self._close) is not None:
+            self._flush_soon()
             self._close = None
             if not self._loop.is_closed():
                 self._unregister()
@@ -275,8 +295,14 @@ class AnyioDescriptors(_Descriptors):
                     self._waiting = False
         return self._end()
 
+    def send_soon(self, data: bytes) -> None:
+        self._soon += data
+        self._flush_soon()
+
     async def send(self, data: bytes) -> None:
         await anyio.lowlevel.checkpoint()
+        if self._soon:
+            data, self._soon = self._soon + data, b""
         rest = memoryview(data)
         while rest := rest[self._write(rest) :]:
             self._unsendable = "cancelled while sending"
@@ -293,6 +319,7 @@ class AnyioDescriptors(_Descriptors):
 
     async def aclose(self) -> None:
         if (close := self._close) is not None:
+            self._flush_soon()
             self._close = None
             for fd in {self._read_fd, self._write_fd}:
                 anyio.notify_closing(fd)

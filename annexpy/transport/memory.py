@@ -104,6 +104,13 @@ class MemoryTransport:
             await way.change()
             self._unsendable = ""
 
+    def send_soon(self, data: bytes) -> None:
+        way = self._out
+        if not (self._closed or way.refused or self._unsendable):
+            way.chunks.append(data)
+            way.size += len(data)
+            way.wake()
+
     async def aclose(self) -> None:
         if not self._closed:
             self._closed = True
@@ -180,6 +187,13 @@ class Cut:
         if self._received is not None:
             self._received -= len(data)
         return data
+
+    def send_soon(self, data: bytes) -> None:
+        if self._sent is None:
+            self._transport.send_soon(data)
+        elif not self._lost:
+            self._transport.send_soon(data[: self._sent])
+            self._sent = max(0, self._sent - len(data))
 
     async def send(self, data: bytes) -> None:
         if self._sent is not None and len(data) >= self._sent:

@@ -82,6 +82,9 @@ class Child:
     async def send(self, data: bytes) -> None:
         await self._inner.send(data)
 
+    def send_soon(self, data: bytes) -> None:
+        self._inner.send_soon(data)
+
     async def _departure(self, seconds: float) -> bool:
         """Wait for the child to leave, for *seconds* at most."""
         with anyio.move_on_after(seconds):

@@ -305,6 +305,7 @@ class SSHTransport:
         self._unsendable = ""
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
+        self._soon = b""
         self._said = b""
         self._status = ""
         self._failure = ""
@@ -363,7 +364,22 @@ class SSHTransport:
             with anyio.move_on_after(_DEPARTURE_SECONDS):
                 await self._channel.wait_closed()
 
+    def send_soon(self, data: bytes) -> None:
+        if not self._soon:
+            self._loop.call_soon(self._flush_soon)
+        self._soon += data
+
+    def _flush_soon(self) -> None:
+        if self._soon and self._channel is not None and not (self._gone or self._unsendable):
+            data, self._soon = self._soon, b""
+            try:
+                self._channel.write(data)
+            except OSError as error:
+                self._unsendable = error.strerror or str(error)
+
     async def send(self, data: bytes) -> None:
+        if self._soon:
+            data, self._soon = self._soon + data, b""
         if self._unsendable or self._closed or self._gone or self._channel is None:
             raise ConnectionLost(self.peer, "the peer to read", self._unsendable or self._failure)
         try:
@@ -383,21 +399,22 @@ class SSHTransport:
     async def aclose(self) -> None:
         if self._closed:
             return
+        self._flush_soon()
         self._closed = True
         held_back, self._held_back = self._held_back, False
         self._wake()
         channel = self._channel
         with anyio.CancelScope(shield=True):
             if channel is not None and not self._gone:
-                if held_back or self._unsendable:
-                    channel.abort()  # else closing would wait until the peer has taken the rest
-                else:
-                    channel.close()
                 if self._paused:
                     channel.resume_reading()
-                with anyio.move_on_after(_CLOSE_SECONDS) as scope:
-                    await channel.wait_closed()
-                if scope.cancelled_caught:
+                if not (held_back or self._unsendable):
+                    # As with a child: the end of its stdin tells it to leave. Closing at once could cost it
+                    # what we said last.
+                    channel.write_eof()
+                    with anyio.move_on_after(_CLOSE_SECONDS):
+                        await channel.wait_closed()
+                if not self._gone:
                     channel.abort()
             await self._leave()
 

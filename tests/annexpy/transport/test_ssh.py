@@ -108,6 +108,19 @@ async def test_a_cancelled_receive_loses_nothing(way) -> None:
         assert await receive_exactly(cat, 9) == b"all of it"
 
 
+async def test_last_words_go_out_by_themselves_with_the_next_or_on_closing(way, tmp_path: Path) -> None:
+    async with dialled(way(f"tee '{tmp_path}/heard'")) as tee:
+        tee.send_soon(b"one ")
+        assert await receive_exactly(tee, 4) == b"one "
+        tee.send_soon(b"two ")
+        await tee.send(b"three ")
+        assert await receive_exactly(tee, 10) == b"two three "
+        tee.send_soon(b"four")
+    with anyio.fail_after(5):
+        while (tmp_path / "heard").read_bytes() != b"one two three four":
+            await anyio.sleep(0.01)
+
+
 async def test_closing_wakes_whoever_waits(way) -> None:
     transport = await way("cat")()
 
@@ -238,7 +251,7 @@ class TestAsyncSSH:
 async def test_the_program_of_the_environment_is_run_by_a_shell(sshd, tmp_path: Path) -> None:
     log = tmp_path / "log"
     program = f"echo used >> '{log}'; ssh -F '{sshd.config}'"
-    dial = DialSystemSSH(sshd.host, "echo \"it's fine\"", program=(program,), shell=True)
+    dial = DialSystemSSH(sshd.host, 'echo "it\'s fine"', program=(program,), shell=True)
     async with dialled(dial) as transport:
         assert isinstance(transport, Child)
         assert await receive_exactly(transport, 10) == b"it's fine\n"

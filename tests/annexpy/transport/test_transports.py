@@ -222,6 +222,38 @@ async def test_sending_to_a_peer_that_left_is_a_lost_connection_and_its_words_ar
         assert await receive_exactly(one, 9) == b"ERROR no\n"
 
 
+async def test_last_words_go_out_when_the_loop_has_its_turn(pair: Pair) -> None:
+    async with pair as (one, other):
+        one.send_soon(b"SUCCESS\n")
+        with anyio.fail_after(5):
+            assert await receive_exactly(other, 8) == b"SUCCESS\n"
+
+
+async def test_last_words_go_before_what_is_sent_next(pair: Pair) -> None:
+    async with pair as (one, other):
+        one.send_soon(b"SUCC")
+        one.send_soon(b"ESS\n")
+        await one.send(b"GET\n")
+        assert await receive_exactly(other, 12) == b"SUCCESS\nGET\n"
+
+
+async def test_last_words_are_said_before_closing(pair: Pair) -> None:
+    async with pair as (one, other):
+        one.send_soon(b"UNLOCKCONTENT\n")
+        await one.aclose()
+        one.send_soon(b"too late")
+        assert await receive_all(other) == b"UNLOCKCONTENT\n"
+
+
+async def test_last_words_to_a_peer_that_left_hurt_nobody(pair: Pair) -> None:
+    async with pair as (one, other):
+        await other.aclose()
+        for _ in range(3):
+            one.send_soon(b"SUCCESS\n")
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+
+
 async def test_closing_is_idempotent_and_wakes_the_receiver(pair: Pair) -> None:
     async with pair as (one, _):
 
