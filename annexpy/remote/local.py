@@ -6,6 +6,7 @@ It records for its own UUID what it stores and removes, before it says so: calle
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from annexpy.repo.worktree import WorkTreeChanges
 
 __all__ = ["Local", "LocalDownload", "LocalLock", "LocalRepository", "LocalUpload"]
+
+log = logging.getLogger(__name__)
 
 _BATCH: Final = 256
 _READ_AHEAD: Final = 4
@@ -328,7 +331,13 @@ class Local:
         if self._recorded and self._commit:
             await self.repository.branch.commit()
             self._recorded = False
-        await self.update_work_tree()
+        try:
+            await self.update_work_tree()
+        except (AnnexError, OSError) as error:
+            # The contents are stored and recorded; what is missing can be made up for.
+            log.warning(
+                "%s: unlocked files were not updated: %s; run git annex fsck or git annex fix", self._name, error
+            )
         if self._trash is not None:
             await self._trash.aclose()
             self._trash.repository.close()
