@@ -1,14 +1,15 @@
-"""Doctor: what is wrong with existing repositories, found by looking only, and the git-annex command that mends it.
+"""Doctor: what is wrong with existing annexes, found by looking only, each with the stock command that mends it.
 
-Each repository is compared with what its branch says of it, and all of them together with what their branches say of
-each key. Nothing is written, no content is read, and nobody else is asked.
+Nothing is written, nothing is asked over a network, no content is read: logs are compared with the objects
+that are there. The repositories are looked at together: one may know of a copy in another that is gone, and
+the only copy of a key may be in one whose loss the others would not notice.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -16,32 +17,26 @@ from typing import Final, TypeVar
 
 from annexpy.actions.facts import Facts
 from annexpy.keys.key import Key
+from annexpy.logs.compact import malformed_lines
 from annexpy.logs.location import LocationLog
 from annexpy.logs.malformed import malformed
 from annexpy.logs.paths import Log, identify, log_key
+from annexpy.logs.remotes import SPECIAL_REMOTES
+from annexpy.logs.repos import TRUST
 from annexpy.logs.settings import MINCOPIES, NUMCOPIES
+from annexpy.policy.numcopies import not_a_copy
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
-from annexpy.uuids import UUID
+from annexpy.uuids import BITTORRENT, UUID, WEB, is_cluster
 
 __all__ = ["Finding", "Problem", "examine_repositories"]
 
 T = TypeVar("T")
 _BATCH: Final = 1000
-_UUID: Final = 36
-_MISPLACED: Final = re.compile(rb"(?<= )timestamp=\S* ?")
-_SAYING: Final = {
-    Log.UUID: ("describe",),
-    Log.TRUST: ("semitrust",),
-    Log.GROUP: ("group",),
-    Log.PREFERRED_CONTENT: ("wanted",),
-    Log.REQUIRED_CONTENT: ("required",),
-}
-"""What sets one entry of a log."""
 
 
 class Problem(StrEnum):
-    """What can be wrong."""
+    """What can be wrong; the value is for people."""
 
     UNRECORDED = "unrecorded copy"
     STALE = "stale claim"
@@ -57,10 +52,10 @@ class Finding:
 
     Attributes:
         problem: Which kind.
-        path: The repository that shows it.
+        path: The repository that shows it, and where the command is to be run.
         key: Whose copies, or None.
-        detail: What exactly, for people.
-        command: The stock git-annex command that mends it, for a shell.
+        detail: What exactly, as a phrase.
+        command: The stock git-annex command that mends it, for a shell; empty where there is none.
     """
 
     problem: Problem
@@ -82,12 +77,23 @@ def examine_repositories(repositories: Sequence[Repository]) -> Iterator[Finding
 
 
 class _Patient:
-    """One repository under examination."""
+    """One repository: what its logs claim, and what is there."""
 
     def __init__(self, repository: Repository) -> None:
-        self.repository, self.uuid = repository, repository.uuid
+        self.repository, self.uuid, self.path = repository, repository.uuid, repository.path
         self.facts = Facts(repository)
-        self.levels = repository.tuning.branch_levels
+        self._levels = repository.tuning.branch_levels
+
+    def has(self, key: Key) -> bool:
+        """The object is there, whatever is in it."""
+        return self.repository.content.size(key) is not None
+
+    def annex(self, *words: str) -> str:
+        """A git-annex command line for this repository."""
+        return shlex.join(("git", "-C", self.path, "annex", *words))
+
+    def _finding(self, problem: Problem, key: Key | None, detail: str, command: str) -> Finding:
+        return Finding(problem, self.path, key, detail, command)
 
     # -- what is there and not recorded --
 
@@ -96,128 +102,161 @@ class _Patient:
         for keys in _batches(self.repository.content.keys()):
             for key, log in self.repository.branch.locations_many(keys):
                 if self.uuid not in log.present:
-                    said = "says that it is not there" if self.uuid in log.entries else "does not mention it"
-                    yield self._finding(
-                        Problem.UNRECORDED, key, f"the content is there and its location log {said}", self._fsck(key)
-                    )
+                    detail = "the content is here and its location log does not say so"
+                    yield self._finding(Problem.UNRECORDED, key, detail, self.annex("fsck", "--key", str(key)))
 
     # -- what is recorded --
 
-    def logs(self, examined: Collection[_Patient], everybody: Sequence[_Patient]) -> Iterator[Finding]:
+    def logs(self, examined: Sequence[_Patient], everybody: Sequence[_Patient]) -> Iterator[Finding]:
         """Every log of the branch: lines that nobody reads, claims that are not true, copies that are too few.
 
         Args:
-            examined: Repositories whose keys were judged already, so not again here.
+            examined: Repositories whose keys were counted already, so not again here.
             everybody: All repositories that can be looked at.
         """
         for some in _batches(self.repository.branch.scan()):
-            known: dict[Key, bytes] = {}
+            known: dict[Key, LocationLog] = {}
             for path, content in some:
-                for line, why in malformed(path, content, levels=self.levels):
-                    yield self._malformed(path, content, line, why)
-                if path.endswith(Log.LOCATION.value) and (key := log_key(path, levels=self.levels)) is not None:
-                    known[key] = content
-            for key, content in known.items():
-                yield from self._claim(key, LocationLog.parse(content))
-            yield from self._copies(known, examined, everybody)
+                yield from self._lines(path, content)
+                key = log_key(path, levels=self._levels) if path.endswith(Log.LOCATION.value) else None
+                if key is not None:
+                    known[key] = LocationLog.parse(content)
+            for key, log in known.items():
+                yield from self._own_claim(key, log)
+            yield from self._count_all(known, examined, everybody)
 
-    def _claim(self, key: Key, log: LocationLog) -> Iterator[Finding]:
+    def _own_claim(self, key: Key, log: LocationLog) -> Iterator[Finding]:
         if self.uuid not in log.present:
             return
         size = self.repository.content.size(key)
         if size is None:
-            yield self._finding(
-                Problem.STALE, key, "the location log says that it is here, and it is not", self._fsck(key)
-            )
+            command = self.annex("fsck", "--fast", "--key", str(key))
+            yield self._finding(Problem.STALE, key, "the location log says that it is here, and it is not", command)
         elif key.size is not None and key.size != size:
             detail = f"the object has {size} bytes, its key says {key.size}"
-            yield self._finding(Problem.DAMAGED, key, detail, self._annex("fsck", "--key", str(key)))
+            yield self._finding(Problem.DAMAGED, key, detail, self.annex("fsck", "--key", str(key)))
 
-    def _copies(
-        self, known: dict[Key, bytes], examined: Collection[_Patient], everybody: Sequence[_Patient]
+    def _count_all(
+        self, known: Mapping[Key, LocationLog], examined: Sequence[_Patient], everybody: Sequence[_Patient]
     ) -> Iterator[Finding]:
-        logs = {key: dict(LocationLog.parse(content).entries) for key, content in known.items()}
+        said: dict[Key, list[tuple[_Patient, LocationLog]]] = {key: [(self, log)] for key, log in known.items()}
         for other in everybody:
-            if other is self:
+            if other is not self:
+                for key, log in other.repository.branch.locations_many(list(known)):
+                    if log.entries:
+                        said[key].append((other, log))
+        for key, logs in said.items():
+            yield from self._claims_about_others(key, logs[0][1], {other.uuid: log for other, log in logs}, everybody)
+            if not any(other in examined for other, _ in logs):
+                yield from self._count(key, [log for _, log in logs], everybody)
+
+    def _claims_about_others(
+        self, key: Key, log: LocationLog, said: Mapping[UUID, LocationLog], everybody: Sequence[_Patient]
+    ) -> Iterator[Finding]:
+        for other in everybody:
+            if other is self or other.uuid not in log.present or other.has(key):
                 continue
-            for key, log in other.repository.branch.locations_many(list(logs)):
-                if not log.entries:
-                    continue
-                if other in examined:
-                    del logs[key]  # judged when *other* was looked at
-                    continue
-                entries = logs[key]
-                for uuid, entry in log.entries.items():
-                    if uuid not in entries or entries[uuid][0] < entry[0]:
-                        entries[uuid] = entry
-        for key, entries in logs.items():
-            yield from self._count(key, LocationLog(entries), everybody)
+            its_own = said.get(other.uuid)
+            if its_own is not None and other.uuid in its_own.present:
+                continue  # its own stale claim, which is found there
+            remote = self.facts.remote_names.get(other.uuid)
+            command = self.annex("sync", "--no-content", *((remote,) if remote else ()))
+            detail = f"the location log says that {other.path} has it, where it is known to be gone"
+            yield self._finding(Problem.STALE, key, detail, command)
 
-    def _count(self, key: Key, log: LocationLog, everybody: Sequence[_Patient]) -> Iterator[Finding]:
-        if log.is_dead:
+    def _count(self, key: Key, logs: Sequence[LocationLog], everybody: Sequence[_Patient]) -> Iterator[Finding]:
+        if all(log.is_dead for log in logs):
             return
-        seen = {patient.uuid: patient.repository.content.size(key) is not None for patient in everybody}
-        holders = [uuid for uuid in log.present if seen.get(uuid, True)]
-        holders += [uuid for uuid, there in seen.items() if there and uuid not in holders]
-        counted = [u for u in holders if self.facts.trust_of(u) not in (TrustLevel.DEAD, TrustLevel.UNTRUSTED)]
-        if len(counted) == 1:
-            where = self.facts.name(counted[0])
-            here = counted[0] == self.uuid
-            command = (
-                self._annex("copy", "--key", str(key), "--to", self._another(counted[0]))
-                if here
-                else self._annex("get", "--key", str(key))
-            )
-            yield self._finding(Problem.SOLE, key, f"the only copy is in {where}", command)
-        elif not counted:
-            doubtful = f", except untrusted {', '.join(map(self.facts.name, holders))}" if holders else ""
-            command = self._annex("dead", "--key", str(key))
-            yield self._finding(Problem.LOST, key, f"nobody has it any more{doubtful}", command)
+        there = {patient.uuid: patient.has(key) for patient in everybody}
+        # What can be seen is believed, what cannot is taken from the logs.
+        having = {uuid for log in logs for uuid in log.present if not is_cluster(uuid) and there.get(uuid, True)}
+        having |= {uuid for uuid, present in there.items() if present}
+        counting = [uuid for uuid in having if not_a_copy(uuid, (), self.facts.trust) is None]
+        name = str(key)
+        if not counting:
+            doubtful = f" but untrusted {', '.join(sorted(map(self.facts.name, having)))}" if having else ""
+            command = self.annex("get" if having else "dead", "--key", name)
+            yield self._finding(Problem.LOST, key, f"nobody is known to have it{doubtful}", command)
+        elif len(counting) == 1:
+            (holder,) = counting
+            detail = f"the only copy is in {self.facts.name(holder)}"
+            if holder == self.uuid:
+                command = self.annex("copy", "--key", name, "--to", self._another_remote())
+            else:
+                command = self.annex("get", "--key", name)
+            yield self._finding(Problem.SOLE, key, detail, command)
 
-    def _another(self, holder: UUID) -> str:
-        """A git remote to copy to."""
+    def _another_remote(self) -> str:
         remotes = self.repository.config.remotes().values()
-        return next((r.name for r in remotes if not r.ignore and r.uuid not in (None, holder)), "REMOTE")
+        return next((r.name for r in remotes if not r.ignore and r.uuid not in (None, self.uuid)), "REMOTE")
 
     # -- lines --
 
-    def _malformed(self, path: bytes, content: bytes, line: bytes, why: str) -> Finding:
-        found = identify(path, levels=self.levels)
-        assert found is not None
+    def _lines(self, path: bytes, content: bytes) -> Iterator[Finding]:
+        odd = malformed(path, content, levels=self._levels)
+        found = identify(path, levels=self._levels) if odd or b"/" not in path else None
+        if found is None:
+            return
         log, key = found
-        shown = line[:120].decode("utf-8", "backslashreplace")
-        detail = f"{path.decode('utf-8', 'backslashreplace')}: {why}: {shown!r}"
-        return self._finding(Problem.MALFORMED, key, detail, self._rewriting(log, key, content, line))
+        if not log.per_key:  # the form is right and the value is not
+            known = {line for line, _ in odd}
+            odd += [(line, "not a value of this log") for line in malformed_lines(log, content) if line not in known]
+        for line, why in odd:
+            shown = line[:120].decode("utf-8", "backslashreplace")
+            detail = f"{path.decode('utf-8', 'backslashreplace')}: {why}: {shown!r}"
+            yield self._finding(Problem.MALFORMED, key, detail, self._mending(log, key, content, line))
 
-    def _rewriting(self, log: Log, key: Key | None, content: bytes, line: bytes) -> str:
-        """A command after which git-annex has written the log anew, with what it understands of it and no more."""
+    def _mending(self, log: Log, key: Key | None, content: bytes, line: bytes) -> str:
+        """A command after which git-annex has written *log* anew, saying the same as it reads in it now."""
         match log:
             case Log.LOCATION if key is not None:
-                # Only a changed status makes git-annex write; so there and back again.
-                status = [self.uuid, "1" if self.uuid in LocationLog.parse(content).present else "0"]
-                other = [self.uuid, "0" if status[1] == "1" else "1"]
-                return " && ".join(self._annex("setpresentkey", str(key), *words) for words in (other, status))
+                # Whoever has no line does not have the content: to say so changes nothing but makes it write.
+                entries = LocationLog.parse(content).entries
+                absent = next((uuid for uuid in (self.uuid, WEB, BITTORRENT) if uuid not in entries), None)
+                return "" if absent is None else self.annex("setpresentkey", str(key), absent, "0")
+            case Log.METADATA if key is not None:
+                there = self.annex("metadata", "--key", str(key), "-s", "mended=1")
+                return f"{there} && {self.annex('metadata', '--key', str(key), '-r', 'mended')}"
             case Log.NUMCOPIES:
-                return self._annex("numcopies", str(NUMCOPIES.parse(content) or 1))
+                return self._there_and_back("numcopies", NUMCOPIES.parse(content))
             case Log.MINCOPIES:
-                return self._annex("mincopies", str(MINCOPIES.parse(content) or 1))
-            case Log.UUID | Log.TRUST | Log.GROUP | Log.PREFERRED_CONTENT | Log.REQUIRED_CONTENT if len(line) > _UUID:
-                # Said again, it gets a timestamp.
-                uuid, _, value = _MISPLACED.sub(b"", line).decode("utf-8", "surrogateescape").partition(" ")
-                return self._annex(*_SAYING[log], uuid, *([value] if log is not Log.TRUST else []))
-            case _:
-                return self._annex("vicfg")
+                return self._there_and_back("mincopies", MINCOPIES.parse(content))
+            case Log.UUID | Log.TRUST | Log.GROUP | Log.PREFERRED_CONTENT | Log.REQUIRED_CONTENT:
+                return self._said_again(log, line)
+            case Log.REMOTE:
+                for fields in SPECIAL_REMOTES.parse(line).values():
+                    setting = f"autoenable={fields.get('autoenable', 'false')}"
+                    return self.annex("configremote", fields.get("name", "NAME"), setting)
+        return "" if log.per_key else self.annex("vicfg")
 
-    # -- words --
+    def _said_again(self, log: Log, line: bytes) -> str:
+        """A line without a timestamp at its end is read, so it stays until what it says is said again."""
+        uuid, _, value = _MISPLACED.sub(b"", line).decode("utf-8", "surrogateescape").partition(" ")
+        if log is Log.TRUST:
+            levels = TRUST.parse(f"{uuid} {value}".encode("utf-8", "surrogateescape"))
+            uuid, level = next(iter(levels.items()), (self.uuid, self.facts.trust_of(self.uuid)))
+            return self.annex(_TRUST[level], uuid)
+        return self.annex(_SAYING[log], uuid, value)
 
-    def _finding(self, problem: Problem, key: Key | None, detail: str, command: str) -> Finding:
-        return Finding(problem, self.repository.path, key, detail, command)
+    def _there_and_back(self, command: str, number: int | None) -> str:
+        # git-annex leaves the log alone when the number is the same
+        number = number or 1
+        return f"{self.annex(command, str(number + 1))} && {self.annex(command, str(number))}"
 
-    def _fsck(self, key: Key) -> str:
-        return self._annex("fsck", "--fast", "--key", str(key))
 
-    def _annex(self, *words: str) -> str:
-        return shlex.join(["git", "-C", self.repository.path, "annex", *words])
+_MISPLACED: Final = re.compile(rb"(?<= )timestamp=\S* ?")
+_SAYING: Final = {
+    Log.UUID: "describe",
+    Log.GROUP: "group",
+    Log.PREFERRED_CONTENT: "wanted",
+    Log.REQUIRED_CONTENT: "required",
+}
+_TRUST: Final = {
+    TrustLevel.TRUSTED: "trust",
+    TrustLevel.SEMITRUSTED: "semitrust",
+    TrustLevel.UNTRUSTED: "untrust",
+    TrustLevel.DEAD: "dead",
+}
 
 
 def _batches(items: Iterable[T]) -> Iterator[list[T]]:
