@@ -596,6 +596,22 @@ def test_requests_of_all_kinds_together_wait_one_deadline_for_a_silent_node(virt
     virtual_time(run)
 
 
+def test_a_silent_node_is_not_asked_again_where_another_one_answers(virtual_time: Callable[..., None]) -> None:
+    async def run() -> None:
+        nodes: list[Any] = [quick(node) for node in three(KEY, clock=LoopClock())]
+        dead = nodes[2] = Dead(nodes[2].remote)
+        whole = cluster(nodes)
+        times = [(await timed(lambda: whole.check_present(KEY)))[0] for _ in range(50)]
+        assert times[0] == pytest.approx(LATENCY + 0.02)
+        assert times[1:] == pytest.approx([LATENCY] * 49)
+        assert dead.calls["present"] == 1
+        with pytest.raises(TimedOut):  # but its answer is missed where nobody else has one
+            await whole.check_present(KEYS[1])
+        assert dead.calls["present"] == 2
+
+    virtual_time(run)
+
+
 def test_a_slow_holder_is_waited_for_when_nobody_else_has_it(virtual_time: Callable[..., None]) -> None:
     async def run() -> None:
         nodes: list[Any] = three(clock=LoopClock())

@@ -190,6 +190,12 @@ async def test_nobody_left_is_an_error_with_every_reason_and_never_already_there
     assert all(str(reason) in str(caught.value) for reason in reasons)
 
 
+async def test_one_repository_by_two_paths_is_one_copy() -> None:
+    nodes = three()
+    stored = await store(cluster([nodes[0], nodes[0], nodes[1]]), SMALL_KEY, SMALL)
+    assert stored == Stored(uuids=frozenset({A, B}))
+
+
 async def test_a_cluster_without_nodes_stores_nothing_and_says_so() -> None:
     with pytest.raises(NodesFailed, match="it has no nodes"):
         await store(cluster([]), SMALL_KEY, SMALL)
@@ -491,6 +497,19 @@ async def test_a_slow_node_does_not_grow_memory() -> None:
         stored = await upload.finish()
     assert stored.uuids == {A, B, C}
     assert nodes[2].objects[key] == content
+
+
+async def test_nothing_is_kept_for_a_node_that_is_out() -> None:
+    nodes: list[Any] = three()
+    nodes[1] = Faulty(nodes[1], "write", after=CHUNK)
+    async with cluster(nodes).put(LARGE_KEY) as upload:
+        await upload.start(len(LARGE))
+        await upload.write(LARGE)
+        await anyio.wait_all_tasks_blocked()
+        out = upload.lanes[1]  # type: ignore[attr-defined]
+        assert out.error is not None
+        assert not out.queue
+        assert (await upload.finish()).uuids == {A, C}
 
 
 async def test_puts_wait_for_their_turn() -> None:
