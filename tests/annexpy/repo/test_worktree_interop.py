@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -33,10 +34,9 @@ def git(repository: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.fixture
-def tree(tmp_path: Path, git_annex: str) -> Path:
-    """A clone with unlocked files whose contents are elsewhere."""
-    path = tmp_path / "tree"
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, git_annex: str) -> Path:
+    path = tmp_path_factory.mktemp("template") / "tree"
     path.mkdir()
     git(path, "init", "-q")
     git(path, "annex", "init", "tree")
@@ -53,8 +53,15 @@ def tree(tmp_path: Path, git_annex: str) -> Path:
     git(path, "annex", "drop", "-q", "--force", ".")
     for name in ("d/plain", "run me", "d/copy"):
         assert (path / name).read_bytes() == pointer(key_of(FILES[name]))
-    assert git(path, "status", "--short") == ""
     return path
+
+
+@pytest.fixture
+def tree(template: Path, tmp_path: Path) -> Path:
+    """A repository with unlocked files whose contents are elsewhere."""
+    shutil.copytree(template, tmp_path / "tree", symlinks=True)
+    assert git(tmp_path / "tree", "status", "--short") == ""
+    return tmp_path / "tree"
 
 
 async def store(local: Local, *contents: bytes) -> None:
