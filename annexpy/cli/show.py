@@ -243,10 +243,14 @@ class Report:
             lines = [f"whereis {printable(str(found.key))} ({copies})"]
             lines += [f"  \t{printable(str(location))}" for location in found.locations]
             if found.untrusted:
-                lines.append("The following untrusted locations may also have copies:")
+                lines += [""] if found.locations else []
+                lines.append("  The following untrusted locations may also have copies:")
                 lines += [f"  \t{printable(str(location))}" for location in found.untrusted]
-            lines[-1 if found.ok else 0] += "" if found.ok else " failed"
-            write_line("\n".join([*lines, "ok"] if found.ok else lines))
+            if len(lines) == 1:
+                lines[0] += " failed"
+            else:
+                lines.append("ok" if found.ok else "failed")
+            write_line("\n".join(lines))
 
     def _complain(self, message: str) -> None:
         if not self.options.json:
@@ -279,7 +283,7 @@ class Report:
 
 def _locations(locations: Iterable[Location]) -> list[dict[str, object]]:
     return [
-        {"uuid": one.uuid, "description": str(one).partition(" -- ")[2], "here": one.here, "urls": list(one.urls)}
+        {"uuid": one.uuid, "description": one.description, "here": one.here, "urls": list(one.urls)}
         for one in locations
     ]
 

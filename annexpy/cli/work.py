@@ -84,6 +84,18 @@ class Work:
         if known is not None and known.uuid is None:
             self.repository.config.set(f"remote.{address}.annex-uuid", uuid)
 
+    def remember_neighbours(self) -> None:
+        """Write down which repositories the git remotes on this machine are, where that is not known yet."""
+        for remote in self.here.config.remotes().values():
+            if remote.url is None or remote.uuid is not None or remote.ignore:
+                continue
+            found = self.other(remote.name)
+            if isinstance(found, LocalPlace | Local):
+                try:
+                    self._remember(remote.name, found.uuid)
+                except UnknownUUID as error:
+                    _log.debug("%s", error)
+
     def other(self, address: str) -> Remote:
         """The remote at *address*, for asking only. It may be out of reach, which shows when it is used."""
         if address == "." and self.repository is not None:

@@ -28,6 +28,7 @@ def command(options: Options, remotes: tuple[str, ...], pull: bool, push: bool) 
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
+            at.remember_neighbours()
             for result in await sync(at.here, remotes or None, pull=pull, push=push):
                 report.synced(result)
         return report.exit_code

@@ -1,0 +1,439 @@
+"""The commands on real repositories, with git-annex beside them: same fields, same meaning, same answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annexpy.keys.backend import name_content
+from annexpy.keys.key import Key
+from annexpy.keys.layout import object_paths
+from annexpy.repo.repository import Repository
+
+pytestmark = pytest.mark.interop
+CONTENT = b"some content\n"
+KEY = name_content([CONTENT], extension=b".txt")
+ABSENT = Key.parse("SHA256E-s3--abc")
+ANNEXPY = [sys.executable, "-m", "annexpy.cli.app"]
+
+
+class Lab:
+    """A repository to work in, with two bare remotes, made by annexpy."""
+
+    def __init__(self, folder: Path, git_annex: str) -> None:
+        self.folder, self.git_annex, self.work = folder, git_annex, folder / "work"
+        for name in ("one", "two"):
+            Repository.init(folder / name, bare=True, description=f"store {name}").close()
+        with Repository.init(self.work, description="desk") as work:
+            for name in ("one", "two"):
+                work.config.change({f"remote.{name}.url": str(folder / name)})
+        (self.work / "file.txt").write_bytes(CONTENT)
+
+    def annex(self, *words: str, at: Path | None = None, code: int = 0, stdin: bytes | None = None) -> bytes:
+        done = subprocess.run([self.git_annex, *words], cwd=at or self.work, capture_output=True, input=stdin)
+        assert done.returncode == code, done.stderr.decode()
+        return done.stdout
+
+    def annex_json(self, *words: str, code: int = 0, stdin: bytes | None = None) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.annex(*words, "--json", code=code, stdin=stdin).splitlines()]
+
+    def uuid(self, name: str) -> str:
+        with Repository.open(self.folder / name) as repository:
+            return repository.uuid
+
+
+@pytest.fixture
+def lab(tmp_path: Path, git_annex: str, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    made = Lab(tmp_path, git_annex)
+    monkeypatch.chdir(made.work)
+    return made
+
+
+def fields(line: dict[str, Any]) -> set[str]:
+    return set(line)
+
+
+# -- one command after the other -------------------------------------------------------------------
+
+
+def test_put_get_copy_move_drop_and_git_annex_agrees_at_every_step(lab: Lab, cli) -> None:
+    assert cli("put", "one", "file.txt").lines == ["put file.txt (to one...) ok"]
+    assert lab.annex("checkpresentkey", str(KEY), "one") == b""
+
+    assert cli("copy", "one", "two", KEY).code == 0
+    assert cli("get", "two", KEY).code == 0
+    (said,) = lab.annex_json("whereis", "--key", str(KEY))
+    assert {place["uuid"] for place in said["whereis"]} == {lab.uuid("one"), lab.uuid("two"), lab.uuid("work")}
+
+    assert cli("drop", ".", KEY).code == 0
+    assert cli("move", "one", "two", KEY).code == 0
+    refused = cli("drop", "two", KEY)
+    assert refused.code == 1
+    assert "0 copies verified, 1 needed" in refused.err
+    (said,) = lab.annex_json("whereis", "--key", str(KEY))
+    assert [place["uuid"] for place in said["whereis"]] == [lab.uuid("two")]
+    for place in ("two", "work"):
+        lab.annex("fsck", "--all", "-q", at=lab.folder / place)
+
+
+def test_a_file_is_written_by_get_and_a_folder_takes_many(lab: Lab, cli) -> None:
+    other = name_content([b"other"])
+    (lab.work / "other").write_bytes(b"other")
+    cli("put", "one", "file.txt", "other")
+    (lab.folder / "out").mkdir()
+
+    assert cli("get", "one", KEY, "-o", lab.folder / "again.txt").code == 0
+    assert cli("get", "one", KEY, other, "-o", lab.folder / "out").code == 0
+    assert cli("get", "one", KEY, other, "-o", lab.folder / "nowhere").code == 2
+
+    assert (lab.folder / "again.txt").read_bytes() == CONTENT
+    assert (lab.folder / "out" / str(other)).read_bytes() == b"other"
+
+
+def test_outside_of_any_repository_remotes_are_named_by_their_place(
+    lab: Lab, cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outside = lab.folder / "outside"
+    outside.mkdir()
+    monkeypatch.chdir(outside)
+    one, two = lab.folder / "one", lab.folder / "two"
+
+    assert cli("put", one, lab.work / "file.txt").code == 0
+    assert cli("drop", one, KEY).code == 1
+    assert cli("copy", one, two, KEY).code == 0
+    assert cli("drop", one, KEY, "--other", two, "-N", "1").code == 0
+    assert cli("check", two, KEY).code == 0
+    assert cli("get", two, KEY).code == 1
+    assert cli("whereis", KEY).code == 1
+    (said,) = cli("whereis", "-C", two, KEY, "--json").json
+    assert [place["description"] for place in said["whereis"]] == ["store two"]
+
+
+def test_a_locked_file_of_the_work_tree_keeps_the_key_it_has(lab: Lab, cli) -> None:
+    with Repository.open(lab.work) as work:
+        work.config.set("annex.backend", "MD5E")
+    lab.annex("add", "-q", "file.txt")
+
+    assert cli("put", "one", "file.txt").code == 0
+
+    key = lab.annex("lookupkey", "file.txt").decode().strip()
+    assert key.startswith("MD5E-")
+    assert cli("check", "one", key).code == 0
+
+
+def test_copies_are_locked_while_a_command_runs(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("copy", "one", "two", KEY)
+
+    ran = cli("lock", "one", KEY, "--", *ANNEXPY, "drop", "one", str(KEY), "-N", "1")
+    assert ran.code == 1
+    assert "content is locked" in ran.err
+    assert cli("lock", "one", KEY, "--", "true").code == 0
+    assert cli("lock", "one", KEY, "--", "sh", "-c", "exit 7").code == 7
+    assert cli("lock", "one", ABSENT, "--", "true").code == 1
+    assert cli("drop", "one", KEY).code == 0
+
+
+def test_a_put_that_is_repeated_sends_nothing_and_says_so(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+
+    (said,) = cli("put", "one", "file.txt", "--json").json
+
+    assert said["note"] == "to one... already there"
+    assert said["already"] == [lab.uuid("one")]
+    assert said["stored"] == []
+
+
+def test_a_remote_that_is_away_is_named_and_one_failed_copy_makes_it_exit_1(lab: Lab, cli) -> None:
+    with Repository.open(lab.work) as work:
+        work.config.change(
+            {
+                "remote.gone.url": str(lab.folder / "gone"),
+                "remote.gone.annex-uuid": "11111111-2222-4333-8444-555555555555",
+                "remote.gone.annex-cluster-node": "lab",
+                "remote.one.annex-cluster-node": "lab",
+            }
+        )
+
+    assert "no such directory" in cli("put", "gone", "file.txt").err
+    ran = cli("put", "lab", "file.txt", "--json")
+
+    assert ran.code == 1
+    (said,) = ran.json
+    assert said["success"] is True
+    assert said["stored"] == [lab.uuid("one")]
+    assert "no such directory" in said["failed"]["11111111-2222-4333-8444-555555555555"]
+
+
+# -- the same fields, the same meaning ------------------------------------------------------------
+
+
+def test_json_has_the_fields_of_git_annex(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    key = str(KEY)
+
+    pairs = [(cli("copy", "one", "two", key, "--json").json, lab.annex_json("copy", "--key", key, "--from", "one"))]
+    cli("drop", ".", key)
+    pairs += [(cli("get", "one", key, "--json").json, [])]
+    cli("drop", ".", key)
+    pairs[-1] = pairs[-1][0], lab.annex_json("get", "--key", key)
+    pairs += [
+        (cli("whereis", key, "--json").json, lab.annex_json("whereis", "--key", key)),
+        (cli("whereis", ABSENT, "--json").json, lab.annex_json("whereis", "--key", str(ABSENT), code=1)),
+        (cli("fsck", ".", key, "--json").json, lab.annex_json("fsck", "--key", key)),
+        (cli("examinekey", key, "--json").json, lab.annex_json("examinekey", key)),
+        (cli("drop", "two", key, "--json").json, lab.annex_json("drop", "--key", key)),
+        (cli("move", "one", "two", key, "--json").json, lab.annex_json("move", "--key", key, "--from", "two")),
+    ]
+
+    for ours, theirs in pairs:
+        for one, other in zip(ours, theirs, strict=True):
+            assert fields(other) - {"note"} <= fields(one), (one, other)
+            assert one["command"] == other["command"] if "command" in other else True
+            for name in ("success", "key", "error-messages", "input"):
+                if name in other:
+                    assert one[name] == other[name], (name, one, other)
+
+
+def test_examinekey_says_what_git_annex_says(lab: Lab, cli) -> None:
+    # Of a key with a blank in it git-annex takes what stands before the blank, also on its command line.
+    keys = [KEY, ABSENT, Key.parse("WORM-s3-m17--a,b&c:d%e/f"), Key.parse(b"URL--http://x/\xc3\xa9")]
+    keys += [Key.parse("SHA256E-s3-m1-S2-C1--a%b&c:d/e.txt")]
+
+    for key in keys:
+        assert cli("examinekey", key, "--json").json == lab.annex_json("examinekey", str(key))
+    batch = "".join(f"{key}\n" for key in keys).encode()
+    assert cli("examinekey", "--batch", "--json", stdin=batch).json == lab.annex_json(
+        "examinekey", "--batch", stdin=batch
+    )
+
+
+def test_whereis_says_what_git_annex_says(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("copy", "one", "two", KEY)
+    cli("get", "one", KEY)
+    cli("sync")
+    lab.annex("untrust", "-q", "two")
+
+    assert cli("whereis", KEY, "--json").json == lab.annex_json("whereis", "--key", str(KEY))
+    assert [line.strip() for line in cli("whereis", KEY).lines] == [
+        line.strip() for line in lab.annex("whereis", "--key", str(KEY)).decode().splitlines()
+    ]
+    assert cli("whereis", "--json").json == lab.annex_json("whereis", "--all")
+
+
+def test_log_says_what_git_annex_says(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("move", "one", "two", KEY)
+
+    assert sorted(cli("log").lines) == sorted(lab.annex("log", "--all").decode().splitlines())
+    assert sorted(map(str, cli("log", KEY, "--json").json)) == sorted(
+        map(str, lab.annex_json("log", "--key", str(KEY)))
+    )
+    assert len(cli("log", "-n", "1").lines) == 2
+    assert cli("log", ABSENT).lines == []
+
+
+def test_info_counts_what_git_annex_counts(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("get", "one", KEY)
+    cli("sync")
+
+    (ours,) = cli("info", "--json").json
+    (theirs,) = lab.annex_json("info")
+
+    assert ours["local annex keys"] == theirs["local annex keys"] == 1
+    for name in ("semitrusted repositories", "trusted repositories", "untrusted repositories"):
+        assert sorted(map(str, ours[name])) == sorted(map(str, theirs[name]))
+    sizes = {place["uuid"]: place["size"] for place in theirs["annex sizes of repositories"]}
+    assert {place["uuid"]: place["size"] for place in ours["annex sizes of repositories"]} == sizes
+    assert cli("info", lab.folder / "one", "--fast").code == 0
+
+
+def test_progress_lines_are_those_of_git_annex(lab: Lab, cli) -> None:
+    (lab.work / "big").write_bytes(os.urandom(3_000_000))
+
+    *progress, last = cli("put", "one", "big", "--json-progress").json
+
+    assert last["success"] is True
+    assert progress[-1]["byte-progress"] == progress[-1]["total-size"] == 3_000_000
+    assert progress[-1]["percent-progress"] == "100%"
+    assert progress[-1]["action"]["key"] == last["key"]
+
+
+# -- what goes wrong ------------------------------------------------------------------------------
+
+
+def test_a_refused_drop_names_every_copy_in_json(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    lab.annex("numcopies", "2", "-q")
+    cli("copy", "one", "two", KEY)
+
+    ran = cli("drop", "one", KEY, "--json")
+
+    (said,) = ran.json
+    assert ran.code == 1
+    assert said["error-class"] == "NotEnoughCopies"
+    assert (said["copies"], said["needed"]) == (1, 2)
+    assert said["counted"] == {"two": "locked"}
+    assert said["not-counted"]["here"] == "it is not present"
+    assert said["wanted"] == []
+
+
+def test_explain_says_why_and_removes_nothing(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("copy", "one", "two", KEY)
+
+    (may,) = cli("explain", KEY, "--from", "one", "--json").json
+    (may_not,) = cli("explain", KEY, "--from", "one", "-N", "3", "--json").json
+
+    assert may["droppable"] is True
+    assert may["counted"] == {"two": "locked"}
+    assert may_not["droppable"] is False
+    assert (may_not["numcopies"], may_not["numcopies-from"]) == (3, "command line")
+    assert cli("check", "one", KEY).code == 0
+    assert any("may be dropped from one" in line for line in cli("explain", KEY, "--from", "one").lines)
+
+
+def test_fsck_finds_damage_and_sets_the_log_right(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    path = lab.folder / "one/annex/objects" / os.fsdecode(object_paths(KEY)[0])
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    path.write_bytes(b"SOME content\n")
+
+    ran = cli("fsck", "one", "--json")
+
+    (said,) = ran.json
+    assert ran.code == 1
+    assert said["error-class"] == "VerificationFailed"
+    assert "fixing location log" in said["note"]
+    assert cli("whereis", KEY).code == 1
+
+
+def test_a_malformed_line_of_a_batch_fails_alone(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+
+    ran = cli("check", "one", "--batch", "--json", stdin=f"{KEY}\nnonsense\n\n{ABSENT}".encode())
+
+    assert ran.code == 1
+    assert {(line.get("key"), line["success"]) for line in ran.json} == {
+        (str(KEY), True),
+        (None, False),
+        (str(ABSENT), False),
+    }
+
+
+def test_what_cannot_be_a_remote_is_wrong_usage(lab: Lab, cli) -> None:
+    for address in ("tor-annex::x", "annex+https://h/", ""):
+        assert cli("check", address, KEY).code == 2
+
+
+# -- many keys ------------------------------------------------------------------------------------
+
+
+def test_a_program_that_writes_one_key_and_waits_gets_its_answer(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    child = subprocess.Popen(
+        [*ANNEXPY, "check", "one", "--batch"], cwd=lab.work, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    for key, answer in ((KEY, b"(present) ok"), (ABSENT, b"(not present) failed")):
+        child.stdin.write(bytes(key) + b"\n")
+        child.stdin.flush()
+        assert child.stdout.readline().strip().endswith(answer)
+    child.stdin.close()
+    assert child.wait(30) == 1
+    child.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_keys_stream_in_constant_memory(lab: Lab) -> None:
+    keys = lab.folder / "keys"
+    with keys.open("w") as file:
+        for number in range(100_000):
+            file.write(f"SHA256E-s{number}--{number:064x}\n")
+
+    with keys.open("rb") as stdin, (lab.folder / "out").open("wb") as stdout:
+        subprocess.run([*ANNEXPY, "check", "one", "-"], cwd=lab.work, stdin=stdin, stdout=stdout, timeout=120)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+
+    assert (lab.folder / "out").read_bytes().count(b"\n") == 100_000
+    assert peak < 150_000, f"{peak} KiB"
+
+
+# -- servers and conversations --------------------------------------------------------------------
+
+
+def test_serve_on_stdio_and_on_a_socket_is_a_remote(lab: Lab, cli) -> None:
+    command = " ".join([*ANNEXPY, "serve", str(lab.folder / "one"), "--stdio"])
+    assert cli("put", f"exec:{command}", "file.txt").code == 0
+
+    socket = lab.folder / "s"
+    server = subprocess.Popen(
+        [*ANNEXPY, "serve", str(lab.folder / "one"), "--unix", str(socket), "--read-only"], stderr=subprocess.PIPE
+    )
+    assert server.stderr is not None
+    assert b"unix:" in server.stderr.readline()
+    assert cli("check", f"unix:{socket}", KEY).code == 0
+    refused = cli("put", f"unix:{socket}", cli_file(lab, "new", b"new"))
+    server.send_signal(signal.SIGTERM)
+
+    assert refused.code == 1
+    assert "read-only" in refused.err
+    assert server.wait(30) == 0
+    assert not socket.exists()
+    server.stderr.close()
+
+
+def cli_file(lab: Lab, name: str, content: bytes) -> Path:
+    (lab.work / name).write_bytes(content)
+    return lab.work / name
+
+
+def test_talk_with_a_repository_of_ours_can_be_replayed(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    said = f"lockcontent {KEY}\ncheckpresent {KEY}\nunlockcontent\n".encode()
+
+    ran = cli("talk", "one", "--transcript", lab.folder / "t.jsonl", stdin=said)
+
+    assert ran.code == 1
+    assert any("(legal: UNLOCKCONTENT)" in line for line in ran.lines)
+    assert cli("replay", lab.folder / "t.jsonl").code == 0
+    assert cli("replay", lab.folder / "t.jsonl", "--json").json[-1]["state"] == "IDLE"
+
+
+def test_sync_brings_locations_to_the_remotes_and_back(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("sync", "one")
+
+    assert lab.uuid("one") in lab.annex("whereis", "--key", str(KEY), at=lab.folder / "one").decode()
+    cli("copy", "-C", lab.folder / "one", lab.folder / "one", lab.folder / "two", KEY)
+    said = cli("sync", "--json").json
+    assert [(line["remote"], line["success"]) for line in said] == [("one", True), ("two", True)]
+    assert cli("whereis", KEY, "--json").json == lab.annex_json("whereis", "--key", str(KEY))
+    assert cli("sync", "nosuch").code == 2
+
+
+def test_doctor_exits_1_when_there_is_something_to_mend(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("sync")
+
+    ran = cli("doctor", lab.work, lab.folder / "one")
+    assert ran.code == 1
+    assert ran.lines[0].startswith("sole copy in ")
+    assert " annex " in ran.lines[1]
+    assert ran.lines[-1] == "2 repositories examined: 1 sole copy"
+    cli("copy", "one", "two", KEY)
+    cli("sync")
+    assert cli("doctor", lab.work, lab.folder / "one", lab.folder / "two", "--json").lines == []
+    assert cli("doctor", lab.work, "--only", "nosuch").code == 2
