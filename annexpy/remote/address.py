@@ -250,7 +250,7 @@ def _place(text: str, name: str, asker: _Asker) -> Address:
             if parts.username:
                 host = f"{unquote(parts.username)}@{host}"
             path = unquote(parts.path)
-            return _ssh(host, parts.port, path[1:] if path.startswith("/~") else path, name, asker)
+            return _ssh(host, parts.port, path, name, asker)  # "/~/x" goes out as it is; the shell there knows it
         case "annex+http" | "annex+https" | "http" | "https":
             raise Refused("remote", text, "P2P over HTTP is not spoken yet; use ssh")
         case other:
@@ -291,14 +291,20 @@ def _split_scp(text: str) -> tuple[str, str]:
     return text[:end].replace("[", "").replace("]", ""), text[end + 1 :]
 
 
+def _quoted(word: str) -> str:
+    return "'" + word.replace("'", "'\"'\"'") + "'"
+
+
 def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Address:
     from annexpy.transport.ssh import DialSSH, DialSystemSSH
 
     if not path or path == "/":
         raise InvalidInput("ssh path", path, "the path of a repository on the host")
     user, _, host = host.rpartition("@")
-    expected = ["--uuid", asker.expected] if asker.expected is not None else []
-    command = shlex.join([asker.shell, "p2pstdio", path, asker.uuid, *expected])
+    # To the letter what git-annex sends: forced commands of forges take it apart by hand.
+    command = f"{asker.shell} 'p2pstdio' {_quoted(path)} {_quoted(asker.uuid)}"
+    if asker.expected is not None:
+        command += f" --uuid {asker.expected}"
     system = asker.ssh_command or os.environ.get("GIT_SSH")
     if system is None and not asker.ssh_options:
         return Address(name, dial=DialSSH(host, command, user, port or 0, name=name))

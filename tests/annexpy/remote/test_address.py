@@ -154,8 +154,9 @@ def no_ssh_settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     ("text", "host", "user", "port", "path"),
     [
         ("ssh://h/srv/a.git", "h", "", 0, "/srv/a.git"),
-        ("ssh://me@h:2222/srv/a%20b", "h", "me", 2222, "'/srv/a b'"),
-        ("ssh://h/~/a.git", "h", "", 0, "'~/a.git'"),
+        ("ssh://me@h:2222/srv/a%20b", "h", "me", 2222, "/srv/a b"),
+        ("ssh://h/~/a.git", "h", "", 0, "/~/a.git"),
+        ("ssh://h/it's", "h", "", 0, "/it'\"'\"'s"),
         ("me@h:a.git", "h", "me", 0, "a.git"),
         ("ssh://[::1]:22/a", "::1", "", 22, "/a"),
     ],
@@ -166,7 +167,7 @@ def test_ssh_runs_the_shell_on_the_host(text: str, host: str, user: str, port: i
 
     assert isinstance(dial, DialSSH)
     assert (dial.host, dial.user, dial.port) == (host, user, port)
-    assert dial.command.startswith(f"git-annex-shell p2pstdio {path} ")
+    assert dial.command.startswith(f"git-annex-shell 'p2pstdio' '{path}' '")
 
 
 def test_ssh_settings_of_git_and_git_annex_are_honoured(tmp_path: Path, no_ssh_settings: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,7 @@ def test_ssh_settings_of_git_and_git_annex_are_honoured(tmp_path: Path, no_ssh_s
         by_environment = resolve("ssh://h/a").dial
 
         assert isinstance(plain, DialSSH)
-        assert plain.command == f"annexpy-shell p2pstdio /a {work.uuid} --uuid {OTHER}"
+        assert plain.command == f"annexpy-shell 'p2pstdio' '/a' '{work.uuid}' --uuid {OTHER}"
         assert isinstance(with_options, DialSystemSSH)
         assert with_options.argv[:3] == ("ssh", "-i", "my key")
         assert isinstance(by_command, DialSystemSSH)
