@@ -60,9 +60,10 @@ class Pool:
         if self._home is None or self._home[0] != os.getpid() or self._home[1] != current_token():
             self._move_in()
         self._closed = False
-        while not self._room(use):
+        if self._room(use) and not any(turn[0] == use for turn in self._waiting):
+            self._busy[use] += 1
+        else:
             await self._wait(use)
-        self._busy[use] += 1
         try:
             while self._idle:
                 wire = self._idle.pop()
@@ -121,6 +122,7 @@ class Pool:
                 return locks < MAX_LOCKS
 
     async def _wait(self, use: Use) -> None:
+        """Until it is our turn; whoever gives us the turn has counted us as busy already."""
         turn = (use, Event())
         self._waiting.append(turn)
         try:
@@ -130,23 +132,19 @@ class Pool:
                 in_use = sum(self._busy)
                 raise TimedOut(self._name, f"free connection ({in_use} in use)", self._patience)
         except BaseException:
-            if turn[1].is_set():  # our turn came too late: pass it on
-                self._wake()
-            raise
-        finally:
             if turn in self._waiting:
                 self._waiting.remove(turn)
+            elif turn[1].is_set():  # our turn came when we had given up
+                self._release(use)
+            raise
 
     def _release(self, use: Use) -> None:
         self._busy[use] -= 1
-        self._wake()
-
-    def _wake(self) -> None:
-        for turn in self._waiting:
+        for turn in tuple(self._waiting):
             if self._room(turn[0]):
                 self._waiting.remove(turn)
+                self._busy[turn[0]] += 1
                 turn[1].set()
-                return
 
     def _move_in(self) -> None:
         """Start anew in this process and loop. What the old ones had is theirs to close."""

@@ -340,3 +340,38 @@ async def test_locks_do_not_use_up_the_wires_for_everything_else() -> None:
         assert (await remote.remove_content(KEY)).ok
         await remote.aclose()
         tasks.cancel_scope.cancel()
+
+
+async def test_whoever_waits_for_a_wire_longest_is_served_first_and_giving_up_holds_up_nobody() -> None:
+    shown, clock = holder(), HandClock()
+    order: list[int] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def dial() -> Transport:
+            client, server = memory_pair()
+            tasks.start_soon(lambda: serve(server, shown, clock=clock))
+            return client
+
+        remote = P2PRemote(dial, uuid=A, clock=clock, connections=1)
+        scopes = [anyio.CancelScope() for _ in range(9)]
+
+        async def fetch(number: int) -> None:
+            with scopes[number]:
+                async with remote.get(KEY) as download:
+                    order.append(number)
+                    async for _ in download:
+                        pass
+
+        async with anyio.create_task_group() as fetching:
+            async with remote.get(KEY) as download:
+                for number in range(9):
+                    fetching.start_soon(fetch, number)
+                    await anyio.lowlevel.checkpoint()
+                scopes[0].cancel()
+                scopes[4].cancel()
+                async for _ in download:
+                    pass
+        assert order == [1, 2, 3, 5, 6, 7, 8]
+        assert await read(remote, KEY) == CONTENT
+        await remote.aclose()
+        tasks.cancel_scope.cancel()
