@@ -11,6 +11,7 @@ error about the rest is raised.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
@@ -24,13 +25,16 @@ from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies, RemoteProtocolError, TimedOut, TransportError
 from annexpy.keys.key import Key
-from annexpy.policy.numcopies import Copies, DropProof
+from annexpy.policy.numcopies import Copies, DropProof, HeldCopy, safe_drop
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import BatchRemove, Remote, Removed, Stored
+from annexpy.repo.locks import ContentLock
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["drop", "drop_for_move", "drop_many", "examine"]
+
+_log = logging.getLogger(__name__)
 
 _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""
@@ -75,7 +79,7 @@ async def drop(
         ContentLocked, AccessDenied …: The one repository asked did not give it up.
         TransportError: Outcome unknown.
     """
-    result = await _Drop(from_, others, copies, trust, nodes, force, clock).one(key, recorded)
+    result = await _Drop(from_, others, copies, trust, nodes, force, clock).one(key, _same(recorded))
     if result.error is not None:
         raise result.error
     assert result.removed is not None
@@ -109,7 +113,7 @@ def drop_many(
     what = _Drop(from_, others, copies, trust, nodes, force, clock, batch=isinstance(from_, BatchRemove))
 
     async def work(key: Key) -> DropResult:
-        return await what.one(key, None if recorded is None else recorded(key))
+        return await what.one(key, recorded)
 
     return Each(keys, work, jobs=jobs or (16 if what.remover is None else _BATCH), before=what.begin)
 
@@ -129,7 +133,7 @@ async def examine(
 
     The proof in the result is a report, no permission: its locks are over.
     """
-    return await _Drop(from_, others, copies, trust, nodes, False, clock).one(key, recorded, only_look=True)
+    return await _Drop(from_, others, copies, trust, nodes, False, clock).one(key, _same(recorded), only_look=True)
 
 
 def drop_for_move(
@@ -160,7 +164,7 @@ def drop_for_move(
             result = await exchange.one(key, None)
             if not isinstance(result.error, NotEnoughCopies):
                 return result
-        return await full.one(key, recorded)
+        return await full.one(key, _same(recorded))
 
     return give_up
 
@@ -208,7 +212,9 @@ class _Drop:
                     self._ready = found
         return self._ready
 
-    async def one(self, key: Key, recorded: Mapping[UUID, str] | None, *, only_look: bool = False) -> DropResult:
+    async def one(
+        self, key: Key, recorded: Callable[[Key], Mapping[UUID, str]] | None, *, only_look: bool = False
+    ) -> DropResult:
         """Drop one key; whatever goes wrong with it is in the result."""
         try:
             if self._force and not only_look:
@@ -218,12 +224,54 @@ class _Drop:
             if all(is_cluster(uuid) for uuid in others.dropped_from):
                 why = "a cluster whose nodes are not known, so no copy can be told from those it would remove"
                 raise NotEnoughCopies(key, 0, copies.needed, missing={self._from.name: why})
-            gathering = Gathering(key, copies, others, recorded, self._clock)
+            if len(others.here) >= copies.needed and not only_look:
+                done = await self._here(key, copies, others)
+                if done is not None:
+                    return done
+            gathering = Gathering(key, copies, others, recorded, self._clock, thorough=only_look)
             if only_look:
                 return await gathering.run(lambda: _look(gathering))
             return await gathering.run(lambda: self._remove(gathering))
         except AnnexError as error:
             return DropResult(key, error=error)
+
+    async def _here(self, key: Key, copies: Copies, others: Others) -> DropResult | None:
+        """Drop one key where everything is on this machine: the same steps, with no waiting in between.
+
+        Returns:
+            None when too few copies could be locked; nothing was asked then.
+        """
+        held: list[tuple[HeldCopy, ContentLock]] = []
+        try:
+            for uuid, (name, local) in others.here.items():
+                try:
+                    lock = local.hold(key)
+                except AnnexError:
+                    continue  # gathering finds out why
+                held.append((HeldCopy(uuid, name, lock.expires), lock))
+                if len(held) == copies.needed:
+                    break
+            if len(held) < copies.needed or not all(lock.held() for _, lock in held):
+                return None
+            proof = safe_drop(
+                key,
+                copies,
+                [copy for copy, _ in held],
+                dropped_from=others.dropped_from,
+                trust=others.trust,
+                now=self._clock.now(),
+                missing=others.rejected,
+            )
+            try:
+                return _result(key, await self._request(key, proof), proof)
+            except AnnexError as error:
+                return DropResult(key, proof=proof, error=error)
+        finally:
+            for copy, lock in held:
+                try:
+                    lock.release()
+                except OSError as error:  # the removal is over and its result stands
+                    _log.warning("%s: the lock on the copy in %s could not be given back: %s", key, copy.name, error)
 
     async def _remove(self, gathering: Gathering) -> DropResult:
         if self.remover is not None:
@@ -233,12 +281,15 @@ class _Drop:
         proof = gathering.prove()
         gathering.under_way = True
         try:
-            removed = await self._from.remove_content(key, deadline=proof.deadline)
+            removed = await self._request(key, proof)
         except AnnexError as error:
             gathering.under_way = _may_happen_yet(error)
             return DropResult(key, proof=proof, error=error)
         gathering.under_way = _may_happen_yet(*removed.failed.values())
         return _result(key, removed, proof)
+
+    async def _request(self, key: Key, proof: DropProof) -> Removed:
+        return await self._from.remove_content(key, deadline=proof.deadline)
 
 
 class _Waiting:
@@ -304,6 +355,10 @@ class _Remover:
                     one.result = _result(proof.key, answer, proof)
         for one in batch:
             one.done.set()
+
+
+def _same(recorded: Mapping[UUID, str] | None) -> Callable[[Key], Mapping[UUID, str]] | None:
+    return None if recorded is None else lambda key: recorded
 
 
 async def _look(gathering: Gathering) -> DropResult:

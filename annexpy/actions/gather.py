@@ -72,6 +72,15 @@ def is_local(remote: Remote) -> bool:
     return isinstance(remote, Local | LocalPlace)
 
 
+def _local(remote: Remote) -> Local | None:
+    """The repository on this machine that *remote* is; None for a wrapper around one, or when it is not there."""
+    try:
+        local = remote.local if isinstance(remote, LocalPlace) else remote
+    except AnnexError:
+        return None
+    return local if isinstance(local, Local) else None
+
+
 @runtime_checkable
 class Connects(Protocol):
     """A Remote that may not know its UUID before it was connected to."""
@@ -96,9 +105,10 @@ class Others:
         candidates: UUID → every path to that repository.
         rejected: Place → why no copy in it could count.
         within: The removal happens in this process or not at all, so that no lock has to outlive it.
+        here: Those on this machine that can be locked without waiting, when the removal is *within*.
     """
 
-    __slots__ = ("candidates", "dropped_from", "rejected", "trust", "within")
+    __slots__ = ("candidates", "dropped_from", "here", "rejected", "trust", "within")
 
     def __init__(
         self, dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel], *, within: bool = False
@@ -106,6 +116,7 @@ class Others:
         self.dropped_from, self.trust, self.within = dropped_from, trust, within
         self.candidates: dict[UUID, list[Remote]] = {}
         self.rejected: dict[str, str] = {}
+        self.here: dict[UUID, tuple[str, Local]] = {}
 
     async def add(self, others: Iterable[Remote]) -> None:
         """Take in *others*; of a cluster, its nodes."""
@@ -118,6 +129,9 @@ class Others:
             why = not_a_copy(uuid, self.dropped_from, self.trust)
             if why is None:
                 self.candidates.setdefault(uuid, []).append(remote)
+                local = _local(remote) if self.within else None
+                if local is not None and local.uuid == uuid and not local.waits:
+                    self.here.setdefault(uuid, (remote.name, local))
             else:
                 self.rejected.setdefault(remote.name, why)
 
@@ -139,6 +153,8 @@ class Gathering:
         "_locks",
         "_others",
         "_recorded",
+        "_said",
+        "_thorough",
         "_verified",
         "key",
         "missing",
@@ -146,9 +162,25 @@ class Gathering:
     )
 
     def __init__(
-        self, key: Key, copies: Copies, others: Others, recorded: Mapping[UUID, str] | None, clock: Clock
+        self,
+        key: Key,
+        copies: Copies,
+        others: Others,
+        recorded: Callable[[Key], Mapping[UUID, str]] | None,
+        clock: Clock,
+        *,
+        thorough: bool = False,
     ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            key, copies, others, clock: As in ``_Drop``.
+            recorded: Asked only where the answer matters: reading a log costs as much as taking a lock.
+            thorough: Say of every copy why it does not count, also when enough others do.
+        """
         self.key, self._copies, self._others, self._recorded, self._clock = key, copies, others, recorded, clock
+        self._thorough = thorough
+        self._said: Mapping[UUID, str] | None = None
         self._verified: list[VerifiedCopy] = []
         self._locks: list[tuple[HeldCopy, LockedCopy]] = []
         self._absent: set[UUID] = set()
@@ -162,7 +194,8 @@ class Gathering:
         There may turn out to be too few; ``prove`` says so. An AnnexError of *action* is raised after the
         locks were given back in good order.
         """
-        candidates = self._others.in_order(self._recorded)
+        several = len(self._others.candidates) > 1
+        candidates = self._others.in_order(self._recorded_there() if several else None)
         if self._copies.needed == 1 or len(candidates) <= 1:
             return await self._one_by_one(candidates, action)
         return await self._at_once(candidates, action)
@@ -315,6 +348,11 @@ class Gathering:
             self._absent.add(remote.uuid)
             self.missing[remote.name] = refusal.reason or "the content is not there"
 
+    def _recorded_there(self) -> Mapping[UUID, str]:
+        if self._said is None:
+            self._said = {} if self._recorded is None else self._recorded(self.key)
+        return self._said
+
     def _short(self) -> int:
         """How many more copies have to be asked for."""
         everywhere = {copy.uuid for copy in self._verified}
@@ -326,9 +364,11 @@ class Gathering:
 
         A trusted repository that was asked and does not have the content is not believed, unlike in git-annex.
         """
+        if not (self._thorough or self._short()):
+            return
         trust, known = self._others.trust, self._absent | {copy.uuid for copy, _ in self._locks}
         looked_at = {copy.uuid: copy.name for copy in self._verified if copy.uuid not in known}
-        for uuid, name in {**(self._recorded or {}), **looked_at}.items():
+        for uuid, name in {**self._recorded_there(), **looked_at}.items():
             paths = self._others.candidates.get(uuid, [])
             if uuid in known:
                 continue

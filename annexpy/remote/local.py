@@ -232,6 +232,19 @@ class Local:
             raise
         lock.release()
 
+    @property
+    def waits(self) -> bool:
+        """Locking may have to wait for another process: where ``annex.pidlock`` is set."""
+        return self._store.settings.pidlock
+
+    def hold(self, key: Key) -> ContentLock:
+        """As ``lock_content`` without retention, where nothing *waits*. ``release`` it.
+
+        Raises:
+            NotLocked …: As ``ContentLock.take``.
+        """
+        return self._store.lock(key, retention=False)
+
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         not_after = None if deadline is None else deadline.at
         try:
