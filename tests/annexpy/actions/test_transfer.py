@@ -38,6 +38,7 @@ from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import Download, Stored, Upload
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote
+from annexpy.remote.wrappers import Recording
 from annexpy.uuids import UUID, new_cluster_uuid
 
 pytestmark = pytest.mark.anyio
@@ -451,6 +452,28 @@ async def test_presence_is_asked_for_many_keys_at_once_where_the_destination_can
 
     assert all(result.ok for result in results)
     assert (destination.questions, destination.puts) == ([100], 10)
+
+
+async def test_what_was_found_without_a_put_is_recorded_as_a_put_would_have() -> None:
+    class Asked(MemoryRemote):
+        async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
+            return [key in self.objects for key in keys]
+
+    class Log:
+        def __init__(self) -> None:
+            self.lines: set[tuple[Key, UUID, bool]] = set()
+
+        def set_present(self, key: Key, uuid: UUID, present: bool) -> None:
+            self.lines.add((key, uuid, present))
+
+    contents = [b"%d" % number for number in range(20)]
+    keys, log = [key_of(content) for content in contents], Log()
+    destination = Asked(uuid("b"), objects={key_of(content): content for content in contents[:15]})
+
+    results = [r async for r in copy(place("a", *contents), Recording(destination, log), keys)]
+
+    assert sum(bool(result.stored.already) for result in results) == 15
+    assert log.lines == {(key, destination.uuid, True) for key in keys}
 
 
 async def test_invalid_content_without_a_hash_is_not_stored() -> None:
