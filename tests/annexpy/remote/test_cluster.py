@@ -591,7 +591,7 @@ def test_requests_of_all_kinds_together_wait_one_deadline_for_a_silent_node(virt
             stored = await store(whole, KEYS[50 + number], content_of(50 + number))
             assert stored.uuids == {A, C}
         assert anyio.current_time() - began == pytest.approx(5.0)
-        assert sum(dead.calls.values()) == 2
+        assert 1 <= sum(dead.calls.values()) <= 2  # one, when the put is the first to ask it
 
     virtual_time(run)
 
