@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
-from anyio import lowlevel, to_thread
+from anyio import get_cancelled_exc_class, lowlevel, to_thread
 
 from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
 from annexpy.errors import (
@@ -126,7 +126,7 @@ class Local:
                 "fast": it survives the end of this process, not a power cut.
             name: For messages; its path when None.
             cost: As git-annex's ``annex-cost``.
-            client: Who puts, for the transfer locks that git-annex sees.
+            client: Who is served, for the transfer locks that git-annex sees and for what becomes of his locks.
             commit: Commit the git-annex branch in ``aclose``; a server that does it for many says False.
         """
         self.repository = repository
@@ -205,11 +205,11 @@ class Local:
 
     @asynccontextmanager
     async def lock_content(self, key: Key, *, retention: bool = True) -> AsyncIterator[LocalLock]:
-        """Keep the content.
+        """Keep the content. Leaving unlocks it, with two exceptions.
 
-        Leaving normally, or because a rule or the content stood in the way, unlocks it. Any other exception
-        says that whoever relies on the lock cannot be told any more: the content stays locked until the
-        retention is over.
+        A TransportError says that whoever relies on the lock hung up without unlocking, and where a *client*
+        is served, a cancellation says that we do: he may have asked for a removal elsewhere already, which
+        relies on it. Then the content stays locked until the retention is over.
 
         Args:
             key: Of the content.
@@ -217,18 +217,18 @@ class Local:
         """
         async with self._store.exclusion():
             lock = self._store.lock(key, retention=retention)
+        vanished: tuple[type[BaseException], ...] = (TransportError,)
+        if self._client is not None:
+            vanished += (get_cancelled_exc_class(),)
         try:
             if retention and self._store.group is not None:
                 await self._store.group.commit(Change(lock.sync_retention))
             yield LocalLock(self._uuid, lock)
-        except AnnexError as error:
-            if isinstance(error, TransportError):
-                lock.vanish()
-            else:
-                lock.release()
+        except vanished:
+            lock.vanish()
             raise
         except BaseException:
-            lock.vanish()
+            lock.release()
             raise
         lock.release()
 
