@@ -15,11 +15,13 @@ from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
 from annexpy.repo.settings import Lockdown
 
-__all__ = ["NEWEST_VERSION", "VERSIONS", "Tuning", "apply_mode", "make_folders", "repository_error"]
+__all__ = ["NEWEST_VERSION", "STATE", "VERSIONS", "Tuning", "apply_mode", "make_folders", "repository_error"]
 
 VERSIONS: Final = range(8, 11)
 """Repository versions that git-annex 10.20261026 opens; annexpy too."""
 NEWEST_VERSION: Final = 10
+STATE: Final = b"annex/annexpy"
+"""Where annexpy keeps what only annexpy reads."""
 
 
 @dataclass(frozen=True, slots=True)

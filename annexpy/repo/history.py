@@ -13,8 +13,8 @@ from annexpy.clock import Clock
 from annexpy.errors import BranchConflict, RepositoryError
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
+from annexpy.repo.format import STATE
 from annexpy.repo.identity import Identity
-from annexpy.repo.journal import STATE
 from annexpy.repo.objects import Objects
 from annexpy.repo.pack import COMMIT, TREE, ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX, Refs

@@ -21,17 +21,15 @@ from annexpy.errors import LockHeld, UnsupportedRepository
 from annexpy.logs.line import complete_lines
 from annexpy.logs.paths import branch_path, journal_file
 from annexpy.repo.files import Files
-from annexpy.repo.format import apply_mode, make_folders, repository_error
+from annexpy.repo.format import STATE, apply_mode, make_folders, repository_error
 from annexpy.repo.settings import Lockdown
 
 if TYPE_CHECKING:
     from annexpy.repo.lockfile import HeldLock
     from annexpy.repo.pidlock import PidLock
 
-__all__ = ["JOURNAL", "LOCK_SECONDS", "PRIVATE", "STATE", "Journal", "JournalLock"]
+__all__ = ["JOURNAL", "LOCK_SECONDS", "PRIVATE", "Journal", "JournalLock"]
 
-STATE: Final = b"annex/annexpy"
-"""Where annexpy keeps what only annexpy reads."""
 LOCK_SECONDS: Final = 30.0
 """How long to wait for the journal: git-annex holds it for seconds while it commits 100,000 records."""
 

@@ -27,8 +27,7 @@ from typing import Final
 
 from annexpy.clock import Clock
 from annexpy.repo.files import Files, Status
-from annexpy.repo.format import apply_mode, make_folders
-from annexpy.repo.journal import STATE
+from annexpy.repo.format import STATE, apply_mode, make_folders
 from annexpy.repo.records import Queued, is_record, record_path
 from annexpy.repo.settings import Lockdown
 

@@ -33,6 +33,8 @@ EMPTY_TREE: Final = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
 Entries: TypeAlias = dict[bytes, tuple[bytes, bytes]]
 """Name → (mode, id)."""
 
+_KEPT: Final = 4200  # directories of the first level: a full branch has 4,096
+
 _ENTRY: Final = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
 _COMMIT: Final = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)")
 
@@ -139,7 +141,7 @@ class TreeCache:
             if raw is None:
                 raw = self._objects.get(entry[1])
                 if depth == 0:
-                    if len(self._raw) > 4200:
+                    if len(self._raw) > _KEPT:
                         self._raw.clear()
                     self._raw[entry[1]] = raw
             entry = parse_tree(raw).get(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -126,3 +127,107 @@ def test_eight_of_ours_and_four_real_ones_lose_no_line(bare: Repository, git_ann
     assert not os.listdir(path / "annex/journal")
     assert not list((path / "annex/annexpy/spool").iterdir())
     assert bare.branch.read(location_log(KEYS[7])[:8] + key_file(KEYS[7]) + b".log.web")
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path: Path, git_annex: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dice = random.Random(11)
+    run(tmp_path, "git", "init", "-q", "--bare", "real.git")
+    run(tmp_path / "real.git", git_annex, "init", "-q")
+    keys = [*KEYS[:25], Key.parse("WORM-s3-m1--a%b&c:d_e.txt"), Key.parse("URL--http://x/y")]
+    state: dict[tuple[Key, UUID], bool] = {}
+    Repository.init(tmp_path / "ours.git", bare=True).close()
+    for clock in ("1000", "1000", "1500", "900", "2000"):  # the clock goes back as well
+        monkeypatch.setenv("GIT_ANNEX_VECTOR_CLOCK", clock)
+        steps: list[tuple[Key, UUID, bool]] = []
+        for _ in range(150):
+            line = dice.choice(keys), dice.choice(OURS[:3])
+            state[line] = not state.get(line, dice.random() < 0.4)
+            steps.append((*line, state[line]))
+        given = "".join(f"{key} {uuid} {present:d}\n" for key, uuid, present in steps)
+        run(tmp_path / "real.git", git_annex, "setpresentkey", "--batch", given=given)
+        run(tmp_path / "real.git", git_annex, "merge", "-q")
+        with Repository.open(tmp_path / "ours.git") as ours:
+            for number, (key, uuid, present) in enumerate(steps):
+                ours.branch.set_present(key, uuid, present)
+                if number % 40 == 0:
+                    ours.branch.sync_now()
+                if number % 70 == 0:
+                    ours.branch.commit_now()
+            ours.branch.commit_now()
+        listed = [
+            [line for line in run(repository, "git", "ls-tree", "-r", "git-annex").splitlines() if "/" in line]
+            for repository in (tmp_path / "ours.git", tmp_path / "real.git")
+        ]
+        assert listed[0] == listed[1]
+        assert len(listed[0]) > 20
+
+
+def test_a_long_running_git_annex_and_we_keep_each_others_lines(bare: Repository, git_annex: str) -> None:
+    with subprocess.Popen(
+        [git_annex, "setpresentkey", "--batch"], cwd=bare.path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as theirs:
+        assert theirs.stdin is not None
+        assert theirs.stdout is not None
+        for number, key in enumerate(KEYS[:40]):
+            for uuid in THEIRS[:2]:
+                theirs.stdin.write(f"{key} {uuid} 1\n")
+                theirs.stdin.flush()
+                assert "ok" in theirs.stdout.readline()
+                bare.branch.set_present(key, OURS[0 if uuid == THEIRS[0] else 1], True)
+                if number % 3:
+                    bare.branch.commit_now()
+        theirs.stdin.close()
+    bare.branch.commit_now()
+    run(Path(bare.path), git_annex, "merge", "-q")
+
+    for key in KEYS[:40]:
+        assert present_lines(Path(bare.path), key) == {*OURS[:2], *THEIRS[:2]}
+
+
+def test_records_of_git_annex_are_seen_in_its_journal_and_in_the_branch(bare: Repository, git_annex: str) -> None:
+    path = Path(bare.path)
+    run(path, git_annex, "setpresentkey", str(KEYS[0]), THEIRS[0], "1")
+    assert list((path / "annex/journal").iterdir())
+    assert bare.branch.locations(KEYS[0]).present == [THEIRS[0]]
+    assert dict(bare.branch.locations_many(KEYS[:2]))[KEYS[0]].present == [THEIRS[0]]
+
+    run(path, git_annex, "merge", "-q")
+    assert bare.branch.locations(KEYS[0]).present == [THEIRS[0]]
+    bare.branch.set_present(KEYS[0], OURS[0], True)
+    bare.branch.commit_now()
+    assert OURS[0] in run(path, git_annex, "whereis", "--key", str(KEYS[0]), "--json")
+    assert run(path, git_annex, "readpresentkey", str(KEYS[0]), OURS[0]) == ""
+
+
+def test_gc_and_packing_while_we_write_lose_nothing(bare: Repository) -> None:
+    path = Path(bare.path)
+    (path / "keys").write_text("\n".join(map(str, KEYS)))
+    ours = [start_writer(bare.path, uuid, 80 * n) for n, uuid in enumerate(OURS[:4])]
+    rounds = 0
+    while any(process.poll() is None for process in ours):
+        run(path, "git", "gc", "-q", "--prune=now")
+        run(path, "git", "pack-refs", "--all", "--prune")
+        rounds += 1
+    errors = [process.communicate(timeout=60)[1] for process in ours]
+
+    assert [process.returncode for process in ours] == [0] * 4, errors
+    assert rounds > 2
+    assert all(set(log.present) == set(OURS[:4]) for _, log in bare.branch.locations_many(KEYS))
+    run(path, "git", "fsck", "--strict", "--no-dangling")
+    assert not list((path / "objects/pack").glob("*.keep"))
+
+
+def test_with_pidlock_git_annex_and_we_take_turns(bare: Repository, git_annex: str) -> None:
+    path = Path(bare.path)
+    (path / "keys").write_text("\n".join(map(str, KEYS[:60])))
+    bare.config.set("annex.pidlock", "true")
+    ours = [start_writer(bare.path, uuid, 20 * n) for n, uuid in enumerate(OURS[:3])]
+    for key in KEYS[:12]:
+        run(path, git_annex, "setpresentkey", str(key), THEIRS[0], "1")
+    errors = [process.communicate(timeout=60)[1] for process in ours]
+    run(path, git_annex, "merge", "-q")
+
+    assert [process.returncode for process in ours] == [0] * 3, errors
+    for number, key in enumerate(KEYS[:60]):
+        assert present_lines(path, key) == {*OURS[:3], *(THEIRS[:1] if number < 12 else ())}
+    assert not (path / "annex/pidlock").exists()

@@ -186,6 +186,7 @@ def test_it_pickles_as_its_path(work: Path) -> None:
         again.close()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_forked_child_leaves_the_records_of_its_parent_alone(bare: Path) -> None:
     with Repository.open(bare) as repository:
         repository.branch.set_present(KEY, UUID("parent"), True)
@@ -283,6 +284,7 @@ def without_permission(bare: Path) -> int:
     return 0
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_a_read_only_repository_is_read_and_writing_says_why_not(bare: Path) -> None:
     with Repository.open(bare) as repository:
         repository.branch.set_present(KEY, repository.uuid, True)

@@ -1,0 +1,225 @@
+"""Spool files: nothing acknowledged is lost, nothing half written is believed, nobody waits for a writer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from annexpy.repo.files import DiskFiles
+from annexpy.repo.records import Queued, presence_record
+from annexpy.repo.settings import Lockdown
+from annexpy.repo.spool import SPOOL, Spool
+from annexpy.system import CLOCK
+
+BASE = b"b" * 40
+
+
+class WithoutLocks(DiskFiles):
+    """A file system that has none."""
+
+    def try_lock(self, fd: int, *, exclusive: bool) -> bool:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> DiskFiles:
+    return DiskFiles(tmp_path)
+
+
+def spool(files: DiskFiles, *, locks: bool = True) -> Spool:
+    return Spool(files, Lockdown(), CLOCK, locks=locks)
+
+
+def lines(*numbers: int, path: bytes = b"a/b.log") -> list[bytes]:
+    return [presence_record(path, number, b"1", b"u%d" % number) for number in numbers]
+
+
+def names(files: DiskFiles) -> list[str]:
+    return sorted(name.decode().rpartition(".")[2] for name in files.names(SPOOL))
+
+
+def absorbed(reader: Spool) -> list[bytes]:
+    ready = reader.seal()
+    found = [record.line for path in ready for record in reader.load(path)]
+    reader.discard(ready)
+    return found
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_is_appended_is_read_and_absorbed_in_order(files: DiskFiles, locks: bool) -> None:
+    writer = spool(files, locks=locks)
+    writer.append(lines(1, 2), BASE, sync=True)
+    writer.append(lines(3), b"", sync=False)
+
+    assert names(files) == (["open"] if locks else ["ready", "ready"])
+    records = [Queued(line, base) for line, base in zip(lines(1, 2, 3), (BASE, BASE, b""), strict=True)]
+    assert spool(files).overlay() == {b"a/b.log": records}
+    assert absorbed(spool(files)) == lines(1, 2, 3)
+    assert names(files) == []
+    assert spool(files).overlay() == {}
+
+
+def test_a_writer_goes_on_in_another_file_once_its_own_was_taken(files: DiskFiles) -> None:
+    writer, absorber = spool(files), spool(files)
+    for number in range(5):
+        writer.append(lines(number), BASE, sync=True)
+        assert absorbed(absorber) == lines(number)
+
+
+def test_a_file_that_is_sealed_between_opening_and_locking_is_not_written_to(files: DiskFiles) -> None:
+    absorber = spool(files)
+    taken: list[bytes] = []
+
+    class SealedThen(DiskFiles):
+        def try_lock(self, fd: int, *, exclusive: bool) -> bool:
+            if not taken:
+                taken.extend(absorber.seal())
+            return super().try_lock(fd, exclusive=exclusive)
+
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    writer._files = SealedThen(files.path)
+    writer.append(lines(2), BASE, sync=True)
+
+    assert [record.line for record in absorber.load(taken[0])] == lines(1)
+    assert absorbed(absorber) == [*lines(1), *lines(2)]
+
+
+def test_a_file_system_without_locks_is_noticed(tmp_path: Path) -> None:
+    files = WithoutLocks(tmp_path)
+    writer = spool(files)
+
+    writer.append(lines(1), BASE, sync=True)
+    writer.append(lines(2), BASE, sync=True)
+
+    assert names(files) == ["ready", "ready"]
+    assert absorbed(spool(files)) == lines(1, 2)
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 7))
+def test_a_torn_batch_is_as_if_it_had_never_been(files: DiskFiles, cut: int) -> None:
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    writer.append(lines(2, 3), BASE, sync=True)
+    path = Path(os.fsdecode(files.path + b"/" + SPOOL + b"/" + files.names(SPOOL)[0]))
+    os.truncate(path, path.stat().st_size - cut)
+
+    assert spool(files).overlay() == {b"a/b.log": [Queued(lines(1)[0], BASE)]}
+    assert absorbed(spool(files)) == lines(1)
+
+
+def test_zeros_where_data_should_be_are_no_records(files: DiskFiles) -> None:
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    writer.append(lines(2), BASE, sync=False)
+    path = Path(os.fsdecode(files.path + b"/" + SPOOL + b"/" + files.names(SPOOL)[0]))
+    raw = path.read_bytes()
+    path.write_bytes(raw[: len(raw) - 20] + bytes(20))
+
+    assert absorbed(spool(files)) == lines(1)
+
+
+def test_a_failed_write_is_taken_back_and_the_next_one_counts(files: DiskFiles) -> None:
+    class FullOnce(DiskFiles):
+        full = True
+
+        def write(self, fd: int, data: bytes | memoryview) -> None:
+            if self.full:
+                FullOnce.full = False
+                super().write(fd, data[:30])
+                raise OSError(errno.ENOSPC, "no space left")
+            super().write(fd, data)
+
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    writer._files = FullOnce(files.path)
+    with pytest.raises(OSError, match="no space left"):
+        writer.append(lines(2), BASE, sync=True)
+    writer.append(lines(3), BASE, sync=True)
+
+    assert absorbed(spool(files)) == lines(1, 3)
+
+
+def test_a_large_file_is_left_for_a_new_one(files: DiskFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annexpy.repo.spool._LARGEST", 200)
+    writer = spool(files)
+    for number in range(10):
+        writer.append(lines(number), BASE, sync=False)
+
+    assert len(names(files)) > 3
+    assert absorbed(spool(files)) == lines(*range(10))
+
+
+def test_the_overlay_follows_what_is_appended_and_absorbed(files: DiskFiles) -> None:
+    one, two, reader = spool(files), spool(files), spool(files)
+    one.append(lines(1), BASE, sync=True)
+    two.append(lines(2), BASE, sync=True)
+    two.append(lines(9, path=b"c"), BASE, sync=True)
+    assert [record.line for record in reader.overlay()[b"a/b.log"]] == lines(1, 2)
+    one.append(lines(3), BASE, sync=True)
+    assert [record.line for record in reader.overlay()[b"a/b.log"]] == lines(1, 2, 3)
+    assert list(reader.overlay()) == [b"a/b.log", b"c"] or set(reader.overlay()) == {b"a/b.log", b"c"}
+
+    ready = reader.seal()
+    assert [record.line for record in reader.overlay()[b"a/b.log"]] == lines(1, 2, 3)
+    reader.discard(ready[:1])
+    left = {record.line for record in reader.overlay().get(b"a/b.log", [])}
+    assert left in ({*lines(1, 3)}, {*lines(2)})
+
+
+def test_unfinished_files_are_removed_when_they_are_old(files: DiskFiles) -> None:
+    files.make_folders(SPOOL)
+    for name, age in ((b"new.tmp", 0.0), (b"old.tmp", 200_000.0)):
+        files.close_fd(files.open_write(SPOOL + b"/" + name))
+        files.utime(SPOOL + b"/" + name, CLOCK.wall() - age)
+
+    assert spool(files).seal() == []
+
+    assert files.names(SPOOL) == [b"new.tmp"]
+
+
+def test_writers_and_an_absorber_at_once_lose_nothing_and_double_nothing(files: DiskFiles) -> None:
+    found: list[bytes] = []
+    done = threading.Event()
+
+    def write(first: int) -> None:
+        writer = spool(files)
+        for number in range(first, first + 200):
+            writer.append(lines(number), BASE, sync=False)
+
+    writers = [threading.Thread(target=write, args=(first,)) for first in range(0, 1000, 200)]
+
+    def take() -> None:
+        absorber = spool(files)
+        while not done.is_set():
+            found.extend(absorbed(absorber))
+        found.extend(absorbed(absorber))
+
+    absorber = threading.Thread(target=take)
+    for thread in (absorber, *writers):
+        thread.start()
+    for thread in writers:
+        thread.join()
+    done.set()
+    absorber.join()
+
+    assert sorted(found) == sorted(lines(*range(1000)))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_has_a_file_of_its_own(files: DiskFiles) -> None:
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    child = os.fork()
+    if child == 0:
+        writer.append(lines(2), BASE, sync=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    writer.append(lines(3), BASE, sync=True)
+
+    assert names(files) == ["open", "open"]
+    assert sorted(absorbed(spool(files))) == lines(1, 2, 3)
