@@ -28,7 +28,7 @@ class Options:
     json: bool = False
     json_progress: bool = False
     quiet: bool = False
-    jobs: int = 4
+    jobs: int = 16
     durability: Literal["full", "fast"] = "full"
     debug: bool = False
     repository: str | None = None
@@ -41,7 +41,7 @@ def _common() -> list[click.Option]:
         # Wrappers of git-annex pass it; messages are always in our JSON.
         click.Option(["--json-error-messages", "json"], is_flag=True, default=None, hidden=True),
         click.Option(["--quiet", "-q"], is_flag=True, default=None, help="Print failures only."),
-        click.Option(["--jobs", "-J"], type=click.IntRange(1, 64), metavar="N", help="Transfers at once (4)."),
+        click.Option(["--jobs", "-J"], type=click.IntRange(1, 64), metavar="N", help="Transfers at once (16)."),
         click.Option(
             ["--durability"],
             type=click.Choice(["full", "fast"]),

@@ -13,7 +13,7 @@ from annexpy.actions.facts import Facts
 from annexpy.actions.gather import Connects
 from annexpy.cli.options import Options
 from annexpy.errors import NotARepository, UnknownUUID
-from annexpy.remote.address import LocalPlace, connect
+from annexpy.remote.address import LocalPlace, NamedCluster, connect
 from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Recording, Traced
@@ -70,6 +70,8 @@ class Work:
             ConnectFailed, TimedOut …: It cannot be reached.
         """
         remote = self.other(address)
+        if self.repository is not None and isinstance(remote, NamedCluster):
+            self.remember_neighbours()
         if isinstance(remote, Connects):
             self._remember(address, await remote.connect())
         if self.repository is None or isinstance(remote, Local):
