@@ -39,6 +39,18 @@ class HeldLock:
             return self._pidlock.inside.get(self._files.path + b"/" + self._name, 0) > 1
         return self._files.locked_by_other(self._fd)
 
+    def become_exclusive(self) -> bool:
+        """Have it alone, without letting go of it in between; False, and still shared, when others hold it too."""
+        if self._pidlock is not None:
+            path = self._files.path + b"/" + self._name
+            if self._pidlock.inside[path] != 1:
+                return False
+            self._pidlock.inside[path] = -1
+        elif not self._files.try_lock(self._fd, exclusive=True):
+            return False
+        self.exclusive = True
+        return True
+
     def release(self, *, unlink: bool = False) -> None:
         """Give it back. *unlink* is for holders of an exclusive lock: the file goes first."""
         fd, self._fd = self._fd, -1

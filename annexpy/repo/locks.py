@@ -254,7 +254,7 @@ class ContentLock:
                 content_lock = cls(key, folder, lock, clock, retained=retention)
                 if retention:
                     content_lock._write_retention()
-                folder.freeze()
+                    folder.freeze()  # without, it is given back in a moment
             except BaseException:
                 lock.release()
                 raise
@@ -304,12 +304,14 @@ class ContentLock:
             folder.close()
             return
         try:
-            lock.release()
-            alone = folder.take(b".lck", exclusive=True)
+            if lock.become_exclusive():
+                alone: HeldLock | None = lock
+            else:  # whoever lets go last, of all who do it now, is alone
+                lock.release()
+                alone = folder.take(b".lck", exclusive=True)
             try:
-                now = self._clock.wall()
                 if self._retained and (self._own is not None or alone is not None):
-                    self._take_back(now, alone is not None)
+                    self._take_back(self._clock.wall(), alone is not None)
             finally:
                 if alone is not None:
                     folder.remove(folder.name + b".lck")
