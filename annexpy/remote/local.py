@@ -32,7 +32,6 @@ from annexpy.remote.base import Removed, Stored
 from annexpy.remote.trash import trash_bin
 from annexpy.repo.config import GitConfig
 from annexpy.repo.content import ContentStore, StoredObject
-from annexpy.repo.durability import Change
 from annexpy.repo.files import DiskFiles, Files
 from annexpy.repo.locks import ContentLock
 from annexpy.repo.pipeline import PIECE
@@ -221,16 +220,23 @@ class Local:
         if self._client is not None:
             vanished += (get_cancelled_exc_class(),)
         try:
-            if retention and self._store.group is not None:
-                await self._store.group.commit(Change(lock.sync_retention))
+            if retention:
+                await self._store.sync_lock(lock)
             yield LocalLock(self._uuid, lock)
         except vanished:
-            lock.vanish()
+            self._let_go(lock.vanish)
             raise
         except BaseException:
-            lock.release()
+            self._let_go(lock.release)
             raise
-        lock.release()
+        self._let_go(lock.release)
+
+    def _let_go(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            # Whoever held it is done; at worst its retention keeps the content for ten more minutes.
+            log.warning("%s: a content lock could not be given back: %s", self._name, error)
 
     @property
     def waits(self) -> bool:

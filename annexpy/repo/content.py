@@ -20,7 +20,7 @@ from annexpy.errors import InvalidKey, KeyNotPresent, NotRegularFile
 from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
-from annexpy.repo.durability import GroupCommit
+from annexpy.repo.durability import Change, GroupCommit
 from annexpy.repo.files import WRITE, Files, Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
 from annexpy.repo.locks import ContentLock, Removal
@@ -130,17 +130,18 @@ class ContentStore:
         """The repository, for messages."""
         return self.folders.where
 
-    @property
-    def group(self) -> GroupCommit | None:
-        """What syncs changes together; None when the durability is "fast"."""
-        return self._arrivals.group
-
     # -- looking --
 
     def present(self, key: Key) -> bool:
         """The content is here: looked for and found, a regular file that nobody has written to."""
-        found = self.folders.find_regular(key)
+        found = self._find(key)
         return found is not None and (not found[1].st_mode & WRITE or self._unmodified(key, *found))
+
+    def _find(self, key: Key) -> tuple[bytes, Status] | None:
+        try:
+            return self.folders.find_regular(key)
+        except OSError as error:
+            raise self.folders.error(key, error) from error
 
     def _unmodified(self, key: Key, path: bytes, status: Status) -> bool:
         """An object that may be written to, as with ``annex.thin``, still is the content of its key."""
@@ -167,12 +168,12 @@ class ContentStore:
 
     def size(self, key: Key) -> int | None:
         """Bytes of the object; None when it is not here."""
-        found = self.folders.find_regular(key)
+        found = self._find(key)
         return None if found is None else found[1].st_size
 
     def path(self, key: Key) -> bytes | None:
         """Where the object is, below the git directory; None when it is not here."""
-        found = self.folders.find_regular(key)
+        found = self._find(key)
         return None if found is None else OBJECTS + b"/" + found[0]
 
     def keys(self) -> Iterator[Key]:
@@ -276,6 +277,14 @@ class ContentStore:
             return ContentLock.take(self.folders, key, self._clock, self._pidlock, retention=retention)
         except OSError as error:
             raise self.folders.error(key, error) from error
+
+    async def sync_lock(self, lock: ContentLock) -> None:
+        """Have the retention of *lock* on disk when this returns, unless the durability is "fast"."""
+        if self._arrivals.group is not None:
+            try:
+                await self._arrivals.group.commit(Change(lock.sync_retention))
+            except OSError as error:
+                raise self.folders.error(lock.key, error) from error
 
     def removal(self, key: Key) -> Removal:
         """A context in which the object is about to be removed. See ``Removal``."""

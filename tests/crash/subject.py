@@ -92,23 +92,28 @@ SCENARIOS: dict[str, Callable[[Local], Awaitable[None]]] = {
 }
 
 
-def perform(scenario: str, path: str) -> None:
+def perform(scenario: str, path: str, begin: Callable[[], object] = bool) -> None:
     with Repository.open(path) as repository:
         local = Local(repository)
 
         async def main() -> None:
+            begin()
             await SCENARIOS[scenario](local)
             await local.aclose()
 
         anyio.run(main)
 
 
+def begin() -> None:
+    """Everything is open; what follows is what gets killed."""
+    say(f"pid {os.getpid()}")
+    signal.sigwait({signal.SIGUSR1})
+
+
 def child(scenario: str, path: str) -> None:
     try:
         ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)  # anybody may trace us
-        say(f"pid {os.getpid()}")
-        signal.sigwait({signal.SIGUSR1})
-        perform(scenario, path)
+        perform(scenario, path, begin)
         say("done")
     except AnnexError as error:
         say(f"refused {type(error).__name__}")

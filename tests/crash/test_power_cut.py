@@ -19,7 +19,6 @@ from annexpy.errors import AnnexError, ContentLocked, IncompleteTransfer, Verifi
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
 from annexpy.repo.content import ContentStore
-from annexpy.repo.durability import Change
 from annexpy.repo.faulty_files import Faults, FaultyFiles, Killed
 from annexpy.repo.files import Files
 from annexpy.repo.memory_files import MemoryFiles
@@ -60,9 +59,7 @@ class Subject:
                 self.acknowledged.add(key)
 
     async def lock(self, key: Key) -> None:
-        lock = self.store.lock(key)
-        assert self.store.group is not None
-        await self.store.group.commit(Change(lock.sync_retention))
+        await self.store.sync_lock(self.store.lock(key))
         self.locked.add(key)
 
 
