@@ -19,7 +19,7 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from annexpy.actions.gather import Gathering, Others, is_local, known, members
+from annexpy.actions.gather import Gathering, Others, is_behind_wire, is_local, known, members
 from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""
+_WIRES: Final = 4
+"""Locks at once at one remote: to open one more wire costs as much as some hundred locks over those that are open."""
 
 
 async def drop(
@@ -108,14 +110,18 @@ def drop_many(
         from_, others, trust, nodes, force, clock: As for ``drop``.
         copies: The same for all, or asked per key.
         recorded: Asked per key.
-        jobs: Drops at once; by default as many as suit *from_*.
+        jobs: Drops at once; by default as many as suit the remotes. Each holds its locks meanwhile, and a lock at
+            the other end of a wire has that wire to itself.
     """
     what = _Drop(from_, others, copies, trust, nodes, force, clock, batch=isinstance(from_, BatchRemove))
 
     async def work(key: Key) -> DropResult:
         return await what.one(key, recorded)
 
-    return Each(keys, work, jobs=jobs or (16 if what.remover is None else _BATCH), before=what.begin)
+    if jobs is None:
+        wires = any(is_behind_wire(member) for other in others for member in members(other))
+        jobs = _WIRES if wires else 16 if what.remover is None else _BATCH
+    return Each(keys, work, jobs=jobs, before=what.begin)
 
 
 async def examine(

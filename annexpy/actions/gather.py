@@ -35,10 +35,21 @@ from annexpy.policy.trust import TrustLevel
 from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import LockedCopy, Remote
 from annexpy.remote.local import Local
+from annexpy.remote.p2p import P2PRemote
 from annexpy.remote.wrappers import Wrapper
 from annexpy.uuids import UUID
 
-__all__ = ["LOCK_TIMEOUT", "Connects", "Gathering", "HasNodes", "Others", "is_local", "known", "members"]
+__all__ = [
+    "LOCK_TIMEOUT",
+    "Connects",
+    "Gathering",
+    "HasNodes",
+    "Others",
+    "is_behind_wire",
+    "is_local",
+    "known",
+    "members",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -65,11 +76,20 @@ def members(remote: Remote) -> Iterator[Remote]:
         yield remote
 
 
-def is_local(remote: Remote) -> bool:
-    """What is done at *remote* is done by this process itself."""
+def _innermost(remote: Remote) -> Remote:
     while isinstance(remote, Wrapper):
         remote = remote.remote
-    return isinstance(remote, Local | LocalPlace)
+    return remote
+
+
+def is_local(remote: Remote) -> bool:
+    """What is done at *remote* is done by this process itself."""
+    return isinstance(_innermost(remote), Local | LocalPlace)
+
+
+def is_behind_wire(remote: Remote) -> bool:
+    """*remote* is asked over connections, of which there are few."""
+    return isinstance(_innermost(remote), P2PRemote)
 
 
 def _local(remote: Remote) -> Local | None:
