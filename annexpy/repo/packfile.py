@@ -21,6 +21,7 @@ from annexpy.repo.files import Files
 __all__ = ["PackFile", "whole_entries"]
 
 _BUFFER: Final = 1 << 20
+_LARGE: Final = (1 << 31).to_bytes(8, "big")  # offsets from here on take eight bytes
 
 
 def _deflated(data: bytes) -> bytes:
@@ -124,27 +125,21 @@ class PackFile:
             while at < len(rows) and (limit is None or rows[at] < limit):
                 at += 1
             counts.append(at.to_bytes(4, "big"))
-        offsets: list[bytes] = []
-        large: list[bytes] = []
-        for row in rows:
-            offset = int.from_bytes(row[24:], "big")
-            if offset >> 31:
-                offsets.append((len(large) | 1 << 31).to_bytes(4, "big"))
-                large.append(row[24:])
-            else:
-                offsets.append(row[28:])
-        content = b"".join(
-            (
-                b"\xfftOc\0\0\0\2",
-                *counts,
-                *[row[:20] for row in rows],
-                *[row[20:24] for row in rows],
-                *offsets,
-                *large,
-                trailer,
-            )
-        )
-        self._files.write(fd, content + sha1(content).digest())
+        large = [row[24:] for row in rows if row[24:] >= _LARGE]
+        numbers = {offset: (at | 1 << 31).to_bytes(4, "big") for at, offset in enumerate(large)}
+        checksum = sha1()
+
+        def put(content: bytes) -> None:
+            checksum.update(content)
+            self._files.write(fd, content)
+
+        # one part after the other: the slices of all of them at once would double the memory of a large commit
+        put(b"\xfftOc\0\0\0\2" + b"".join(counts))
+        put(b"".join([row[:20] for row in rows]))
+        put(b"".join([row[20:24] for row in rows]))
+        put(b"".join([numbers.get(row[24:], row[28:]) for row in rows] if large else [row[28:] for row in rows]))
+        put(b"".join(large) + trailer)
+        self._files.write(fd, checksum.digest())
 
     def abandon(self) -> None:
         """Remove the file."""

@@ -68,7 +68,15 @@ def test_odd_files_are_read_as_git_reads_them(text: bytes, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "text",
-    [b"[a]c # x\n", b"[a]\n= 1\n", b"[a\nb=1\n", b'[a]\nb = "open\n', b"[a]\nb = \\x\n", b"[a]\n1b = 2\n", b"[a]\nb c\n"],
+    [
+        b"[a]c # x\n",
+        b"[a]\n= 1\n",
+        b"[a\nb=1\n",
+        b'[a]\nb = "open\n',
+        b"[a]\nb = \\x\n",
+        b"[a]\n1b = 2\n",
+        b"[a]\nb c\n",
+    ],
 )
 def test_a_bad_line_is_named(text: bytes, tmp_path: Path) -> None:
     assert git_says(text, tmp_path) is None
