@@ -329,6 +329,16 @@ def test_a_pack_larger_than_the_buffer_has_the_right_checksum(bare: Path, monkey
     git(bare, "fsck", "--full")
 
 
+def test_offsets_of_eight_bytes_are_written_and_read(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packfile_module, "_LARGE", (5000).to_bytes(8, "big"))  # instead of two GiB
+    writer, written = write(bare, 300)
+    writer.finish()
+
+    objects = ObjectFiles(DiskFiles(bare))
+    assert {sha: content for sha, (_, content) in all_objects(bare).items()} == written
+    assert all(objects.get(sha) == (BLOB, content) for sha, content in written.items())
+
+
 def test_keep_files_of_a_crash_are_removed_and_those_of_others_kept(bare: Path) -> None:
     writer, _ = write(bare, 50)
     writer.finish()
