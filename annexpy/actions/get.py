@@ -14,7 +14,7 @@ from annexpy.actions.destination import FilePlace
 from annexpy.actions.results import Progress, Transfer, Verified, verified_by
 from annexpy.errors import AnnexError, IncompleteTransfer, InvalidInput, VerificationFailed
 from annexpy.keys.key import Key
-from annexpy.remote.base import Download, Remote, Stored, Upload
+from annexpy.remote.base import Download, Remote, Stored, Upload, found
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import LocalDownload, LocalUpload
 
@@ -134,7 +134,7 @@ class _Relaying:
             if upload.already is not None:
                 if key.size is not None:
                     self._report(key.size, key.size)
-                return Stored(already=upload.already)
+                return found(upload)
             self.offset = upload.offset
             if key.size is not None and self.offset > key.size:
                 await upload.start(0)  # the far side finds its partial wrong, and throws it away

@@ -10,7 +10,7 @@ from annexpy.actions.results import Progress, Transfer, Verified, verified_by
 from annexpy.actions.sources import Content, Source, opened
 from annexpy.errors import AnnexError, IncompleteTransfer, VerificationFailed
 from annexpy.keys.key import Key
-from annexpy.remote.base import Remote, Stored, Upload
+from annexpy.remote.base import Remote, Stored, Upload, found
 
 __all__ = ["put", "put_many"]
 
@@ -104,7 +104,7 @@ class _Sending:
         async with remote.put(self._key, associated_file=associated_file) as upload:
             if upload.already is not None:
                 self._report(self._content.size)
-                return Stored(already=upload.already)
+                return found(upload)
             return await self._send(upload)
 
     async def _send(self, upload: Upload) -> Stored:

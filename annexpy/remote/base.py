@@ -23,11 +23,13 @@ __all__ = [
     "BatchRemove",
     "Download",
     "LockedCopy",
+    "NamesFailures",
     "Remote",
     "Removed",
     "Stored",
     "Upload",
     "check_present_many",
+    "found",
 ]
 
 _NOBODY: frozenset[UUID] = frozenset()
@@ -140,6 +142,22 @@ class Upload(Protocol):
     async def data_present(self) -> Stored:
         """Say that the content got there by other means (DATA-PRESENT); the far side checks."""
         ...
+
+
+@runtime_checkable
+class NamesFailures(Protocol):
+    """An ``Upload`` into several repositories that tells who is out while it is not finished."""
+
+    @property
+    def failed(self) -> Mapping[UUID, AnnexError]:
+        """Repositories that were tried and will not end up with the content, and why."""
+        ...
+
+
+def found(upload: Upload) -> Stored:
+    """How a put ended that has nothing to send: who has the content, and who failed in finding out."""
+    failed = upload.failed if isinstance(upload, NamesFailures) else _NO_FAILURES
+    return Stored(already=upload.already or _NOBODY, failed=failed)
 
 
 class Download(Protocol):

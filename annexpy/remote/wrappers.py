@@ -6,7 +6,7 @@ Batches pass through as batches where the inner remote has them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
@@ -23,6 +23,7 @@ from annexpy.remote.base import (
     Stored,
     Upload,
     check_present_many,
+    found,
 )
 from annexpy.remote.health import Limited, Patient
 from annexpy.uuids import UUID, is_cluster
@@ -208,6 +209,10 @@ class _RecordingUpload:
         self.already, self.offset = upload.already, upload.offset
         self.start, self.write = upload.start, upload.write
 
+    @property
+    def failed(self) -> Mapping[UUID, AnnexError]:
+        return found(self._upload).failed
+
     async def finish(self, valid: bool = True) -> Stored:
         return self._stored(await self._upload.finish(valid))
 
@@ -336,6 +341,10 @@ class _TracedUpload:
     def __init__(self, traced: Traced, upload: Upload) -> None:
         self._traced, self._upload = traced, upload
         self.already, self.offset, self.write = upload.already, upload.offset, upload.write
+
+    @property
+    def failed(self) -> Mapping[UUID, AnnexError]:
+        return found(self._upload).failed
 
     async def start(self, length: int) -> None:
         self._traced.tell(">", "DATA", length)

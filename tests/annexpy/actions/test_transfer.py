@@ -38,7 +38,7 @@ from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import Download, Stored, Upload
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.wrappers import ReadOnly, Recording, Traced
 from annexpy.uuids import UUID, new_cluster_uuid
 
 pytestmark = pytest.mark.anyio
@@ -306,6 +306,27 @@ async def test_a_put_to_a_cluster_tells_who_has_it_and_who_has_not() -> None:
     assert set(stored.failed) == {bad.uuid}
 
 
+class Log:
+    def __init__(self) -> None:
+        self.lines: set[tuple[Key, UUID, bool]] = set()
+
+    def set_present(self, key: Key, uuid: UUID, present: bool) -> None:
+        self.lines.add((key, uuid, present))
+
+
+@pytest.mark.parametrize("wrap", [lambda remote: remote, lambda remote: Recording(remote, Log()), Traced])
+async def test_who_failed_is_told_also_when_all_the_others_had_it(wrap: Any) -> None:
+    had, bad = place("had", SMALL), ReadOnly(place("bad"))
+    whole = wrap(Cluster([had, bad]))
+
+    stored = await put(whole, key_of(SMALL), SMALL)
+    (copied,) = [result async for result in copy(place("a", SMALL), whole, [key_of(SMALL)])]
+
+    for one in (stored, copied.stored):
+        assert one.already == {had.uuid}
+        assert set(one.failed) == {bad.uuid}
+
+
 # -- get --
 
 
@@ -458,13 +479,6 @@ async def test_what_was_found_without_a_put_is_recorded_as_a_put_would_have() ->
     class Asked(MemoryRemote):
         async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
             return [key in self.objects for key in keys]
-
-    class Log:
-        def __init__(self) -> None:
-            self.lines: set[tuple[Key, UUID, bool]] = set()
-
-        def set_present(self, key: Key, uuid: UUID, present: bool) -> None:
-            self.lines.add((key, uuid, present))
 
     contents = [b"%d" % number for number in range(20)]
     keys, log = [key_of(content) for content in contents], Log()
