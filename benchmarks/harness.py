@@ -133,6 +133,13 @@ class Row:
         else:
             self.theirs.append(theirs())
             self.ours.append(ours())
+        # at once, so that a run that is stopped has not been for nothing
+        a, b = self.theirs[-1], self.ours[-1]
+        print(
+            f"  {self.name}: git-annex {a.wall:.2f} s ({a.cpu:.2f} cpu), ours {b.wall:.2f} s ({b.cpu:.2f} cpu)",
+            file=sys.stderr,
+            flush=True,
+        )
 
     @property
     def ratio(self) -> float | None:

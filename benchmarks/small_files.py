@@ -81,6 +81,8 @@ def small_files(
         _git("git", "config", "remote.b.url", url.format(base=side), cwd=side / "w", env=env)
         for name, value in (config or {}).items():
             _git("git", "config", name, value[side == ours], cwd=side / "w", env=env)
+    # What a server does is up to the repository: --durability is about the client's side.
+    _git("git", "config", "annexpy.durability", durability, cwd=ours / "b.git", env=env)
     keys = keys_of(theirs / "w", env)
 
     def annex(*words: str) -> object:
