@@ -26,7 +26,7 @@ anyio.run(main)
 
 
 def branch(base: Path, env: Mapping[str, str], *, keys: int, pairs: int) -> list[Row]:
-    """``setpresentkey --batch`` against ``Branch.set_present`` and ``commit``; ``whereis --batch-keys`` against ``whereis --batch``."""
+    """Record and read: ``setpresentkey --batch`` and ``whereis --batch-keys`` against ours."""
     record = Row(f"record {keys} location lines, new", keys, 4)
     update = Row(f"record {keys} location lines, update", keys, 2)
     read = Row(f"read {keys} location lines (whereis)", keys, 40)
@@ -46,11 +46,10 @@ def branch(base: Path, env: Mapping[str, str], *, keys: int, pairs: int) -> list
                 swap=bool(number % 2),
             )
         if number < max(1, pairs // 3):  # one run of theirs takes over a minute
+            theirs, ours = sides["theirs"], str(sides["ours"])
             read.pair(
-                lambda: run([git_annex(), "whereis", "--batch-keys"], cwd=sides["theirs"], env=env, stdin=ours_in),  # noqa: B023
-                lambda: run(
-                    [annexpy(), "whereis", "--batch", "-C", str(sides["ours"])], cwd=base, env=env, stdin=ours_in
-                ),  # noqa: B023
+                lambda: run([git_annex(), "whereis", "--batch-keys"], cwd=theirs, env=env, stdin=ours_in),  # noqa: B023
+                lambda: run([annexpy(), "whereis", "--batch", "-C", ours], cwd=base, env=env, stdin=ours_in),  # noqa: B023
             )
         for path in sides.values():
             remove(path)

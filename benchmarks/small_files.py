@@ -1,4 +1,4 @@
-"""Small files: copy, drop, get and drop --from, locally and over ssh, with everything that git-annex does around them."""
+"""Small files: copy, drop, get and drop --from, locally and over ssh, with all that git-annex does around them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _git(*argv: str, cwd: Path, env: Mapping[str, str]) -> None:
 
 
 def make_pair(base: Path, env: Mapping[str, str], *, files: int, size: int, url: str = "../b.git") -> None:
-    """``base/w`` with *files* annexed files and ``base/b.git``, its empty bare remote ``b``; made by git-annex itself."""
+    """``base/w`` with *files* annexed files and ``base/b.git``, its empty bare remote ``b``; made by git-annex."""
     work, bare = base / "w", base / "b.git"
     base.mkdir(parents=True)
     _git("git", "init", "-q", str(work), cwd=base, env=env)
@@ -120,7 +120,8 @@ def agree(side: Path, env: Mapping[str, str], files: int) -> None:
         )
         assert checked.returncode == 0, (repository.name, checked.stderr[-2000:])
         held = subprocess.run(
-            [git_annex(), "find", "--anything", "--in=here", "--and", "--in=b", "--format=.\\n"] if repository.name == "w"
+            [git_annex(), "find", "--anything", "--in=here", "--and", "--in=b", "--format=.\\n"]
+            if repository.name == "w"
             else [git_annex(), "findkeys", "--in=here"],
             cwd=repository, env=dict(env), capture_output=True, text=True, check=True,
         )  # fmt: skip

@@ -28,13 +28,16 @@ def sshd(folder: Path, home: Path, path: str) -> Iterator[str]:
     public = (dot / "id_ed25519.pub").read_text()
     (folder / "authorized").write_text(f'environment="PATH={path}",environment="HOME={home}" {public}')
     (folder / "config").write_text(
-        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\nPidFile {folder}/pid\n"
-        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nPermitUserEnvironment yes\n"
+        f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {folder}/host\n"
+        f"AuthorizedKeysFile {folder}/authorized\nPidFile {folder}/pid\n"
+        "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
+        "PermitUserEnvironment yes\n"
         "MaxSessions 100\nMaxStartups 200:30:400\n"
     )
     user = pwd.getpwuid(os.getuid()).pw_name
     (dot / "config").write_text(
-        f"Host bench\n\tHostName 127.0.0.1\n\tPort {port}\n\tUser {user}\n\tIdentityFile {dot}/id_ed25519\n\tIdentitiesOnly yes\n"
+        f"Host bench\n\tHostName 127.0.0.1\n\tPort {port}\n\tUser {user}\n"
+        f"\tIdentityFile {dot}/id_ed25519\n\tIdentitiesOnly yes\n"
         f"\tUserKnownHostsFile {dot}/known_hosts\n\tStrictHostKeyChecking yes\n"
     )
     (dot / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
