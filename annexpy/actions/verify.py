@@ -279,13 +279,11 @@ class _LocalCheck(_Check):
                     files.make_folders(_BAD)
                     files.unlink(bad)
                     files.link(path, bad)
-                    removal.unlink()
+                    removal.unlink(only=path)  # in its other hash directory it may be good
         except OSError as error:
             raise store.folders.error(key, error) from error
-        return [
-            f"moved to {self._local.name}/{bad.decode('utf-8', 'backslashreplace')}",
-            *self._log(key, present=False),
-        ]
+        moved = f"moved to {self._local.name}/{bad.decode('utf-8', 'backslashreplace')}"
+        return [moved] if store.path(key) is not None else [moved, *self._log(key, present=False)]
 
 
 def _hash(check: Verifier, stored: _Object, start: int, end: int) -> None:

@@ -214,6 +214,8 @@ class Local:
             key: Of the content.
             retention: False only where what relies on the lock cannot outlive this process.
         """
+        if self._store.settings.thin:
+            await self.check_present(key)  # reads the object, in a thread, so that locking need not
         async with self._store.exclusion():
             lock = self._store.lock(key, retention=retention)
         vanished: tuple[type[BaseException], ...] = (TransportError,)
@@ -240,8 +242,8 @@ class Local:
 
     @property
     def waits(self) -> bool:
-        """Locking may have to wait for another process: where ``annex.pidlock`` is set."""
-        return self._store.settings.pidlock
+        """Locking may take its time: for another process with ``annex.pidlock``, to read with ``annex.thin``."""
+        return self._store.settings.pidlock or self._store.settings.thin
 
     def hold(self, key: Key) -> ContentLock:
         """As ``lock_content`` without retention, where nothing *waits*. ``release`` it.

@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from annexpy.clock import Clock
-from annexpy.errors import InvalidKey, KeyNotPresent, NotRegularFile
+from annexpy.errors import InvalidKey, KeyNotPresent, NotLocked, NotRegularFile
 from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
@@ -101,7 +101,7 @@ class ContentStore:
         group = None
         if settings.durability == "full":
             group = GroupCommit(files, clock, sync_records, syncfs=settings.syncfs)
-        self._arrivals = Arrivals(self.folders, clock, group, recorded, self._pidlock)
+        self._arrivals = Arrivals(self.folders, clock, group, recorded, self._pidlock, present=self.present)
         self._trusted: dict[bytes, tuple[int, ...]] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -133,9 +133,11 @@ class ContentStore:
     # -- looking --
 
     def present(self, key: Key) -> bool:
-        """The content is here: looked for and found, a regular file that nobody has written to."""
+        """The content is here: looked for and found, a regular file of the right size that nobody has written to."""
         found = self._find(key)
-        return found is not None and (not found[1].st_mode & WRITE or self._unmodified(key, *found))
+        if found is None or (key.size is not None and found[1].st_size != key.size):
+            return False
+        return not found[1].st_mode & WRITE or self._unmodified(key, *found)
 
     def _find(self, key: Key) -> tuple[bytes, Status] | None:
         try:
@@ -272,9 +274,21 @@ class ContentStore:
             self._pidlock.release()
 
     def lock(self, key: Key, *, retention: bool = True) -> ContentLock:
-        """Keep the content of *key* from being removed. See ``ContentLock.take``."""
+        """Keep the content of *key* from being removed. See ``ContentLock.take``.
+
+        What is not ``present`` is not locked either: with ``annex.thin`` an object may have been modified.
+        """
         try:
-            return ContentLock.take(self.folders, key, self._clock, self._pidlock, retention=retention)
+            lock = ContentLock.take(self.folders, key, self._clock, self._pidlock, retention=retention)
+            try:
+                present = self.present(key)
+            except BaseException:
+                lock.release()
+                raise
+            if not present:
+                lock.release()
+                raise NotLocked(key, self.where, "its object is not the content: cut, or modified")
+            return lock
         except OSError as error:
             raise self.folders.error(key, error) from error
 

@@ -407,17 +407,20 @@ class Removal:
             if left >= 0:
                 raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
 
-    def unlink(self, *, not_after: float | None = None) -> None:
+    def unlink(self, *, not_after: float | None = None, only: bytes | None = None) -> None:
         """Remove it.
 
         Args:
             not_after: ``Clock.now()`` from which it must stay.
+            only: The path of one object, below the git directory, where another one may be good.
 
         Raises:
             TimedOut: It is too late; nothing was removed.
             ContentLocked: The lock was lost.
         """
         for folder, lock in self._held:
+            if only is not None and only != b"/".join((OBJECTS, folder.path, folder.name)):
+                continue
             if not lock.stands:
                 raise ContentLocked(self._key, self._folders.where, "its lock file was replaced")
             if not_after is not None and self._clock.now() >= not_after:

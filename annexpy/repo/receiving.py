@@ -21,6 +21,7 @@ from anyio import to_thread
 from annexpy.clock import Clock
 from annexpy.errors import (
     ContentChanged,
+    ContentError,
     IncompleteTransfer,
     InvalidInput,
     LocalProtocolError,
@@ -65,6 +66,7 @@ class Arrivals:
         recorded: Told the key when its content is in place (and on disk), before anybody else is.
         pidlock: Where ``annex.pidlock`` is set.
         promised: Bytes that receptions in this process may still write.
+        present: Whether an object that is there is the content of its key.
     """
 
     folders: AnnexFolders
@@ -73,6 +75,7 @@ class Arrivals:
     recorded: Callable[[Key], None] | None = None
     pidlock: PidLock | None = None
     promised: int = field(default=0)
+    present: Callable[[Key], bool] = field(kw_only=True)
 
 
 class Receiving:
@@ -315,9 +318,10 @@ class Receiving:
             valid: False when the sender saw its source change.
 
         Returns:
-            False when an object was there already; it stays and the new copy is thrown away.
+            False when the content was there already; it stays and the new copy is thrown away.
 
         Raises:
+            ContentError: Something that is not the content stands in its place.
             ContentChanged: Not valid, and not stored.
             IncompleteTransfer: Too few or too many bytes. All is thrown away.
             VerificationFailed: Not the content of the key. All is thrown away.
@@ -382,6 +386,11 @@ class Receiving:
         except FileNotFoundError:
             self._arrivals.folders.forget()  # annex/objects itself was replaced
             self._new = self._place_once()
+        if not self._new and not self._arrivals.present(self.key):
+            # Cut, or modified through a hard link: to say that it is stored would be wrong.
+            raise ContentError(
+                self.key, self._arrivals.folders.where, "an object that is not the content is in its place: run fsck"
+            )
         self._published = True
         # All of them: another process may have made one a moment ago, without syncing.
         path = OBJECTS + b"/" + self._paths[0]

@@ -183,9 +183,9 @@ async def test_content_that_somebody_relies_on_is_not_moved(tmp_path: Path) -> N
     with Repository.init(tmp_path / "r", bare=True) as repository:
         local = Local(repository)
         await put(local, key_of(SMALL), SMALL)
-        damage(object_of(repository, key_of(SMALL)), b"evil")
 
         async with local.lock_content(key_of(SMALL)):
+            damage(object_of(repository, key_of(SMALL)), b"evil")
             found = await checked(local, key_of(SMALL))
 
         assert isinstance(found[key_of(SMALL)].error, ContentLocked)
@@ -297,3 +297,22 @@ def tree(path: Path) -> dict[str, tuple[int, bytes]]:
         for file in (path / folder).rglob("*")
         if file.is_file()
     }
+
+
+async def test_bad_content_in_one_hash_directory_does_not_cost_the_good_content_in_the_other(tmp_path: Path) -> None:
+    key = key_of(SMALL)
+    with Repository.init(str(tmp_path / "r"), bare=True) as repository:
+        place = Local(repository)
+        await put(place, key, SMALL)
+        bad = object_of(repository, key)
+        good = Path(os.fsdecode(repository.git_dir + b"/annex/objects/" + repository.content.folders.paths(key)[1]))
+        good.parent.mkdir(parents=True)
+        good.write_bytes(SMALL)
+        good.chmod(0o444)
+        damage(bad, b"CONTENT\n")
+        first = (await checked(place, key))[key]
+        assert isinstance(first.error, VerificationFailed)
+        assert good.read_bytes() == SMALL
+        assert not bad.exists()
+        assert repository.uuid in repository.branch.locations(key).present
+        assert (await checked(place, key))[key].ok

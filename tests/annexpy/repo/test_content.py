@@ -706,3 +706,19 @@ def test_stat_of_a_thawed_directory_is_restored_after_a_failed_lock(tmp_path: Pa
     lock.release()
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o555
     assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("found", [SMALL[:10], SMALL.upper()[::-1]], ids=["cut", "modified"])
+@pytest.mark.parametrize("durability", ["full", "fast"])
+async def test_content_is_not_stored_while_something_else_stands_in_its_place(
+    files: Files, found: bytes, durability: Durability
+) -> None:
+    store = ContentStore(files, clock=CLOCK, settings=ContentSettings(thin=True, durability=durability))
+    path = b"annex/objects/" + store.folders.paths(key_of(SMALL))[0]
+    files.make_folders(os.path.dirname(path))
+    files.replace(path, found, mode=0o644, sync=False)
+    async with store.receive(key_of(SMALL)) as receiving:
+        await receiving.write(SMALL)
+        with pytest.raises(ContentError, match="not the content"):
+            await receiving.finish()
+    assert files.read(path) == found

@@ -67,9 +67,7 @@ def plant(store: ContentStore, key: Key, *, place: int = 0) -> bytes:
 def beside(store: ContentStore, key: Key = KEY) -> list[str]:
     """What lies beside the object."""
     folder = b"annex/objects/" + os.path.dirname(store.folders.paths(key)[0])
-    return sorted(
-        name.removeprefix(key.raw).decode() for name in store.folders.files.names(folder) if name != key.raw
-    )
+    return sorted(name.removeprefix(key.raw).decode() for name in store.folders.files.names(folder) if name != key.raw)
 
 
 def retention(store: ContentStore) -> str:
@@ -354,3 +352,32 @@ def test_versions_that_lock_in_another_way_are_refused_by_name(files: Files, clo
     for action in (lambda: store.lock(KEY), lambda: store.remove(KEY)):
         with pytest.raises(UnsupportedRepository, match=f"annex.version is {version}"):
             action()
+
+
+# -- what is no copy --
+
+
+@pytest.mark.parametrize("retention", [True, False])
+def test_an_object_that_was_cut_is_not_present_and_cannot_be_locked(store: ContentStore, retention: bool) -> None:
+    path = b"annex/objects/" + store.folders.paths(KEY)[0]
+    folder = os.path.dirname(path)
+    store.folders.files.chmod(folder, 0o755)
+    store.folders.files.replace(path, CONTENT[:3], mode=0o444, sync=False)
+    store.folders.files.chmod(folder, 0o555)
+    assert not store.present(KEY)
+    with pytest.raises(NotLocked, match="not the content"):
+        store.lock(KEY, retention=retention)
+    assert beside(store) == []
+
+
+@pytest.mark.parametrize("retention", [True, False])
+def test_a_thin_object_that_was_modified_cannot_be_locked(files: Files, clock: Clock, retention: bool) -> None:
+    store = ContentStore(files, clock=clock, settings=ContentSettings(thin=True))
+    path = plant(store, KEY)
+    files.chmod(path, 0o644)
+    store.lock(KEY, retention=retention).release()
+    files.chmod(os.path.dirname(path), 0o755)
+    files.replace(path, CONTENT.upper(), mode=0o644, sync=False)
+    with pytest.raises(NotLocked, match="not the content"):
+        store.lock(KEY, retention=retention)
+    assert beside(store) == []
