@@ -66,10 +66,7 @@ class Lockdown:
                 mask = umask()
                 return cls(0o777 & ~mask | 0o2075, 0o666 & ~mask | 0o064, 0)
             case text:
-                try:
-                    mode = int(text, 8) & 0o666
-                except ValueError:
-                    mode = 0
+                mode = int(text, 8) & 0o666 if text.strip("01234567") == "" else 0
                 if mode & 0o600 != 0o600:
                     limit = "umask, group, all, or an octal mode that lets the owner read and write"
                     raise InvalidInput("core.sharedRepository", shared, limit)
