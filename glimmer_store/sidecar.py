@@ -42,6 +42,15 @@ def _load(front: bytes) -> Any:  # Any: whatever YAML holds
     return yaml.load(front.decode(), Loader=_Loader)
 
 
+def _dump(fields: Mapping[str, object]) -> str:
+    """*fields* as YAML that reads back as they are."""
+    whole = dict(fields)
+    text: str = yaml.safe_dump(whole, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    if yaml.safe_load(text) != whole:  # PyYAML folds U+0085 and its like into blanks unless it escapes them
+        text = yaml.safe_dump(whole, sort_keys=False, default_flow_style=False)
+    return text
+
+
 def provenance_hash(body: str) -> str:
     """Glimmer's hash of a body, as its reference example computes it."""
     return "sha256:" + hashlib.sha256(body.encode()).hexdigest()[:16]
@@ -91,8 +100,7 @@ class Sidecar:
     @classmethod
     def create(cls, fields: Mapping[str, object], body: str = "") -> Sidecar:
         """A new node file in the layout of Glimmer's own example."""
-        front = yaml.safe_dump(dict(fields), sort_keys=False, default_flow_style=False, allow_unicode=True)
-        return cls.parse(f"---\n{front}---\n\n{body}".encode())
+        return cls.parse(f"---\n{_dump(fields)}---\n\n{body}".encode())
 
     @classmethod
     def read(cls, path: Path) -> Sidecar:
@@ -114,8 +122,7 @@ class Sidecar:
         for name, value in changes.items():
             if name in self.fields and self.fields[name] == value and type(self.fields[name]) is type(value):
                 continue
-            text = yaml.safe_dump({name: value}, sort_keys=False, default_flow_style=False, allow_unicode=True).encode()
-            text = text.replace(b"\n", self.newline)
+            text = _dump({name: value}).encode().replace(b"\n", self.newline)
             found = _span(front, name.encode())
             if found is None:
                 if front and not front.endswith(b"\n"):

@@ -1,4 +1,4 @@
-"""``glimmer-store archive FILE…``"""
+"""``glimmer-store archive FILE…``: outputs become stored nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``glimmer-store init [DIR]``"""
+"""``glimmer-store init [DIR]``: a dataset with durable remotes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``glimmer-store status``"""
+"""``glimmer-store status``: where everything is."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ def test_what_a_session_stored_is_in_the_branch_when_it_ends(program: str, repos
     with Repository.open(repository) as opened:
         assert opened.content.present(ABSENT)
         assert ME in opened.branch.locations(ABSENT).present
-        assert opened.branch.waiting == 0
+        assert opened.branch.queued == 0
 
 
 def test_debug_shows_the_messages_and_not_the_content(program: str, repository: Path) -> None:
