@@ -129,12 +129,20 @@ def record(branch: Records, key: Key, uuids: Iterable[str], *, present: bool) ->
             branch.set_present(key, UUID(uuid), present)
 
 
+@runtime_checkable
+class _Spools(Protocol):
+    """Records that can be written down without a commit: those of a ``Branch``."""
+
+    def sync_now(self, *, durable: bool = True) -> None: ...
+
+
 class Recording(Wrapper):
     """Writes to *branch* who got, was found to have, or gave up a content.
 
     Exactly those that the remote named, at the moment it named them: before anything that goes wrong
     after that can be raised, and for a removal that only some nodes made, too. What is unknown is not
-    written. Of a cluster, ``nodes`` are the nodes with the same recording around each.
+    written. With a ``Branch``, what was recorded survives the end of this process from then on.
+    Of a cluster, ``nodes`` are the nodes with the same recording around each.
     """
 
     def __new__(cls, remote: Remote, branch: Records) -> Recording:
@@ -143,24 +151,37 @@ class Recording(Wrapper):
     def __init__(self, remote: Remote, branch: Records) -> None:
         super().__init__(remote)
         self.branch = branch
+        self._spools = branch if isinstance(branch, _Spools) else None
+
+    def record(self, key: Key, uuids: Iterable[str], *, present: bool) -> None:
+        """As the function of that name; and keep it should this process be killed."""
+        record(self.branch, key, uuids, present=present)
+        self._keep()
+
+    def _keep(self) -> None:
+        if self._spools is not None:
+            try:
+                self._spools.sync_now(durable=False)
+            except AnnexError as error:  # still queued; what was done stands, and the commit meets the same
+                log.warning("%s: %s", self.name, error)
 
     def __reduce__(self) -> tuple[object, ...]:
         return Recording, (self.remote, self.branch)
 
     def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
-        return _RecordingPut(self.branch, key, self.remote.put(key, associated_file=associated_file))
+        return _RecordingPut(self, key, self.remote.put(key, associated_file=associated_file))
 
     def found(self, key: Key) -> None:
         """Record, as a put would have, that a check found *key* here, so that none was made."""
-        record(self.branch, key, (self.uuid,), present=True)
+        self.record(key, (self.uuid,), present=True)
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         try:
             removed = await self.remote.remove_content(key, deadline=deadline)
         except DropIncomplete as error:
-            record(self.branch, key, error.removed, present=False)
+            self.record(key, error.removed, present=False)
             raise
-        record(self.branch, key, removed.uuids, present=False)
+        self.record(key, removed.uuids, present=False)
         return removed
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
@@ -169,6 +190,7 @@ class Recording(Wrapper):
         results = await self.remote.remove_content_many(keys, deadline=deadline)
         for key, removed in zip(keys, results, strict=True):
             record(self.branch, key, removed.uuids, present=False)
+        self._keep()
         return results
 
 
@@ -180,20 +202,20 @@ class _RecordingCluster(Recording):
 
 
 class _RecordingPut(AbstractAsyncContextManager[Upload]):
-    __slots__ = ("_branch", "_inner", "_key")
+    __slots__ = ("_inner", "_key", "_recording")
 
-    def __init__(self, branch: Records, key: Key, inner: AbstractAsyncContextManager[Upload]) -> None:
-        self._branch, self._key, self._inner = branch, key, inner
+    def __init__(self, recording: Recording, key: Key, inner: AbstractAsyncContextManager[Upload]) -> None:
+        self._recording, self._key, self._inner = recording, key, inner
 
     async def __aenter__(self) -> Upload:
         upload = await self._inner.__aenter__()
         if upload.already is not None:  # this way never finishes
             try:
-                record(self._branch, self._key, upload.already, present=True)
+                self._recording.record(self._key, upload.already, present=True)
             except BaseException as error:
                 await self._inner.__aexit__(type(error), error, error.__traceback__)
                 raise
-        return _RecordingUpload(self._branch, self._key, upload)
+        return _RecordingUpload(self._recording, self._key, upload)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -202,10 +224,10 @@ class _RecordingPut(AbstractAsyncContextManager[Upload]):
 
 
 class _RecordingUpload:
-    __slots__ = ("_branch", "_key", "_upload", "already", "offset", "start", "write")
+    __slots__ = ("_key", "_recording", "_upload", "already", "offset", "start", "write")
 
-    def __init__(self, branch: Records, key: Key, upload: Upload) -> None:
-        self._branch, self._key, self._upload = branch, key, upload
+    def __init__(self, recording: Recording, key: Key, upload: Upload) -> None:
+        self._recording, self._key, self._upload = recording, key, upload
         self.already, self.offset = upload.already, upload.offset
         self.start, self.write = upload.start, upload.write
 
@@ -220,7 +242,7 @@ class _RecordingUpload:
         return self._stored(await self._upload.data_present())
 
     def _stored(self, stored: Stored) -> Stored:
-        record(self._branch, self._key, stored.copies, present=True)
+        self._recording.record(self._key, stored.copies, present=True)
         return stored
 
 

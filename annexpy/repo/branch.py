@@ -212,7 +212,7 @@ class Branch:
         Raises:
             RepositoryError, AccessDenied: It could not be written, and is still queued.
         """
-        if self._queue:
+        if self._queue or self._spool.unsynced:
             from anyio import to_thread  # 10 ms that a process that only reads can do without
 
             await to_thread.run_sync(self.sync_now)
@@ -222,6 +222,8 @@ class Branch:
         with self._queue.spooling:
             batch = self._queue.take()
             if not batch:
+                if durable:
+                    self._sync_spool()
                 return
             try:
                 self._spool.append(self._as_lines(batch), batch.base, sync=durable)
@@ -232,6 +234,13 @@ class Branch:
                 self._queue.give_back(batch)
                 raise
             self._queue.done(batch)
+
+    def _sync_spool(self) -> None:
+        """What another ``sync_now`` or a spill has written without syncing it."""
+        try:
+            self._spool.sync()
+        except OSError as error:
+            raise repository_error(self._files.path, "write location records", error) from error
 
     def _as_lines(self, batch: Batch) -> list[bytes]:
         if not batch.changes:

@@ -87,6 +87,7 @@ class Spool:
                 if not files.try_lock(own.fd, exclusive=True):
                     continue  # somebody is sealing it
             except OSError:
+                self.sync()
                 self._locks = False
                 files.unlink(self._name + _OPEN)
                 self.close()
@@ -94,13 +95,16 @@ class Spool:
             try:
                 there = own.folder.status(own.name)
                 if there is None or (there.st_ino, there.st_dev) != own.identity:
+                    self.sync()
                     self._own = None  # it was sealed
                     continue
                 size = there.st_size
                 try:
                     files.write(own.fd, batch)
+                    own.unsynced = True
                     if sync:
                         files.sync(own.fd)
+                        own.unsynced = False
                 except BaseException:
                     self._own = None  # whatever is left of this batch ends the file: the next one needs another
                     files.truncate(own.fd, size)
@@ -113,8 +117,27 @@ class Spool:
                 self._sync_names()
                 own.named = True
             if size + len(batch) >= _LARGEST:
+                self.sync()
                 self.close()
             return True
+
+    @property
+    def unsynced(self) -> bool:
+        """Records that were appended would not survive a power cut yet."""
+        own = self._own
+        return own is not None and own.pid == os.getpid() and (own.unsynced or not own.named)
+
+    def sync(self) -> None:
+        """What was appended without *sync* survives a power cut when this returns."""
+        own = self._own
+        if own is None or not self.unsynced:
+            return
+        if own.unsynced:
+            self._files.sync(own.fd)
+            own.unsynced = False
+        if not own.named:
+            self._sync_names()
+            own.named = True
 
     def _begin(self) -> _Own:
         """A file of our own, kept open: opening it for every record costs more than writing the record."""
@@ -295,13 +318,13 @@ class Spool:
 class _Own:
     """The file of this process, open, and what it is known by."""
 
-    __slots__ = ("_files", "fd", "folder", "identity", "name", "named", "pid")
+    __slots__ = ("_files", "fd", "folder", "identity", "name", "named", "pid", "unsynced")
 
     def __init__(self, files: Files, folder: Files, name: bytes, fd: int) -> None:
         self._files, self.folder, self.name, self.fd = files, folder, name, fd
         status = files.fstatus(fd)
         self.identity = (status.st_ino, status.st_dev)
-        self.pid, self.named = os.getpid(), False
+        self.pid, self.named, self.unsynced = os.getpid(), False, False
 
     def close(self) -> None:
         fd, self.fd = self.fd, -1

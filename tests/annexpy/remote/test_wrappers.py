@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from faulty_remote import Faulty
 from remote_contract import CONTENT, KEY, A, B, HandClock, RemoteContract, content_of, key_of, read, store
@@ -18,6 +22,7 @@ from annexpy.remote.base import BatchPresence, BatchRemove, Remote, Removed, Sto
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced, Wrapper, record
+from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, new_cluster_uuid
 
 C = UUID("cccccccc-0000-4000-8000-000000000003")
@@ -274,3 +279,23 @@ async def test_traced_tells_what_happens_and_no_content(caplog: pytest.LogCaptur
     assert "content could not be locked" in told
     assert "\x1b" not in told
     assert repr(CONTENT)[2:20] not in told
+
+
+def test_what_was_recorded_survives_a_kill(tmp_path: Path) -> None:
+    Repository.init(str(tmp_path / "r"), bare=True).close()
+    child = os.fork()
+    if not child:
+        with Repository.open(str(tmp_path / "r")) as repository:
+
+            async def moved() -> None:
+                taker = Recording(MemoryRemote(B), repository.branch)
+                await store(taker, KEY, CONTENT)
+                await Recording(MemoryRemote(A), repository.branch).remove_content(KEY)
+
+            anyio.run(moved)
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    with Repository.open(str(tmp_path / "r")) as repository:
+        log = repository.branch.locations(KEY)
+        assert set(log.present) == {B}
+        assert log.clock(A) is not None  # recorded as missing

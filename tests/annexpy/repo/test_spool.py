@@ -223,3 +223,27 @@ def test_a_forked_child_has_a_file_of_its_own(files: DiskFiles) -> None:
 
     assert names(files) == ["open", "open"]
     assert sorted(absorbed(spool(files))) == lines(1, 2, 3)
+
+
+def test_what_was_spooled_without_syncing_is_synced_by_the_next_sync(tmp_path: Path) -> None:
+    synced: list[str] = []
+
+    class Watched(DiskFiles):
+        def sync(self, fd: int) -> None:
+            synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))
+            super().sync(fd)
+
+    spool = Spool(Watched(tmp_path), Lockdown(), CLOCK)
+    spool.append([b"a.log\t0000000000000001\tP\t1\tu"], b"", sync=False)
+    assert spool.unsynced
+    assert synced == []
+    spool.sync()
+    assert not spool.unsynced
+    assert [name.rpartition(".")[2] for name in synced] == ["open"]
+    spool.sync()
+    assert len(synced) == 1
+    spool.append([b"a.log\t0000000000000002\tP\t0\tu"], b"", sync=False)
+    spool.seal()
+    spool.append([b"a.log\t0000000000000003\tP\t1\tu"], b"", sync=False)
+    assert [name.rpartition(".")[2] for name in synced] == ["open", "ready"]
+    spool.close()
