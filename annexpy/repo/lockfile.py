@@ -11,7 +11,7 @@ from __future__ import annotations
 from annexpy.repo.files import Files
 from annexpy.repo.pidlock import PidLock
 
-__all__ = ["HeldLock", "take_lock"]
+__all__ = ["HeldLock", "lock_holder", "take_lock"]
 
 
 class HeldLock:
@@ -97,6 +97,20 @@ def take_lock(
         except PermissionError:
             pass  # another user made it, with the mode that all of us give it
     return HeldLock(files, name, fd, exclusive, pidlock)
+
+
+def lock_holder(files: Files, name: bytes, pidlock: PidLock | None = None) -> str:
+    """Who stands in the way of a lock on *name*, as far as the system tells, for messages."""
+    if pidlock is not None:
+        return "this process" if pidlock.held else pidlock.holder()
+    try:
+        fd = files.open_write(name, create=False)
+    except OSError:
+        return "nobody any more"
+    try:
+        return files.lock_holder(fd)
+    finally:
+        files.close_fd(fd)
 
 
 def _take_inside(path: bytes, exclusive: bool, pidlock: PidLock) -> bool:

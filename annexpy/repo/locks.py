@@ -36,7 +36,7 @@ from annexpy.errors import (
 from annexpy.keys.key import Key
 from annexpy.repo.files import Files
 from annexpy.repo.folders import OBJECTS, AnnexFolders
-from annexpy.repo.lockfile import HeldLock, take_lock
+from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
 from annexpy.repo.pidlock import PidLock
 
 __all__ = ["ContentLock", "Removal"]
@@ -152,6 +152,10 @@ class _KeyFolder:
             )
         )
 
+    def holder(self, suffix: bytes) -> str:
+        """Who has that lock file, for messages."""
+        return lock_holder(self.files, self.name + suffix, self.pidlock)
+
     @contextmanager
     def writing_retention(self) -> Iterator[None]:
         """Nobody else changes ``.rtm`` or ``.rtl`` inside. Held for moments only, so it waits for moments only."""
@@ -162,7 +166,7 @@ class _KeyFolder:
             time.sleep(_WRITER_WAIT)
         else:
             path = os.fsdecode(self.files.path + b"/" + self.name + b".rtl")
-            raise LockHeld(path, "somebody who writes a retention", _WRITER_TRIES * _WRITER_WAIT)
+            raise LockHeld(path, self.holder(b".rtl"), _WRITER_TRIES * _WRITER_WAIT)
         try:
             yield
         finally:
@@ -247,7 +251,7 @@ class ContentLock:
             except FileNotFoundError:
                 lock = None
             if lock is None:
-                raise NotLocked(key, folders.where, "it is being removed")
+                raise NotLocked(key, folders.where, f"it is being removed by {folder.holder(b'.lck')}")
             try:
                 if not folder.regular:
                     raise NotLocked(key, folders.where, "it was removed")
@@ -398,8 +402,9 @@ class Removal:
             folder.close()
             raise
         if lock is None:
+            holder = folder.holder(b".lck")
             folder.close()
-            raise ContentLocked(self._key, self._folders.where, "somebody relies on it")
+            raise ContentLocked(self._key, self._folders.where, f"{holder} relies on it")
         self._held.append((folder, lock))
         retention = folder.retention()
         if retention is not None:

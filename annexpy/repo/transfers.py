@@ -13,7 +13,7 @@ from annexpy.keys.key import Key
 from annexpy.keys.layout import key_file
 from annexpy.repo.files import Files
 from annexpy.repo.folders import DOWNLOAD_LOCKS, AnnexFolders
-from annexpy.repo.lockfile import HeldLock, take_lock
+from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
 from annexpy.repo.pidlock import PidLock
 from annexpy.uuids import UUID
 
@@ -78,7 +78,7 @@ class TransferLock:
     ) -> None:
         lock = take_lock(folder, b"lck." + name, exclusive=True, mode=mode, pidlock=pidlock)
         if lock is None:
-            raise TransferInProgress(key, where)
+            raise TransferInProgress(key, where, f"{lock_holder(folder, b'lck.' + name, pidlock)} receives it")
         self._locks.append(lock)
 
     def release(self) -> None:

@@ -208,7 +208,7 @@ def test_git_annex_does_not_drop_what_we_lock(
 def test_git_annex_shares_our_lock_and_leaves_its_retention_behind(
     store: ContentStore, repository: Path, shell: Callable[[Path], Shell]
 ) -> None:
-    """It removes its retention only when nobody else has a lock, so ten minutes must pass; two git-annexes do the same."""
+    """It removes its retention only when nobody else has a lock, so ten minutes must pass; as among git-annexes."""
     lock = store.lock(KEY)
     peer = shell(repository)
     assert peer.say(f"LOCKCONTENT {KEY}") == "SUCCESS"
@@ -227,7 +227,7 @@ def test_we_do_not_drop_what_git_annex_locks(
     peer = shell(repository)
     assert peer.say(f"LOCKCONTENT {KEY}") == "SUCCESS"
 
-    with pytest.raises(ContentLocked):
+    with pytest.raises(ContentLocked, match=r"pid \d+ relies on it"):
         store.remove(KEY)
     lock = store.lock(KEY)
     peer.send(b"UNLOCKCONTENT\n")
@@ -339,7 +339,7 @@ def test_we_do_not_receive_what_git_annex_receives_and_go_on_where_it_stopped(
         time.sleep(0.005)  # the other process takes as long as it takes; a hang is pytest's to notice
 
     async def refused() -> None:
-        with pytest.raises(TransferInProgress):
+        with pytest.raises(TransferInProgress, match=r"pid \d+ receives it"):
             async with store.receive(KEY):
                 pass
 
