@@ -148,6 +148,13 @@ class Row:
             return None
         return statistics.median(t.wall / o.wall for t, o in zip(self.theirs, self.ours, strict=True))
 
+    @property
+    def cpu_ratio(self) -> float | None:
+        """The same of the processor time of the client and what it waited for; steadier where others use the machine."""
+        if not self.theirs or not self.ours:
+            return None
+        return statistics.median(t.cpu / o.cpu for t, o in zip(self.theirs, self.ours, strict=True))
+
     def as_json(self) -> dict[str, object]:
         def side(runs: list[Figures]) -> dict[str, object] | None:
             if not runs:
@@ -167,6 +174,7 @@ class Row:
             "git-annex": side(self.theirs),
             "ours": side(self.ours),
             "ratio": None if self.ratio is None else round(self.ratio, 2),
+            "cpu-ratio": None if self.cpu_ratio is None else round(self.cpu_ratio, 2),
             "pair-ratios": [round(t.wall / o.wall, 2) for t, o in zip(self.theirs, self.ours, strict=False)],
             "target": self.target,
         }
@@ -179,7 +187,7 @@ class Row:
             rate = f"{self.size / wall / 1e6:7.0f} MB/s" if self.size else f"{wall * 1000 / self.count:7.3f} ms"
             return f"{rate:>12} {cpu * 1000 / self.count:6.2f} {max(r.rss for r in runs):4.0f}"
 
-        ratio = "" if self.ratio is None else f"{self.ratio:6.1f}x"
+        ratio = "" if self.ratio is None else f"{self.ratio:6.1f}x  cpu {self.cpu_ratio:.1f}x"
         want = "" if self.target is None else f"(want {self.target:g})"
         return f"{self.name:<44}{one(self.theirs)}  |{one(self.ours)}  {ratio:>8} {want}"
 
