@@ -150,7 +150,7 @@ class Row:
 
     @property
     def cpu_ratio(self) -> float | None:
-        """The same of the processor time of the client and what it waited for; steadier where others use the machine."""
+        """The same of the processor time of the client and what it waited for: steadier on a busy machine."""
         if not self.theirs or not self.ours:
             return None
         return statistics.median(t.cpu / o.cpu for t, o in zip(self.theirs, self.ours, strict=True))
