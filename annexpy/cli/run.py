@@ -26,6 +26,7 @@ T = TypeVar("T")
 
 def run(words: Sequence[str]) -> int:
     """Run the command in *words*; the exit code."""
+    _open_standard_streams()
     name = next((word for word in words if not word.startswith("-")), "")
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
@@ -39,7 +40,7 @@ def run(words: Sequence[str]) -> int:
         error.show()
         return USAGE
     except click.ClickException as error:
-        error.show()
+        click.echo(f"annexpy: {name}: {error.format_message()}", err=True)
         return SOME_FAILED
     except InvalidInput as error:
         _complain(name, error)
@@ -54,6 +55,17 @@ def run(words: Sequence[str]) -> int:
     finally:
         signal.signal(signal.SIGTERM, previous)
     return answer if isinstance(answer, int) else DONE
+
+
+def _open_standard_streams() -> None:
+    """Closed ones lead to nowhere: else the next file that is opened would be taken for our input or output."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", errors="surrogateescape", closefd=False))  # noqa: SIM115
 
 
 def in_event_loop(work: Callable[[], Awaitable[T]]) -> T:

@@ -9,9 +9,12 @@ Source: fact sheet reliability-and-ecosystem, section 3.2; ``git annex … --jso
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import click
 
 from annexpy.cli.options import Options
 from annexpy.errors import AnnexError, NotEnoughCopies
@@ -19,13 +22,11 @@ from annexpy.keys.key import Key
 
 if TYPE_CHECKING:  # it brings more than the commands without a network need
     from annexpy.actions.doctor import Finding
+    from annexpy.actions.explain import Explanation
     from annexpy.actions.results import DropResult, Moved, Transfer
     from annexpy.actions.sync import Synced
     from annexpy.actions.verify import Checked
     from annexpy.actions.whereis import Location, Whereis
-    from annexpy.policy.numcopies import Copies
-    from annexpy.policy.trust import TrustLevel
-    from annexpy.uuids import UUID
 
 __all__ = ["Report", "human_size", "printable", "write_json", "write_line"]
 
@@ -146,46 +147,30 @@ class Report:
         else:
             self.done(result.key, note=note, fields=fields)
 
-    def explained(
-        self, result: DropResult, place: str, copies: Copies, known: Whereis | None, trust: Mapping[UUID, TrustLevel]
-    ) -> None:
-        """What decides about the copies of one key."""
-        counted: dict[str, str] = {}
-        missing: dict[str, str] = {}
-        if result.proof is not None:
-            counted = dict(result.proof.how)
-            missing = dict(result.proof.not_counted)
-        elif isinstance(result.error, NotEnoughCopies):
-            counted, missing = result.error.counted, result.error.missing
-        verdict = "may be dropped" if result.error is None else "may not be dropped"
-        reason = "" if result.error is None or isinstance(result.error, NotEnoughCopies) else str(result.error)
-        deadline = result.proof.deadline if result.proof is not None else None
-        if self.options.json:
-            fields: dict[str, object] = {
-                "from": place,
-                "numcopies": copies.num,
-                "numcopies-from": copies.num_from,
-                "mincopies": copies.min,
-                "mincopies-from": copies.min_from,
-                "counted": counted,
-                "not-counted": missing,
-                "droppable": result.error is None,
-            }
-            if known is not None:
-                fields |= {"whereis": _locations(known.locations), "untrusted": _locations(known.untrusted)}
-            write_json(self._object(result.key, None, (), verdict, True, [reason] if reason else [], fields))
+    def explained(self, found: Explanation) -> None:
+        """What decides about one copy of one key."""
+        if not self.options.json:
+            write_line("\n".join(printable(line) for line in found.lines()))
             return
-        lines = [str(result.key), f"  rules      {copies}"]
-        if known is not None:
-            for one in (*known.locations, *known.untrusted):
-                level = trust.get(one.uuid)
-                lines.append(f"  recorded   {one}" + (f" ({level})" if level is not None else ""))
-        lines += [f"  counted    {name}: {how}" for name, how in counted.items()]
-        lines += [f"  not        {name}: {why}" for name, why in missing.items()]
-        if deadline is not None:
-            lines.append("  locked     for ten minutes at most, and a removal would have to happen within them")
-        lines.append(f"  {verdict} from {place}" + (f": {reason}" if reason else ""))
-        write_line("\n".join(map(printable, lines)))
+        proof, error = found.result.proof, found.result.error
+        fields: dict[str, object] = {
+            "from": found.place,
+            "numcopies": found.copies.num,
+            "numcopies-from": found.copies.num_from,
+            "mincopies": found.copies.min,
+            "mincopies-from": found.copies.min_from,
+            "droppable": found.allowed,
+            "counted": dict(proof.how) if proof is not None else {},
+            "not-counted": dict(proof.not_counted) if proof is not None else {},
+        }
+        if isinstance(error, NotEnoughCopies):
+            fields |= {"counted": error.counted, "not-counted": error.missing}
+        if proof is not None and proof.deadline is not None:
+            fields["seconds-left"] = round(proof.deadline.at - found.now)
+        if found.where is not None:
+            fields |= {"whereis": _locations(found.where.locations), "untrusted": _locations(found.where.untrusted)}
+        errors = [] if error is None or isinstance(error, NotEnoughCopies) else [str(error)]
+        write_json(self._object(found.key, None, (), "", True, errors, fields))
 
     def found(self, finding: Finding) -> None:
         """One finding of the doctor, with the command that mends it."""
@@ -300,9 +285,16 @@ def write_line(text: str) -> None:
 
 
 def _write(text: str) -> None:
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-    # A program that reads us line by line (--batch) waits for this line.
-    sys.stdout.flush()
+    try:
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        # A program that reads us line by line (--batch) waits for this line.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # What is still in the buffer would be tried again, and fail again, at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.ClickException(f"cannot write to standard output: {error.strerror}") from error
 
 
 def printable(text: str, keep: str = "") -> str:

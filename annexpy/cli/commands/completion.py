@@ -16,13 +16,13 @@ _SHELLS = ("bash", "fish", "zsh")
 @as_command("completion")
 @click.argument("shell", type=click.Choice(_SHELLS))
 def command(options: Options, shell: str) -> None:
-    r"""Print the completion script of SHELL.
+    """Print the completion script of SHELL.
 
     \b
         bash: eval "$(annexpy completion bash)"        in ~/.bashrc
         zsh:  eval "$(annexpy completion zsh)"         in ~/.zshrc
         fish: annexpy completion fish > ~/.config/fish/completions/annexpy.fish
-    """
+    """  # noqa: D301  (click looks for the character itself)
     from annexpy.cli.group import annexpy
 
     made = get_completion_class(shell)

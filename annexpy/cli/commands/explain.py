@@ -31,8 +31,7 @@ def command(
     wanted = Key.parse(key)
 
     async def work() -> int:
-        from annexpy.actions.drop import examine
-        from annexpy.actions.whereis import whereis
+        from annexpy.actions.explain import explain
         from annexpy.cli.evidence import evidence
         from annexpy.cli.work import at_work
 
@@ -40,21 +39,8 @@ def command(
             place = await at.remote(from_)
             facts = at.facts(numcopies, mincopies) if at.repository is not None else None
             known = evidence(at, [place], Wanted(others, numcopies, mincopies))
-            result = await examine(
-                wanted,
-                from_=place,
-                others=known.others,
-                copies=known.copies(wanted),
-                trust=known.trust,
-                recorded=None if known.recorded is None else known.recorded(wanted),
-                nodes=known.nodes,
-            )
             report.explained(
-                result,
-                place.name,
-                known.copies(wanted),
-                None if facts is None else whereis(facts, wanted),
-                {} if facts is None else dict(facts.trust),
+                await explain(wanted, from_=place, others=known.others, copies=known.copies(wanted), facts=facts)
             )
         return 0
 

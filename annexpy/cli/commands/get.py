@@ -59,7 +59,7 @@ def command(options: Options, remote: str, keys: tuple[str, ...], output: str | 
                     fetched = (
                         copy(source, at.local(), some, jobs=options.jobs, progress=told)
                         if output is None
-                        else Each(some, to_file, jobs=options.jobs)
+                        else Each(some, to_file, jobs=options.jobs, same=lambda key: key)
                     )
                     async for result in fetched:
                         report.transfer(result, note=note)

@@ -252,3 +252,34 @@ def test_a_batch_answers_each_line_before_the_next_is_written() -> None:
     child.stdin.close()
     assert child.wait(30) == 0
     child.stdout.close()
+
+
+def test_output_that_cannot_be_written_is_one_line_and_no_traceback() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "annexpy.cli.app", "examinekey", "SHA256E-s0--" + "0" * 64],
+            stdout=full, stderr=subprocess.PIPE, timeout=60,
+        )  # fmt: skip
+
+    assert done.returncode == 1
+    assert done.stderr == b"annexpy: examinekey: cannot write to standard output: No space left on device\n"
+
+
+def test_a_closed_standard_output_or_input_is_not_a_traceback() -> None:
+    for redirection in (">&-", "<&-", "<&- >&-"):
+        words = f"{sys.executable} -m annexpy.cli.app examinekey --batch {redirection}"
+        done = subprocess.run(
+            ["sh", "-c", words], input=b"", stderr=subprocess.PIPE, stdout=subprocess.PIPE, timeout=60
+        )
+        assert b"Traceback" not in done.stderr
+
+
+def test_examples_of_completion_stand_line_by_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "annexpy.cli.app", "completion", "--help"], capture_output=True, text=True, timeout=60
+    )
+    lines = done.stdout.splitlines()
+    assert "\\b" not in "".join(lines)
+    assert [line.split()[0] for line in lines if "completion" in line and ":" in line and "Usage" not in line] == [
+        "bash:", "zsh:", "fish:",
+    ]  # fmt: skip
