@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 from annexpy.clock import Deadline
 from annexpy.errors import AccessDenied, AnnexError, DropIncomplete
@@ -32,6 +32,9 @@ __all__ = ["AppendOnly", "ReadOnly", "Recording", "Records", "Traced", "Wrapper"
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+_TOGETHER: Final = 64
+"""Records of puts that are written down together: to write one costs as much as a put of a small content."""
 
 
 class Records(Protocol):
@@ -133,6 +136,9 @@ def record(branch: Records, key: Key, uuids: Iterable[str], *, present: bool) ->
 class _Spools(Protocol):
     """Records that can be written down without a commit: those of a ``Branch``."""
 
+    @property
+    def queued(self) -> int: ...
+
     def sync_now(self, *, durable: bool = True) -> None: ...
 
 
@@ -141,7 +147,8 @@ class Recording(Wrapper):
 
     Exactly those that the remote named, at the moment it named them: before anything that goes wrong
     after that can be raised, and for a removal that only some nodes made, too. What is unknown is not
-    written. With a ``Branch``, what was recorded survives the end of this process from then on.
+    written. With a ``Branch``, no removal is asked for before all records would survive the end of this
+    process, and that of the removal does then; of puts, a kill costs the last few.
     Of a cluster, ``nodes`` are the nodes with the same recording around each.
     """
 
@@ -154,12 +161,13 @@ class Recording(Wrapper):
         self._spools = branch if isinstance(branch, _Spools) else None
 
     def record(self, key: Key, uuids: Iterable[str], *, present: bool) -> None:
-        """As the function of that name; and keep it should this process be killed."""
+        """As the function of that name, of the records of a put: so many are written down together."""
         record(self.branch, key, uuids, present=present)
-        self._keep()
+        self._keep(_TOGETHER)
 
-    def _keep(self) -> None:
-        if self._spools is not None:
+    def _keep(self, least: int = 1) -> None:
+        """Have records survive a kill when *least* are waiting."""
+        if self._spools is not None and self._spools.queued >= least:
             try:
                 self._spools.sync_now(durable=False)
             except AnnexError as error:  # still queued; what was done stands, and the commit meets the same
@@ -176,17 +184,21 @@ class Recording(Wrapper):
         self.record(key, (self.uuid,), present=True)
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        self._keep()
         try:
             removed = await self.remote.remove_content(key, deadline=deadline)
         except DropIncomplete as error:
-            self.record(key, error.removed, present=False)
+            record(self.branch, key, error.removed, present=False)
+            self._keep()
             raise
-        self.record(key, removed.uuids, present=False)
+        record(self.branch, key, removed.uuids, present=False)
+        self._keep()
         return removed
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
         if not isinstance(self.remote, BatchRemove):
             return [await self.remove_content(key, deadline=deadline) for key in keys]
+        self._keep()
         results = await self.remote.remove_content_many(keys, deadline=deadline)
         for key, removed in zip(keys, results, strict=True):
             record(self.branch, key, removed.uuids, present=False)

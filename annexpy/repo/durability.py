@@ -41,7 +41,7 @@ class Change:
         error: What stood in the way.
     """
 
-    __slots__ = ("_publish", "error", "fd", "finished", "folders", "published", "recorded", "woken")
+    __slots__ = ("_publish", "error", "fd", "finished", "folders", "leaving", "published", "recorded", "woken")
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class Change:
         self.folders: Sequence[bytes] = ()
         self.published = False
         self.finished = False
+        self.leaving = False
         self.error: Exception | None = None
         self.woken: anyio.Event | None = None
 
@@ -135,6 +136,12 @@ class GroupCommit:
         try:
             await change.woken.wait()
         except BaseException:
+            # While a thread has it in hand, the holder may not close its file, or let others receive the key.
+            change.leaving = True
+            with anyio.CancelScope(shield=True):
+                while change not in line.waiting and not change.finished:
+                    change.woken = anyio.Event()
+                    await change.woken.wait()
             if change in line.waiting:
                 line.waiting.remove(change)
             if line.leader is change:
@@ -156,6 +163,9 @@ class GroupCommit:
             # Cancelled: the next leader commits for the others, and nothing is published twice.
             left = line.waiting if not group else [member for member in group if not member.finished] + line.waiting
             line.waiting = [member for member in left if member is not change]
+            for member in line.waiting:
+                if member.leaving and member.woken is not None:
+                    member.woken.set()
             line.next_leader()
 
     async def _commit(self, group: Sequence[Change]) -> None:

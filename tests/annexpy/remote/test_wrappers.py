@@ -16,6 +16,7 @@ import pytest
 from faulty_remote import Faulty
 from remote_contract import CONTENT, KEY, A, B, HandClock, RemoteContract, content_of, key_of, read, store
 
+from annexpy.clock import Deadline
 from annexpy.errors import AccessDenied, ConnectionLost, DropIncomplete, NodesFailed, NotLocked
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, BatchRemove, Remote, Removed, Stored
@@ -281,7 +282,18 @@ async def test_traced_tells_what_happens_and_no_content(caplog: pytest.LogCaptur
     assert repr(CONTENT)[2:20] not in told
 
 
-def test_what_was_recorded_survives_a_kill(tmp_path: Path) -> None:
+class Deadly(MemoryRemote):
+    """Kills whoever asks for a removal."""
+
+    async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+@pytest.mark.parametrize("source", [MemoryRemote, Deadly])
+def test_what_a_removal_may_rely_on_was_recorded_should_it_be_killed(
+    tmp_path: Path, source: type[MemoryRemote]
+) -> None:
     Repository.init(str(tmp_path / "r"), bare=True).close()
     child = os.fork()
     if not child:
@@ -290,7 +302,7 @@ def test_what_was_recorded_survives_a_kill(tmp_path: Path) -> None:
             async def moved() -> None:
                 taker = Recording(MemoryRemote(B), repository.branch)
                 await store(taker, KEY, CONTENT)
-                await Recording(MemoryRemote(A), repository.branch).remove_content(KEY)
+                await Recording(source(A), repository.branch).remove_content(KEY)
 
             anyio.run(moved)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -298,4 +310,4 @@ def test_what_was_recorded_survives_a_kill(tmp_path: Path) -> None:
     with Repository.open(str(tmp_path / "r")) as repository:
         log = repository.branch.locations(KEY)
         assert set(log.present) == {B}
-        assert log.clock(A) is not None  # recorded as missing
+        assert (log.clock(A) is None) is (source is Deadly)

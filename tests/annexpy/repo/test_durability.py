@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from annexpy.repo.durability import Change, GroupCommit
 from annexpy.repo.faulty_files import Faults, FaultyFiles
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.memory_files import MemoryFiles
+from annexpy.system import CLOCK
 
 pytestmark = pytest.mark.anyio
 
@@ -219,3 +221,35 @@ def test_a_group_outlives_the_event_loop_and_the_fork(tmp_path: Path) -> None:
         return child
 
     assert os.waitpid(anyio.run(forked_in_the_middle), 0)[1] == 0
+
+
+@pytest.mark.anyio
+async def test_who_is_cancelled_stays_while_a_thread_has_his_change_in_hand(tmp_path: Path) -> None:
+    group, go, log = GroupCommit(DiskFiles(tmp_path), CLOCK, syncfs=False), threading.Event(), list[str]()
+
+    def slow() -> Sequence[bytes]:
+        log.append("began")
+        go.wait(5)
+        return ()
+
+    def second() -> Sequence[bytes]:
+        log.append("published")
+        return ()
+
+    async def follow() -> None:
+        with scope:
+            try:
+                await group.commit(Change(second))
+            finally:
+                log.append("left")
+
+    scope = anyio.CancelScope()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(group.commit, Change(slow))
+        tasks.start_soon(follow)
+        while not log:
+            await anyio.sleep(0)
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        go.set()
+    assert log[-1] == "left"
