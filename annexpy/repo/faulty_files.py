@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 
-from annexpy.repo.files import ComposedFiles, Files, Status
+from annexpy.repo.door import ComposedFiles, Files, Status
 
 __all__ = ["Faults", "FaultyFiles", "Killed"]
 

@@ -1,12 +1,7 @@
 """``Files`` in memory, for the simulator and for crash tests: it knows what is on disk and what is not.
 
-Content of a file is on disk after ``sync``, an entry of a folder after ``sync_folder`` of that folder, everything
-after ``sync_all``. ``crash`` is a power cut: of what was not synced nothing, all, or any part survives, bytes
-that were never written back read as zeros, and names and contents survive independently of each other, which
-is more than any journalling file system does to us. The one promise: a rename loses neither both names nor
-the file.
-
-Permissions are those of an owner who is not root: nothing changes in a folder without write permission.
+``crash`` is a power cut; memory_disk.py says what survives one. Permissions are those of an owner who is not
+root: nothing changes in a folder without write permission.
 """
 
 from __future__ import annotations
@@ -14,137 +9,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from annexpy.errors import InvalidPath
-from annexpy.repo.files import ComposedFiles, Files, Status
+from annexpy.repo.door import ComposedFiles, Files, Status
+from annexpy.repo.memory_disk import Disk, File, Folder, Link, Node, Open, holds, status_of
 
 __all__ = ["MemoryFiles"]
 
-_DEVICE: Final = 7
 _UMASK: Final = 0o022
 _ROOMY: Final = 1 << 40
-
-
-class _Node:
-    """A file, folder or symbolic link."""
-
-    __slots__ = ("links", "mode", "mtime", "number")
-
-    def __init__(self, number: int, mode: int) -> None:
-        self.number, self.mode = number, mode
-        self.links = 0
-        self.mtime = 0
-
-
-class _File(_Node):
-    """Content now, on disk, and the locks on it."""
-
-    __slots__ = ("data", "durable", "locks")
-
-    def __init__(self, number: int, mode: int) -> None:
-        super().__init__(number, stat.S_IFREG | mode)
-        self.data = bytearray()
-        self.durable = b""
-        self.locks: dict[int, bool] = {}
-
-
-class _Folder(_Node):
-    """Entries now and on disk."""
-
-    __slots__ = ("durable", "entries")
-
-    def __init__(self, number: int, mode: int) -> None:
-        super().__init__(number, stat.S_IFDIR | mode)
-        self.entries: dict[bytes, _Node] = {}
-        self.durable: dict[bytes, _Node] = {}
-
-
-class _Link(_Node):
-    """A symbolic link. Nothing here follows one."""
-
-    __slots__ = ("target",)
-
-    def __init__(self, number: int, target: bytes) -> None:
-        super().__init__(number, stat.S_IFLNK | 0o777)
-        self.target = target
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A change of a folder that is not on disk: *name* becomes *node*, or nothing.
-
-    Attributes:
-        after: What must be on disk first: the new name of a file whose old name goes.
-    """
-
-    folder: _Folder
-    name: bytes
-    node: _Node | None
-    after: _Entry | None = None
-    done: bool = False
-
-
-@dataclass(slots=True)
-class _Open:
-    node: _File
-    writable: bool
-    append: bool
-    position: int = 0
-
-
-@dataclass(slots=True)
-class _Disk:
-    """What all views of one file system share."""
-
-    root: _Folder
-    capacity: int
-    mutex: threading.RLock = field(default_factory=threading.RLock)
-    numbers: int = 1
-    ticks: int = 0
-    descriptors: int = 1000
-    used: int = 0
-    open: dict[int, _Open] = field(default_factory=dict)
-    pending: list[_Entry] = field(default_factory=list)
-
-    def number(self) -> int:
-        self.numbers += 1
-        return self.numbers
-
-    def touch(self, node: _Node) -> None:
-        self.ticks += 1
-        node.mtime = self.ticks * 1_000_000
-
-    def change(self, folder: _Folder, name: bytes, node: _Node | None, after: _Entry | None = None) -> _Entry:
-        """Set or remove an entry now; it is on disk later."""
-        old = folder.entries.get(name)
-        if node is None:
-            del folder.entries[name]
-        else:
-            folder.entries[name] = node
-            node.links += 1
-        if old is not None:
-            old.links -= 1
-            if isinstance(old, _File) and not old.links:
-                self.used -= len(old.data)
-        self.touch(folder)
-        entry = _Entry(folder, name, node, after)
-        self.pending.append(entry)
-        return entry
-
-    def write_back(self, entry: _Entry) -> None:
-        if entry.done:
-            return
-        if entry.after is not None:
-            self.write_back(entry.after)
-        entry.done = True
-        if entry.node is None:
-            entry.folder.durable.pop(entry.name, None)
-        else:
-            entry.folder.durable[entry.name] = entry.node
 
 
 class MemoryFiles(ComposedFiles):
@@ -164,11 +39,11 @@ class MemoryFiles(ComposedFiles):
             capacity: Bytes of file content that fit.
         """
         self.path = path
-        self._folder = _Folder(1, 0o755)
+        self._folder = Folder(1, 0o755)
         self._folder.links = 1
-        self._disk = _Disk(self._folder, capacity)
+        self._disk = Disk(self._folder, capacity)
 
-    def _view(self, path: bytes, folder: _Folder) -> MemoryFiles:
+    def _view(self, path: bytes, folder: Folder) -> MemoryFiles:
         files = MemoryFiles.__new__(MemoryFiles)
         files.path, files._folder, files._disk = path, folder, self._disk
         return files
@@ -182,29 +57,19 @@ class MemoryFiles(ComposedFiles):
             choose: Gives a number below its argument (``Random(seed).randrange``), to decide for everything
                 that was not synced whether it got to the disk. None: nothing did.
         """
-        disk = self._disk
-        with disk.mutex:
-            for entry in disk.pending:
-                if choose is not None and choose(2):
-                    disk.write_back(entry)
-            disk.pending.clear()
-            self.kill()
-            disk.used = 0
-            _revert(disk, disk.root, choose, set())
+        with self._disk.mutex:
+            self._disk.crash(choose)
 
     def kill(self) -> None:
         """End every process: descriptors are closed and locks are gone, all else stays."""
-        disk = self._disk
-        with disk.mutex:
-            for handle in disk.open.values():
-                handle.node.locks.clear()
-            disk.open.clear()
+        with self._disk.mutex:
+            self._disk.kill()
 
     def symlink(self, target: bytes, path: bytes) -> None:
         """Make a symbolic link, as an attacker might."""
         with self._disk.mutex:
             folder, name = self._parent(path)
-            self._disk.change(folder, name, _Link(self._disk.number(), target))
+            self._disk.change(folder, name, Link(self._disk.number(), target))
 
     # -- paths --
 
@@ -217,24 +82,24 @@ class MemoryFiles(ComposedFiles):
     def close(self) -> None:
         pass
 
-    def _walk(self, path: bytes) -> _Folder:
-        node: _Node = self._folder
+    def _walk(self, path: bytes) -> Folder:
+        node: Node = self._folder
         for part in path.split(b"/") if path else ():
             if part in (b"", b".", b"..") or b"\0" in part:
                 raise InvalidPath("path", path, "relative, without empty components or '..'")
-            assert isinstance(node, _Folder)
+            assert isinstance(node, Folder)
             below = node.entries.get(part)
             if below is None:
                 raise _error(errno.ENOENT, path)
-            if isinstance(below, _Link):
+            if isinstance(below, Link):
                 raise _error(errno.ELOOP, path)
-            if not isinstance(below, _Folder):
+            if not isinstance(below, Folder):
                 raise _error(errno.ENOTDIR, path)
             node = below
-        assert isinstance(node, _Folder)
+        assert isinstance(node, Folder)
         return node
 
-    def _parent(self, path: bytes) -> tuple[_Folder, bytes]:
+    def _parent(self, path: bytes) -> tuple[Folder, bytes]:
         above, slash, name = path.rpartition(b"/")
         if name in (b"", b".", b"..") or b"\0" in name or (slash and not above):
             raise InvalidPath("path", path, "relative, without empty components or '..'")
@@ -242,7 +107,7 @@ class MemoryFiles(ComposedFiles):
             raise _error(errno.ENAMETOOLONG, path)
         return self._walk(above), name
 
-    def _writable_parent(self, path: bytes) -> tuple[_Folder, bytes]:
+    def _writable_parent(self, path: bytes) -> tuple[Folder, bytes]:
         folder, name = self._parent(path)
         if folder.links == 0:
             raise _error(errno.ENOENT, path)
@@ -255,13 +120,13 @@ class MemoryFiles(ComposedFiles):
     def status(self, path: bytes) -> Status | None:
         with self._disk.mutex:
             if not path:
-                return _status(self._folder)
+                return status_of(self._folder)
             try:
                 folder, name = self._parent(path)
             except FileNotFoundError:
                 return None
             node = folder.entries.get(name)
-            return None if node is None else _status(node)
+            return None if node is None else status_of(node)
 
     def names(self, path: bytes = b"") -> list[bytes]:
         with self._disk.mutex:
@@ -288,18 +153,18 @@ class MemoryFiles(ComposedFiles):
 
     # -- descriptors --
 
-    def _open(self, node: _Node, path: bytes, *, writable: bool, append: bool) -> int:
-        if isinstance(node, _Link):
+    def _open(self, node: Node, path: bytes, *, writable: bool, append: bool) -> int:
+        if isinstance(node, Link):
             raise _error(errno.ELOOP, path)
-        if not isinstance(node, _File):
+        if not isinstance(node, File):
             raise _error(errno.EISDIR if writable else errno.EINVAL, path)
         if not node.mode & (stat.S_IWUSR if writable else stat.S_IRUSR):
             raise _error(errno.EACCES, path)
         return self._descriptor(node, writable=writable, append=append)
 
-    def _descriptor(self, node: _File, *, writable: bool, append: bool) -> int:
+    def _descriptor(self, node: File, *, writable: bool, append: bool) -> int:
         self._disk.descriptors += 1
-        self._disk.open[self._disk.descriptors] = _Open(node, writable, append)
+        self._disk.open[self._disk.descriptors] = Open(node, writable, append)
         return self._disk.descriptors
 
     def open_read(self, path: bytes) -> int:
@@ -327,7 +192,7 @@ class MemoryFiles(ComposedFiles):
                 if not create:
                     raise _error(errno.ENOENT, path)
                 self._writable_parent(path)
-                made = _File(self._disk.number(), mode & ~_UMASK)
+                made = File(self._disk.number(), mode & ~_UMASK)
                 self._disk.change(folder, name, made)
                 self._disk.touch(made)
                 return self._descriptor(made, writable=True, append=append)
@@ -338,7 +203,7 @@ class MemoryFiles(ComposedFiles):
                 self.truncate(fd, 0)
             return fd
 
-    def _handle(self, fd: int) -> _Open:
+    def _handle(self, fd: int) -> Open:
         handle = self._disk.open.get(fd)
         if handle is None:
             raise _error(errno.EBADF, b"")
@@ -367,7 +232,7 @@ class MemoryFiles(ComposedFiles):
 
     def fstatus(self, fd: int) -> Status:
         with self._disk.mutex:
-            return _status(self._handle(fd).node)
+            return status_of(self._handle(fd).node)
 
     def fchmod(self, fd: int, mode: int) -> None:
         with self._disk.mutex:
@@ -403,7 +268,7 @@ class MemoryFiles(ComposedFiles):
                 folder, name = self._parent(here)
                 if name not in folder.entries:
                     self._writable_parent(here)
-                    self._disk.change(folder, name, _Folder(self._disk.number(), mode & ~_UMASK))
+                    self._disk.change(folder, name, Folder(self._disk.number(), mode & ~_UMASK))
                     made.append(here)
             return made
 
@@ -422,13 +287,13 @@ class MemoryFiles(ComposedFiles):
             there = new_folder.entries.get(new_name)
             if there is node:
                 return
-            if isinstance(node, _Folder):
-                if _holds(node, new_folder):
+            if isinstance(node, Folder):
+                if holds(node, new_folder):
                     raise _error(errno.EINVAL, new)
-                if there is not None and not isinstance(there, _Folder):
+                if there is not None and not isinstance(there, Folder):
                     raise _error(errno.ENOTDIR, new)
-            if isinstance(there, _Folder) and (not isinstance(node, _Folder) or there.entries):
-                raise _error(errno.ENOTEMPTY if isinstance(node, _Folder) else errno.EISDIR, new)
+            if isinstance(there, Folder) and (not isinstance(node, Folder) or there.entries):
+                raise _error(errno.ENOTEMPTY if isinstance(node, Folder) else errno.EISDIR, new)
             added = self._disk.change(new_folder, new_name, node)
             self._disk.change(old_folder, old_name, None, added)
 
@@ -439,7 +304,7 @@ class MemoryFiles(ComposedFiles):
             node = old_folder.entries.get(old_name)
             if node is None:
                 raise _error(errno.ENOENT, old)
-            if isinstance(node, _Folder):
+            if isinstance(node, Folder):
                 raise _error(errno.EPERM, old)
             if new_name in new_folder.entries:
                 raise _error(errno.EEXIST, new)
@@ -454,7 +319,7 @@ class MemoryFiles(ComposedFiles):
             node = folder.entries.get(name)
             if node is None:
                 return False
-            if isinstance(node, _Folder):
+            if isinstance(node, Folder):
                 raise _error(errno.EISDIR, path)
             self._writable_parent(path)
             self._disk.change(folder, name, None)
@@ -469,7 +334,7 @@ class MemoryFiles(ComposedFiles):
             node = folder.entries.get(name)
             if node is None:
                 return False
-            if not isinstance(node, _Folder):
+            if not isinstance(node, Folder):
                 raise _error(errno.ENOTDIR, path)
             if node.entries:
                 return False
@@ -479,13 +344,13 @@ class MemoryFiles(ComposedFiles):
 
     def chmod(self, path: bytes, mode: int) -> None:
         with self._disk.mutex:
-            node: _Node | None = self._folder
+            node: Node | None = self._folder
             if path:
                 folder, name = self._parent(path)
                 node = folder.entries.get(name)
             if node is None:
                 raise _error(errno.ENOENT, path)
-            if isinstance(node, _Link):
+            if isinstance(node, Link):
                 raise _error(errno.ELOOP, path)
             node.mode = stat.S_IFMT(node.mode) | mode
 
@@ -499,18 +364,11 @@ class MemoryFiles(ComposedFiles):
 
     def sync_folder(self, path: bytes) -> None:
         with self._disk.mutex:
-            folder = self._walk(path)
-            for entry in self._disk.pending:
-                if entry.folder is folder:
-                    self._disk.write_back(entry)
-            self._disk.pending = [entry for entry in self._disk.pending if not entry.done]
+            self._disk.sync_folder(self._walk(path))
 
     def sync_all(self) -> None:
         with self._disk.mutex:
-            for entry in self._disk.pending:
-                self._disk.write_back(entry)
-            self._disk.pending.clear()
-            _sync_files(self._disk.root)
+            self._disk.sync_all()
 
     # -- locks --
 
@@ -536,51 +394,3 @@ class MemoryFiles(ComposedFiles):
 
 def _error(number: int, path: bytes) -> OSError:
     return OSError(number, os.strerror(number), path)
-
-
-def _status(node: _Node) -> Status:
-    size = len(node.data) if isinstance(node, _File) else 0
-    seconds = node.mtime // 1_000_000_000
-    times = {"st_mtime_ns": node.mtime, "st_ctime_ns": node.mtime, "st_mtime": node.mtime / 1e9}
-    return os.stat_result((node.mode, node.number, _DEVICE, node.links, 0, 0, size, seconds, seconds, seconds), times)
-
-
-def _holds(folder: _Folder, other: _Folder) -> bool:
-    return folder is other or any(
-        _holds(below, other) for below in folder.entries.values() if isinstance(below, _Folder)
-    )
-
-
-def _sync_files(folder: _Folder) -> None:
-    for node in folder.entries.values():
-        if isinstance(node, _Folder):
-            _sync_files(node)
-        elif isinstance(node, _File):
-            node.durable = bytes(node.data)
-
-
-def _revert(disk: _Disk, folder: _Folder, choose: Callable[[int], int] | None, seen: set[int]) -> None:
-    """Make what is on disk of *folder* what there is."""
-    folder.entries = dict(folder.durable)
-    for node in folder.entries.values():
-        if node.number in seen:
-            node.links += 1
-            continue
-        seen.add(node.number)
-        node.links = 1
-        if isinstance(node, _Folder):
-            _revert(disk, node, choose, seen)
-        elif isinstance(node, _File):
-            node.data = bytearray(_left_of(node, choose))
-            node.durable = bytes(node.data)
-            disk.used += len(node.data)
-
-
-def _left_of(node: _File, choose: Callable[[int], int] | None) -> bytes:
-    written = bytes(node.data)
-    if choose is None or written == node.durable:
-        return node.durable
-    # what was synced is not harmed by writing behind it
-    kept = len(node.durable) if written.startswith(node.durable) else 0
-    half = written[: kept + choose(len(written) - kept + 1)]
-    return (node.durable, written, half, half.ljust(len(written), b"\0"), written[:kept])[choose(5)]
