@@ -31,6 +31,7 @@ __all__ = ["BULK", "GitReader", "Objects", "git_command", "git_environment"]
 BULK: Final = 2000
 """From so many objects on a git process is worth its start."""
 
+_EMPTY_TREE: Final = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
 _SLAB: Final = 480  # ids in flight: two slabs of 41 bytes each fit in a pipe, so writing never blocks
 
 
@@ -121,9 +122,21 @@ class Objects:
             yield self.get(sha)
 
     def reader(self) -> GitReader | None:
-        """A ``git cat-file --batch``, or None when git may not be run or is not there."""
+        """A ``git cat-file --batch``, or None when git may not be run, is not there, or does not work here."""
         command = git_command(self.git_dir, "cat-file", "--batch") if self._git else None
-        return None if command is None else GitReader(command)
+        if command is None:
+            return None
+        reader = GitReader(command)
+        try:
+            if next(reader.get_many([_EMPTY_TREE])) == b"":  # git knows it in every repository
+                return reader
+        except RepositoryError:
+            pass  # then we read by ourselves; what is wrong with the repository shows there
+        except BaseException:
+            reader.close()
+            raise
+        reader.close()
+        return None
 
     def close(self) -> None:
         """Give back file handles; the next call opens them again."""

@@ -43,7 +43,6 @@ class ObjectFiles:
     def __init__(self, files: Files) -> None:
         self._files = files
         self._packs: dict[bytes, _Pack] = {}
-        self._stamp: tuple[int, ...] | None = None
         self._alternates: list[ObjectFiles] | None = None
         self._depth = 0
         self._folder = b"objects/"
@@ -70,7 +69,6 @@ class ObjectFiles:
         for pack in self._packs.values():
             pack.close()
         self._packs = {}
-        self._stamp = None
         for other in self._alternates or ():
             other.close()
         self._alternates = None
@@ -103,16 +101,11 @@ class ObjectFiles:
     def _look_again(self) -> bool:
         """Look whether there are other packs than before; True when there are."""
         files, folder = self._files, self._folder + b"pack"
-        status = files.status(folder)
-        stamp = None if status is None else (status.st_ino, status.st_mtime_ns)
-        if stamp is not None and stamp == self._stamp:
-            return False
         there = {name[:-4] for name in files.names(folder) if name.endswith(b".idx")}
         for gone in self._packs.keys() - there:
             self._packs.pop(gone).close()
         new = {name: _Pack(files, folder + b"/" + name) for name in there - self._packs.keys()}
         self._packs = new | self._packs
-        self._stamp = stamp
         return bool(new)
 
     def _others(self) -> list[ObjectFiles]:

@@ -190,6 +190,24 @@ def test_a_reader_that_is_left_in_the_middle_ends(repository: Path) -> None:
     assert reader._process.returncode is not None
 
 
+def test_a_git_that_does_not_work_is_done_without(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = all_objects(repository)
+    (tmp_path / "bin").mkdir()
+    broken = tmp_path / "bin/git"
+    broken.write_text("#!/bin/sh\necho no >&2; exit 128\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin")
+    monkeypatch.setattr("annexpy.repo.objects.BULK", 1)
+    objects = Objects(DiskFiles(repository / ".git"))
+
+    assert list(objects.get_many(list(everything))) == [content for _, content in everything.values()]
+    objects.close()
+    monkeypatch.setenv("PATH", f"{tmp_path}/nothing")
+    assert objects.reader() is None
+
+
 @pytest.mark.parametrize("suffix", ["pack", "idx"])
 def test_corruption_is_an_error_of_ours(repository: Path, suffix: str) -> None:
     git(repository, "gc", "-q", "--aggressive")
