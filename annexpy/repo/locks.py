@@ -14,46 +14,24 @@ unlock by somebody else. What must survive stands as text in ``.rtl``, which git
 
 from __future__ import annotations
 
-import os
-import re
-import stat
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Final, TypeVar
 
 from annexpy.clock import LOCK_RETENTION, Clock
 from annexpy.errors import (
     ContentLocked,
     KeyNotPresent,
-    LockHeld,
     NotLocked,
-    NotRegularFile,
     TimedOut,
     UnsupportedRepository,
 )
 from annexpy.keys.key import Key
-from annexpy.repo.files import Files
 from annexpy.repo.folders import OBJECTS, AnnexFolders
-from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
+from annexpy.repo.key_folder import KeyFolder, moment
+from annexpy.repo.lockfile import HeldLock
 from annexpy.repo.pidlock import PidLock
 
 __all__ = ["ContentLock", "Removal"]
-
-_T = TypeVar("_T")
-
-_RETRIES: Final = 5
-_WRITER_TRIES: Final = 100
-_WRITER_WAIT: Final = 0.005
-_RETENTION_ASIDE: Final = b".rtm.tmp"  # short: a key may leave no room in a file name for more
-_MOMENT: Final = re.compile(rb"(\d+(?:\.\d+)?)s?\Z")
-
-
-def _moment(text: bytes | None) -> float:
-    """The moment in a retention file; 0 when git-annex would ignore the file."""
-    match = _MOMENT.match(text) if text is not None else None
-    return float(match[1]) if match else 0.0
 
 
 def _version_10(folders: AnnexFolders) -> None:
@@ -62,142 +40,6 @@ def _version_10(folders: AnnexFolders) -> None:
         raise UnsupportedRepository(
             f"{folders.where}: annex.version is {version}, which locks contents in another way: run git annex upgrade"
         )
-
-
-class _KeyFolder:
-    """The directory of one object, opened, and the files in it. Thaw it to change what is in it; close it."""
-
-    __slots__ = ("_freeze", "_mode", "_thawed", "files", "name", "path", "pidlock")
-
-    def __init__(self, folders: AnnexFolders, objects: Files, path: bytes, pidlock: PidLock | None) -> None:
-        """Open it.
-
-        Raises:
-            FileNotFoundError: There is no such directory.
-        """
-        lockdown = folders.settings.lockdown
-        self._freeze, self._mode, self.pidlock = lockdown.freeze, lockdown.file, pidlock
-        self.path, _, self.name = path.rpartition(b"/")
-        self.files: Files = objects.folder(self.path)
-        self._thawed: int | None = None
-
-    @classmethod
-    def having(cls, folders: AnnexFolders, key: Key, pidlock: PidLock | None) -> Iterator[_KeyFolder]:
-        """The directories of *key* that have an object. The caller closes them.
-
-        Raises:
-            NotRegularFile: Something else stands where the object should be.
-        """
-        objects = folders.existing(OBJECTS)
-        for path in folders.paths(key) if objects is not None else ():
-            assert objects is not None
-            try:
-                folder = cls(folders, objects, path, pidlock)
-            except FileNotFoundError:
-                continue
-            status = folder.files.status(folder.name)
-            if status is None:
-                folder.close()
-            elif stat.S_ISREG(status.st_mode):
-                yield folder
-            else:
-                folder.close()
-                raise NotRegularFile(key, folders.where)
-
-    @property
-    def regular(self) -> bool:
-        """The object is there."""
-        status = self.files.status(self.name)
-        return status is not None and stat.S_ISREG(status.st_mode)
-
-    def thaw(self) -> None:
-        """Allow entries to be made and removed, until ``freeze`` or ``close``."""
-        if self._thawed is None:
-            status = self.files.status(b"")
-            assert status is not None
-            mode = stat.S_IMODE(status.st_mode)
-            if not mode & stat.S_IWUSR:
-                self.files.chmod(b"", mode | stat.S_IWUSR)
-                self._thawed = mode & ~self._freeze
-
-    def freeze(self) -> None:
-        mode, self._thawed = self._thawed, None
-        if mode is not None:
-            self.files.chmod(b"", mode)
-
-    def close(self) -> None:
-        try:
-            self.freeze()
-        finally:
-            self.files.close()
-
-    def change(self, action: Callable[[], _T]) -> _T:
-        """Run *action*, which makes or removes entries; again when another process froze the directory under it."""
-        attempt = 0
-        while True:
-            attempt += 1
-            self.thaw()
-            try:
-                return action()
-            except PermissionError:
-                self._thawed = None
-                if attempt == _RETRIES:
-                    raise
-
-    def take(self, suffix: bytes, *, exclusive: bool) -> HeldLock | None:
-        """The lock file of the object with that *suffix*; None when somebody stands in the way."""
-        return self.change(
-            lambda: take_lock(
-                self.files, self.name + suffix, exclusive=exclusive, mode=self._mode, pidlock=self.pidlock
-            )
-        )
-
-    def holder(self, suffix: bytes) -> str:
-        """Who has that lock file, for messages."""
-        return lock_holder(self.files, self.name + suffix, self.pidlock)
-
-    @contextmanager
-    def writing_retention(self) -> Iterator[None]:
-        """Nobody else changes ``.rtm`` or ``.rtl`` inside. Held for moments only, so it waits for moments only."""
-        for _ in range(_WRITER_TRIES):
-            lock = self.take(b".rtl", exclusive=True)
-            if lock is not None:
-                break
-            time.sleep(_WRITER_WAIT)
-        else:
-            path = os.fsdecode(self.files.path + b"/" + self.name + b".rtl")
-            raise LockHeld(path, self.holder(b".rtl"), _WRITER_TRIES * _WRITER_WAIT)
-        try:
-            yield
-        finally:
-            lock.release()
-
-    # Inside writing_retention:
-
-    def retention(self) -> bytes | None:
-        return self.files.read(self.name + b".rtm")
-
-    def retain(self, value: bytes) -> None:
-        self.files.replace(self.name + b".rtm", value, mode=self._mode or 0o644, sync=False, temporary=_RETENTION_ASIDE)
-
-    def kept(self) -> float:
-        """Until when a locker that vanished wants the content kept."""
-        return _moment(self.files.read(self.name + b".rtl"))
-
-    def keep(self, until: float) -> None:
-        fd = self.files.open_write(self.name + b".rtl", truncate=True)
-        try:
-            self.files.write(fd, b"%.9fs" % until)
-        finally:
-            self.files.close_fd(fd)
-
-    def forget_retention(self) -> None:
-        for name in (self.name + b".rtm", self.name + b".rtl", _RETENTION_ASIDE):
-            if not self.files.absent(name):
-                self.remove(name)
-
-    def remove(self, name: bytes) -> None:
-        self.change(lambda: self.files.unlink(name))
 
 
 class ContentLock:
@@ -211,7 +53,7 @@ class ContentLock:
 
     __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "_retained", "expires", "folder", "key")
 
-    def __init__(self, key: Key, folder: _KeyFolder, lock: HeldLock, clock: Clock, *, retained: bool = True) -> None:
+    def __init__(self, key: Key, folder: KeyFolder, lock: HeldLock, clock: Clock, *, retained: bool = True) -> None:
         self.key, self._key_folder, self._lock, self._clock = key, folder, lock, clock
         self.folder = OBJECTS + b"/" + folder.path
         self._own: bytes | None = None
@@ -242,7 +84,7 @@ class ContentLock:
             UnsupportedRepository: A repository version that locks in another way.
         """
         _version_10(folders)
-        folder = next(_KeyFolder.having(folders, key, pidlock), None)
+        folder = next(KeyFolder.having(folders, key, pidlock), None)
         if folder is None:
             raise NotLocked(key, folders.where, "it is not present")
         try:
@@ -272,10 +114,10 @@ class ContentLock:
         own = b"%.9fs" % (now + LOCK_RETENTION)
         with folder.writing_retention():
             before = folder.retention() or b""
-            if _moment(before) > now and not self._lock.shared_with_others:
+            if moment(before) > now and not self._lock.shared_with_others:
                 # Nobody holds a lock, yet a retention runs: its locker vanished, and still wants it kept.
-                folder.keep(max(_moment(before), folder.kept()))
-            if _moment(before) < _moment(own):
+                folder.keep(max(moment(before), folder.kept()))
+            if moment(before) < moment(own):
                 folder.retain(own)
                 self._own, self._before = own, before
 
@@ -333,7 +175,7 @@ class ContentLock:
         with folder.writing_retention():
             current, kept = folder.retention(), folder.kept()
             if current is not None and current == self._own:
-                needed = max(kept, 0.0 if alone else _moment(self._before))
+                needed = max(kept, 0.0 if alone else moment(self._before))
                 if needed > now:
                     folder.retain(b"%.9fs" % needed)
                 else:
@@ -353,7 +195,7 @@ class ContentLock:
             return
         try:
             with folder.writing_retention():
-                folder.keep(max(folder.kept(), _moment(folder.retention())))
+                folder.keep(max(folder.kept(), moment(folder.retention())))
         finally:
             lock.release()
             folder.close()
@@ -370,7 +212,7 @@ class Removal:
     def __init__(self, folders: AnnexFolders, key: Key, clock: Clock, pidlock: PidLock | None = None) -> None:
         self._folders, self._key, self._clock, self._pidlock = folders, key, clock, pidlock
         self._empty = False
-        self._held: list[tuple[_KeyFolder, HeldLock]] = []
+        self._held: list[tuple[KeyFolder, HeldLock]] = []
 
     def __enter__(self) -> Removal:
         """Lock it.
@@ -383,7 +225,7 @@ class Removal:
         folders, key = self._folders, self._key
         _version_10(folders)
         try:
-            for folder in _KeyFolder.having(folders, key, self._pidlock):
+            for folder in KeyFolder.having(folders, key, self._pidlock):
                 self._lock(folder)
             if not self._held:
                 raise KeyNotPresent(key, folders.where)
@@ -392,7 +234,7 @@ class Removal:
             raise
         return self
 
-    def _lock(self, folder: _KeyFolder) -> None:
+    def _lock(self, folder: KeyFolder) -> None:
         try:
             lock = folder.take(b".lck", exclusive=True)
         except FileNotFoundError:
@@ -408,7 +250,7 @@ class Removal:
         self._held.append((folder, lock))
         retention = folder.retention()
         if retention is not None:
-            left = _moment(retention) - self._clock.wall()
+            left = moment(retention) - self._clock.wall()
             if left >= 0:
                 raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
 

@@ -1,0 +1,175 @@
+"""The directory of one object, and what lies in it beside the object: lock files and the retention.
+
+git-annex takes the write permission of such a directory away, so whoever changes something in it thaws it for
+that moment, and several processes may do so at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+from annexpy.errors import LockHeld, NotRegularFile
+from annexpy.keys.key import Key
+from annexpy.repo.door import Files
+from annexpy.repo.folders import OBJECTS, AnnexFolders
+from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
+from annexpy.repo.pidlock import PidLock
+
+__all__ = ["KeyFolder", "moment"]
+
+_T = TypeVar("_T")
+
+_RETRIES: Final = 5
+_WRITER_TRIES: Final = 100
+_WRITER_WAIT: Final = 0.005
+_RETENTION_ASIDE: Final = b".rtm.tmp"  # short: a key may leave no room in a file name for more
+_MOMENT: Final = re.compile(rb"(\d+(?:\.\d+)?)s?\Z")
+
+
+def moment(text: bytes | None) -> float:
+    """The moment in a retention file; 0 when git-annex would ignore the file."""
+    match = _MOMENT.match(text) if text is not None else None
+    return float(match[1]) if match else 0.0
+
+
+class KeyFolder:
+    """The directory of one object, opened, and the files in it. Thaw it to change what is in it; close it."""
+
+    __slots__ = ("_freeze", "_mode", "_thawed", "files", "name", "path", "pidlock")
+
+    def __init__(self, folders: AnnexFolders, objects: Files, path: bytes, pidlock: PidLock | None) -> None:
+        """Open it.
+
+        Raises:
+            FileNotFoundError: There is no such directory.
+        """
+        lockdown = folders.settings.lockdown
+        self._freeze, self._mode, self.pidlock = lockdown.freeze, lockdown.file, pidlock
+        self.path, _, self.name = path.rpartition(b"/")
+        self.files: Files = objects.folder(self.path)
+        self._thawed: int | None = None
+
+    @classmethod
+    def having(cls, folders: AnnexFolders, key: Key, pidlock: PidLock | None) -> Iterator[KeyFolder]:
+        """The directories of *key* that have an object. The caller closes them.
+
+        Raises:
+            NotRegularFile: Something else stands where the object should be.
+        """
+        objects = folders.existing(OBJECTS)
+        for path in folders.paths(key) if objects is not None else ():
+            assert objects is not None
+            try:
+                folder = cls(folders, objects, path, pidlock)
+            except FileNotFoundError:
+                continue
+            status = folder.files.status(folder.name)
+            if status is None:
+                folder.close()
+            elif stat.S_ISREG(status.st_mode):
+                yield folder
+            else:
+                folder.close()
+                raise NotRegularFile(key, folders.where)
+
+    @property
+    def regular(self) -> bool:
+        """The object is there."""
+        status = self.files.status(self.name)
+        return status is not None and stat.S_ISREG(status.st_mode)
+
+    def thaw(self) -> None:
+        """Allow entries to be made and removed, until ``freeze`` or ``close``."""
+        if self._thawed is None:
+            status = self.files.status(b"")
+            assert status is not None
+            mode = stat.S_IMODE(status.st_mode)
+            if not mode & stat.S_IWUSR:
+                self.files.chmod(b"", mode | stat.S_IWUSR)
+                self._thawed = mode & ~self._freeze
+
+    def freeze(self) -> None:
+        mode, self._thawed = self._thawed, None
+        if mode is not None:
+            self.files.chmod(b"", mode)
+
+    def close(self) -> None:
+        try:
+            self.freeze()
+        finally:
+            self.files.close()
+
+    def change(self, action: Callable[[], _T]) -> _T:
+        """Run *action*, which makes or removes entries; again when another process froze the directory under it."""
+        attempt = 0
+        while True:
+            attempt += 1
+            self.thaw()
+            try:
+                return action()
+            except PermissionError:
+                self._thawed = None
+                if attempt == _RETRIES:
+                    raise
+
+    def take(self, suffix: bytes, *, exclusive: bool) -> HeldLock | None:
+        """The lock file of the object with that *suffix*; None when somebody stands in the way."""
+        return self.change(
+            lambda: take_lock(
+                self.files, self.name + suffix, exclusive=exclusive, mode=self._mode, pidlock=self.pidlock
+            )
+        )
+
+    def holder(self, suffix: bytes) -> str:
+        """Who has that lock file, for messages."""
+        return lock_holder(self.files, self.name + suffix, self.pidlock)
+
+    @contextmanager
+    def writing_retention(self) -> Iterator[None]:
+        """Nobody else changes ``.rtm`` or ``.rtl`` inside. Held for moments only, so it waits for moments only."""
+        for _ in range(_WRITER_TRIES):
+            lock = self.take(b".rtl", exclusive=True)
+            if lock is not None:
+                break
+            time.sleep(_WRITER_WAIT)
+        else:
+            path = os.fsdecode(self.files.path + b"/" + self.name + b".rtl")
+            raise LockHeld(path, self.holder(b".rtl"), _WRITER_TRIES * _WRITER_WAIT)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    # Inside writing_retention:
+
+    def retention(self) -> bytes | None:
+        return self.files.read(self.name + b".rtm")
+
+    def retain(self, value: bytes) -> None:
+        name, mode = self.name + b".rtm", self._mode or 0o644
+        self.change(lambda: self.files.replace(name, value, mode=mode, sync=False, temporary=_RETENTION_ASIDE))
+
+    def kept(self) -> float:
+        """Until when a locker that vanished wants the content kept."""
+        return moment(self.files.read(self.name + b".rtl"))
+
+    def keep(self, until: float) -> None:
+        fd = self.files.open_write(self.name + b".rtl", truncate=True)
+        try:
+            self.files.write(fd, b"%.9fs" % until)
+        finally:
+            self.files.close_fd(fd)
+
+    def forget_retention(self) -> None:
+        for name in (self.name + b".rtm", self.name + b".rtl", _RETENTION_ASIDE):
+            if not self.files.absent(name):
+                self.remove(name)
+
+    def remove(self, name: bytes) -> None:
+        self.change(lambda: self.files.unlink(name))
