@@ -43,33 +43,52 @@ from annexpy.actions import get as _get
 from annexpy.actions import has as _has
 from annexpy.actions import key as _key
 from annexpy.actions import put as _put
+from annexpy.actions import sync as _sync
+from annexpy.actions import verify as _verify
 from annexpy.actions.reader import KeyReader, open_key
+from annexpy.actions.whereis import whereis, whereis_many
 from annexpy.clock import Deadline
 from annexpy.errors import AnnexError
+from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
+from annexpy.policy.numcopies import Copies
 from annexpy.remote import address as _address
 from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload, check_present_many
+from annexpy.remote.cluster import Cluster
+from annexpy.remote.wrappers import Recording
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID
 
 __all__ = [
+    "AnnexError",
+    "Cluster",
+    "Copies",
     "Handle",
+    "Key",
     "KeyFile",
+    "Recording",
+    "Repository",
     "check_present",
     "connect",
     "copy",
     "drop",
     "drop_many",
+    "fsck",
     "get",
     "has_many",
     "key_of",
     "lock",
     "move",
+    "name_content",
     "open",
     "put",
     "put_many",
     "run",
+    "sync_branch",
+    "verify",
+    "whereis",
+    "whereis_many",
 ]
 
 P = ParamSpec("P")
@@ -413,3 +432,6 @@ copy = _iterating(_copy.copy)
 move = _iterating(_copy.move)
 drop = _blocking(_drop.drop)
 drop_many = _iterating(_drop.drop_many)
+verify = _blocking(_verify.verify)
+fsck = _iterating(_verify.fsck)
+sync_branch = _blocking(_sync.sync)
