@@ -24,7 +24,7 @@ from annexpy.logs.location import LocationLog
 from annexpy.logs.presence import MISSING, PRESENT
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
-from annexpy.repo.format import Tuning, repository_error
+from annexpy.repo.format import Tuning, is_branch_path, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.journal import JOURNAL, LOCK_SECONDS, PRIVATE, Journal, JournalLock
 from annexpy.repo.queue import Batch, Queue
@@ -185,6 +185,7 @@ class Branch:
 
     def set_presence(self, path: bytes, info: bytes, status: bytes, *, private: bool = False) -> None:
         """As ``set_present`` for any presence log: *info* got *status* (``1``, ``0``, ``X``)."""
+        _check_path(path)
         if status not in (b"0", b"1", b"X"):
             raise InvalidInput("presence status", status, "one of 1, 0, X")
         if b"\n" in info or b"\r" in info:
@@ -202,6 +203,7 @@ class Branch:
             change: Returning the very object it got means nothing to do.
             private: Keep it out of the branch: it belongs to a repository that must not be known elsewhere.
         """
+        _check_path(path)
         self._queue.add_change((path, change, private))
 
     # -- making durable --------------------------------------------------------------------------
@@ -342,3 +344,8 @@ class Branch:
         """Give back file handles. Records that are queued and neither synced nor committed are kept."""
         self._spool.close()
         self._history.close()
+
+
+def _check_path(path: bytes) -> None:
+    if not is_branch_path(path):
+        raise InvalidInput("branch path", path, "components that git allows in a tree, without NUL")

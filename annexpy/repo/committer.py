@@ -14,7 +14,7 @@ from typing import Final
 from annexpy.repo.absorb import Waiting, absorb, leave_in_journal
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
-from annexpy.repo.format import Tuning
+from annexpy.repo.format import Tuning, is_branch_path
 from annexpy.repo.history import History
 from annexpy.repo.journal import Journal, JournalLock
 from annexpy.repo.pack import remove_leftovers
@@ -128,7 +128,8 @@ class Committer:
         if not always and not self._config.get_bool("annex.alwayscommit", True):
             leave_in_journal(self._history, self._journal, waiting, private=False, sync=True)
             return False
-        waiting.journal = self._journal.paths()
+        # what cannot stand in a tree was not put there by git-annex: leave it where it is
+        waiting.journal = [path for path in self._journal.paths() if is_branch_path(path)]
         if not waiting:
             return False
         committed = absorb(self._history, self._journal, waiting, message, _noting(lock, spools), sync=True)

@@ -15,13 +15,23 @@ from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
 from annexpy.repo.settings import Lockdown
 
-__all__ = ["NEWEST_VERSION", "STATE", "VERSIONS", "Tuning", "apply_mode", "make_folders", "repository_error"]
+__all__ = [
+    "NEWEST_VERSION",
+    "STATE",
+    "VERSIONS",
+    "Tuning",
+    "apply_mode",
+    "is_branch_path",
+    "make_folders",
+    "repository_error",
+]
 
 VERSIONS: Final = range(8, 11)
 """Repository versions that git-annex 10.20261026 opens; annexpy too."""
 NEWEST_VERSION: Final = 10
 STATE: Final = b"annex/annexpy"
 """Where annexpy keeps what only annexpy reads."""
+_NO_NAMES: Final = frozenset((b"", b".", b"..", b".git"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,11 @@ class Tuning:
             ("OneLevelBranchHash", self.branch_levels == 1),
         )
         return frozenset(name for name, chosen in names if chosen)
+
+
+def is_branch_path(path: bytes) -> bool:
+    """*path* can stand in a git tree: git refuses trees with an empty name, ``.``, ``..`` or ``.git`` in them."""
+    return b"\0" not in path and _NO_NAMES.isdisjoint(path.lower().split(b"/"))
 
 
 def make_folders(files: Files, path: bytes, lockdown: Lockdown) -> list[bytes]:

@@ -27,7 +27,7 @@ from annexpy.repo.objects import GitReader
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.treeedit import Changed, TreeEdit
-from annexpy.repo.trees import EMPTY_TREE, FOLDER, commit_parents, parse_tree
+from annexpy.repo.trees import EMPTY_TREE, FOLDER, Entries, commit_parents, parse_tree
 
 __all__ = ["changed_paths", "is_ancestor", "merge_siblings"]
 
@@ -36,6 +36,7 @@ _Difference: TypeAlias = tuple[bytes, _Entry | None, _Entry]
 """(path of a file or directory, what we have there, what the other has)."""
 
 _WINDOW: Final = 256  # top-level entries compared at a time: 6 % of a full branch
+_MUCH: Final = 200  # top-level entries that differ: then there are many objects to read
 _TRIES: Final = 50
 _DATE: Final = re.compile(rb"^committer .*> (-?\d+) ", re.MULTILINE)
 _OURS: Final = 1
@@ -130,11 +131,14 @@ def _merge(history: History, ref: bytes, sibling: bytes, before: Callable[[bytes
     else:
         raise BranchConflict(f"{GIT_ANNEX.decode()} moved {_TRIES} times while we tried to merge into it")
     other = history.tree(sibling)
+    theirs = _root(history, other)
 
     def build(tip: bytes | None, tree: bytes, writer: ObjectWriter) -> tuple[bytes, Sequence[bytes]] | None:
         if tip is not None and is_ancestor(history, sibling, tip):
             return None
-        with history.objects.reader() or nullcontext() as reader:
+        root = _root(history, tree)
+        much = sum(root.get(name) != entry for name, entry in theirs.items()) > _MUCH
+        with (history.objects.reader() if much else None) or nullcontext() as reader:
             edit = TreeEdit(history.objects, writer, tree, reader)
             for window in _differences(history, tree, other, reader):
                 _apply(history, edit, window, reader)
@@ -142,6 +146,10 @@ def _merge(history: History, ref: bytes, sibling: bytes, before: Callable[[bytes
 
     short = re.sub(rb"\Arefs/(heads|remotes)/", b"", ref).decode("utf-8", "surrogateescape")
     return history.publish(build, f"merging {short} into git-annex", before, sync=sync) is not None
+
+
+def _root(history: History, tree: bytes) -> Entries:
+    return {} if tree == EMPTY_TREE else parse_tree(history.objects.get(tree))
 
 
 def _apply(history: History, edit: TreeEdit, window: list[_Difference], reader: GitReader | None) -> None:
@@ -167,8 +175,7 @@ def _differences(
 
     A directory that we do not have at all is one difference.
     """
-    root = {} if ours == EMPTY_TREE else history.cache.root(ours)
-    other = {} if theirs == EMPTY_TREE else parse_tree(history.objects.get(theirs))
+    root, other = _root(history, ours), _root(history, theirs)
     top = ((name, root.get(name), entry) for name, entry in sorted(other.items()) if root.get(name) != entry)
     while window := list(islice(top, _WINDOW)):
         found: list[_Difference] = []

@@ -161,6 +161,24 @@ def test_any_presence_log_can_be_written(repository: Repository) -> None:
         repository.branch.set_presence(path, b"x\n1s 1 y", b"1")
 
 
+@pytest.mark.parametrize("path", [b"", b"/a", b"a//b", b"../x", b"a/.GIT/b", b"a/\0", b"."])
+def test_paths_git_would_refuse_are_refused(repository: Repository, path: bytes) -> None:
+    with pytest.raises(InvalidInput, match="branch path"):
+        repository.branch.change(path, lambda content: content)
+    with pytest.raises(InvalidInput, match="branch path"):
+        repository.branch.set_presence(path, b"x", b"1")
+
+
+def test_a_journal_file_that_fits_into_no_tree_is_left_alone(repository: Repository) -> None:
+    Path(repository.path, "annex/journal").mkdir()
+    for name in ("_x", "a__b", "__"):
+        Path(repository.path, "annex/journal", name).write_text("1s 1 u\n")
+    repository.branch.commit_now()
+
+    assert os.listdir(Path(repository.path, "annex/journal")) == ["_x"]
+    git(repository.path, "fsck", "--strict")
+
+
 def test_changes_are_applied_to_what_is_there_at_the_commit(repository: Repository) -> None:
     one, two = repository.branch, another(repository)
     one.change(b"x.log", lambda content: content + b"1s one\n")
