@@ -24,9 +24,10 @@ from annexpy.repo.durability import Change, GroupCommit
 from annexpy.repo.files import WRITE, Files, Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
 from annexpy.repo.locks import ContentLock, Removal
+from annexpy.repo.partial import Arrivals
 from annexpy.repo.pidlock import PidLock
 from annexpy.repo.pipeline import PIECE
-from annexpy.repo.receiving import Arrivals, Receiving
+from annexpy.repo.receiving import Receiving
 from annexpy.repo.settings import ContentSettings, Durability
 from annexpy.uuids import UUID
 

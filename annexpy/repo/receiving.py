@@ -11,34 +11,31 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Protocol
 
 import anyio
 from anyio import to_thread
 
-from annexpy.clock import Clock
 from annexpy.errors import (
+    AnnexError,
     ContentChanged,
     ContentError,
     IncompleteTransfer,
     InvalidInput,
     LocalProtocolError,
-    NoSpace,
     VerificationFailed,
 )
 from annexpy.keys.backend import Verifier, verifier
 from annexpy.keys.key import MAX_SIZE, Key
-from annexpy.repo.durability import Change, GroupCommit
-from annexpy.repo.files import Files
-from annexpy.repo.folders import OBJECTS, TMP, AnnexFolders
-from annexpy.repo.pidlock import PidLock
+from annexpy.repo.door import Files
+from annexpy.repo.durability import Change
+from annexpy.repo.folders import OBJECTS
+from annexpy.repo.partial import Arrivals, Partial
 from annexpy.repo.pipeline import PIECE, Pipeline
-from annexpy.repo.transfers import TransferLock
 from annexpy.uuids import UUID
 
-__all__ = ["Arrivals", "Readable", "Receiving"]
+__all__ = ["Readable", "Receiving"]
 
 log = logging.getLogger(__name__)
 
@@ -55,29 +52,6 @@ class Readable(Protocol):
     def pread(self, size: int, offset: int) -> bytes: ...
 
 
-@dataclass(slots=True)
-class Arrivals:
-    """What the receptions of one store share.
-
-    Attributes:
-        folders: Where things are.
-        clock: Time.
-        group: Syncs together what is to be on disk; None when nothing is ("fast").
-        recorded: Told the key when its content is in place (and on disk), before anybody else is.
-        pidlock: Where ``annex.pidlock`` is set.
-        promised: Bytes that receptions in this process may still write.
-        present: Whether an object that is there is the content of its key.
-    """
-
-    folders: AnnexFolders
-    clock: Clock
-    group: GroupCommit | None = None
-    recorded: Callable[[Key], None] | None = None
-    pidlock: PidLock | None = None
-    promised: int = field(default=0)
-    present: Callable[[Key], bool] = field(kw_only=True)
-
-
 class Receiving:
     """An async context in which one content arrives: look at ``offset``, then ``write``* and ``finish``.
 
@@ -92,20 +66,16 @@ class Receiving:
     __slots__ = (
         "_arrivals",
         "_associated_file",
-        "_fd",
         "_length",
-        "_lock",
-        "_mode",
-        "_name",
         "_new",
+        "_partial",
         "_paths",
         "_pipeline",
-        "_promised",
         "_published",
         "_received",
         "_source",
-        "_tmp",
         "_verifier",
+        "_where",
         "key",
         "offset",
     )
@@ -113,19 +83,15 @@ class Receiving:
     def __init__(self, arrivals: Arrivals, key: Key, source: UUID | None, associated_file: str) -> None:
         self.key, self.offset = key, 0
         self._arrivals, self._source, self._associated_file = arrivals, source, associated_file
+        self._where = arrivals.folders.where
         self._paths = arrivals.folders.paths(key)
-        self._name = self._paths[0].rpartition(b"/")[2]
-        self._fd = -1
+        self._partial = Partial(arrivals, key, self._paths[0].rpartition(b"/")[2])
         self._received = 0
-        self._promised = 0
         self._length: int | None = None
-        self._lock: TransferLock | None = None
         self._pipeline: Pipeline | None = None
         self._verifier: Verifier | None = None
         self._published = False
         self._new = False
-
-    # -- entering --
 
     async def __aenter__(self) -> Receiving:
         """Find out what is there.
@@ -137,71 +103,16 @@ class Receiving:
             NotRegularFile: Something odd stands where the partial should be.
             Refused: The hash of the key needs a package that is not there.
         """
-        self._enter()
-        return self
-
-    def _enter(self) -> None:
-        arrivals, folders = self._arrivals, self._arrivals.folders
-        settings = folders.settings
         self._verifier = verifier(self.key)
         try:
-            self._tmp: Files = folders.needed(TMP)
-            if settings.transfer_locks:
-                self._lock = TransferLock.take(
-                    folders,
-                    self.key,
-                    arrivals.clock,
-                    source=self._source,
-                    associated_file=self._associated_file,
-                    pidlock=arrivals.pidlock,
-                )
-            self._open()
-            if self.key.size is not None:
-                self._promise(self.key.size - self.offset)
-        except OSError as error:
+            self._partial.open(self._source, self._associated_file)
+        except BaseException as error:
             self._close()
-            self._let_go()
-            raise folders.error(self.key, error) from error
-        except BaseException:
-            self._close()
-            self._let_go()
+            if isinstance(error, OSError):
+                raise self._arrivals.folders.error(self.key, error) from error
             raise
-
-    def _open(self) -> None:
-        tmp, name, mode = self._tmp, self._name, self._arrivals.folders.settings.lockdown.file
-        try:
-            self._fd = tmp.open_write(name, exclusive=True, append=True, mode=0o666)
-        except FileExistsError:
-            try:
-                self._fd = tmp.open_write(name, create=False, append=True)
-            except PermissionError:
-                # A put that died between taking the write permission away and publishing.
-                tmp.chmod(name, mode or 0o644)
-                self._fd = tmp.open_write(name, create=False, append=True)
-        status = tmp.fstatus(self._fd)
-        if status.st_nlink > 1:
-            # Linked from elsewhere (a put that died while it published): not ours to write to.
-            tmp.close_fd(self._fd)
-            self._fd = -1
-            tmp.unlink(name)
-            self._fd = tmp.open_write(name, exclusive=True, append=True, mode=0o666)
-            status = tmp.fstatus(self._fd)
-        self._mode = status.st_mode & 0o777
-        if mode is not None and self._mode != mode:
-            tmp.fchmod(self._fd, mode)
-            self._mode = mode
-        self.offset = status.st_size
-
-    def _promise(self, more: int) -> None:
-        """Reserve room for *more* bytes."""
-        if more <= 0:
-            return
-        arrivals = self._arrivals
-        free, reserve = self._tmp.free() - arrivals.promised, arrivals.folders.settings.reserve
-        if more > free - reserve:
-            raise NoSpace(self.key, arrivals.folders.where, more, free, reserve)
-        arrivals.promised += more
-        self._promised += more
+        self.offset = self._partial.size
+        return self
 
     # -- bytes --
 
@@ -217,7 +128,7 @@ class Receiving:
             raise InvalidInput("length of content", length, f"0 to {max(0, (size or 0) - self.offset)} bytes")
         self._length = length
         if size is None:
-            self._promise(length)
+            self._partial.promise(length)
 
     async def write(self, data: bytes) -> None:
         """Take the next bytes. Waits while more than 16 MiB of them are neither written nor hashed.
@@ -230,23 +141,22 @@ class Receiving:
         total = self.offset + self._received + len(data)
         if total > self._most():
             await self._discard()
-            raise IncompleteTransfer(self.key, total, self._most(), self._arrivals.folders.where)
+            raise IncompleteTransfer(self.key, total, self._most(), self._where)
         try:
             if self._pipeline is None and self._small(total):
                 if self._verifier is not None:
                     self._take_prefix(self._verifier)
                     self._verifier.update(data)
-                self._tmp.write(self._fd, data)
-                self._received += len(data)
+                self._partial.files.write(self._partial.fd, data)
+                self._took(len(data))
                 return
             pipeline = self._running_pipeline()
             pipeline.put(data)
-            self._received += len(data)
+            self._took(len(data))
             if pipeline.full:
                 await to_thread.run_sync(pipeline.wait, abandon_on_cancel=True)
         except OSError as error:
-            await self._stop()
-            raise self._arrivals.folders.error(self.key, error) from error
+            raise await self._failed(error) from error
 
     async def copy(self, source: Readable, progress: Callable[[int], None] | None = None) -> None:
         """Take everything that is missing from *source*, an object on this machine.
@@ -266,24 +176,27 @@ class Receiving:
             return
         if source.size > self._most():
             await self._discard()
-            raise IncompleteTransfer(self.key, source.size, self._most(), self._arrivals.folders.where)
+            raise IncompleteTransfer(self.key, source.size, self._most(), self._where)
         try:
             pipeline = self._running_pipeline()
             while start < source.size:
                 end = min(start + _HOP, source.size)
                 copied = await to_thread.run_sync(pipeline.copy, source.pread, start, end)
-                self._received += copied
+                self._took(copied)
                 start += copied
                 if progress is not None:
                     progress(copied)
                 if start < end:
                     break  # the source became shorter: finish tells
         except OSError as error:
-            await self._stop()
-            raise self._arrivals.folders.error(self.key, error) from error
+            raise await self._failed(error) from error
+
+    def _took(self, size: int) -> None:
+        self._received += size
+        self._partial.took(size)
 
     def _in_use(self) -> None:
-        if self._fd < 0 or self._published:
+        if self._partial.fd < 0 or self._published:
             raise LocalProtocolError("this reception is over")
 
     def _most(self, unknown: int = MAX_SIZE) -> int:
@@ -298,7 +211,8 @@ class Receiving:
     def _take_prefix(self, check: Verifier) -> None:
         """Feed what was in the partial before this reception, unless that was done."""
         while check.received < self.offset:
-            piece = self._tmp.pread(self._fd, min(PIECE, self.offset - check.received), check.received)
+            size = min(PIECE, self.offset - check.received)
+            piece = self._partial.files.pread(self._partial.fd, size, check.received)
             if not piece:
                 break  # somebody cut the partial: the hash will not match
             check.update(piece)
@@ -306,7 +220,7 @@ class Receiving:
     def _running_pipeline(self) -> Pipeline:
         if self._pipeline is None:
             on_file = self.offset + self._received
-            self._pipeline = Pipeline(self._tmp, self._fd, self._verifier, prefix=on_file)
+            self._pipeline = Pipeline(self._partial.files, self._partial.fd, self._verifier, prefix=on_file)
         return self._pipeline
 
     # -- the end --
@@ -328,7 +242,7 @@ class Receiving:
             NoSpace, AccessDenied, ContentError: It could not be written or put in place; it is kept.
         """
         self._in_use()
-        where = self._arrivals.folders.where
+        where = self._where
         if not valid and not self._received:
             raise ContentChanged(self.key, where)
         total = self.offset + self._received
@@ -343,8 +257,7 @@ class Receiving:
             elif check is not None:
                 self._take_prefix(check)
         except OSError as error:
-            await self._stop()
-            raise self._arrivals.folders.error(self.key, error) from error
+            raise await self._failed(error) from error
         if check is None:
             if not valid:
                 await self._discard()
@@ -359,22 +272,21 @@ class Receiving:
         return self._new
 
     async def _publish(self) -> None:
-        arrivals, key = self._arrivals, self.key
+        arrivals, partial, key = self._arrivals, self._partial, self.key
         recorded = arrivals.recorded
-        self._tmp.fchmod(self._fd, arrivals.folders.settings.lockdown.object(self._mode))
+        partial.files.fchmod(partial.fd, arrivals.folders.settings.lockdown.object(partial.mode))
         if arrivals.group is None:
-            fd, self._fd = self._fd, -1
-            self._tmp.close_fd(fd)  # some file systems tell only now that a write failed
+            partial.close(begun=True)  # some file systems tell only now that a write failed
             self._place()
             if recorded is not None:
                 recorded(key)
             return
         large = self._pipeline is not None
         if large:  # a sync of its own, or it would hold up every small one of its group
-            await to_thread.run_sync(self._tmp.sync, self._fd)
+            await to_thread.run_sync(partial.files.sync, partial.fd)
         change = Change(
             self._place,
-            fd=None if large else self._fd,
+            fd=None if large else partial.fd,
             recorded=None if recorded is None else lambda: recorded(key),
         )
         await arrivals.group.commit(change)
@@ -388,9 +300,7 @@ class Receiving:
             self._new = self._place_once()
         if not self._new and not self._arrivals.present(self.key):
             # Cut, or modified through a hard link: to say that it is stored would be wrong.
-            raise ContentError(
-                self.key, self._arrivals.folders.where, "an object that is not the content is in its place: run fsck"
-            )
+            raise ContentError(self.key, self._where, "an object that is not the content is in its place: run fsck")
         self._published = True
         # All of them: another process may have made one a moment ago, without syncing.
         path = OBJECTS + b"/" + self._paths[0]
@@ -406,10 +316,11 @@ class Receiving:
         path, *others = self._paths
         for other in others:
             if not objects.absent(other):
-                self._tmp.unlink(self._name)
+                self._partial.files.unlink(self._partial.name)
                 self._sync_existing(objects, other)
                 return False
-        if objects.place(self._tmp, self._name, path, folder_mode=lockdown.folder, freeze=lockdown.freeze):
+        partial = self._partial
+        if objects.place(partial.files, partial.name, path, folder_mode=lockdown.folder, freeze=lockdown.freeze):
             return True
         self._sync_existing(objects, path)
         return False
@@ -432,22 +343,29 @@ class Receiving:
             if error is None and not self._published:
                 raise self._arrivals.folders.error(self.key, problem) from problem
             # What matters has been said: it is stored, or why it is not.
-            log.warning("%s: %s, after the reception of %s", self._arrivals.folders.where, problem, self.key)
+            log.warning("%s: %s, after the reception of %s", self._where, problem, self.key)
+
+    async def _failed(self, error: OSError) -> AnnexError:
+        """End, and keep what arrived; *error* as our own."""
+        try:
+            await self._stop()
+        except OSError as problem:
+            log.warning("%s: %s, after %s", self._where, problem, error)
+        return self._arrivals.folders.error(self.key, error)
 
     async def _discard(self) -> None:
         """Throw away what arrived."""
         await self._end_pipeline()
-        self._tmp.unlink(self._name)
-        self._received, self.offset = 0, 0
-        self._close()
+        if self._partial.fd >= 0:
+            self._partial.files.unlink(self._partial.name)
+            self._partial.close(begun=True)
 
     async def _stop(self) -> None:
         """End, and keep what arrived. Idempotent."""
         try:
             await self._end_pipeline()
-            self._close()
         finally:
-            self._let_go()
+            self._close()
 
     async def _end_pipeline(self) -> None:
         pipeline, self._pipeline = self._pipeline, None
@@ -456,32 +374,10 @@ class Receiving:
         with anyio.CancelScope(shield=True):
             await to_thread.run_sync(pipeline.stop, _LEAVE)
         if not pipeline.ended:
-            # A system call hangs. The file, and the right to receive the key, stay with the thread in it.
-            tmp, fd, lock = self._tmp, self._fd, self._lock
-            self._fd, self._lock = -1, None
-
-            def ended() -> None:
-                tmp.close_fd(fd)
-                if lock is not None:
-                    lock.release()
-
-            pipeline.when_ended(ended)
+            self._partial.leave_to(pipeline)
 
     def _close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd < 0:
-            return
         try:
-            nothing = not (self.offset or self._received or self._published) and not self._tmp.fstatus(fd).st_size
+            self._partial.close(begun=bool(self.offset or self._received or self._published))
         finally:
-            self._tmp.close_fd(fd)
-        if nothing:
-            self._tmp.unlink(self._name)
-
-    def _let_go(self) -> None:
-        """Let others receive the key."""
-        self._arrivals.promised -= self._promised
-        self._promised = 0
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release()
+            self._partial.let_go()

@@ -400,6 +400,19 @@ async def test_space_that_was_promised_to_one_put_is_not_promised_to_another() -
     assert await put(store, key_of(b"b" * 600), b"b" * 600)
 
 
+async def test_space_that_has_been_written_to_is_not_counted_twice() -> None:
+    store = make(MemoryFiles(capacity=1000), reserve=0)
+
+    async with store.receive(key_of(b"a" * 400)) as receiving:
+        await receiving.write(b"a" * 390)
+        assert await put(store, key_of(b"b" * 500), b"b" * 500)
+        with pytest.raises(NoSpace):
+            await put(store, key_of(b"c" * 105), b"c" * 105)
+        await receiving.write(b"a" * 10)
+        assert await receiving.finish()
+    assert await put(store, key_of(b"c" * 100), b"c" * 100)
+
+
 async def test_a_partial_counts_as_space_that_is_taken_already() -> None:
     store = make(MemoryFiles(capacity=1000), reserve=300)
     data = b"x" * 700
