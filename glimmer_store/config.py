@@ -16,6 +16,8 @@ from glimmer_store.policy import NUMCOPIES, StorageClass
 __all__ = ["CONFIG_NAME", "Config", "Durable"]
 
 CONFIG_NAME = "glimmer-store.toml"
+_HASHES = ("SHA2", "SHA3", "SHA5", "BLAKE")
+"""How the names of backends begin whose keys prove a content: collisions cannot be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +79,16 @@ class Config:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}", remedy="mend the field named") from error
         if min(numcopies.values()) < 1:
             raise ConfigError(f"{path}: classes: numcopies must be at least 1", remedy="mend the field named")
+        backend = str(raw.get("backend", "SHA256E"))
+        if not backend.startswith(_HASHES):
+            raise ConfigError(
+                f"{path}: backend {backend!r}: its keys hold no hash that proves a copy",
+                remedy="use SHA256E, or another of the SHA2, SHA3 or BLAKE families",
+            )
         names = [place.name for place in durable]
         if len(set(names)) < len(names) or len({place.uuid for place in durable}) < len(names):
             raise ConfigError(f"{path}: durable: two entries share a name or a uuid", remedy="give each its own")
-        return cls(durable, numcopies, str(raw.get("graph", "rokb")), str(raw.get("backend", "SHA256E")))
+        return cls(durable, numcopies, str(raw.get("graph", "rokb")), backend)
 
     def save(self, dataset: Path) -> None:
         """Write the file whole, atomically."""

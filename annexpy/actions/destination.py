@@ -125,6 +125,9 @@ class FileUpload:
         self._left = 0
         try:
             self._fd = self._open()
+            if self._verifier is None:
+                # Nothing could tell whether what comes continues what is here: two versions would be mixed.
+                files.truncate(self._fd, 0)
             self.offset = self._total = files.fstatus(self._fd).st_size
         except OSError as error:
             raise place._error(error) from error

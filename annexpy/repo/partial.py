@@ -114,6 +114,11 @@ class Partial:
             files.fchmod(self.fd, mode)
             self.mode = mode
 
+    def empty(self) -> None:
+        """Throw away what it had."""
+        self.files.truncate(self.fd, 0)
+        self.size = 0
+
     def promise(self, more: int) -> None:
         """Reserve room for *more* bytes.
 

@@ -106,6 +106,9 @@ class Receiving:
         self._verifier = verifier(self.key)
         try:
             self._partial.open(self._source, self._associated_file)
+            if self._verifier is None and self._partial.size:
+                # Nothing could tell whether what comes continues what is here: two versions would be joined.
+                self._partial.empty()
         except BaseException as error:
             self._close()
             if isinstance(error, OSError):

@@ -35,6 +35,7 @@ def test_a_dataset_without_configuration_says_how_to_set_it_up(tmp_path: Path) -
         ("[classes.generated]\nnumcopies = 0\n", "numcopies"),
         ("[classes.generated]\nnumcopies = 'many'\n", "many"),
         ("durable = 3\n", "int"),
+        ("backend = 'WORM'\n", "no hash"),
         ("[[durable]]\nname='a'\nuuid='u1'\nurl='x'\n[[durable]]\nname='a'\nuuid='u2'\nurl='y'\n", "share a name"),
         (
             "[[durable]]\nname='a'\nuuid='u1'\nurl='x'\n[[durable]]\nname='b'\nuuid='u1'\nurl='y'\n",
