@@ -54,7 +54,7 @@ def copy(
         progress: Told how much of a content is at the destination.
     """
     copying = _Copying(source, destination, associated_file, progress)
-    return Each(keys, copying.one, jobs=jobs, before=copying.look)
+    return Each(keys, copying.one, jobs=jobs, before=copying.look, same=lambda key: key)
 
 
 def move(
@@ -94,7 +94,7 @@ def move(
             return Moved(transfer)
         return Moved(transfer, await give_up(key, transfer.stored, None if recorded is None else recorded(key)))
 
-    return Each(keys, one, jobs=jobs, before=copying.look)
+    return Each(keys, one, jobs=jobs, before=copying.look, same=lambda key: key)
 
 
 class _Copying:

@@ -94,7 +94,7 @@ def read_key(
     try:
         before = os.fstat(fd)
         if not stat.S_ISREG(before.st_mode):
-            raise InvalidPath("file", name, "a regular file")
+            raise InvalidPath("file", name, "must be a regular file")
         if backend == b"WORM":
             return worm_key(name, before.st_size, int(before.st_mtime))
         hasher, size = Hasher(backend), 0

@@ -9,7 +9,7 @@ is a class and no async generator: there is nothing to close when it is left.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -31,7 +31,7 @@ class Each(Generic[T, R]):
     cancellation cancels the work under way.
     """
 
-    __slots__ = ("_before", "_items", "_jobs", "_ready", "_window", "_work")
+    __slots__ = ("_before", "_items", "_jobs", "_ready", "_same", "_window", "_work")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Each(Generic[T, R]):
         jobs: int,
         window: int = WINDOW,
         before: Callable[[Sequence[T]], Awaitable[None]] | None = None,
+        same: Callable[[T], Hashable] | None = None,
     ) -> None:
         """Begin with nothing.
 
@@ -50,10 +51,12 @@ class Each(Generic[T, R]):
             jobs: How many run at once. With 1 every result is handed out before the next item is begun.
             window: Items in flight or waiting to be handed out.
             before: Called with the items of a window before the first of them is begun.
+            same: What two items must not share to be worked on at once; they go one after another then. (Two
+                transfers of a key would be in each other's way, and the second would fail.)
         """
         self._items: Iterator[T] | AsyncIterator[T]
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        self._work, self._jobs, self._before = work, jobs, before
+        self._work, self._jobs, self._before, self._same = work, jobs, before, same
         self._window = 1 if jobs <= 1 else window
         self._ready: deque[R] = deque()
 
@@ -88,10 +91,22 @@ class Each(Generic[T, R]):
         return taken
 
     async def _do(self, items: deque[T]) -> None:
+        groups = self._groups(items)
+
         async def worker() -> None:
-            while items:
-                self._ready.append(await self._work(items.popleft()))
+            while groups:
+                for item in groups.popleft():
+                    self._ready.append(await self._work(item))
 
         async with anyio.create_task_group() as tasks:
-            for _ in range(min(self._jobs, len(items))):
+            for _ in range(min(self._jobs, len(groups))):
                 tasks.start_soon(worker)
+
+    def _groups(self, items: Iterable[T]) -> deque[list[T]]:
+        """*items*, those together that go one after another."""
+        if self._same is None:
+            return deque([item] for item in items)
+        groups: dict[Hashable, list[T]] = {}
+        for item in items:
+            groups.setdefault(self._same(item), []).append(item)
+        return deque(groups.values())

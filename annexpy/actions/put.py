@@ -63,7 +63,7 @@ def put_many(
         key, source = item
         return await _put(remote, key, source, source if isinstance(source, str) else "", progress)
 
-    return Each(items, work, jobs=jobs)
+    return Each(items, work, jobs=jobs, same=lambda item: item[0])
 
 
 async def _put(remote: Remote, key: Key, source: Source, associated_file: str, progress: Progress | None) -> Transfer:

@@ -132,7 +132,7 @@ class _File:
         try:
             status = os.fstat(self._fd)
             if not stat.S_ISREG(status.st_mode):
-                raise InvalidPath("file", os.fsencode(path), "a regular file")
+                raise InvalidPath("file", os.fsencode(path), "must be a regular file")
         except BaseException:
             os.close(self._fd)
             raise

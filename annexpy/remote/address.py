@@ -227,7 +227,7 @@ def _git_remote(remote: RemoteConfig, repository: Repository) -> Address:
 
 def _place(text: str, name: str, asker: _Asker) -> Address:
     if not text or "\0" in text or "\n" in text:
-        raise InvalidInput("remote", text, "a path, ssh://HOST/PATH, unix:SOCKET, exec:COMMAND or a git remote")
+        raise InvalidInput("remote", text, "must be a path, ssh://HOST/PATH, unix:SOCKET, exec:COMMAND or a git remote")
     prefix = text.partition("::")[0]
     if "::" in text and prefix in _NOT_OFFERED:
         raise Refused("remote", text, _NOT_OFFERED[prefix])
@@ -299,7 +299,7 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
     from annexpy.transport.ssh import DialSSH, DialSystemSSH
 
     if not path or path == "/":
-        raise InvalidInput("ssh path", path, "the path of a repository on the host")
+        raise InvalidInput("ssh path", path, "must be the path of a repository on the host")
     user, _, host = host.rpartition("@")
     # To the letter what git-annex sends: forced commands of forges take it apart by hand.
     command = f"{asker.shell} 'p2pstdio' {_quoted(path)} {_quoted(asker.uuid)}"

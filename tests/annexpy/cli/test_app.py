@@ -268,9 +268,7 @@ def test_output_that_cannot_be_written_is_one_line_and_no_traceback() -> None:
 def test_a_closed_standard_output_or_input_is_not_a_traceback() -> None:
     for redirection in (">&-", "<&-", "<&- >&-"):
         words = f"{sys.executable} -m annexpy.cli.app examinekey --batch {redirection}"
-        done = subprocess.run(
-            ["sh", "-c", words], input=b"", stderr=subprocess.PIPE, stdout=subprocess.PIPE, timeout=60
-        )
+        done = subprocess.run(["sh", "-c", words], input=b"", capture_output=True, timeout=60)
         assert b"Traceback" not in done.stderr
 
 
