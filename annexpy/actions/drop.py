@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import anyio
@@ -100,7 +100,7 @@ def drop_many(
     force: bool = False,
     clock: Clock = CLOCK,
     jobs: int | None = None,
-) -> AsyncIterator[DropResult]:
+) -> Each[Key, DropResult]:
     """``drop`` for many keys: locks and removals of different keys overlap, removals are pipelined where possible.
 
     Every key has its own proof, and is removed or refused alone.

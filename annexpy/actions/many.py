@@ -76,17 +76,70 @@ class Each(Generic[T, R]):
             await self._do(items)
         return self._ready.popleft()
 
-    async def _take(self) -> deque[T]:
+    async def tell(self, told: Callable[[R], object]) -> None:
+        """Hand every result to *told* the moment it is there, to the end: for whoever need not decide in between.
+
+        Nothing waits for a window to be full or to be done, so the first results of large transfers come first.
+        What *told* raises ends everything.
+        """
+        while self._ready:
+            told(self._ready.popleft())
+        waiting: deque[list[T]] = deque()
+        busy: dict[Hashable, anyio.Event] = {}
+        failures: list[Exception] = []
+        taking = anyio.Lock()
+        ended = False
+        # What the caller makes as it goes (keys that are computed) is better worked on at once than collected.
+        size = 1 if self._before is None and isinstance(self._items, AsyncIterator) else self._window
+
+        async def next_group() -> list[T] | None:
+            nonlocal ended
+            async with taking:
+                if not waiting and not ended:
+                    items = await self._take(size)
+                    ended = not items
+                    if items and self._before is not None:
+                        await self._before(list(items))
+                    waiting.extend(self._groups(items))
+                return waiting.popleft() if waiting else None
+
+        async def worker() -> None:
+            try:
+                await work()
+            except Exception as error:  # the first one is what the caller is told, and not a group of them
+                failures.append(error)
+                tasks.cancel_scope.cancel()
+
+        async def work() -> None:
+            while (group := await next_group()) is not None:
+                name = object() if self._same is None else self._same(group[0])
+                while name in busy:  # the same one, of an earlier window
+                    await busy[name].wait()
+                busy[name] = anyio.Event()
+                try:
+                    for item in group:
+                        told(await self._work(item))
+                finally:
+                    busy.pop(name).set()
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(max(1, self._jobs)):
+                tasks.start_soon(worker)
+        if failures:
+            raise failures[0]
+
+    async def _take(self, window: int = 0) -> deque[T]:
+        window = window or self._window
         taken: deque[T] = deque()
         if isinstance(self._items, AsyncIterator):
             async for item in self._items:
                 taken.append(item)
-                if len(taken) >= self._window:
+                if len(taken) >= window:
                     break
         else:
             for item in self._items:
                 taken.append(item)
-                if len(taken) >= self._window:
+                if len(taken) >= window:
                     break
         return taken
 

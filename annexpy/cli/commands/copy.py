@@ -34,8 +34,8 @@ def command(options: Options, source: str, destination: str, keys: tuple[str, ..
             note = f"to {taker.name}..."
             with progress(options, "copy", note) as told:
                 async for some in key_batches(keys, batch, report):
-                    async for result in copy(giver, taker, some, jobs=options.jobs, progress=told):
-                        report.transfer(result, note=note)
+                    copying = copy(giver, taker, some, jobs=options.jobs, progress=told)
+                    await copying.tell(lambda result: report.transfer(result, note=note))
         return report.exit_code
 
     return in_event_loop(work)

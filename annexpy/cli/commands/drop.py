@@ -35,7 +35,7 @@ def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool, w
             place = await at.remote(remote)
             known = evidence(at, [place], wanted)
             async for some in key_batches(keys, batch, report):
-                async for result in drop_many(
+                dropping = drop_many(
                     some,
                     from_=place,
                     others=known.others,
@@ -44,8 +44,8 @@ def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool, w
                     recorded=known.recorded,
                     nodes=known.nodes,
                     force=wanted.force,
-                ):
-                    report.dropped(result, note=f"from {place.name}...")
+                )
+                await dropping.tell(lambda result: report.dropped(result, note=f"from {place.name}..."))
         return report.exit_code
 
     return in_event_loop(work)

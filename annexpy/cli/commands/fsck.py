@@ -62,8 +62,7 @@ def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool, n
                 facts = Facts(own, numcopies=numcopies)
             with progress(options, "fsck") as told:
                 async for some in wanted(at, own if isinstance(own, Repository) else None, place.uuid):
-                    async for result in fsck(place, some, facts=facts, jobs=options.jobs, progress=told):
-                        report.checked(result)
+                    await fsck(place, some, facts=facts, jobs=options.jobs, progress=told).tell(report.checked)
         return report.exit_code
 
     return in_event_loop(work)

@@ -61,8 +61,7 @@ def command(options: Options, remote: str, keys: tuple[str, ...], output: str | 
                         if output is None
                         else Each(some, to_file, jobs=options.jobs, same=lambda key: key)
                     )
-                    async for result in fetched:
-                        report.transfer(result, note=note)
+                    await fetched.tell(lambda result: report.transfer(result, note=note))
         return report.exit_code
 
     return in_event_loop(work)

@@ -39,7 +39,7 @@ def command(options: Options, source: str, destination: str, keys: tuple[str, ..
             note = f"to {taker.name}..."
             with progress(options, "move", note) as told:
                 async for some in key_batches(keys, batch, report):
-                    async for result in move(
+                    moving = move(
                         giver,
                         taker,
                         some,
@@ -51,8 +51,8 @@ def command(options: Options, source: str, destination: str, keys: tuple[str, ..
                         force=wanted.force,
                         jobs=options.jobs,
                         progress=told,
-                    ):
-                        report.moved(result, note=note)
+                    )
+                    await moving.tell(lambda result: report.moved(result, note=note))
         return report.exit_code
 
     return in_event_loop(work)

@@ -36,6 +36,7 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
     async def work() -> int:
         from annexpy.actions.key import annexed_key, key_of
         from annexpy.actions.put import put_many
+        from annexpy.actions.results import Transfer
         from annexpy.cli.progress import progress
         from annexpy.cli.work import at_work
         from annexpy.errors import AnnexError
@@ -57,9 +58,12 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
             target = await at.remote(remote)
             note = f"to {target.name}..."
             with progress(options, "put", note) as told:
-                async for result in put_many(target, items(), jobs=options.jobs, progress=told):
+
+                def show(result: Transfer) -> None:
                     file = names[result.key].pop(0)
                     report.transfer(result, note=note, file=file, input=[file])
+
+                await put_many(target, items(), jobs=options.jobs, progress=told).tell(show)
         return report.exit_code
 
     return in_event_loop(work)

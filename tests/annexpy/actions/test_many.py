@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
@@ -60,3 +63,115 @@ async def test_a_key_that_is_named_twice_is_copied_once(tmp_path_factory: pytest
 
         assert [result.error for result in results] == [None, None]
         assert sum(result.bytes for result in results) == len(content)
+
+
+# -- tell: results at once ------------------------------------------------------------------------
+
+
+async def test_a_result_is_told_while_the_others_are_under_way() -> None:
+    slow = anyio.Event()
+    told: list[int] = []
+
+    async def work(number: int) -> int:
+        if number == 0:
+            await slow.wait()
+        else:
+            await checkpoint()
+        return number
+
+    def tell(number: int) -> None:
+        told.append(number)
+        if len(told) == 9:
+            slow.set()
+
+    await Each(range(10), work, jobs=3).tell(tell)
+
+    assert told[-1] == 0
+    assert sorted(told) == list(range(10))
+
+
+async def test_items_that_are_made_as_they_are_asked_for_are_worked_on_at_once() -> None:
+    made: list[int] = []
+    worked: list[int] = []
+
+    async def items() -> AsyncIterator[int]:
+        for number in range(4):
+            made.append(number)
+            yield number
+
+    async def work(number: int) -> int:
+        worked.append(len(made))
+        await checkpoint()
+        return number
+
+    await Each(items(), work, jobs=2).tell(lambda _: None)
+
+    assert worked[0] == 1
+    assert len(worked) == 4
+
+
+async def test_the_same_content_in_two_windows_goes_one_after_another() -> None:
+    running: set[str] = set()
+    seen: list[list[str]] = []
+
+    async def before(items: Sequence[str]) -> None:
+        seen.append(list(items))
+
+    async def work(name: str) -> str:
+        assert name not in running
+        running.add(name)
+        for _ in range(5):
+            await checkpoint()
+        running.remove(name)
+        return name
+
+    told: list[str] = []
+    each = Each(["a", "b", "a", "a"], work, jobs=4, window=2, before=before, same=lambda name: name)
+    await each.tell(told.append)
+
+    assert seen == [["a", "b"], ["a", "a"]]
+    assert sorted(told) == ["a", "a", "a", "b"]
+
+
+@pytest.mark.parametrize("where", ["work", "told", "items"])
+async def test_what_goes_wrong_ends_everything_and_is_raised_as_it_is(where: str) -> None:
+    begun: list[int] = []
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        if where == "items":
+            raise ZeroDivisionError
+        yield from range(3, 100)
+
+    async def work(number: int) -> int:
+        begun.append(number)
+        if where == "work" and number == 2:
+            raise ZeroDivisionError
+        await checkpoint()
+        return number
+
+    def tell(number: int) -> None:
+        if where == "told":
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Each(items(), work, jobs=2, window=2).tell(tell)
+    assert len(begun) < 20
+
+
+async def test_a_cancelled_tell_leaves_nothing_running() -> None:
+    running = 0
+
+    async def work(number: int) -> int:
+        nonlocal running
+        running += 1
+        try:
+            await anyio.sleep_forever()
+        finally:
+            running -= 1
+        return number
+
+    with anyio.move_on_after(0.01):
+        await Each(range(100), work, jobs=8).tell(lambda _: None)
+
+    assert running == 0
