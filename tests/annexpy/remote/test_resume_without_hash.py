@@ -19,17 +19,17 @@ KEY = Key.parse(b"WORM-s8-m1--x")
 
 
 async def leave_a_partial(remote: Remote, content: bytes) -> None:
-    with pytest.raises(RuntimeError, match="cut"):
-        async with remote.put(KEY) as upload:
-            await upload.start(8)
-            await upload.write(content)
-            raise RuntimeError("cut")
+    async with remote.put(KEY) as upload:
+        await upload.start(8)
+        await upload.write(content)
+        raise RuntimeError("cut")
 
 
 async def test_a_put_of_a_key_without_a_hash_begins_anew(tmp_path: Path) -> None:
     with Repository.init(tmp_path / "r.git", bare=True) as repository:
         remote = Local(repository)
-        await leave_a_partial(remote, b"AAAA")
+        with pytest.raises(RuntimeError, match="cut"):
+            await leave_a_partial(remote, b"AAAA")
 
         async with remote.put(KEY) as upload:
             assert upload.offset == 0
