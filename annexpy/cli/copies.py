@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from annexpy.cli.places import REMOTE
+
 __all__ = ["Wanted", "copies_options"]
 
 
@@ -47,7 +49,7 @@ def copies_options(function: Callable[..., object]) -> Callable[..., object]:
         click.option("--force", is_flag=True, help="Remove without any proof. What is lost then is lost."),
         click.option("--mincopies", type=click.IntRange(1), metavar="N", help="Copies that must be locked meanwhile."),
         click.option("-N", "--numcopies", type=click.IntRange(1), metavar="N", help="Copies that must stay."),
-        click.option("--other", "others", multiple=True, metavar="REMOTE", help="Where another copy is; repeatable."),
+        click.option("--other", "others", multiple=True, type=REMOTE, metavar="REMOTE", help="Where another copy is."),
     ):
         decorated = option(decorated)
     return decorated

@@ -6,6 +6,7 @@ import click
 
 from annexpy.cli.keys import key_batches
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
 
@@ -13,7 +14,7 @@ __all__ = ["command"]
 
 
 @as_command("check")
-@click.argument("remote")
+@click.argument("remote", type=REMOTE)
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @click.option("--batch", is_flag=True, help="Read keys from standard input, one a line.")
 def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool) -> int:

@@ -8,6 +8,7 @@ import click
 
 from annexpy.cli.keys import key_batches
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
 from annexpy.keys.key import Key
@@ -16,7 +17,7 @@ __all__ = ["command"]
 
 
 @as_command("fsck")
-@click.argument("remote")
+@click.argument("remote", type=REMOTE)
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @click.option("--batch", is_flag=True, help="Read keys from standard input, one a line.")
 @click.option("-N", "--numcopies", type=click.IntRange(1), metavar="N", help="Copies that there should be.")

@@ -8,6 +8,7 @@ import click
 
 from annexpy.cli.keys import key_batches, wants_stdin
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
 
@@ -15,7 +16,7 @@ __all__ = ["command"]
 
 
 @as_command("get")
-@click.argument("remote")
+@click.argument("remote", type=REMOTE)
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @click.option("-o", "--output", metavar="PATH", type=click.Path(), help="Write to this file, or into this folder.")
 @click.option("--batch", is_flag=True, help="Read keys from standard input, one a line.")

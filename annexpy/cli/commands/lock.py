@@ -7,6 +7,7 @@ import sys
 import click
 
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import SOME_FAILED, in_event_loop
 from annexpy.cli.show import Report
 
@@ -16,7 +17,7 @@ _LOOK = 5.0
 
 
 @as_command("lock")
-@click.argument("remote")
+@click.argument("remote", type=REMOTE)
 @click.argument("key")
 @click.argument("run", metavar="[-- COMMAND]...", nargs=-1, type=click.UNPROCESSED)
 def command(options: Options, remote: str, key: str, run: tuple[str, ...]) -> int:

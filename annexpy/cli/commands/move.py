@@ -7,6 +7,7 @@ import click
 from annexpy.cli.copies import Wanted, copies_options
 from annexpy.cli.keys import key_batches
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
 
@@ -14,8 +15,8 @@ __all__ = ["command"]
 
 
 @as_command("move")
-@click.argument("source")
-@click.argument("destination")
+@click.argument("source", type=REMOTE)
+@click.argument("destination", type=REMOTE)
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @click.option("--batch", is_flag=True, help="Read keys from standard input, one a line.")
 @copies_options

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import click
 
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
 
@@ -16,7 +17,7 @@ __all__ = ["command"]
 
 
 @as_command("put")
-@click.argument("remote")
+@click.argument("remote", type=REMOTE)
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path())
 @click.option("--backend", metavar="NAME", default="SHA256E", help="How keys are made (SHA256E).")
 @click.option("--key", "named", metavar="KEY", help="The key of the only FILE, instead of computing it.")

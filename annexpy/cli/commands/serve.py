@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import SOME_FAILED, in_event_loop
 
 __all__ = ["command"]
 
 
 @as_command("serve")
-@click.argument("remote", default=".")
+@click.argument("remote", default=".", type=REMOTE)
 @click.option("--stdio", "on_stdio", is_flag=True, help="One client, on standard input and output.")
 @click.option(
     "--unix", "path", metavar="SOCKET", type=click.Path(), help="Many clients, on this unix socket (mode 0600)."

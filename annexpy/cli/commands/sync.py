@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
 
@@ -12,7 +13,7 @@ __all__ = ["command"]
 
 
 @as_command("sync")
-@click.argument("remotes", metavar="[REMOTE]...", nargs=-1)
+@click.argument("remotes", metavar="[REMOTE]...", nargs=-1, type=REMOTE)
 @click.option("--pull/--no-pull", default=True, help="Fetch and merge what others know (yes).")
 @click.option("--push/--no-push", default=True, help="Send what is known here (yes).")
 def command(options: Options, remotes: tuple[str, ...], pull: bool, push: bool) -> int:

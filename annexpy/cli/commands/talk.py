@@ -9,6 +9,7 @@ from typing import TextIO
 import click
 
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import SOME_FAILED, in_event_loop
 from annexpy.cli.show import write_line
 from annexpy.p2p.messages import MAX_VERSION
@@ -18,7 +19,7 @@ __all__ = ["command"]
 
 
 @as_command("talk")
-@click.argument("remote")
+@click.argument("remote", type=REMOTE)
 @click.option("--transcript", type=click.File("w", lazy=False), help="Record the conversation, for `annexpy replay`.")
 @click.option(
     "--p2p-version",

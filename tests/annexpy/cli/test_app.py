@@ -18,6 +18,7 @@ from annexpy.cli.options import Options
 from annexpy.cli.show import Report, human_size, printable
 from annexpy.errors import NotEnoughCopies
 from annexpy.keys.key import Key
+from annexpy.repo.repository import Repository
 
 KEY = "SHA256E-s6--5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03.txt"
 
@@ -235,6 +236,23 @@ def test_completion_offers_commands_without_importing_them() -> None:
     )
 
     assert done.stdout.splitlines() == ["plain,examinekey", "plain,explain"]
+
+
+def test_completion_offers_git_remotes_and_clusters_for_a_remote(tmp_path: Path) -> None:
+    with Repository.init(tmp_path / "work") as work:
+        work.config.change({"remote.vault.url": "/x", "remote.vault.annex-cluster-node": "valley"})
+        work.config.change({"remote.other.url": "/y"})
+    environment = {"_ANNEXPY_COMPLETE": "bash_complete", "COMP_WORDS": "annexpy put va", "COMP_CWORD": "2"}
+
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'annexpy'; from annexpy.cli.app import main; main()"],
+        env=environment | {"PYTHONPATH": str(Path(__file__).parents[3]), "HOME": str(tmp_path)},
+        cwd=tmp_path / "work",
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.stdout.splitlines() == ["plain,valley", "plain,vault"]
 
 
 def test_a_batch_answers_each_line_before_the_next_is_written() -> None:

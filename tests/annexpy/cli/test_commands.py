@@ -8,6 +8,8 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -437,3 +439,50 @@ def test_doctor_exits_1_when_there_is_something_to_mend(lab: Lab, cli) -> None:
     cli("sync")
     assert cli("doctor", lab.work, lab.folder / "one", lab.folder / "two", "--json").lines == []
     assert cli("doctor", lab.work, "--only", "nosuch").code == 2
+
+
+# -- interrupted ----------------------------------------------------------------------------------
+
+_STUCK = """
+import subprocess, sys, threading
+child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE)
+left = int(sys.argv[1])
+while left and (data := sys.stdin.buffer.read1(min(left, 65536))):
+    left -= len(data)
+    child.stdin.write(data)
+    child.stdin.flush()
+print("stuck", file=sys.stderr, flush=True)
+open("stuck", "w").close()
+threading.Event().wait(60)
+"""
+
+
+def test_ctrl_c_in_the_middle_of_a_put_leaves_what_the_same_command_goes_on_from(lab: Lab, cli) -> None:
+    (lab.work / "big").write_bytes(os.urandom(3_000_000))
+    (lab.work / "relay.py").write_text(_STUCK)
+    shell = Path(lab.git_annex).with_name("git-annex-shell")
+    server = f"{shell} p2pstdio {lab.folder / 'one'} {lab.uuid('work')}"
+    # Lets a megabyte through, and then nothing more.
+    remote = f"exec:{sys.executable} relay.py 1000000 {server}"
+
+    child = subprocess.Popen([*ANNEXPY, "put", remote, "big"], cwd=lab.work, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (lab.work / "stuck").exists())
+    child.send_signal(signal.SIGINT)
+    _, said = child.communicate(timeout=30)
+
+    assert child.returncode == 130
+    assert "run the same command again to go on" in said
+    key = name_content([(lab.work / "big").read_bytes()])
+    partial = lab.folder / "one/annex/tmp" / str(key)
+    wait_for(lambda: partial.exists() and 900_000 < partial.stat().st_size < 1_000_000)
+    (line,) = cli("put", f"exec:{server}", "big").lines
+    assert " from byte 9" in line
+    assert cli("check", "one", key).code == 0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        threading.Event().wait(0.05)
+    raise AssertionError("it never happened")

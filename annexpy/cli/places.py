@@ -1,0 +1,39 @@
+"""REMOTE as a kind of argument: taken as it is, and completed from the git remotes of the repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+from click.shell_completion import CompletionItem
+
+from annexpy.errors import AnnexError
+
+__all__ = ["REMOTE"]
+
+if TYPE_CHECKING:
+    _Text = click.ParamType[str]
+else:  # older ones are no generics
+    _Text = click.ParamType
+
+
+class _Remote(_Text):
+    name = "remote"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from annexpy.repo.repository import Repository
+
+        where = ctx.params.get("repository") or (ctx.parent.params.get("repository") if ctx.parent else None) or "."
+        try:
+            with Repository.open(where) as repository:
+                remotes = repository.config.remotes().values()
+                names = {remote.name for remote in remotes if remote.url is not None}
+                names |= {cluster for remote in remotes for cluster in remote.cluster_node}
+        except AnnexError:
+            names = set()
+        found = [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="dir")]
+
+
+REMOTE = _Remote()
+"""For ``click.argument``."""
