@@ -363,6 +363,7 @@ class Local:
             await self._trash.aclose()
             self._trash.repository.close()
             self._trash = None
+        self._store.close()
 
 
 def _unpickle(

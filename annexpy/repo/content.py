@@ -126,6 +126,10 @@ class ContentStore:
             sync_records=sync_records,
         )
 
+    def close(self) -> None:
+        """Give back the folders that were kept open. Using the store again opens them again."""
+        self.folders.forget()
+
     @property
     def where(self) -> str:
         """The repository, for messages."""

@@ -118,7 +118,8 @@ class Subject:
 
 @pytest.fixture(scope="module")
 def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
-    assert shutil.which("strace"), "strace is not installed: apt-get install strace"
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed; .ci/run installs it, and takes no skip")
     template = tmp_path_factory.mktemp("template") / "r.git"
     Repository.init(template, bare=True).close()
     subject = Subject(template, tmp_path_factory.mktemp("work"))
