@@ -16,137 +16,20 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from annexpy.errors import InvalidInput, LockHeld, UnsupportedRepository
 from annexpy.repo.files import Files
-from annexpy.repo.gitconfig import Entry, parse_config, setting_name, with_value, without
+from annexpy.repo.gitconfig import Entry, boolean, parse_config, setting_name, with_value, without
+from annexpy.repo.gitremote import RemoteConfig
+from annexpy.repo.sizes import parse_size
 
-__all__ = ["GitConfig", "RemoteConfig", "parse_size"]
+__all__ = ["GitConfig", "RemoteConfig"]
 
 _Edit: TypeAlias = Callable[[bytes], bytes]
 
 _LOCK_SECONDS: Final = 5.0
 _INCLUDE_DEPTH: Final = 10  # as git
-
-_SIZE: Final = re.compile(r"\s*([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)\s*([a-z]*)\s*\Z", re.IGNORECASE)
-_LETTERS: Final = "kmgtpezy"
-_NAMES: Final = ("kilo", "mega", "giga", "tera", "peta", "exa", "zetta", "yotta")
-_BINARY_NAMES: Final = ("kibi", "mebi", "gibi", "tebi", "pebi", "exbi", "zebi", "yobi")
-
-
-def parse_size(text: str) -> int | None:
-    """*text* as bytes, or None: ``1 megabyte``, ``1.5 GiB``, ``500k``, ``8 kbit``; case does not matter.
-
-    Source: fact sheet repository-format, section 6 (largerthan); git-annex uses one parser for all sizes.
-    """
-    match = _SIZE.match(text)
-    if match is None:
-        return None
-    unit = _unit(match[2].lower())
-    if unit is None:
-        return None
-    number = float(match[1]) if "." in match[1] or "e" in match[1].lower() else int(match[1])
-    return int(number * unit)
-
-
-def _unit(name: str) -> float | None:
-    if name in ("", "b", "byte", "bytes"):
-        return 1
-    for names, base in ((_NAMES, 1000), (_BINARY_NAMES, 1024)):
-        for power, prefix in enumerate(names, 1):
-            if name in (prefix + "byte", prefix + "bytes"):
-                return float(base**power)
-            if name in (prefix + "bit", prefix + "bits"):
-                return float(base**power) / 8
-    power = _LETTERS.find(name[0]) + 1
-    if power == 0:
-        return None
-    match name[1:]:
-        case "" | "b":
-            return float(1000**power)
-        case "i" | "ib":
-            return float(1024**power)
-        case "bit":
-            return float(1000**power) / 8
-        case _:
-            return None
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteConfig:
-    """One git remote, as configured. Values that were not set are None.
-
-    Attributes:
-        name: As in ``remote.NAME.url``.
-        url: Where to fetch from, after ``url.<base>.insteadOf``; None for special remotes.
-        pushurl: Where to push to, when that differs.
-        fields: Every ``remote.NAME.*`` setting, last value each, field names in lower case.
-    """
-
-    name: str
-    url: str | None
-    pushurl: str | None
-    fields: Mapping[str, str]
-
-    def get(self, field: str) -> str | None:
-        """The value of ``remote.NAME.FIELD``."""
-        return self.fields.get(field)
-
-    def is_set(self, field: str) -> bool:
-        """The boolean ``remote.NAME.FIELD``, False when not set."""
-        value = self.fields.get(field)
-        return value is not None and _boolean(f"remote.{self.name}.{field}", value)
-
-    @property
-    def uuid(self) -> str | None:
-        """``annex-uuid``, or None when git-annex has not met the remote yet."""
-        return self.fields.get("annex-uuid") or None
-
-    @property
-    def cost(self) -> int | None:
-        """``annex-cost`` in whole numbers; git-annex allows fractions, which are cut off."""
-        value = self.fields.get("annex-cost")
-        try:
-            return None if value is None else int(float(value))
-        except ValueError:
-            raise InvalidInput(f"remote.{self.name}.annex-cost", value, "a number") from None
-
-    @property
-    def ignore(self) -> bool:
-        return self.is_set("annex-ignore")
-
-    @property
-    def readonly(self) -> bool:
-        return self.is_set("annex-readonly")
-
-    @property
-    def private(self) -> bool:
-        return self.is_set("annex-private")
-
-    @property
-    def trustlevel(self) -> str | None:
-        """``annex-trustlevel``: trusted, untrusted, semitrusted, dead. Overrides trust.log."""
-        return self.fields.get("annex-trustlevel")
-
-    @property
-    def shell(self) -> str | None:
-        """``annex-shell``: what to run instead of ``git-annex-shell``."""
-        return self.fields.get("annex-shell")
-
-    @property
-    def ssh_options(self) -> str | None:
-        return self.fields.get("annex-ssh-options")
-
-    @property
-    def cluster_node(self) -> tuple[str, ...]:
-        """Names of the clusters this remote is a node of (``annex-cluster-node``)."""
-        return tuple(self.fields.get("annex-cluster-node", "").split())
-
-    @property
-    def proxy(self) -> bool:
-        return self.is_set("annex-proxy")
 
 
 class GitConfig:
@@ -198,7 +81,7 @@ class GitConfig:
         values = self._values.get(name) or self._values.get(setting_name(name))
         if not values:
             return default
-        return True if values[-1] is None else _boolean(name, values[-1])
+        return True if values[-1] is None else boolean(name, values[-1])
 
     def get_int(self, name: str, default: int | None = None) -> int | None:
         """A whole number, with git's ``k``, ``m``, ``g`` (1024).
@@ -450,18 +333,6 @@ class GitConfig:
             time.sleep(pause)
             waited += pause
             pause = min(pause * 2, 0.1)
-
-
-def _boolean(name: str, value: str) -> bool:
-    match value.lower():
-        case "true" | "yes" | "on":
-            return True
-        case "false" | "no" | "off" | "":
-            return False
-    try:
-        return int(value) != 0
-    except ValueError:
-        raise InvalidInput(name, value, "true or false") from None
 
 
 def _glob(pattern: str, flags: int = 0) -> re.Pattern[str]:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from annexpy.errors import InvalidInput
 
-__all__ = ["Entry", "Section", "parse_config", "quote_value", "setting_name", "with_value", "without"]
+__all__ = ["Entry", "Section", "boolean", "parse_config", "quote_value", "setting_name", "with_value", "without"]
 
 _BLANK: Final = re.compile(rb"[ \t\r\n\x0b\x0c]*")
 _HEADER: Final = re.compile(rb'\[[ \t]*([A-Za-z0-9.-]+)(?:[ \t]+"((?:[^"\\\n]|\\[^\n])*)")?[ \t]*\]')
@@ -250,3 +250,20 @@ def _whole_line(text: bytes, at: int) -> int:
     """The start of the line of *at* when only blanks stand before it."""
     start = text.rfind(b"\n", 0, at) + 1
     return at if text[start:at].strip() else start
+
+
+def boolean(name: str, value: str) -> bool:
+    """*value* of the setting *name* as git reads a boolean.
+
+    Raises:
+        InvalidInput: It is none.
+    """
+    match value.lower():
+        case "true" | "yes" | "on":
+            return True
+        case "false" | "no" | "off" | "":
+            return False
+    try:
+        return int(value) != 0
+    except ValueError:
+        raise InvalidInput(name, value, "true or false") from None
