@@ -45,6 +45,8 @@ from annexpy.uuids import UUID, parse_uuid
 __all__ = ["Address", "Connected", "LocalPlace", "NamedCluster", "connect", "resolve"]
 
 _SHELL: Final = "git-annex-shell"
+_SSH_WIRES: Final = 2
+"""Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
 _SCP: Final = re.compile(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NOT_OFFERED: Final = {
@@ -307,7 +309,7 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
         command += f" --uuid {asker.expected}"
     system = asker.ssh_command or os.environ.get("GIT_SSH")
     if system is None and not asker.ssh_options:
-        return Address(name, dial=DialSSH(host, command, user, port or 0, name=name))
+        return Address(name, dial=DialSSH(host, command, user, port or 0, name=name), connections=_SSH_WIRES)
     program = (system or "ssh",)
     try:
         options = tuple(shlex.split(asker.ssh_options))
@@ -320,6 +322,7 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
         dial=DialSystemSSH(
             host, command, user, port or 0, name=name, program=(*program, *options), shell=bool(asker.ssh_command)
         ),
+        connections=_SSH_WIRES,
     )
 
 
