@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import click
 
-from annexpy.cli.group import annexpy
+from annexpy.cli.group import COMMANDS, annexpy
 from annexpy.errors import AnnexError, InvalidInput
 
 __all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USAGE", "in_event_loop", "run"]
@@ -27,7 +27,7 @@ T = TypeVar("T")
 def run(words: Sequence[str]) -> int:
     """Run the command in *words*; the exit code."""
     _open_standard_streams()
-    name = next((word for word in words if not word.startswith("-")), "")
+    name = next((word for word in words if word in COMMANDS), "")
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         answer = annexpy.main(args=list(words), prog_name="annexpy", standalone_mode=False)

@@ -120,6 +120,10 @@ def test_a_refused_drop_says_in_json_what_counted(capfdbinary: pytest.CaptureFix
     assert report.exit_code == 1
 
 
+def test_a_message_names_the_command_wherever_it_stands(tmp_path: Path, cli) -> None:
+    assert cli("-C", tmp_path, "whereis").err == f"annexpy: whereis: {tmp_path}: not in a git repository\n"
+
+
 def test_quiet_prints_failures_only(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     report = Report(Options(quiet=True), "get")
 
@@ -299,3 +303,11 @@ def test_examples_of_completion_stand_line_by_line() -> None:
     assert [line.split()[0] for line in lines if "completion" in line and ":" in line and "Usage" not in line] == [
         "bash:", "zsh:", "fish:",
     ]  # fmt: skip
+
+
+def test_a_place_where_no_repository_can_be_made_is_named_with_the_reason() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "annexpy.cli.app", "init", "/proc/annexpy-nowhere"], capture_output=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr == b"annexpy: init: /proc/annexpy-nowhere: cannot be made: No such file or directory\n"
