@@ -67,6 +67,8 @@ def _git_init(path: str, bare: bool) -> Place:
         os.makedirs(path, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise NotARepository(path, "not a directory") from None
+    except OSError as error:
+        raise NotARepository(path, f"cannot be made: {error.strerror}") from error
     if bare and os.listdir(path):
         raise NotARepository(path, "not empty, and not a git repository: refusing to make a bare one of it")
     top = os.path.abspath(os.fsencode(path))
