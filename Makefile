@@ -28,6 +28,7 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_exports.py
 
