@@ -7,9 +7,8 @@ It records for its own UUID what it stores and removes, before it says so: calle
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from anyio import get_cancelled_exc_class, lowlevel, to_thread
@@ -20,7 +19,6 @@ from annexpy.errors import (
     AnnexError,
     InvalidInput,
     KeyNotPresent,
-    LocalProtocolError,
     TransportError,
     UnknownUUID,
 )
@@ -28,15 +26,14 @@ from annexpy.keys.backend import is_secure
 from annexpy.keys.key import Key
 from annexpy.keys.storable import check_storable
 from annexpy.logs.location import LocationLog
-from annexpy.remote.base import Removed, Stored
+from annexpy.remote.base import Removed
+from annexpy.remote.local_content import LocalDownload, LocalLock, LocalPut, LocalUpload
 from annexpy.remote.trash import trash_bin
 from annexpy.repo.config import GitConfig
-from annexpy.repo.content import ContentStore, StoredObject
+from annexpy.repo.content import ContentStore
 from annexpy.repo.files import DiskFiles, Files
 from annexpy.repo.locks import ContentLock
-from annexpy.repo.pipeline import PIECE
-from annexpy.repo.receiving import Receiving
-from annexpy.repo.settings import INLINE, Durability
+from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID
 
 if TYPE_CHECKING:
@@ -47,7 +44,6 @@ __all__ = ["Local", "LocalDownload", "LocalLock", "LocalRepository", "LocalUploa
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 256
-_READ_AHEAD: Final = 4
 
 
 class _Branch(Protocol):
@@ -177,6 +173,11 @@ class Local:
         if not self.repository.bare:
             self._changed[key] = None
 
+    async def record_present(self, key: Key) -> None:
+        """Record, as durably as contents are stored, that the content of *key* was found to be here."""
+        self._record(key, present=True)
+        await self._sync_records()
+
     async def _sync_records(self) -> None:
         if self._durability == "fast":
             self.repository.branch.sync_now(durable=False)
@@ -293,7 +294,7 @@ class Local:
             if upload.already is None:
                 with self._store.open(key) as stored:
                     await upload.start(max(0, stored.size - upload.offset))
-                    download = LocalDownload(self._uuid, stored, upload.offset, None)
+                    download = LocalDownload(self._name, self._uuid, stored, upload.offset)
                     await upload.copy(download)
                     await upload.finish(download.valid)
         self.repository.branch.set_present(key, self._trash.uuid, True)
@@ -308,7 +309,13 @@ class Local:
             AccessDenied: ``annex.securehashesonly`` is set and the key has no secure hash.
             TransferInProgress, NoSpace: As ``ContentStore.receive``.
         """
-        return _Put(self, key, associated_file)
+        return LocalPut(self, key, associated_file, self._client)
+
+    def check_accepts(self, key: Key) -> None:
+        """Say whether content of *key* may come in; raises as ``put``."""
+        check_storable(key)
+        if self._secure_only and not is_secure(key):
+            raise AccessDenied(f"{self._name}: annex.securehashesonly is set and {key} has no secure hash")
 
     @asynccontextmanager
     async def get(
@@ -319,7 +326,7 @@ class Local:
         if self._store.settings.thin and not await self.check_present(key):
             raise KeyNotPresent(key, self._name)
         with self._store.open(key) as stored:
-            yield LocalDownload(self._uuid, stored, offset, end)
+            yield LocalDownload(self._name, self._uuid, stored, offset, end)
 
     async def update_work_tree(self) -> WorkTreeChanges | None:
         """Fill the unlocked files of what was stored since the last call, and empty those of what was removed.
@@ -349,9 +356,14 @@ class Local:
 
     async def aclose(self) -> None:
         """Bring the branch, and the unlocked files of the work tree, up to date with what was done."""
-        if self._recorded and self._commit:
-            await self.repository.branch.commit()
-            self._recorded = False
+        try:
+            if self._recorded and self._commit:
+                await self.repository.branch.commit()
+                self._recorded = False
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
         try:
             await self.update_work_tree()
         except (AnnexError, OSError) as error:
@@ -370,168 +382,3 @@ def _unpickle(
     repository: LocalRepository, durability: Durability, name: str, cost: int, client: UUID | None, commit: bool
 ) -> Local:
     return Local(repository, durability=durability, name=name, cost=cost, client=client, commit=commit)
-
-
-class LocalLock:
-    """``LockedCopy`` of a repository on this machine."""
-
-    __slots__ = ("_lock", "uuid")
-
-    def __init__(self, uuid: UUID, lock: ContentLock) -> None:
-        self.uuid, self._lock = uuid, lock
-
-    @property
-    def expires(self) -> float:
-        return self._lock.expires
-
-    async def held(self) -> bool:
-        return self._lock.held()
-
-
-class _Put:
-    """The context of one put. A class, because generators cost as much as the put of a small content."""
-
-    __slots__ = ("_associated_file", "_exclusion", "_key", "_local", "_receiving")
-
-    def __init__(self, local: Local, key: Key, associated_file: str) -> None:
-        self._local, self._key, self._associated_file = local, key, associated_file
-        self._receiving: Receiving | None = None
-        self._exclusion: AbstractAsyncContextManager[None] | None = None
-
-    async def __aenter__(self) -> LocalUpload:
-        local, key = self._local, self._key
-        check_storable(key)
-        if local._secure_only and not is_secure(key):
-            raise AccessDenied(f"{local.name}: annex.securehashesonly is set and {key} has no secure hash")
-        if await local.check_present(key):
-            local._record(key, present=True)
-            await local._sync_records()
-            return LocalUpload(local, key, None)
-        if local._store.settings.pidlock:
-            self._exclusion = local._store.exclusion()
-            await self._exclusion.__aenter__()
-        try:
-            receiving = local._store.receive(key, source=local._client, associated_file=self._associated_file)
-            self._receiving = await receiving.__aenter__()
-        except BaseException as error:
-            await self._leave(type(error), error, error.__traceback__)
-            raise
-        return LocalUpload(local, key, receiving)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if self._receiving is not None:
-                await self._receiving.__aexit__(kind, error, trace)
-        finally:
-            await self._leave(kind, error, trace)
-
-    async def _leave(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._exclusion is not None:
-            await self._exclusion.__aexit__(kind, error, trace)
-
-
-class LocalUpload:
-    """``Upload`` into a repository on this machine."""
-
-    __slots__ = ("_key", "_local", "_receiving", "_started", "already", "offset")
-
-    def __init__(self, local: Local, key: Key, receiving: Receiving | None) -> None:
-        self._local, self._key, self._receiving = local, key, receiving
-        self._started = False
-        self.already: frozenset[UUID] | None = frozenset((local.uuid,)) if receiving is None else None
-        self.offset = 0 if receiving is None else receiving.offset
-
-    async def start(self, length: int) -> None:
-        if self._receiving is None or self._started:
-            raise LocalProtocolError("content was announced twice, or is already there")
-        self._receiving.expect(length)
-        self._started = True
-
-    def _open(self) -> Receiving:
-        if self._receiving is None or not self._started:
-            raise LocalProtocolError("content that was never announced")
-        return self._receiving
-
-    async def write(self, data: bytes) -> None:
-        await self._open().write(data)
-
-    async def copy(self, download: LocalDownload, progress: Callable[[int], None] | None = None) -> None:
-        """Take the whole of *download*, which must start at ``offset``: no byte passes the event loop.
-
-        In place of ``write``, after ``start``. *progress* hears how many more bytes were read.
-        """
-        if download.offset != self.offset or download.offset + download.length < download.stored.size:
-            raise LocalProtocolError(f"a part of the content, from {download.offset}, for an upload from {self.offset}")
-        await self._open().copy(download.stored, progress)
-        download.finish()
-
-    async def finish(self, valid: bool = True) -> Stored:
-        await self._open().finish(valid)
-        return Stored(uuids=frozenset((self._local.uuid,)))
-
-    async def data_present(self) -> Stored:
-        local = self._local
-        if not await local.check_present(self._key):
-            raise KeyNotPresent(self._key, local.name)
-        local._record(self._key, present=True)
-        await local._sync_records()
-        return Stored(uuids=frozenset((local.uuid,)))
-
-
-class LocalDownload:
-    """``Download`` from a repository on this machine.
-
-    Attributes:
-        stored: The object, open while the get is.
-        offset: Where it starts.
-    """
-
-    __slots__ = ("_end", "_valid", "offset", "source", "stored")
-
-    def __init__(self, source: UUID, stored: StoredObject, offset: int, end: int | None) -> None:
-        self.source, self.stored, self.offset = source, stored, offset
-        self._end = stored.size if end is None else min(end, stored.size)
-        self._valid = True
-
-    @property
-    def length(self) -> int:
-        return max(0, self._end - self.offset)
-
-    @property
-    def valid(self) -> bool:
-        return self._valid
-
-    def finish(self) -> None:
-        """All has been read: look whether somebody wrote to it meanwhile."""
-        self._valid = self.stored.unchanged()
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        offset, end = self.offset, self._end
-        if end - offset <= INLINE:
-            if offset < end:
-                yield self._whole(self.stored.pread(end - offset, offset), end - offset)
-        else:
-            while offset < end:
-                for piece in await to_thread.run_sync(self._read, offset):
-                    offset += len(piece)
-                    yield piece
-        self.finish()
-
-    def _read(self, offset: int) -> list[bytes]:
-        """The next few pieces, read in one thread hop."""
-        sizes: Iterable[int] = range(offset, min(self._end, offset + _READ_AHEAD * PIECE), PIECE)
-        pieces = []
-        for start in sizes:
-            size = min(PIECE, self._end - start)
-            pieces.append(self._whole(self.stored.pread(size, start), size))
-        return pieces
-
-    def _whole(self, piece: bytes, size: int) -> bytes:
-        if len(piece) == size:
-            return piece
-        # Somebody cut the object while it is sent. The length was promised; that it is INVALID comes after.
-        return piece.ljust(size, b"\0")

@@ -23,6 +23,7 @@ from annexpy.errors import (
     NotEnoughCopies,
     Refused,
     UnknownUUID,
+    VerificationFailed,
 )
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, Remote
@@ -145,19 +146,20 @@ async def test_removing_what_is_gone_mends_a_stale_record(local: Local) -> None:
 
 
 async def test_data_present_is_believed_only_after_a_look(local: Local) -> None:
+    """Whoever says so brought the content there by other means."""
+    path = b"annex/objects/" + local.store.folders.paths(KEY)[0]
+    files = local.repository.files
     async with local.put(KEY) as upload:
         with pytest.raises(KeyNotPresent):
             await upload.data_present()
-        other = local.repository.content_store(durability="fast")  # type: ignore[attr-defined]
-        async with other.variant(durability="fast").receive(key_of(b"x")) as receiving:
-            await receiving.write(b"x")
-            await receiving.finish()
-    async with local.put(key_of(b"y")) as upload:
-        path = b"annex/objects/" + other.folders.paths(key_of(b"y"))[0]
-        local.repository.files.make_folders(os.path.dirname(path))
-        local.repository.files.replace(path, b"y", sync=False)
+        files.make_folders(os.path.dirname(path))
+        files.replace(path, CONTENT[::-1], sync=False)
+        with pytest.raises(VerificationFailed):
+            await upload.data_present()
+        assert log_lines(local, KEY) == []
+        files.replace(path, CONTENT, sync=False)
         assert (await upload.data_present()).uuids == {A}
-    assert log_lines(local, key_of(b"y")) == [f"1 {A}"]
+    assert log_lines(local, KEY) == [f"1 {A}"]
 
 
 # -- locks ----------------------------------------------------------------------------------------
