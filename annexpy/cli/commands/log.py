@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from email.utils import formatdate
-
 import click
 
 from annexpy.cli.options import Options, as_command
 from annexpy.cli.run import in_event_loop
-from annexpy.cli.show import printable, write_json, write_line
 
 __all__ = ["command"]
 
@@ -27,6 +24,7 @@ def command(options: Options, keys: tuple[str, ...], limit: int | None) -> int:
 
     async def work() -> int:
         from annexpy.actions.log import log
+        from annexpy.cli.listing import show_logged
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
@@ -35,30 +33,7 @@ def command(options: Options, keys: tuple[str, ...], limit: int | None) -> int:
             for number, entry in enumerate(log(at.here, wanted or None)):
                 if number == limit:
                     break
-                for logged, uuids in (("addition", entry.got), ("removal", entry.lost)):
-                    if options.json:
-                        locations = [
-                            {"uuid": uuid, "description": facts.description(uuid), "here": uuid == at.here.uuid}
-                            for uuid in uuids
-                        ]
-                        write_json(
-                            {
-                                "command": "log",
-                                "date": str(entry.seconds),
-                                "error-messages": [],
-                                "input": [],
-                                "key": str(entry.key),
-                                "locations": locations,
-                                "logged": logged,
-                                "success": True,
-                            }
-                        )
-                        continue
-                    for uuid in uuids:
-                        sign = "+" if logged == "addition" else "-"
-                        when = formatdate(entry.seconds, usegmt=True).replace("GMT", "UTC")
-                        place = f"{uuid} -- {facts.description(uuid)}" if facts.description(uuid) else uuid
-                        write_line(f"{sign} {when} {printable(str(entry.key))} | {printable(place)}")
+                show_logged(options, entry, facts)
         return 0
 
     return in_event_loop(work)

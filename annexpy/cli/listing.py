@@ -1,0 +1,82 @@
+"""Longer answers: what a repository is and holds, and when who got or lost a key. In git-annex's words and fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from email.utils import formatdate
+
+from annexpy.actions.facts import Facts
+from annexpy.actions.info import Info
+from annexpy.actions.log import Logged
+from annexpy.cli.options import Options
+from annexpy.cli.show import human_size, printable, write_json, write_line
+
+__all__ = ["show_info", "show_logged"]
+
+
+def show_info(options: Options, found: Info, asked: Iterable[str] = ()) -> None:
+    """What a repository says about itself and the others. *asked*: the words of the user."""
+    if options.json:
+        groups: dict[str, object] = {
+            f"{level} repositories": [
+                {"uuid": one.uuid, "description": one.description, "here": one.here} for one in places
+            ]
+            for level, places in found.by_trust.items()
+        }
+        fields: dict[str, object] = {
+            "command": "info",
+            "error-messages": [],
+            "input": list(asked),
+            "success": True,
+            "uuid": found.uuid,
+            "path": found.path,
+            "bare": found.bare,
+            "repository version": found.version,
+            "numcopies": found.copies.num,
+            "mincopies": found.copies.min,
+            "available local disk space": _space(found.free, found.reserve),
+        }
+        if found.here is not None:
+            fields |= {"local annex keys": found.here.keys, "local annex size": human_size(found.here.size)}
+            fields["annex sizes of repositories"] = [
+                {"uuid": one.uuid, "description": one.description, "here": one.here, "size": human_size(held.size)}
+                for one, held in found.sizes
+            ]
+        write_json(fields | groups)
+        return
+    kind = "bare repository" if found.bare else "repository"
+    write_line(f"{kind} {printable(found.path)}, version {found.version}")
+    write_line(f"uuid: {found.uuid}")
+    write_line(str(found.copies))
+    for level, places in found.by_trust.items():
+        write_line(f"{level} repositories: {len(places)}")
+        for place in places:
+            write_line(f"\t{printable(str(place))}")
+    write_line(f"available local disk space: {_space(found.free, found.reserve)}")
+    if found.here is not None:
+        write_line(f"local annex keys: {found.here.keys}")
+        write_line(f"local annex size: {human_size(found.here.size)}")
+        write_line("annex sizes of repositories:")
+        for place, held in found.sizes:
+            write_line(f"\t{human_size(held.size):>10}: {printable(str(place))}")
+
+
+def _space(free: int, reserve: int) -> str:
+    return f"{human_size(max(0, free - reserve))} (+{human_size(reserve)} reserved)"
+
+
+def show_logged(options: Options, entry: Logged, facts: Facts) -> None:
+    """One commit's news about one key: who got it, and who lost it."""
+    for logged, sign, uuids in (("addition", "+", entry.got), ("removal", "-", entry.lost)):
+        if options.json:
+            here = facts.repository.uuid
+            locations = [{"uuid": uuid, "description": facts.description(uuid), "here": uuid == here} for uuid in uuids]
+            fields: dict[str, object] = {"command": "log", "error-messages": [], "input": [], "success": True}
+            fields |= {"date": str(entry.seconds), "key": str(entry.key), "logged": logged, "locations": locations}
+            write_json(fields)
+            continue
+        for uuid in uuids:
+            when = formatdate(entry.seconds, usegmt=True).replace("GMT", "UTC")
+            described = facts.description(uuid)
+            place = f"{uuid} -- {described}" if described else uuid
+            write_line(f"{sign} {when} {printable(str(entry.key))} | {printable(place)}")
