@@ -25,7 +25,7 @@ from annexpy.actions.get import get
 from annexpy.actions.put import put
 from annexpy.errors import AnnexError, NodesFailed, TransportError
 from annexpy.keys.key import Key
-from annexpy.remote.base import Remote, Stored
+from annexpy.remote.base import Remote, Stored, found
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.p2p import P2PRemote
@@ -409,7 +409,7 @@ async def send(remote: Remote, key: Key, content: bytes, left_at: int | None) ->
         return await put(remote, key, content)
     async with remote.put(key) as upload:
         if upload.already is not None:
-            return Stored(already=upload.already)
+            return found(upload)
         if upload.offset <= left_at:
             await upload.start(len(content) - upload.offset)
             for start in range(upload.offset, left_at, 100_000):
