@@ -90,8 +90,9 @@ class ObjectWriter:
         self._made = [base + b".keep"]
         files.replace(base + b".keep", KEEP_MARK, sync=False, temporary=_TEMPORARY + b"/keep")
         self._keep = base + b".keep"
-        if files.status(base + b".idx") is not None:
-            # The very same objects, byte for byte: an earlier try wrote them.
+        if files.status(base + b".idx") is not None and files.status(base + b".pack") is not None:
+            # The very same objects, byte for byte: an earlier try wrote them. (One of the two alone is what a
+            # power cut left of it.)
             files.unlink(pack.path)
             return
         self._made = [base + b".idx", base + b".pack", base + b".keep"]

@@ -101,7 +101,9 @@ class ObjectFiles:
     def _look_again(self) -> bool:
         """Look whether there are other packs than before; True when there are."""
         files, folder = self._files, self._folder + b"pack"
-        there = {name[:-4] for name in files.names(folder) if name.endswith(b".idx")}
+        names = frozenset(files.names(folder))
+        # an index alone can be left by a power cut, or stand there for a moment while gc removes a pack
+        there = {name[:-4] for name in names if name.endswith(b".idx") and name[:-4] + b".pack" in names}
         for gone in self._packs.keys() - there:
             self._packs.pop(gone).close()
         new = {name: _Pack(files, folder + b"/" + name) for name in there - self._packs.keys()}

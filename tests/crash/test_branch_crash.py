@@ -228,7 +228,7 @@ def test_a_kill_at_any_operation_loses_nothing(part: int) -> None:
 @pytest.mark.parametrize("part", range(4))
 def test_a_power_cut_at_any_operation_loses_nothing_acknowledged(part: int) -> None:
     for at in range(1 + part, len(steps()) + 1, 4):
-        for seed in (None, at):
+        for seed in (None, at, at + 1000):
             subject, files, clock = run_until_killed(at)
             files.crash(None if seed is None else random.Random(seed).randrange)
 
@@ -252,3 +252,14 @@ def test_an_error_at_any_operation_is_ours_and_nothing_is_lost(number: int) -> N
         # the same process goes on: what it had queued is still queued
         subject.commit()
         check(subject, files, clock)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("part", range(8))
+def test_a_power_cut_at_any_operation_whatever_reached_the_disk(part: int) -> None:
+    for at in range(1 + part, len(steps()) + 1, 8):
+        for seed in range(60):
+            subject, files, clock = run_until_killed(at)
+            files.crash(random.Random(f"{at} {seed}").randrange)
+
+            check(subject, files, clock, keeps=True)

@@ -125,6 +125,17 @@ def test_a_pack_that_comes_or_goes_is_noticed(repository: Path) -> None:
     objects.close()
 
 
+def test_an_index_without_its_pack_hides_nothing(repository: Path) -> None:
+    git(repository, "gc", "-q")
+    everything = all_objects(repository)
+    index = next((repository / ".git/objects/pack").glob("*.idx"))
+    index.with_name(f"pack-{'0' * 40}.idx").write_bytes(index.read_bytes())
+    objects = own(repository)
+
+    for sha, wanted in everything.items():
+        assert objects.get(sha) == wanted
+
+
 def test_what_we_do_not_know_dulwich_reads(repository: Path) -> None:
     git(repository, "-c", "pack.indexVersion=1", "gc", "-q")
     everything = all_objects(repository)
@@ -336,6 +347,21 @@ def test_the_same_pack_again_is_no_error_and_stays(bare: Path) -> None:
     writer.finish()
     writer.abandon()
     assert set(all_objects(bare)) == set(written)
+
+
+@pytest.mark.parametrize("gone", [".pack", ".idx"])
+def test_half_of_the_same_pack_is_no_pack(bare: Path, gone: str) -> None:
+    writer, written = write(bare, 50)
+    writer.finish()
+    writer.done()
+    next((bare / "objects/pack").glob(f"*{gone}")).unlink()
+
+    writer, _ = write(bare, 50)
+    writer.finish()
+    writer.done()
+
+    assert set(all_objects(bare)) == set(written)
+    git(bare, "fsck", "--full")
 
 
 def test_a_pack_larger_than_the_buffer_has_the_right_checksum(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
