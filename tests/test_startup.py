@@ -53,9 +53,7 @@ def test_help_imports_no_command_and_nothing_heavy() -> None:
 def test_the_help_of_a_command_imports_none_of_its_work(name: str) -> None:
     loaded = _loaded(f"from annexpy.cli.app import main; main(['{name}', '--help'])")
 
-    assert (
-        not {"anyio", "asyncio", "asyncssh", "cryptography", "dulwich", "rich", "trio"} & loaded
-    )
+    assert not {"anyio", "asyncio", "asyncssh", "cryptography", "dulwich", "rich", "trio"} & loaded
 
 
 def test_version_takes_at_most_five_bare_interpreters() -> None:
