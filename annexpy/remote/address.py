@@ -58,6 +58,11 @@ _NOT_OFFERED: Final = {
 
 
 @runtime_checkable
+class _Connects(Protocol):
+    # Apart, because isinstance() would look at every attribute, and ``uuid`` may have to raise.
+    async def connect(self) -> UUID: ...
+
+
 class Connected(Remote, Protocol):
     """A Remote that can be reached for on purpose, as ``connect`` gives it."""
 
@@ -145,7 +150,7 @@ class NamedCluster(Cluster):
             ConnectFailed, TimedOut …: A node is away, and nobody knows its UUID.
         """
         for node in self.nodes:
-            if isinstance(node, Connected):
+            if isinstance(node, _Connects):
                 try:
                     _ = node.uuid
                 except UnknownUUID:

@@ -13,7 +13,7 @@ import pytest
 from annexpy.errors import ConnectFailed, InvalidInput, InvalidUUID, KeyNotPresent, Refused, UnknownUUID
 from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
-from annexpy.remote.address import LocalPlace, connect, resolve
+from annexpy.remote.address import LocalPlace, NamedCluster, connect, resolve
 from annexpy.remote.base import Remote
 from annexpy.remote.cluster import Cluster
 from annexpy.repo.repository import Repository
@@ -141,6 +141,28 @@ def test_a_cluster_is_named_by_its_nodes_as_git_annex_configures_them(tmp_path: 
         assert isinstance(remote, Cluster)
         assert (remote.uuid, remote.name) == (cluster, "lab")
         assert [node.name for node in remote.nodes] == ["v", "w"]
+
+
+@pytest.mark.interop
+async def test_a_cluster_learns_who_its_nodes_are(tmp_path: Path, vault: Path, git_annex: str) -> None:
+    shell = Path(git_annex).with_name("git-annex-shell")
+    with Repository.init(tmp_path / "work") as work:
+        places = {"v": f"exec:{shell} p2pstdio {vault} {OTHER}", "gone": "exec:false"}
+        for name, url in places.items():
+            work.config.change({f"remote.{name}.url": url, f"remote.{name}.annex-cluster-node": name})
+
+        async with connect("v", repository=work) as node:
+            uuid = node.uuid
+        cluster = NamedCluster([connect(places["v"])])
+        await cluster.connect()
+        async with cluster.put(KEY) as upload:
+            await upload.start(len(CONTENT))
+            await upload.write(CONTENT)
+            assert (await upload.finish()).uuids == {uuid}
+        await cluster.aclose()
+
+        with pytest.raises(ConnectFailed):
+            await NamedCluster([connect(places["gone"])]).connect()
 
 
 @pytest.fixture
