@@ -12,7 +12,7 @@ import anyio
 from annexpy.actions.facts import Facts
 from annexpy.actions.gather import Connects
 from annexpy.cli.options import Options
-from annexpy.errors import NotARepository, UnknownUUID
+from annexpy.errors import NotARepository, RepositoryError, UnknownUUID
 from annexpy.remote.address import LocalPlace, NamedCluster, connect
 from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
@@ -20,7 +20,7 @@ from annexpy.remote.wrappers import Recording, Traced
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 
-__all__ = ["Work", "at_work"]
+__all__ = ["Work", "at_work", "merge_fetched"]
 
 _COMMIT_SECONDS = 60.0
 
@@ -53,7 +53,8 @@ class Work:
         return self.repository
 
     def facts(self, numcopies: int | None = None, mincopies: int | None = None) -> Facts:
-        """What the repository knows."""
+        """What the repository knows, all that was fetched or pushed to it included."""
+        merge_fetched(self.here)
         return Facts(self.here, numcopies=numcopies, mincopies=mincopies)
 
     def local(self) -> Local:
@@ -126,6 +127,20 @@ async def at_work(options: Options) -> AsyncIterator[Work]:
             stack.callback(repository.close)
             stack.push_async_callback(_commit, repository)
         yield Work(options, repository, stack)
+
+
+def merge_fetched(repository: Repository) -> None:
+    """Merge other refs named ``git-annex``, as git-annex does at the start of its commands.
+
+    Whatever stands in the way is a warning: the command goes on with what the branch itself says.
+    """
+    if not repository.writable or not repository.config.get_bool("annex.merge-annex-branches", True):
+        return  # read-only repositories are read together with what is not merged
+    try:
+        if repository.branch.unmerged():
+            repository.branch.merge_now()
+    except RepositoryError as error:
+        _log.warning("%s", error)
 
 
 async def _commit(repository: Repository) -> None:

@@ -311,6 +311,19 @@ class Branch:
 
     # -- merging ---------------------------------------------------------------------------------
 
+    def unmerged(self) -> list[str]:
+        """Refs named ``git-annex`` that have something the branch lacks, for ``merge`` to merge. Waits for no lock.
+
+        Raises:
+            RepositoryError: Objects are missing or corrupt.
+        """
+        tip = self._history.tip()
+        if all(sibling == tip for sibling in self._history.siblings().values()):
+            return []
+        from annexpy.repo.merge import ignored_commits, unmerged
+
+        return unmerged(self._history, ignored_commits(self._files))
+
     async def merge(self, *, seconds: float = LOCK_SECONDS) -> list[str]:
         """Merge every other ref named ``git-annex`` into the branch, then commit what waits.
 

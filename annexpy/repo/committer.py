@@ -153,9 +153,9 @@ class Committer:
         return waiting, private
 
     def _merge_siblings(self, lock: JournalLock) -> list[str]:
-        from annexpy.repo.merge import merge_siblings  # and what it knows of logs, which readers do without
+        from annexpy.repo.merge import ignored_commits, merge_siblings  # and what it knows of logs, which readers do without
 
-        ignored = frozenset((self._files.read(b"annex/ignoredrefs") or b"").split())
+        ignored = ignored_commits(self._files)
         return merge_siblings(self._history, ignored, Tuning.of(self._config).differences, _noting(lock, ()))
 
 

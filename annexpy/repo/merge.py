@@ -22,6 +22,7 @@ from annexpy.logs.line import union_merge
 from annexpy.logs.paths import Log
 from annexpy.logs.repos import DIFFERENCES
 from annexpy.logs.transitions import parse_transitions
+from annexpy.repo.files import Files
 from annexpy.repo.history import History
 from annexpy.repo.objects import GitReader
 from annexpy.repo.pack import ObjectWriter
@@ -29,7 +30,7 @@ from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.treeedit import Changed, TreeEdit
 from annexpy.repo.trees import EMPTY_TREE, FOLDER, Entries, commit_parents, parse_tree
 
-__all__ = ["changed_paths", "is_ancestor", "merge_siblings"]
+__all__ = ["changed_paths", "ignored_commits", "is_ancestor", "merge_siblings", "unmerged"]
 
 _Entry: TypeAlias = tuple[bytes, bytes]
 _Difference: TypeAlias = tuple[bytes, _Entry | None, _Entry]
@@ -71,6 +72,21 @@ def is_ancestor(history: History, old: bytes, new: bytes) -> bool:
     return False
 
 
+def ignored_commits(files: Files) -> frozenset[bytes]:
+    """Commits that shall not be merged (``annex/ignoredrefs``)."""
+    return frozenset((files.read(b"annex/ignoredrefs") or b"").split())
+
+
+def unmerged(history: History, ignored: frozenset[bytes]) -> list[str]:
+    """Siblings that have something the branch lacks, as far as a look without the lock can tell."""
+    tip = history.tip()
+    return [
+        ref.decode("utf-8", "surrogateescape")
+        for ref, sibling in history.siblings().items()
+        if sibling not in ignored and (tip is None or not is_ancestor(history, sibling, tip))
+    ]
+
+
 def merge_siblings(
     history: History,
     ignored: frozenset[bytes],
@@ -83,7 +99,7 @@ def merge_siblings(
 
     Args:
         history: Of the branch.
-        ignored: Commits that shall not be merged (``annex/ignoredrefs``).
+        ignored: See ``ignored_commits``.
         tuning: How this repository is tuned, for a branch that does not exist yet.
         before_publishing: Told each commit before the branch points to it.
         sync: On disk when it returns.

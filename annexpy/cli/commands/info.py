@@ -19,9 +19,11 @@ def command(options: Options, path: str | None, fast: bool) -> int:
     """
     from annexpy.actions.info import info
     from annexpy.cli.listing import show_info
+    from annexpy.cli.work import merge_fetched
     from annexpy.repo.repository import Repository
 
     with Repository.open(path or options.repository or ".") as opened:
+        merge_fetched(opened)
         found = info(opened, count=not fast)
     show_info(options, found, asked=[] if path is None else [path])
     return 0

@@ -61,6 +61,21 @@ def test_what_is_ahead_is_taken_over_without_a_commit(pair: tuple[Repository, Re
     assert one.branch.merge_now() == []
 
 
+def test_what_is_not_merged_yet_is_named(pair: tuple[Repository, Repository]) -> None:
+    one, two = pair
+    record(one, KEYS[:1])
+    assert one.branch.unmerged() == []
+    record(two, KEYS[1:2])
+    fetch(one)
+    assert one.branch.unmerged() == ["refs/remotes/other/git-annex"]
+    one.branch.merge_now()
+    assert one.branch.unmerged() == []
+    record(two, KEYS[2:3])
+    fetch(one)
+    one.files.replace(b"annex/ignoredrefs", f"{two.branch.tip}\n".encode())
+    assert one.branch.unmerged() == []
+
+
 def test_both_sides_are_kept_and_the_commit_has_both_parents(pair: tuple[Repository, Repository]) -> None:
     one, two = pair
     record(one, KEYS[:4])
