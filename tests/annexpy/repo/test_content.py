@@ -347,7 +347,7 @@ async def test_cancellation_keeps_what_arrived_and_leaks_nothing(tmp_path: Path,
             await anyio.sleep_forever()
 
     assert partial(DiskFiles(tmp_path), key) == data[:90]
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors  # what others left may be collected meanwhile
     assert await put(store, key, data)
 
 
