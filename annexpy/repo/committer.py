@@ -153,7 +153,8 @@ class Committer:
         return waiting, private
 
     def _merge_siblings(self, lock: JournalLock) -> list[str]:
-        from annexpy.repo.merge import ignored_commits, merge_siblings  # and what it knows of logs, which readers do without
+        # Here, and with it what it knows of logs: readers do without.
+        from annexpy.repo.merge import ignored_commits, merge_siblings
 
         ignored = ignored_commits(self._files)
         return merge_siblings(self._history, ignored, Tuning.of(self._config).differences, _noting(lock, ()))
