@@ -20,6 +20,7 @@ from annexpy.repo.files import DiskFiles
 from annexpy.repo.pidlock import PidLock, side_lock_path
 from annexpy.repo.settings import ContentSettings, Lockdown
 from annexpy.system import CLOCK
+from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.interop
 
@@ -354,6 +355,15 @@ def test_we_do_not_receive_what_git_annex_receives_and_go_on_where_it_stopped(
 
     anyio.run(resumed)
     assert store.remove(KEY)
+
+
+def test_git_annex_shows_our_transfer(repository: Path, git_annex: str) -> None:
+    async def main() -> str:
+        receiving = open_store(repository).receive(KEY, source=UUID(CLIENT), associated_file="dir/some file.txt")
+        async with receiving:
+            return run(git_annex, "info", "--fast", cwd=repository)
+
+    assert f"downloading dir/some file.txt from {CLIENT}" in anyio.run(main)
 
 
 def test_git_annex_goes_on_where_we_stopped(repository: Path, git_annex: str, shell: Callable[[Path], Shell]) -> None:
