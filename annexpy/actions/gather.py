@@ -221,12 +221,15 @@ class Gathering:
         return await self._at_once(candidates, action)
 
     async def look_again(self) -> None:
-        """Ask every lock whether it still stands, and strike out the copies whose lock does not."""
+        """Ask every lock whether it still stands, and strike out the copies whose lock does not, or cannot say."""
         for copy, lock in list(self._locks):
-            if not await lock.held():
+            try:
+                if not await lock.held():
+                    raise NotLocked(self.key, copy.name, "its lock was lost")
+            except AnnexError as error:  # also whoever cannot say
                 self._verified.remove(copy)
                 self._locks.remove((copy, lock))
-                self.missing[copy.name] = "its lock was lost"
+                self.missing[copy.name] = _reason(error)
 
     def prove(self) -> DropProof:
         """The proof. Look again right before, and await nothing between this and the removal.

@@ -22,7 +22,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self, runtime_checkable
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -41,11 +40,12 @@ from annexpy.repo.settings import Durability
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, parse_uuid
+from annexpy.values import dataclass, replace
 
 __all__ = ["Address", "Connected", "LocalPlace", "NamedCluster", "connect", "resolve"]
 
 _SHELL: Final = "git-annex-shell"
-_SSH_WIRES: Final = 2
+_SSH_WIRES: Final = 1
 """Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
 _SCP: Final = re.compile(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -158,13 +158,18 @@ class NamedCluster(Cluster):
         return self.uuid
 
     async def __aenter__(self) -> Self:
-        await self.connect()
+        await super().__aenter__()
+        try:
+            await self.connect()
+        except BaseException as error:
+            await super().__aexit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        await super().__aexit__(kind, error, trace)
 
 
 def _cluster(

@@ -36,7 +36,7 @@ from annexpy.policy import numcopies
 from annexpy.policy.numcopies import Copies
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import Removed
-from annexpy.remote.memory import MemoryRemote
+from annexpy.remote.memory import MemoryLock, MemoryRemote
 from annexpy.uuids import UUID, new_cluster_uuid
 
 pytestmark = pytest.mark.anyio
@@ -516,6 +516,34 @@ async def test_a_lost_connection_in_a_batch_leaves_every_key_of_it_unknown_and_r
 
     assert all(isinstance(result.error, ConnectionLost) for result in results)
     assert all(vault.is_retained(key) for key in KEYS[:5])
+
+
+@pytest.mark.parametrize("kind", [Place, Pipelined])
+async def test_a_lock_that_cannot_say_whether_it_stands_is_no_copy_and_no_other_key_waits_for_it(
+    kind: type[Place], clock: Clock
+) -> None:
+    class SilentLock(MemoryLock):
+        async def held(self) -> bool:
+            raise ConnectionLost("vault", "an answer about the lock")
+
+    class Silent(Place):
+        @asynccontextmanager
+        async def lock_content(self, key: Key) -> AsyncIterator[Any]:
+            async with super().lock_content(key) as lock:
+                yield SilentLock(lock.uuid, lock.expires) if key == KEYS[0] else lock
+
+    here, vault = kind("here", clock, keys=KEYS[:5]), Silent("vault", clock, keys=KEYS[:5])
+    here.batches = []  # type: ignore[attr-defined]
+
+    with anyio.fail_after(10):
+        results = [r async for r in drop_many(KEYS[:5], from_=here, others=[vault], copies=Copies(), clock=clock)]
+
+    [failed] = [result for result in results if not result.ok]
+    assert failed.key == KEYS[0]
+    assert isinstance(failed.error, NotEnoughCopies)
+    assert "an answer about the lock" in failed.error.missing["vault"]
+    assert set(here.objects) == {KEYS[0]}
+    assert not vault.is_locked
 
 
 async def test_leaving_the_loop_early_leaves_nothing_running(clock: Clock) -> None:

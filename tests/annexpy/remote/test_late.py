@@ -12,8 +12,9 @@ import pytest
 import trio.testing
 from faulty_remote import Faulty, LoopClock
 
-from annexpy.errors import NodesFailed, TimedOut
+from annexpy.errors import ConnectFailed, NodesFailed, TimedOut
 from annexpy.keys.key import Key
+from annexpy.remote.address import LocalPlace, NamedCluster
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.fanout import WINDOW
@@ -79,6 +80,24 @@ async def test_a_slow_node_does_not_hold_up_the_answer_and_finishes_later() -> N
             assert slow.objects == {key: content}
             assert log == [(key, Stored(uuids=frozenset({C})))]
             assert not whole._late._puts
+
+
+@virtual
+async def test_a_cluster_that_was_named_has_late_copies_too_and_one_that_cannot_be_reached_leaves_nothing() -> None:
+    nodes, log = nodes_and_log()
+    slow = nodes[2]
+    nodes[2] = Faulty(slow, delay=0.25)
+    async with NamedCluster(
+        nodes, clock=LoopClock(), min_copies=2, arrived=lambda key, stored: log.append((key, stored))
+    ) as whole:
+        assert (await store(whole, LARGE_KEY, LARGE)).uuids == {A, B}
+        await anyio.sleep(60)
+        assert slow.objects == {LARGE_KEY: LARGE}
+    away = NamedCluster([LocalPlace("/nowhere")])
+    with pytest.raises(ConnectFailed):
+        async with away:
+            pytest.fail("there is nobody")
+    assert not away._late.entered
 
 
 @virtual
