@@ -22,6 +22,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self, runtime_checkable
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -40,12 +41,11 @@ from annexpy.repo.settings import Durability
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass, replace
 
 __all__ = ["Address", "Connected", "LocalPlace", "NamedCluster", "connect", "resolve"]
 
 _SHELL: Final = "git-annex-shell"
-_SSH_WIRES: Final = 1
+_SSH_WIRES: Final = 2
 """Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
 _SCP: Final = re.compile(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
