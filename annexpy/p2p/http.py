@@ -1,0 +1,493 @@
+"""The verbs of the P2P protocol, versions 0 to 4, as HTTP requests: values only. ``http_answers`` has the answers.
+
+Paths, query parameters and headers ⇄ frozen classes; who carries them, and who may ask, is known elsewhere.
+A server first finds the ``Route`` (which repository, which verb), decides whether the client may ask for that,
+and only then reads the parameters with ``parse_request``. A client goes the other way round.
+
+Beyond git-annex: unknown versions are ``NoSuchRoute``, so that clients fall back (git-annex answers 400); presence
+and time may be asked with GET, since they change nothing; what git-annex would take for a key that exists nowhere
+(NUL or a line feed inside) is refused, because a proxy would forge a line of it.
+
+Source: fact sheet p2p-protocol, section 6; fact sheet reliability, table 1.3.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Final, TypeAlias
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from annexpy.errors import InvalidInput, InvalidKey, InvalidPath, InvalidUUID
+from annexpy.keys.key import MAX_SIZE, Key
+from annexpy.p2p.messages import MAX_VERSION
+from annexpy.uuids import UUID, parse_uuid
+
+__all__ = [
+    "BASE",
+    "CONTENT_TYPE",
+    "DATA_LENGTH",
+    "CheckPresentRequest",
+    "GetRequest",
+    "GetTimestampRequest",
+    "KeepLockedRequest",
+    "LockContentRequest",
+    "NoSuchRoute",
+    "PutOffsetRequest",
+    "PutRequest",
+    "RemoveBeforeRequest",
+    "RemoveRequest",
+    "Request",
+    "Route",
+    "WrongMethod",
+    "format_request",
+    "method_of",
+    "parse_data_length",
+    "parse_request",
+    "parse_route",
+]
+
+BASE: Final = b"/git-annex/"
+DATA_LENGTH: Final = b"x-git-annex-data-length"
+"""Header: how many bytes of content a body has. Fewer is how a sender says INVALID."""
+CONTENT_TYPE: Final = b"application/octet-stream"
+
+_VERBS: Final[Mapping[bytes, tuple[int, bytes]]] = {
+    b"key": (0, b"GET HEAD"),
+    b"checkpresent": (0, b"POST GET"),
+    b"putoffset": (1, b"POST"),
+    b"put": (0, b"POST"),
+    b"remove": (0, b"POST"),
+    b"remove-before": (3, b"POST"),
+    b"gettimestamp": (3, b"POST GET"),
+    b"lockcontent": (0, b"POST"),
+    b"keeplocked": (0, b"POST"),
+}
+"""Verb → the version that introduced it, and the methods it is asked with; the first is the one that we use."""
+
+_VERSION = re.compile(rb"v([0-9])\Z")
+_NUMBER = re.compile(rb"-?[0-9]{1,19}\Z")
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
+_UNRESERVED: Final = "-._~"
+
+
+class NoSuchRoute(InvalidInput):
+    """A path that leads nowhere, an unknown version, or a verb that its version does not have: 404."""
+
+
+class WrongMethod(InvalidInput):
+    """The path is asked with other methods: 405. *allowed* is the value of the header ``Allow``."""
+
+    def __init__(self, method: bytes, allowed: bytes) -> None:
+        self.allowed = allowed.replace(b" ", b", ")
+        super().__init__("method", method, f"one of {self.allowed.decode()}")
+
+
+# -- requests -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a request goes, before its parameters are read.
+
+    Attributes:
+        uuid: Which repository is asked.
+        verb: "checkpresent", "put" …; ``key`` reads content.
+        version: 0 to 4; None for ``/git-annex/UUID/key/KEY``, which is for everybody.
+        key: Last part of the path, still encoded; only where the verb is ``key``.
+        query: What stands behind the question mark.
+    """
+
+    uuid: UUID
+    verb: bytes
+    version: int | None
+    key: bytes = b""
+    query: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _KeyRequest:
+    uuid: UUID
+    key: Key
+    client: UUID | None = None
+    version: int = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GetRequest:
+    """Send the content from byte *offset*."""
+
+    verb: ClassVar = b"key"
+    uuid: UUID
+    key: Key
+    client: UUID | None = None
+    version: int | None = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+    offset: int = 0
+    associated_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPresentRequest(_KeyRequest):
+    """Is the content there, by disk?"""
+
+    verb: ClassVar = b"checkpresent"
+
+
+@dataclass(frozen=True, slots=True)
+class PutOffsetRequest(_KeyRequest):
+    """Which byte do you want first?"""
+
+    verb: ClassVar = b"putoffset"
+
+
+@dataclass(frozen=True, slots=True)
+class PutRequest:
+    """Store the content; *length* bytes of it follow, from byte *offset*. *data_present*: it got there otherwise."""
+
+    verb: ClassVar = b"put"
+    uuid: UUID
+    key: Key
+    length: int
+    client: UUID | None = None
+    version: int = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+    offset: int = 0
+    associated_file: str = ""
+    data_present: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRequest(_KeyRequest):
+    """Remove the content."""
+
+    verb: ClassVar = b"remove"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveBeforeRequest:
+    """Remove the content, but only while the server's clock is below *timestamp* (seconds, strictly)."""
+
+    verb: ClassVar = b"remove-before"
+    uuid: UUID
+    key: Key
+    timestamp: int
+    client: UUID | None = None
+    version: int = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GetTimestampRequest:
+    """What does the server's clock say?"""
+
+    verb: ClassVar = b"gettimestamp"
+    uuid: UUID
+    client: UUID | None = None
+    version: int = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LockContentRequest(_KeyRequest):
+    """Keep the content from being removed; ``keeplocked`` has to follow."""
+
+    verb: ClassVar = b"lockcontent"
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLockedRequest:
+    """Keep the lock *lock_id* while this request lasts; its body is what ``format_unlock`` makes."""
+
+    verb: ClassVar = b"keeplocked"
+    uuid: UUID
+    lock_id: str
+    client: UUID | None = None
+    version: int = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+
+
+Request: TypeAlias = (
+    GetRequest
+    | CheckPresentRequest
+    | PutOffsetRequest
+    | PutRequest
+    | RemoveRequest
+    | RemoveBeforeRequest
+    | GetTimestampRequest
+    | LockContentRequest
+    | KeepLockedRequest
+)
+
+
+def parse_route(method: bytes, target: bytes, base: bytes = BASE) -> Route:
+    """Where *target*, the second word of a request, leads.
+
+    Raises:
+        NoSuchRoute: Nowhere. Tells nothing about which repositories there are.
+        WrongMethod: It is there, but not for *method*.
+    """
+    origin = _ORIGIN.match(target)
+    path, _, query = target[origin.end() if origin else 0 :].partition(b"?")
+    if not path.startswith(base):
+        raise NoSuchRoute("path", path, f"below {base.decode()}")
+    words = path[len(base) :].removesuffix(b"/").split(b"/")
+    version: int | None = None
+    key = b""
+    match words:
+        case [who, b"key", key]:
+            verb = b"key"
+        case [who, number, b"key", key]:
+            verb, version = b"key", _version(number)
+        case [who, number, verb] if verb != b"key":
+            version = _version(number)
+        case _:
+            raise NoSuchRoute("path", path, "UUID/vN/VERB or UUID/key/KEY")
+    since, methods = _VERBS.get(verb, (MAX_VERSION + 1, b""))
+    if (MAX_VERSION if version is None else version) < since:
+        raise NoSuchRoute("path", path, f"no such verb in version {version}")
+    try:
+        uuid = parse_uuid(_value("uuid", who))
+    except InvalidInput as error:
+        raise NoSuchRoute("path", path, "the UUID of a repository") from error
+    if method not in methods.split():
+        raise WrongMethod(method, methods)
+    return Route(uuid, verb, version, key, query)
+
+
+def _version(word: bytes) -> int:
+    match = _VERSION.match(word)
+    if match is None or int(match[1]) > MAX_VERSION:
+        raise NoSuchRoute("version", word, f"v0 to v{MAX_VERSION}")
+    return int(match[1])
+
+
+def parse_request(route: Route, data_length: bytes | None = None) -> Request:
+    """The request that *route* and its query make.
+
+    Args:
+        route: Where it goes.
+        data_length: Value of the header ``DATA_LENGTH``; only ``put`` needs it.
+
+    Raises:
+        InvalidInput: Names the parameter that is missing, given twice or not what it should be.
+    """
+    ask = _Query(route.query)
+    uuid, version = route.uuid, route.version
+    bypass = ask.uuids("bypass") if b"bypass" in route.query else ()
+    if route.verb == b"key":
+        key = _key(_value("key", route.key))
+        if version is None:
+            return GetRequest(uuid, key, version=None)
+        client = ask.client()
+        return GetRequest(uuid, key, client, version, bypass, ask.number("offset", 0), ask.associated_file())
+    assert version is not None
+    if route.verb == b"keeplocked":
+        lock_id = _text("lockid", ask.needed("lockid"))
+        # Of no use to anybody but for messages, and git-annex does not need it.
+        return KeepLockedRequest(uuid, lock_id, ask.client() if ask.given("clientuuid") else None, version, bypass)
+    client = ask.client()
+    match route.verb:
+        case b"checkpresent":
+            return CheckPresentRequest(uuid, ask.key(), client, version, bypass)
+        case b"putoffset":
+            return PutOffsetRequest(uuid, ask.key(), client, version, bypass)
+        case b"put":
+            present = version >= 4 and ask.truth("data-present")
+            if data_length is None and not present:
+                raise InvalidInput(DATA_LENGTH.decode(), "", "a header that has to be there")
+            length = 0 if data_length is None else parse_data_length(data_length)
+            offset, name = ask.number("offset", 0), ask.associated_file()
+            return PutRequest(uuid, ask.key(), length, client, version, bypass, offset, name, present)
+        case b"remove":
+            return RemoveRequest(uuid, ask.key(), client, version, bypass)
+        case b"remove-before":
+            return RemoveBeforeRequest(uuid, ask.key(), ask.number("timestamp"), client, version, bypass)
+        case b"gettimestamp":
+            return GetTimestampRequest(uuid, client, version, bypass)
+        case b"lockcontent":
+            return LockContentRequest(uuid, ask.key(), client, version, bypass)
+        case verb:
+            raise NoSuchRoute("path", verb, "a verb of the protocol")
+
+
+def parse_data_length(value: bytes) -> int:
+    """The header ``DATA_LENGTH``.
+
+    Raises:
+        InvalidInput: Not a plain number of bytes.
+    """
+    return _number(DATA_LENGTH.decode(), value)
+
+
+class _Query:
+    """The parameters of a request, read when they are asked for."""
+
+    __slots__ = ("_given",)
+
+    def __init__(self, query: bytes) -> None:
+        self._given: dict[bytes, list[bytes]] = {}
+        for pair in query.split(b"&"):
+            name, _, value = pair.partition(b"=")
+            self._given.setdefault(name, []).append(value)
+
+    def given(self, name: str) -> bool:
+        return name.encode() in self._given
+
+    def maybe(self, name: str) -> bytes | None:
+        values = self._given.get(name.encode())
+        if values is None:
+            return None
+        if len(values) > 1:
+            raise InvalidInput(name, b"&".join(values), "given once")
+        return _value(name, values[0].replace(b"+", b" "))
+
+    def needed(self, name: str) -> bytes:
+        value = self.maybe(name)
+        if value is None:
+            raise InvalidInput(name, "", "a parameter that has to be there")
+        return value
+
+    def key(self) -> Key:
+        return _key(self.needed("key"))
+
+    def client(self) -> UUID:
+        return _uuid("clientuuid", self.needed("clientuuid"))
+
+    def uuids(self, name: str) -> tuple[UUID, ...]:
+        return tuple(_uuid(name, _value(name, value)) for value in self._given.get(name.encode(), ()))
+
+    def number(self, name: str, default: int | None = None) -> int:
+        value = self.needed(name) if default is None else self.maybe(name)
+        if value is None:
+            assert default is not None
+            return default
+        return _number(name, value, signed=name == "timestamp")
+
+    def truth(self, name: str) -> bool:
+        value = self.maybe(name)
+        if value in (None, b"false"):
+            return False
+        if value in (b"", b"true"):
+            return True
+        raise InvalidInput(name, value, "true or false")
+
+    def associated_file(self) -> str:
+        """A hint, for messages and preferred content, so control characters are replaced and no reason to refuse."""
+        value = self.maybe("associatedfile") or b""
+        if value[:1] == b"/":
+            raise InvalidPath("associatedfile", value, "relative to the top of the repository")
+        return _CONTROL.sub("_", value.decode("utf-8", "surrogateescape"))
+
+
+def _value(name: str, raw: bytes) -> bytes:
+    """*raw* without its encoding: percent signs, and base64url in square brackets."""
+    value = raw
+    if b"%" in raw:
+        if _BAD_ESCAPE.search(raw):
+            raise InvalidInput(name, raw, "two hexadecimal digits behind every %")
+        value = unquote_to_bytes(raw)
+    if value[:1] == b"[" and value[-1:] == b"]":
+        try:
+            return b64decode(value[1:-1], altchars=b"-_", validate=True)
+        except Base64Error as error:
+            raise InvalidInput(name, raw, "base64url with padding inside of [ and ]") from error
+    return value
+
+
+def _key(raw: bytes) -> Key:
+    if b"\0" in raw or b"\n" in raw or raw[-1:] == b"\r":
+        raise InvalidKey("key", raw, "no NUL, line feed or final carriage return")
+    return Key.parse(raw)
+
+
+def _uuid(name: str, raw: bytes) -> UUID:
+    try:
+        return parse_uuid(raw)
+    except InvalidUUID as error:
+        raise InvalidInput(name, raw, error.limit) from error
+
+
+def _text(name: str, raw: bytes) -> str:
+    try:
+        return raw.decode("ascii")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(name, raw, "ASCII") from error
+
+
+def _number(name: str, raw: bytes, *, signed: bool = False) -> int:
+    if not _NUMBER.match(raw) or (raw[:1] == b"-" and not signed) or int(raw) > MAX_SIZE:
+        raise InvalidInput(name, raw, "a decimal number below 2^63" if signed else "0 to 2^63-1, in decimal")
+    return int(raw)
+
+
+# -- requests, as a client makes them -----------------------------------------------------------------
+
+
+def method_of(request: Request) -> bytes:
+    """GET or POST, as every server takes it."""
+    return b"GET" if isinstance(request, GetRequest) else b"POST"
+
+
+def format_request(request: Request, base: bytes = BASE) -> bytes:
+    """The target that asks for *request*: path and query.
+
+    The header ``DATA_LENGTH`` of a ``PutRequest`` is left to the caller.
+
+    Args:
+        request: What to ask.
+        base: What stands before the UUID, with its slash.
+    """
+    path = base + _encoded(request.uuid.encode())
+    query: list[bytes] = []
+
+    def say(name: bytes, value: bytes) -> None:
+        query.append(name + b"=" + value)
+
+    if request.version is not None:
+        path += b"/v%d" % request.version
+    path += b"/" + request.verb
+    if isinstance(request, GetRequest):
+        path += b"/" + _encoded(request.key.raw)
+    elif not isinstance(request, GetTimestampRequest | KeepLockedRequest):
+        say(b"key", _encoded(request.key.raw))
+    if request.client is not None:
+        say(b"clientuuid", _encoded(request.client.encode()))
+    for uuid in request.bypass:
+        say(b"bypass", _encoded(uuid.encode()))
+    match request:
+        case GetRequest():
+            _say_file(say, request.associated_file)
+            if request.offset:
+                say(b"offset", b"%d" % request.offset)
+        case PutRequest():
+            _say_file(say, request.associated_file)
+            say(b"offset", b"%d" % request.offset)
+            if request.data_present:
+                say(b"data-present", b"true")
+        case RemoveBeforeRequest():
+            say(b"timestamp", b"%d" % request.timestamp)
+        case KeepLockedRequest():
+            say(b"lockid", _encoded(request.lock_id.encode()))
+    return path + b"?" + b"&".join(query) if query else path
+
+
+def _say_file(say: Callable[[bytes, bytes], None], name: str) -> None:
+    if name:
+        say(b"associatedfile", _encoded(name.encode("utf-8", "surrogateescape")))
+
+
+def _encoded(raw: bytes) -> bytes:
+    """*raw* as git-annex sends it: text as it is, all else (and what looks like it) as base64url in brackets."""
+    try:
+        raw.decode()
+        plain = not (raw[:1] == b"[" and raw[-1:] == b"]")
+    except UnicodeDecodeError:
+        plain = False
+    return quote_from_bytes(raw if plain else b"[" + urlsafe_b64encode(raw) + b"]", _UNRESERVED).encode()
