@@ -39,6 +39,7 @@ _SMALL_ONES: Final = STATE + b"/packs"  # names of our small packs, one a line
 _NAME: Final = re.compile(rb"^pack-[0-9a-f]{40}$", re.MULTILINE)
 _SMALL: Final = 1 << 20
 _MOST: Final = 16
+_REMEMBERED: Final = 4096
 
 
 class ObjectWriter:
@@ -52,7 +53,7 @@ class ObjectWriter:
 
     def __init__(self, files: Files, lockdown: Lockdown, *, sync: bool = True) -> None:
         self._files, self._lockdown, self._sync = files, lockdown, sync
-        self._known: set[bytes] = set()
+        self._blobs: dict[bytes, bytes] = {}
         self._pack: PackFile | None = None
         self._made: list[bytes] = []
         self._keep: bytes | None = None
@@ -61,14 +62,21 @@ class ObjectWriter:
 
     def add(self, kind: int, data: bytes) -> bytes:
         """Write an object, once however often it is added; its id."""
-        sha = sha1(b"%b %d\0" % (_NAMES[kind], len(data)))
-        sha.update(data)
-        name = sha.digest()
-        if name not in self._known:
-            self._known.add(name)
-            if self._pack is None:
-                self._pack = PackFile(self._files, *self._temporary(b"pack"))
-            self._pack.add(kind, name, data)
+        if kind == BLOB:  # many logs say the same
+            blobs = self._blobs
+            name = blobs.get(data)
+            if name is not None:
+                return name
+            if len(blobs) >= _REMEMBERED:
+                blobs.clear()
+        name = sha1(b"%b %d\0%b" % (_NAMES[kind], len(data), data)).digest()
+        pack = self._pack
+        if pack is None:
+            pack = self._pack = PackFile(self._files, *self._temporary(b"pack"))
+        if name not in pack:
+            pack.add(kind, name, data)
+        if kind == BLOB:
+            blobs[data] = name
         return name
 
     def _temporary(self, stem: bytes) -> tuple[bytes, int]:
@@ -132,8 +140,7 @@ class ObjectWriter:
             entries = whole_entries(content, index)
             if entries is not None:
                 for sha, entry in entries:
-                    if sha not in self._known:
-                        self._known.add(sha)
+                    if sha not in pack:
                         pack.add_entry(sha, entry)
                 self._taken_over.append(base)
         self._small = []

@@ -8,11 +8,14 @@ Source: gitformat-pack(5).
 
 from __future__ import annotations
 
+import mmap
 import os
+import struct
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from hashlib import sha1
-from itertools import pairwise
+from itertools import accumulate, chain, pairwise
 from typing import Final
 
 from annexpy.errors import RepositoryError
@@ -22,20 +25,43 @@ __all__ = ["PackFile", "whole_entries"]
 
 _BUFFER: Final = 1 << 20
 _LARGE: Final = (1 << 31).to_bytes(8, "big")  # offsets from here on take eight bytes
+_STORED: Final = 160
+"""Shorter data is stored: a few log lines, or a tree of one entry. Hex digits and hashes hardly get shorter."""
+
+_ROW: Final = struct.Struct(">20sIQ")  # id, checksum of the entry, offset: of one object, for the index
+_SIZE: Final = _ROW.size
+_BITS: Final = 1 << 24
+
+
+def _head(kind: int, length: int) -> bytes:
+    """What an entry begins with."""
+    first = kind << 4 | length & 15
+    length >>= 4
+    if not length:
+        return bytes((first,))
+    digits = bytearray((first | 128,))
+    while length > 127:
+        digits.append(length & 127 | 128)
+        length >>= 7
+    digits.append(length)
+    return bytes(digits)
+
+
+_HEADS: Final = {
+    kind: [_head(kind, n) + b"x\1\1" + (n | (n ^ 0xFFFF) << 16).to_bytes(4, "little") for n in range(_STORED)]
+    for kind in (1, 2, 3)
+}
+"""Kind → length → what stands before data that is stored: the head of the entry, of the stream, of the block."""
 
 
 def _deflated(data: bytes) -> bytes:
-    length = len(data)
-    if length < 128:  # one log line, or a tree of one entry: hex digits and hashes do not get shorter
-        sizes = length | (length ^ 0xFFFF) << 16
-        return b"x\1\1%b%b%b" % (sizes.to_bytes(4, "little"), data, zlib.adler32(data).to_bytes(4, "big"))
-    window, memory = (10, 3) if length < 4096 else (15, 8)
+    window, memory = (10, 3) if len(data) < 4096 else (15, 8)
     stream = zlib.compressobj(1, zlib.DEFLATED, window, memory)
     return stream.compress(data) + stream.flush()
 
 
 class PackFile:
-    """A pack that is being written: its entries in a file, the index of them in memory (about 70 bytes each).
+    """A pack that is being written: its entries in a file, the index of them in memory (36 bytes each).
 
     Args:
         files: Where.
@@ -43,39 +69,44 @@ class PackFile:
         fd: Its descriptor, which is closed by ``finish`` or ``abandon``.
     """
 
-    __slots__ = ("_buffer", "_fd", "_files", "_offset", "_rows", "path")
+    __slots__ = ("_bits", "_buffer", "_fd", "_files", "_offset", "_rows", "path")
 
     def __init__(self, files: Files, path: bytes, fd: int) -> None:
         self._files, self.path, self._fd = files, path, fd
         self._buffer = bytearray(b"PACK\0\0\0\2\0\0\0\0")
         self._offset = len(self._buffer)
-        self._rows: list[bytes] = []
+        self._rows: defaultdict[int, bytearray] = defaultdict(bytearray)  # by the first byte of the id
+        self._bits = mmap.mmap(-1, _BITS // 8)  # one for each id, by its first three bytes; most stay untouched
 
     @property
     def size(self) -> int:
         """Bytes so far."""
         return self._offset
 
+    def __contains__(self, sha: bytes) -> bool:
+        at = int.from_bytes(sha[:3], "big")
+        if not self._bits[at >> 3] >> (at & 7) & 1:
+            return False
+        rows = self._rows[sha[0]]
+        found = rows.find(sha)
+        while found >= 0 and found % _SIZE:
+            found = rows.find(sha, found + 1)
+        return found >= 0
+
     def add(self, kind: int, sha: bytes, data: bytes) -> None:
-        """Append an object."""
+        """Append an object that is not in it yet."""
         length = len(data)
-        head = kind << 4 | length & 15
-        length >>= 4
-        entry = _deflated(data)
-        if length:
-            digits = bytearray((head | 128,))
-            while length > 127:
-                digits.append(length & 127 | 128)
-                length >>= 7
-            digits.append(length)
-            entry = bytes(digits) + entry
+        if length < _STORED:
+            entry = b"%b%b%b" % (_HEADS[kind][length], data, zlib.adler32(data).to_bytes(4, "big"))
         else:
-            entry = bytes((head,)) + entry
+            entry = _head(kind, length) + _deflated(data)
         self.add_entry(sha, entry)
 
     def add_entry(self, sha: bytes, entry: bytes) -> None:
         """Append an entry as it stands in another pack."""
-        self._rows.append(sha + zlib.crc32(entry).to_bytes(4, "big") + self._offset.to_bytes(8, "big"))
+        self._rows[sha[0]] += _ROW.pack(sha, zlib.crc32(entry), self._offset)
+        at = int.from_bytes(sha[:3], "big")
+        self._bits[at >> 3] |= 1 << (at & 7)
         self._offset += len(entry)
         buffer = self._buffer
         buffer += entry
@@ -86,7 +117,8 @@ class PackFile:
     def finish(self, sync: bool) -> bytes:
         """Write the rest, the true number of entries and the checksum; the checksum."""
         files, fd = self._files, self._fd
-        head = b"PACK\0\0\0\2" + len(self._rows).to_bytes(4, "big")
+        count = sum(map(len, self._rows.values())) // _SIZE
+        head = b"PACK\0\0\0\2" + count.to_bytes(4, "big")
         checksum = sha1(head)
         if self._offset == len(self._buffer):
             self._buffer[:12] = head
@@ -118,28 +150,39 @@ class PackFile:
 
     def write_index(self, fd: int, trailer: bytes) -> None:
         """Write the index into another file."""
-        rows = sorted(self._rows)
-        counts, at = [], 0
-        for first in range(256):
-            limit = bytes((first + 1,)) if first < 255 else None
-            while at < len(rows) and (limit is None or rows[at] < limit):
-                at += 1
-            counts.append(at.to_bytes(4, "big"))
-        large = [row[24:] for row in rows if row[24:] >= _LARGE]
+        # a part at a time, and of that a bucket: all of it at once would double the memory of a large commit
+        buckets = [bucket for _, bucket in sorted(self._rows.items())]
+        for bucket in buckets:
+            bucket[:] = b"".join(sorted(_rows(bucket)))
+        counts = accumulate([len(self._rows.get(first, b"")) // _SIZE for first in range(256)])
+        large = (
+            [row[24:] for bucket in buckets for row in _rows(bucket) if row[24:] >= _LARGE]
+            if self._offset >> 31
+            else []
+        )
         numbers = {offset: (at | 1 << 31).to_bytes(4, "big") for at, offset in enumerate(large)}
+        self._write_summed(
+            fd,
+            chain(
+                [b"\xfftOc\0\0\0\2", b"".join([count.to_bytes(4, "big") for count in counts])],
+                (b"".join([row[:20] for row in _rows(bucket)]) for bucket in buckets),
+                (b"".join([row[20:24] for row in _rows(bucket)]) for bucket in buckets),
+                (b"".join([numbers.get(row[24:], row[28:]) for row in _rows(bucket)]) for bucket in buckets),
+                [*large, trailer],
+            ),
+        )
+
+    def _write_summed(self, fd: int, parts: Iterable[bytes]) -> None:
         checksum = sha1()
-
-        def put(content: bytes) -> None:
-            checksum.update(content)
-            self._files.write(fd, content)
-
-        # one part after the other: the slices of all of them at once would double the memory of a large commit
-        put(b"\xfftOc\0\0\0\2" + b"".join(counts))
-        put(b"".join([row[:20] for row in rows]))
-        put(b"".join([row[20:24] for row in rows]))
-        put(b"".join([numbers.get(row[24:], row[28:]) for row in rows] if large else [row[28:] for row in rows]))
-        put(b"".join(large) + trailer)
-        self._files.write(fd, checksum.digest())
+        buffer = bytearray()
+        for part in parts:
+            checksum.update(part)
+            buffer += part
+            if len(buffer) >= _BUFFER:
+                self._files.write(fd, bytes(buffer))
+                buffer.clear()
+        buffer += checksum.digest()
+        self._files.write(fd, bytes(buffer))
 
     def abandon(self) -> None:
         """Remove the file."""
@@ -147,6 +190,11 @@ class PackFile:
         if fd >= 0:
             self._files.close_fd(fd)
         self._files.unlink(self.path)
+
+
+def _rows(bucket: bytearray) -> list[bytes]:
+    whole = bytes(bucket)
+    return [whole[at : at + _SIZE] for at in range(0, len(whole), _SIZE)]
 
 
 def whole_entries(pack: bytes, index: bytes) -> Iterator[tuple[bytes, bytes]] | None:

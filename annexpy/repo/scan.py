@@ -34,7 +34,9 @@ def read_many(history: History, commit: bytes | None, paths: Sequence[bytes]) ->
         return {path: objects.get(sha) for path, sha in found.items()}
     paths = sorted(set(paths))
     with history.objects.reader() or nullcontext() as reader:
-        folders = load_folders(history.objects, history.cache.root(tree), paths, reader)
+        folders = load_folders(
+            history.objects, history.cache.root(tree), (path.rpartition(b"/")[0] for path in paths), reader
+        )
         there: list[bytes] = []
         shas: list[bytes] = []
         for path in paths:

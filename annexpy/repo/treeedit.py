@@ -48,38 +48,50 @@ class TreeEdit:
         Raises:
             RepositoryError: A file stands where a directory should, or the reverse.
         """
-        folders = load_folders(self._objects, self._root, paths, self._reader)
-        homes = [path.rpartition(b"/") for path in paths]
-        there = [folders[home].get(name) for home, _, name in homes]
-        shas = [entry[1] for entry in there if entry is not None and entry[0] != FOLDER]
-        contents = self._objects.get_many(shas, self._reader)
-        dirty: set[bytes] = set()
+        homes, names = self._split(paths)
+        folders = load_folders(self._objects, self._root, homes, self._reader)
+        there = [folders[home].get(name) for home, name in zip(homes, names, strict=True)]
+        shas = list(dict.fromkeys([entry[1] for entry in there if entry is not None and entry[0] != FOLDER]))
+        contents = dict(zip(shas, self._objects.get_many(shas, self._reader), strict=True))
+        dirty: dict[bytes, None] = {}
         add = self._writer.add
-        for number, ((home, _, name), entry) in enumerate(zip(homes, there, strict=True)):
-            if entry is not None and entry[0] == FOLDER:
-                old, new = b"", change(number, b"")
+        for number, entry in enumerate(there):
+            if entry is None:
+                new = change(number, old := b"")
+            elif entry[0] != FOLDER:
+                new = change(number, old := contents[entry[1]])
+            else:
+                new = change(number, old := b"")
                 if isinstance(new, bytes):
                     raise RepositoryError(f"{paths[number]!r} is a directory in the git-annex branch")
-            else:
-                old = b"" if entry is None else next(contents)
-                new = change(number, old)
             if new is old or new == old:
                 continue
-            folders[home][name] = (FILE, add(BLOB, new)) if isinstance(new, bytes) else new
-            dirty.add(home)
+            home = homes[number]
+            folders[home][names[number]] = (FILE, add(BLOB, new)) if isinstance(new, bytes) else new
+            dirty[home] = None
         self._store(folders, dirty)
 
-    def _store(self, folders: dict[bytes, Entries], dirty: set[bytes]) -> None:
+    @staticmethod
+    def _split(paths: Sequence[bytes]) -> tuple[list[bytes], list[bytes]]:
+        homes: list[bytes] = []
+        names: list[bytes] = []
+        for path in paths:
+            home, _, name = path.rpartition(b"/")
+            homes.append(home)
+            names.append(name)
+        return homes, names
+
+    def _store(self, folders: dict[bytes, Entries], dirty: dict[bytes, None]) -> None:
         add = self._writer.add
-        waiting = sorted(dirty, key=lambda f: f.count(b"/"))
-        by_depth: dict[int, set[bytes]] = {}
-        for folder in waiting:
-            by_depth.setdefault(folder.count(b"/") if folder else -1, set()).add(folder)
+        by_depth: dict[int, dict[bytes, None]] = {}
+        for folder in dirty:
+            by_depth.setdefault(folder.count(b"/") if folder else -1, {})[folder] = None
         for depth in range(max(by_depth, default=-1), -1, -1):
+            above = by_depth.setdefault(depth - 1, {})
             for folder in by_depth.get(depth, ()):
                 parent, _, name = folder.rpartition(b"/")
                 folders[parent][name] = (FOLDER, add(TREE, format_tree(folders[folder])))
-                by_depth.setdefault(depth - 1 if parent else -1, set()).add(parent)
+                above[parent] = None
         self._changed = self._changed or bool(dirty)
 
     def finish(self) -> bytes:

@@ -7,7 +7,7 @@ would cost five times as much.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 from annexpy.errors import RepositoryError
@@ -41,6 +41,9 @@ _COMMIT: Final = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)
 
 def parse_tree(raw: bytes) -> Entries:
     """The entries of a tree."""
+    if raw.find(b"\0") == len(raw) - 21 > 0:  # one entry, as nearly every log has its own tree
+        mode, _, name = raw[:-21].partition(b" ")
+        return {name: (mode, raw[-20:])}
     return {name: (mode, sha) for mode, name, sha in _ENTRY.findall(raw)}
 
 
@@ -72,32 +75,33 @@ def _parsed(commit: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def load_folders(
-    objects: Objects, root: Entries, paths: Sequence[bytes], reader: GitReader | None = None
+    objects: Objects, root: Entries, homes: Iterable[bytes], reader: GitReader | None = None
 ) -> dict[bytes, Entries]:
-    """The entries of every directory that *paths* lie in, ``b""`` being *root*; empty ones for those not there.
+    """The entries of every directory in *homes* and of those above, ``b""`` being *root*; none for one not there.
 
     They are fetched level by level, so *reader* can fetch many at once.
 
     Raises:
         RepositoryError: A file stands where one of the directories should.
     """
+    by_depth: dict[int, dict[bytes, bytes]] = {}  # depth → directory → the one above
+    for home in homes:
+        depth = home.count(b"/")
+        while home:
+            level = by_depth.setdefault(depth, {})
+            if home in level:
+                break
+            level[home] = home = home.rpartition(b"/")[0]
+            depth -= 1
     folders: dict[bytes, Entries] = {b"": root}
-    for path in paths:
-        folder = path.rpartition(b"/")[0]
-        while folder not in folders:
-            folders[folder] = {}
-            folder = folder.rpartition(b"/")[0]
-    by_depth: dict[int, list[bytes]] = {}
-    for folder in folders:
-        if folder:
-            by_depth.setdefault(folder.count(b"/"), []).append(folder)
     for depth in sorted(by_depth):
         wanted: list[bytes] = []
         shas: list[bytes] = []
-        for folder in by_depth[depth]:
-            parent, _, name = folder.rpartition(b"/")
-            entry = folders[parent].get(name)
+        for folder, parent in by_depth[depth].items():
+            above = folders[parent]
+            entry = above.get(folder[len(parent) + 1 :] if parent else folder) if above else None
             if entry is None:
+                folders[folder] = {}
                 continue
             if entry[0] != FOLDER:
                 raise RepositoryError(f"{folder!r} is a file in the git-annex branch")
