@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -12,6 +11,7 @@ from annexpy.keys.backend import is_verifiable
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import DropProof
 from annexpy.remote.base import Removed, Stored
+from annexpy.values import dataclass, field
 
 __all__ = ["DropResult", "Moved", "Progress", "Transfer", "Verified", "verified_by"]
 

@@ -7,7 +7,6 @@ branch but merges it at once, under its own lock; one behind ssh merges it with 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import anyio
@@ -19,6 +18,7 @@ from annexpy.repo.exchange import Exchange, GitPlace, git_place
 from annexpy.repo.history import History
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
+from annexpy.values import dataclass
 
 __all__ = ["Synced", "sync"]
 

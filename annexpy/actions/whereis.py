@@ -7,7 +7,6 @@ every cluster of which a living node has the key. A cluster is never a copy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from annexpy.actions.facts import Facts
 from annexpy.keys.key import Key
@@ -17,6 +16,7 @@ from annexpy.logs.urls import Downloader, urls
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, WEB, is_cluster
+from annexpy.values import dataclass, field
 
 __all__ = ["Location", "Whereis", "whereis", "whereis_all", "whereis_many"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from annexpy.cli.copies import Wanted
 from annexpy.cli.work import Work
@@ -12,6 +11,7 @@ from annexpy.policy.numcopies import Copies, find_copies
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import Remote
 from annexpy.uuids import UUID
+from annexpy.values import dataclass, field
 
 __all__ = ["Evidence", "evidence"]
 

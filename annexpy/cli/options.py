@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import click
+
+from annexpy.values import dataclass
 
 __all__ = ["Options", "add_common_options", "as_command"]
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import InvalidInput
 from annexpy.logs.line import CLOCK, VectorClock, clock_from_parts, format_clock, log_lines, tick
 from annexpy.logs.remotes import decode_value, encode_value
 from annexpy.logs.uuidbased import raw, text
+from annexpy.values import dataclass
 
 __all__ = [
     "MetadataLine",

@@ -46,7 +46,6 @@ from __future__ import annotations
 
 from codecs import utf_8_decode
 from collections import deque
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from annexpy.errors import LocalProtocolError, RemoteProtocolError
@@ -74,6 +73,7 @@ from annexpy.p2p.states import (
     objection,
     transitions,
 )
+from annexpy.values import dataclass
 
 __all__ = [
     "CLOSED",

@@ -22,7 +22,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final, NoReturn, Protocol, Self, runtime_checkable
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -41,6 +40,7 @@ from annexpy.repo.settings import Durability
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, parse_uuid
+from annexpy.values import dataclass, replace
 
 __all__ = ["Address", "Connected", "LocalPlace", "NamedCluster", "connect", "resolve"]
 

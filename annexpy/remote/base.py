@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -17,6 +16,7 @@ from annexpy.clock import Deadline
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.uuids import UUID
+from annexpy.values import dataclass, field
 
 __all__ = [
     "BatchPresence",

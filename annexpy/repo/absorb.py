@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final, TypeAlias
 
@@ -18,6 +17,7 @@ from annexpy.repo.objects import BULK
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.records import Queued, apply_records, record_path
 from annexpy.repo.treeedit import TreeEdit
+from annexpy.values import dataclass, field
 
 __all__ = ["Waiting", "absorb", "leave_in_journal"]
 

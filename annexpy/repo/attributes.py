@@ -14,7 +14,6 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +23,7 @@ from annexpy.keys.layout import file_key, key_file
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.objects import Objects
+from annexpy.values import dataclass
 
 if TYPE_CHECKING:
     from dulwich.attrs import Pattern

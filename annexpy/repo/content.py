@@ -12,7 +12,6 @@ from __future__ import annotations
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from types import TracebackType
 
 from annexpy.clock import Clock
@@ -30,6 +29,7 @@ from annexpy.repo.pipeline import PIECE
 from annexpy.repo.receiving import Receiving
 from annexpy.repo.settings import ContentSettings, Durability
 from annexpy.uuids import UUID
+from annexpy.values import replace
 
 __all__ = ["ContentStore", "StoredObject"]
 

@@ -19,7 +19,6 @@ import re
 import shlex
 from binascii import unhexlify
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -28,6 +27,7 @@ from annexpy.repo.config import GitConfig
 from annexpy.repo.history import History
 from annexpy.repo.merge import is_ancestor
 from annexpy.repo.refs import GIT_ANNEX
+from annexpy.values import dataclass
 
 if TYPE_CHECKING:
     import subprocess

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Protocol, TypeAlias
@@ -12,6 +11,7 @@ from typing import Protocol, TypeAlias
 from annexpy.clock import LOCK_RETENTION, Clock
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID
+from annexpy.values import dataclass
 
 __all__ = ["APPEND_ONLY_TEXT", "READ_ONLY_TEXT", "Authenticate", "Deadlines", "LockQuota", "ServerMode", "Services"]
 
