@@ -209,7 +209,8 @@ class AsyncioDescriptors(_Descriptors):
 
     def send_soon(self, data: bytes) -> None:
         if not self._soon:
-            self._loop.call_soon(self._flush_soon)
+            # In the turn after the next: whoever is to use the wire next has woken up then and takes this along.
+            self._loop.call_soon(self._loop.call_soon, self._flush_soon)
         self._soon += data
 
     async def send(self, data: bytes) -> None:

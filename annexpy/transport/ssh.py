@@ -17,7 +17,6 @@ import ctypes.util
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
@@ -28,6 +27,7 @@ from annexpy.errors import AuthFailed, ConnectFailed, ConnectionLost, InvalidInp
 from annexpy.transport.base import CHUNK, Transport
 from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.pipe import MAX_COMPLAINT, DialCommand
+from annexpy.values import dataclass
 
 __all__ = ["DialSSH", "DialSystemSSH", "SSHTransport", "load_asyncssh"]
 
@@ -47,6 +47,7 @@ _PACKET: Final = 256 * 1024
 _WINDOW: Final = 16 * 1024 * 1024
 _AHEAD: Final = 1024 * 1024  # received bytes that wait for us before the peer is held back
 _UNSENT: Final = 1024 * 1024  # sent bytes that wait for the window before ``send`` waits too
+_TOGETHER: Final = 64 * 1024  # packets that are collected before they go out
 _CLOSE_SECONDS: Final = 2.0
 _DEPARTURE_SECONDS: Final = 0.5
 
@@ -222,6 +223,7 @@ class _Connections:
                     self._open[connection] += 1
                     return connection
             connection = await asyncssh.connect(**_options(dial, asyncssh))
+            _write_together(connection)
             self._open[connection] = 1
             return connection
 
@@ -264,6 +266,50 @@ def _options(dial: DialSSH, asyncssh: _AsyncSSH) -> dict[str, object]:
     if read.known_hosts is None:
         wanted["known_hosts"] = b""  # "none" would trust everybody; so it is the usual file
     return wanted
+
+
+class _Together:
+    """The socket under a connection of asyncssh, which would write packet by packet, and each one alone.
+
+    What the tasks of one turn of the event loop say goes out in one write, or sshd wakes up for every packet
+    (and for the empty one that asyncssh puts before each of them).
+    """
+
+    def __init__(self, socket: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._socket, self._loop = socket, loop
+        self._packets: list[bytes] = []
+        self._size = 0
+
+    def write(self, packet: bytes) -> None:
+        if not self._packets:
+            self._loop.call_soon(self._flush)
+        self._packets.append(packet)
+        self._size += len(packet)
+        if self._size > _TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._packets:
+            packets, self._packets, self._size = self._packets, [], 0
+            self._socket.write(b"".join(packets))
+
+    def close(self) -> None:
+        self._flush()
+        self._socket.close()
+
+    def abort(self) -> None:
+        self._packets.clear()
+        self._socket.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def _write_together(connection: _AsyncSSH) -> None:
+    """Put ``_Together`` under *connection*. There is no public way, so where it has no such socket nothing is done."""
+    socket = getattr(connection, "_transport", None)
+    if isinstance(socket, asyncio.Transport):
+        connection._transport = _Together(socket, asyncio.get_running_loop())
 
 
 # -- one channel ------------------------------------------------------------------------------------
@@ -366,7 +412,8 @@ class SSHTransport:
 
     def send_soon(self, data: bytes) -> None:
         if not self._soon:
-            self._loop.call_soon(self._flush_soon)
+            # In the turn after the next: whoever is to use the wire next has woken up then and takes this along.
+            self._loop.call_soon(self._loop.call_soon, self._flush_soon)
         self._soon += data
 
     def _flush_soon(self) -> None:
