@@ -121,7 +121,7 @@ def drop_many(
     if jobs is None:
         wires = any(is_behind_wire(member) for other in others for member in members(other))
         jobs = _WIRES if wires else 16 if what.remover is None else _BATCH
-    return Each(keys, work, jobs=jobs, before=what.begin)
+    return Each(keys, work, jobs=jobs, before=what.begin, same=lambda key: key)
 
 
 async def examine(

@@ -1,7 +1,7 @@
 """A repository on this machine as a Remote.
 
-It records for its own UUID what it stores and removes, before it says so: callers wrap other remotes in
-``Recording``, never this one.
+It records for its own UUID what it stores, before it says so, and what it removes, before it does so:
+callers wrap other remotes in ``Recording``, never this one.
 """
 
 from __future__ import annotations
@@ -266,19 +266,38 @@ class Local:
         return Removed(ok=True, uuids=frozenset((self._uuid,)))
 
     async def _remove(self, key: Key, not_after: float | None) -> None:
+        """Record that it is gone, then remove it: a kill in between leaves a copy that nobody counts on.
+
+        In the other order, which is git-annex's, it leaves a record of a copy that is not there.
+        """
         try:
             with self._store.removal(key) as removal:
+                removal.check(not_after=not_after)
                 if self.repository.config.get("annex.trashbin"):
                     await self._keep_in_trash(key)
-                removal.unlink(not_after=not_after)
+                self._record(key, present=False)
+                try:
+                    await self._sync_records()
+                    removal.unlink(not_after=not_after)
+                except BaseException:
+                    self._record_what_is_here(key)
+                    raise
+                self._record(key, present=False)  # once more: somebody may have looked and recorded it meanwhile
         except KeyNotPresent:
             # Nothing to record, unless a record says otherwise.
-            if self._uuid not in self.repository.branch.locations(key).present:
-                return
+            if self._uuid in self.repository.branch.locations(key).present:
+                self._record(key, present=False)
+                await self._sync_records()
         except OSError as error:
             raise self._store.folders.error(key, error) from error
-        self._record(key, present=False)
-        await self._sync_records()
+
+    def _record_what_is_here(self, key: Key) -> None:
+        try:
+            present = self._store.present(key)
+        except AnnexError as error:
+            log.warning("%s: recorded as removed, and may still be here: %s", self._name, error)
+        else:
+            self._record(key, present=present)
 
     async def _keep_in_trash(self, key: Key) -> None:
         """Have the trash bin hold the content, and say so in our branch, as git-annex does before it removes."""

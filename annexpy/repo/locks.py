@@ -254,6 +254,14 @@ class Removal:
             if left >= 0:
                 raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
 
+    def check(self, *, not_after: float | None = None) -> None:
+        """Raises as ``unlink`` would now."""
+        for _, lock in self._held:
+            if not lock.stands:
+                raise ContentLocked(self._key, self._folders.where, "its lock file was replaced")
+        if not_after is not None and self._clock.now() >= not_after:
+            raise TimedOut(self._folders.where, "removal before its deadline", 0)
+
     def unlink(self, *, not_after: float | None = None, only: bytes | None = None) -> None:
         """Remove it.
 
@@ -265,13 +273,10 @@ class Removal:
             TimedOut: It is too late; nothing was removed.
             ContentLocked: The lock was lost.
         """
-        for folder, lock in self._held:
+        self.check(not_after=not_after)
+        for folder, _ in self._held:
             if only is not None and only != b"/".join((OBJECTS, folder.path, folder.name)):
                 continue
-            if not lock.stands:
-                raise ContentLocked(self._key, self._folders.where, "its lock file was replaced")
-            if not_after is not None and self._clock.now() >= not_after:
-                raise TimedOut(self._folders.where, "removal before its deadline", 0)
             folder.remove(folder.name)
             folder.forget_retention()
             self._empty = True

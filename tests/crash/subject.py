@@ -98,8 +98,10 @@ def perform(scenario: str, path: str, begin: Callable[[], object] = bool) -> Non
 
         async def main() -> None:
             begin()
-            await SCENARIOS[scenario](local)
-            await local.aclose()
+            try:
+                await SCENARIOS[scenario](local)
+            finally:
+                await local.aclose()
 
         anyio.run(main)
 

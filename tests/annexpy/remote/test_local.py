@@ -14,6 +14,7 @@ import anyio
 import pytest
 from remote_contract import CONTENT, KEY, WORM, A, HandClock, RemoteContract, content_of, key_of, read, store
 
+from annexpy.clock import Deadline
 from annexpy.errors import (
     AccessDenied,
     ConnectionLost,
@@ -22,6 +23,7 @@ from annexpy.errors import (
     KeyNotPresent,
     NotEnoughCopies,
     Refused,
+    TimedOut,
     UnknownUUID,
     VerificationFailed,
 )
@@ -143,6 +145,38 @@ async def test_removing_what_is_gone_mends_a_stale_record(local: Local) -> None:
     assert (await local.remove_content(KEY)).ok
 
     assert log_lines(local, KEY) == [f"0 {A}"]
+
+
+async def test_a_removal_that_is_cancelled_leaves_a_record_that_is_true(local: Local) -> None:
+    await store(local, KEY, CONTENT)
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await local.remove_content(KEY)
+
+    await local.aclose()
+    assert await local.check_present(KEY) is scope.cancelled_caught
+    assert log_lines(local, KEY) == [f"{int(scope.cancelled_caught)} {A}"]
+
+
+async def test_a_removal_whose_deadline_passes_while_it_is_recorded_leaves_a_record_that_is_true(
+    local: Local, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store(local, KEY, CONTENT)
+    branch = local.repository.branch
+    sync_now = branch.sync_now
+
+    def slow(*, durable: bool = True) -> None:
+        sync_now(durable=durable)
+        clock.time += 20
+
+    monkeypatch.setattr(branch, "sync_now", slow)
+    removed = await local.remove_content(KEY, deadline=Deadline(clock.now() + 10))
+
+    assert isinstance(removed.failed[A], TimedOut)
+    await local.aclose()
+    assert await local.check_present(KEY)
+    assert log_lines(local, KEY) == [f"1 {A}"]
 
 
 async def test_data_present_is_believed_only_after_a_look(local: Local) -> None:
