@@ -9,7 +9,17 @@ is a class and no async generator: there is nothing to close when it is left.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Container,
+    Hashable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -22,6 +32,10 @@ R = TypeVar("R")
 
 WINDOW: Final = 512
 """Items in a window: so many that the wait for the last one is lost in the noise, so few that they fit in memory."""
+_TOGETHER: Final = 32
+"""Items that are done quickly between two looks at what else there is to do."""
+_LOOK_UP: Final = 8
+"""One of so many items begins with a look at what else there is to do, a cancellation among it."""
 
 
 class Each(Generic[T, R]):
@@ -31,7 +45,7 @@ class Each(Generic[T, R]):
     cancellation cancels the work under way.
     """
 
-    __slots__ = ("_before", "_items", "_jobs", "_ready", "_same", "_window", "_work")
+    __slots__ = ("_before", "_items", "_jobs", "_quickly", "_ready", "_same", "_window", "_work")
 
     def __init__(
         self,
@@ -42,6 +56,7 @@ class Each(Generic[T, R]):
         window: int = WINDOW,
         before: Callable[[Sequence[T]], Awaitable[None]] | None = None,
         same: Callable[[T], Hashable] | None = None,
+        quickly: Callable[[Sequence[T]], Awaitable[Sequence[R | None]]] | None = None,
     ) -> None:
         """Begin with nothing.
 
@@ -53,10 +68,13 @@ class Each(Generic[T, R]):
             before: Called with the items of a window before the first of them is begun.
             same: What two items must not share to be worked on at once; they go one after another then. (Two
                 transfers of a key would be in each other's way, and the second would fail.)
+            quickly: Asked before *work* for the results of a few items together, while none of those that were
+                taken with them is begun: None for those that need *work*. For what takes less time than to switch
+                between tasks.
         """
         self._items: Iterator[T] | AsyncIterator[T]
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        self._work, self._jobs, self._before, self._same = work, jobs, before, same
+        self._work, self._jobs, self._before, self._same, self._quickly = work, jobs, before, same, quickly
         self._window = 1 if jobs <= 1 else window
         self._ready: deque[R] = deque()
 
@@ -70,10 +88,12 @@ class Each(Generic[T, R]):
                 raise StopAsyncIteration
             if self._before is not None:
                 await self._before(list(items))
-            if len(items) == 1:
+            items = await self._done_quickly(items, (), self._ready.append)
+            if len(items) == 1 and not self._ready:
                 await checkpoint()  # work on a local repository may never have to wait
                 return await self._work(items[0])
-            await self._do(items)
+            if items:
+                await self._do(items)
         return self._ready.popleft()
 
     async def tell(self, told: Callable[[R], object]) -> None:
@@ -94,13 +114,15 @@ class Each(Generic[T, R]):
 
         async def next_group() -> list[T] | None:
             nonlocal ended
+            if waiting and len(waiting) % _LOOK_UP:  # a lock that is free costs a round of the event loop all the same
+                return waiting.popleft()
             async with taking:
-                if not waiting and not ended:
+                while not waiting and not ended:
                     items = await self._take(size)
                     ended = not items
                     if items and self._before is not None:
                         await self._before(list(items))
-                    waiting.extend(self._groups(items))
+                    waiting.extend(self._groups(await self._done_quickly(items, busy, told)))
                 return waiting.popleft() if waiting else None
 
         async def worker() -> None:
@@ -142,6 +164,29 @@ class Each(Generic[T, R]):
                 if len(taken) >= window:
                     break
         return taken
+
+    async def _done_quickly(self, items: deque[T], busy: Container[Hashable], told: Callable[[R], object]) -> deque[T]:
+        """Tell the results of those that can be had quickly; the rest."""
+        quickly, same = self._quickly, self._same
+        if quickly is None:
+            return items
+        left: deque[T] = deque()
+        while items:
+            some: dict[Hashable, T] = {}
+            while items and len(some) < _TOGETHER:
+                item = items.popleft()
+                name = object() if same is None else same(item)
+                if name in some or name in busy:
+                    left.append(item)
+                else:
+                    some[name] = item
+            for item, result in zip(some.values(), await quickly(list(some.values())), strict=True):
+                if result is None:
+                    left.append(item)
+                else:
+                    told(result)
+            await checkpoint()
+        return left
 
     async def _do(self, items: deque[T]) -> None:
         groups = self._groups(items)

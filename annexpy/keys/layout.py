@@ -6,6 +6,7 @@ Source: fact sheet repository-format, sections 1 and 2; vectors keys.json and es
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from annexpy.keys.key import Key
@@ -19,6 +20,7 @@ __all__ = [
     "object_paths",
 ]
 
+_REMEMBERED: Final = 512  # whatever is done with one key asks several times where it is
 _MIXED: Final = b"0123456789zqjxkmvwgpfZQJXKMVWGPF"
 
 
@@ -61,6 +63,7 @@ def _mixed(digest: bytes, levels: int) -> bytes:
     return bytes((chars[word >> 6 & 31], chars[word & 31], 47, chars[word >> 18 & 31], chars[word >> 12 & 31], 47))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def object_paths(key: Key, *, levels: int = 2) -> tuple[bytes, bytes]:
     """The two places below ``annex/objects`` where the content may be: (lower, mixed)."""
     name = key_file(key)
@@ -71,6 +74,7 @@ def object_paths(key: Key, *, levels: int = 2) -> tuple[bytes, bytes]:
     return lower.encode() + below, _mixed(md5.digest(), levels) + below
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def location_log(key: Key, *, levels: int = 2) -> bytes:
     """The branch path of the location log."""
     return hash_dir_lower(key, levels) + key_file(key) + b".log"

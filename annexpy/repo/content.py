@@ -140,9 +140,13 @@ class ContentStore:
     def present(self, key: Key) -> bool:
         """The content is here: looked for and found, a regular file of the right size that nobody has written to."""
         found = self._find(key)
-        if found is None or (key.size is not None and found[1].st_size != key.size):
+        return found is not None and self._is_content(key, *found)
+
+    def _is_content(self, key: Key, path: bytes, status: Status) -> bool:
+        """A regular file with that *status* is the content of *key*."""
+        if key.size is not None and status.st_size != key.size:
             return False
-        return not found[1].st_mode & WRITE or self._unmodified(key, *found)
+        return not status.st_mode & WRITE or self._unmodified(key, path, status)
 
     def _find(self, key: Key) -> tuple[bytes, Status] | None:
         try:
@@ -290,7 +294,7 @@ class ContentStore:
         try:
             lock = ContentLock.take(self.folders, key, self._clock, self._pidlock, retention=retention)
             try:
-                present = self.present(key)
+                present = self._is_content(key, lock.path, lock.status)
             except BaseException:
                 lock.release()
                 raise

@@ -16,7 +16,7 @@ from typing import Final, TypeVar
 
 from annexpy.errors import LockHeld, NotRegularFile
 from annexpy.keys.key import Key
-from annexpy.repo.door import Files
+from annexpy.repo.door import Files, Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
 from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
 from annexpy.repo.pidlock import PidLock
@@ -78,11 +78,10 @@ class KeyFolder:
                 folder.close()
                 raise NotRegularFile(key, folders.where)
 
-    @property
-    def regular(self) -> bool:
-        """The object is there."""
+    def regular(self) -> Status | None:
+        """The status of the object; None when it is not there, or no regular file."""
         status = self.files.status(self.name)
-        return status is not None and stat.S_ISREG(status.st_mode)
+        return status if status is not None and stat.S_ISREG(status.st_mode) else None
 
     def thaw(self) -> None:
         """Allow entries to be made and removed, until ``freeze`` or ``close``."""
@@ -105,26 +104,20 @@ class KeyFolder:
         finally:
             self.files.close()
 
-    def change(self, action: Callable[[], _T]) -> _T:
+    def change(self, action: Callable[..., _T], *args: object) -> _T:
         """Run *action*, which makes or removes entries; again when another process froze the directory under it."""
-        attempt = 0
-        while True:
-            attempt += 1
+        for _ in range(_RETRIES - 1):
             self.thaw()
             try:
-                return action()
+                return action(*args)
             except PermissionError:
                 self._thawed = None
-                if attempt == _RETRIES:
-                    raise
+        self.thaw()
+        return action(*args)
 
     def take(self, suffix: bytes, *, exclusive: bool) -> HeldLock | None:
         """The lock file of the object with that *suffix*; None when somebody stands in the way."""
-        return self.change(
-            lambda: take_lock(
-                self.files, self.name + suffix, exclusive=exclusive, mode=self._mode, pidlock=self.pidlock
-            )
-        )
+        return self.change(take_lock, self.files, self.name + suffix, exclusive, self._mode, self.pidlock)
 
     def holder(self, suffix: bytes) -> str:
         """Who has that lock file, for messages."""
@@ -172,4 +165,4 @@ class KeyFolder:
                 self.remove(name)
 
     def remove(self, name: bytes) -> None:
-        self.change(lambda: self.files.unlink(name))
+        self.change(self.files.unlink, name)

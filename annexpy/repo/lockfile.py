@@ -68,7 +68,7 @@ class HeldLock:
 
 
 def take_lock(
-    files: Files, name: bytes, *, exclusive: bool, mode: int | None = None, pidlock: PidLock | None = None
+    files: Files, name: bytes, exclusive: bool, mode: int | None = None, pidlock: PidLock | None = None
 ) -> HeldLock | None:
     """The lock file *name*, made when it is not there; None when somebody stands in the way. Never waits.
 

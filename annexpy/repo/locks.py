@@ -26,6 +26,7 @@ from annexpy.errors import (
     UnsupportedRepository,
 )
 from annexpy.keys.key import Key
+from annexpy.repo.files import Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
 from annexpy.repo.key_folder import KeyFolder, moment
 from annexpy.repo.lockfile import HeldLock
@@ -48,14 +49,15 @@ class ContentLock:
     Attributes:
         key: Of the content.
         expires: ``Clock.now()`` until which the retention keeps the content in any case.
-        folder: The key directory, below the git directory.
+        status: Of the object, once it was locked.
     """
 
-    __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "_retained", "expires", "folder", "key")
+    __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "_retained", "expires", "key", "status")
 
-    def __init__(self, key: Key, folder: KeyFolder, lock: HeldLock, clock: Clock, *, retained: bool = True) -> None:
-        self.key, self._key_folder, self._lock, self._clock = key, folder, lock, clock
-        self.folder = OBJECTS + b"/" + folder.path
+    def __init__(
+        self, key: Key, folder: KeyFolder, lock: HeldLock, status: Status, clock: Clock, *, retained: bool = True
+    ) -> None:
+        self.key, self._key_folder, self._lock, self.status, self._clock = key, folder, lock, status, clock
         self._own: bytes | None = None
         self._before = b""
         self._retained = retained
@@ -95,9 +97,10 @@ class ContentLock:
             if lock is None:
                 raise NotLocked(key, folders.where, f"it is being removed by {folder.holder(b'.lck')}")
             try:
-                if not folder.regular:
+                status = folder.regular()
+                if status is None:
                     raise NotLocked(key, folders.where, "it was removed")
-                content_lock = cls(key, folder, lock, clock, retained=retention)
+                content_lock = cls(key, folder, lock, status, clock, retained=retention)
                 if retention:
                     content_lock._write_retention()
                     folder.freeze()  # without, it is given back in a moment
@@ -123,7 +126,12 @@ class ContentLock:
 
     def held(self) -> bool:
         """The lock still keeps others out, and the object is still there."""
-        return self._lock.stands and self._key_folder.regular
+        return self._lock.stands and self._key_folder.regular() is not None
+
+    @property
+    def path(self) -> bytes:
+        """Of the object, below ``annex/objects``."""
+        return self._key_folder.path + b"/" + self._key_folder.name
 
     def sync_retention(self) -> Sequence[bytes]:
         """Bring the retention to the disk, all but the directory entries; the folder that has those.
@@ -140,7 +148,7 @@ class ContentLock:
                 folder.files.sync(fd)
             finally:
                 folder.files.close_fd(fd)
-        return (self.folder,)
+        return (OBJECTS + b"/" + folder.path,)
 
     def release(self) -> None:
         """Unlock in order: the content may be removed at once. Idempotent."""
