@@ -125,7 +125,7 @@ def _removed(outcomes: Sequence[_Outcome], not_asked: dict[UUID, AnnexError]) ->
         gone |= named or (real(frozenset((node.uuid,))) if outcome.ok else named)
         if not outcome.ok:
             ok = False
-            failed.update(outcome.failed or {node.uuid: PeerError(node.remote.name, "not removed")})
+            failed.update(outcome.failed or reasons(node, PeerError(node.remote.name, "not removed")))
     return Removed(ok, frozenset(gone), {uuid: error for uuid, error in failed.items() if uuid not in gone})
 
 

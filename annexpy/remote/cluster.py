@@ -23,18 +23,18 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
 from anyio import Semaphore
 
 from annexpy.clock import Clock, Deadline
-from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked
+from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked, NotWanted
 from annexpy.keys.key import Key
 from annexpy.remote.asking import Presence, remove_many, together
 from annexpy.remote.base import LockedCopy, Remote, Removed
 from annexpy.remote.failover import Candidates, Failover, Wanted, reading
-from annexpy.remote.fanout import FanOut
-from annexpy.remote.health import Limited, Node, Patient, reasons
+from annexpy.remote.fanout import FanOut, Instead
+from annexpy.remote.health import Limited, Node, Patient, Usage, reasons
 from annexpy.remote.late import Arrived, LateCopies
 from annexpy.system import CLOCK, new_uuid
 from annexpy.uuids import UUID, new_cluster_uuid
 
-__all__ = ["Chooser", "Cluster", "Select", "Verb"]
+__all__ = ["Chooser", "Cluster", "Place", "Select", "Verb"]
 
 T = TypeVar("T")
 Verb: TypeAlias = Literal["put", "get"]
@@ -44,6 +44,30 @@ class Select(Protocol):
     """Which nodes a put goes to, or which are likely to have what a get wants (first choice first)."""
 
     def __call__(self, verb: Verb, key: Key, associated_file: str, nodes: Sequence[Remote]) -> Sequence[Remote]: ...
+
+
+class Place(Protocol):
+    """Which nodes a put goes to, those that have the key included: they say so. Asked again after refusals."""
+
+    def __call__(
+        self,
+        key: Key,
+        associated_file: str,
+        nodes: Sequence[Remote],
+        *,
+        taking: frozenset[UUID],
+        refused: frozenset[UUID],
+    ) -> Sequence[Remote]:
+        """Choose from *nodes*.
+
+        Args:
+            key: What is stored.
+            associated_file: What it is called, "" when nobody said.
+            nodes: All of them; one that cannot be chosen twice may be, and is left out.
+            taking: Who has it or takes it.
+            refused: Who was asked and does not take it, or is down.
+        """
+        ...
 
 
 Chooser: TypeAlias = Callable[[Sequence[Remote]], Remote]
@@ -59,6 +83,8 @@ class Cluster:
         cost: That of the cheapest node when left out.
         select: Which nodes take part; every node when left out. For a get the others still come last,
             because a location log may be behind.
+        place: Which nodes a put goes to, in place of *select*; also what stands in for a node that refuses.
+        usage: Counts the requests to a node for other processes as well.
         chooser: Which of several equals a get goes to; in turn when left out.
         deadline: Seconds without progress after which a node counts as dead. A node that is itself a
             ``Cluster`` gets what it may need to wait for its own nodes.
@@ -79,6 +105,8 @@ class Cluster:
         cost: int | None = None,
         clock: Clock = CLOCK,
         select: Select | None = None,
+        place: Place | None = None,
+        usage: Callable[[Remote], Usage | None] | None = None,
         chooser: Chooser | None = None,
         deadline: float = 5.0,
         hedge: float = 1.0,
@@ -93,6 +121,8 @@ class Cluster:
             "cost": cost,
             "clock": clock,
             "select": select,
+            "place": place,
+            "usage": usage,
             "chooser": chooser,
             "deadline": deadline,
             "hedge": hedge,
@@ -102,10 +132,15 @@ class Cluster:
         }
         self._name, self._cost = name, cost
         self._nodes = [
-            Node(remote, clock, max(deadline, remote.patience) if isinstance(remote, Patient) else deadline)
+            Node(
+                remote,
+                clock,
+                max(deadline, remote.patience) if isinstance(remote, Patient) else deadline,
+                None if usage is None else usage(remote),
+            )
             for remote in nodes
         ]
-        self._select, self._chooser = select, chooser
+        self._select, self._place, self._chooser = select, place, chooser
         self._hedge = min(hedge, deadline)
         self._turn = 0
         self.transfers = min([transfers, *(remote.transfers for remote in nodes if isinstance(remote, Limited))])
@@ -115,6 +150,17 @@ class Cluster:
 
     def __reduce__(self) -> tuple[object, ...]:
         return partial(type(self), **self._options), (self.nodes,)
+
+    def of(self, nodes: Sequence[Remote]) -> Self:
+        """The same cluster made of other nodes.
+
+        What is known of those that it has already, the turns of puts, and the late copies are shared by both.
+        """
+        other = type(self)(nodes, **self._options)
+        known = {id(node.remote): node for node in self._nodes}
+        other._nodes = [known.get(id(node.remote), node) for node in other._nodes]
+        other._puts, other._late = self._puts, self._late
+        return other
 
     @property
     def uuid(self) -> UUID:
@@ -136,6 +182,11 @@ class Cluster:
     @property
     def nodes(self) -> tuple[Remote, ...]:
         return tuple(node.remote for node in self._nodes)
+
+    @property
+    def standing(self) -> tuple[Node, ...]:
+        """What is known of each node, to look at."""
+        return tuple(self._nodes)
 
     def __repr__(self) -> str:
         return f"<Cluster {self._name} {self._uuid} of {len(self._nodes)} nodes>"
@@ -199,15 +250,41 @@ class Cluster:
         await self._late.settle((key,))
         async with self._puts:
             asked, not_asked = self._up()
-            nodes = self._taking_part("put", key, associated_file, asked)
-            async with self._putting(key, associated_file, nodes, not_asked) as fan:
+            instead: Instead | None = None
+            if self._place is None:
+                nodes = self._taking_part("put", key, associated_file, asked)
+            else:
+                instead = partial(self._placed, key, associated_file, asked, frozenset(not_asked))
+                nodes = list(instead(frozenset(), frozenset()))
+                if asked and not nodes:
+                    raise NotWanted(f"{self._name}: no node wants {key}")
+            async with self._putting(key, associated_file, nodes, not_asked, instead) as fan:
                 yield fan
 
+    def _placed(
+        self,
+        key: Key,
+        associated_file: str,
+        asked: list[Node],
+        down: frozenset[UUID],
+        taking: frozenset[UUID],
+        refused: frozenset[UUID],
+    ) -> list[Node]:
+        assert self._place is not None
+        chosen = self._place(key, associated_file, self.nodes, taking=taking, refused=refused | down)
+        wanted = {id(remote) for remote in chosen}
+        return [node for node in asked if id(node.remote) in wanted]
+
     def _putting(
-        self, key: Key, associated_file: str, nodes: list[Node], not_asked: dict[UUID, AnnexError]
+        self,
+        key: Key,
+        associated_file: str,
+        nodes: list[Node],
+        not_asked: dict[UUID, AnnexError],
+        instead: Instead | None,
     ) -> AbstractAsyncContextManager[FanOut]:
         if self._min_copies is None or not self._late.entered:
-            return FanOut(self._name, key, associated_file, nodes, not_asked).running()
+            return FanOut(self._name, key, associated_file, nodes, not_asked, instead=instead).running()
         arrived = self._late.arrived
         fan = FanOut(
             self._name,
@@ -218,6 +295,7 @@ class Cluster:
             enough=self._min_copies,
             slack=self._hedge,
             late=None if arrived is None else partial(arrived, key),
+            instead=instead,
         )
         return self._late.running(fan)
 
@@ -316,4 +394,4 @@ class _Refusal(AbstractAsyncContextManager[LockedCopy]):
 
 
 def _merit(node: Node) -> tuple[bool, int, int, int]:
-    return node.late, node.remote.cost, node.busy, node.last
+    return node.late, node.remote.cost, node.load, node.last

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
-from anyio import create_task_group, current_time, move_on_after
+from anyio import Event, create_task_group, current_time, move_on_after
+from anyio.abc import TaskGroup
 
 from annexpy.errors import (
     AnnexError,
@@ -29,12 +30,16 @@ from annexpy.errors import (
 )
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
+from annexpy.remote.catch_up import catch_up
 from annexpy.remote.health import Node, reasons
 from annexpy.remote.lane import Course, End, Lane
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 
-__all__ = ["WINDOW", "FanOut"]
+__all__ = ["WINDOW", "FanOut", "Instead"]
+
+Instead: TypeAlias = Callable[[frozenset[UUID], frozenset[UUID]], Sequence[Node]]
+"""Who stands in, given who has or takes the content and who does not."""
 
 WINDOW: Final = 4 * 1024 * 1024
 """Bytes that may wait for one node. The chunks are shared, so it is also about what one put holds."""
@@ -61,17 +66,20 @@ class FanOut:
         enough: int | None = None,
         slack: float = 0.0,
         late: Callable[[Stored], None] | None = None,
+        instead: Instead | None = None,
     ) -> None:
         """*enough* copies end the put; *slack* seconds is how long all of it waits for the nodes beyond that.
 
-        What they store later goes to *late*.
+        What they store later goes to *late*. *instead* is asked for others when nodes refuse.
         """
         self._name, self._key = name, key
         self.course = Course(key, associated_file, asking=len(nodes))
         self.lanes = [Lane(self.course, node) for node in nodes]
         self._until = self.course.source.until
         self._not_asked = not_asked
-        self._enough, self._slack, self._late = enough, slack, late
+        self._enough, self._slack, self._late, self._instead = enough, slack, late, instead
+        self._group: TaskGroup | None = None
+        self.launched = Event()
         self.early = False
         self._already: frozenset[UUID] | None = None
         self._left = 0
@@ -83,8 +91,7 @@ class FanOut:
         """The lanes at work, and the nodes asked. All of them have been left when this is."""
         caught: Exception | None = None
         async with create_task_group() as group:
-            for lane in self.lanes:
-                group.start_soon(lane.run)
+            self.launch(group)
             try:
                 await self.asked()
                 yield self
@@ -93,6 +100,12 @@ class FanOut:
             self.leave()
         if caught is not None:
             raise caught
+
+    def launch(self, group: TaskGroup) -> None:
+        """Let the lanes run in *group*, which must stay open until ``launched`` is set."""
+        self._group = group
+        for lane in self.lanes:
+            group.start_soon(lane.run)
 
     # -- the Upload that the source sees ----------------------------------------------------------
 
@@ -116,12 +129,23 @@ class FanOut:
         return failed
 
     async def asked(self) -> None:
-        """Wait until every node has said what it wants, or is out.
+        """Wait until every node has said what it wants, or is out, and others stand in for those.
 
         Raises:
             NodesFailed: No node wants it and none has it.
         """
-        await self._at_most_slack(self._all_asked, lambda: [lane for lane in self.lanes if not lane.asked])
+        try:
+            await self._at_most_slack(self._all_asked, self._not_asked_yet)
+            while more := self._stand_in():
+                lanes = [Lane(self.course, node) for node in more]
+                self.course.asking += len(lanes)
+                self.lanes += lanes
+                assert self._group is not None
+                for lane in lanes:
+                    self._group.start_soon(lane.run)
+                await self._at_most_slack(self._all_asked, self._not_asked_yet)
+        finally:
+            self.launched.set()
         wanted = [lane.offset for lane in self.lanes if lane.offset is not None and lane.error is None]
         if wanted:
             self.course.offset = min(wanted)
@@ -174,6 +198,21 @@ class FanOut:
         if self.course.end is None:
             self._end(End.LEFT)
 
+    def _stand_in(self) -> list[Node]:
+        """Nodes that were not asked yet, in place of those that are out."""
+        if self._instead is None:
+            return []
+        out = self.failed.keys()
+        if not out:
+            return []
+        taking = {lane.node.uuid for lane in self.lanes if lane.follows}
+        asked = {id(lane.node) for lane in self.lanes}
+        more = self._instead(frozenset(taking | self._copies()), frozenset(out))
+        return [node for node in more if id(node) not in asked]
+
+    def _not_asked_yet(self) -> list[Lane]:
+        return [lane for lane in self.lanes if not lane.asked]
+
     def _all_asked(self) -> bool:
         return not self.course.asking
 
@@ -217,6 +256,7 @@ class FanOut:
             raise LocalProtocolError("the end of content that has ended")
         self._end(end)
         await self._until(lambda: self._all_done() or self._enough_done())
+        await self._make_up()
         uuids: set[UUID] = set()
         already: set[UUID] = set()
         for lane in self.lanes:
@@ -240,6 +280,19 @@ class FanOut:
             frozenset(already),
             {uuid: error for uuid, error in failed.items() if uuid not in uuids and uuid not in already},
         )
+
+    async def _make_up(self) -> None:
+        """Where nodes could not store what they had begun to take, others get it from one that could."""
+        source = next((lane.node for lane in self.lanes if lane.stored is not None), None)
+        while source is not None and (more := self._stand_in()):
+            for node in more:
+                lane = Lane(self.course, node)
+                lane.asked = True
+                self.lanes.append(lane)
+                try:
+                    lane.stored = await catch_up(self._key, self.course.associated_file, source, node)
+                except AnnexError as error:
+                    lane.error = error
 
     def _end(self, end: End) -> None:
         self.course.end = end

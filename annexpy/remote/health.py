@@ -21,7 +21,7 @@ from annexpy.errors import AnnexError, AuthFailed, ConnectFailed, NodesFailed, T
 from annexpy.remote.base import Remote
 from annexpy.uuids import UUID
 
-__all__ = ["BACK_OFF", "Limited", "Node", "Patient", "reasons"]
+__all__ = ["BACK_OFF", "Limited", "Node", "Patient", "Placed", "Usage", "reasons"]
 
 BACK_OFF: Final = 60.0
 """Seconds for which a node that cost a whole deadline, or that the others overtook, is left alone."""
@@ -48,6 +48,30 @@ class Limited(Protocol):
         ...
 
 
+@runtime_checkable
+class Placed(Protocol):
+    """A Remote that errors are told of under another UUID than its own, because several share that: gateways."""
+
+    @property
+    def place(self) -> UUID: ...
+
+
+class Usage(Protocol):
+    """Counts requests to one node, for all processes that share it."""
+
+    def begin(self) -> None:
+        """One more of ours."""
+        ...
+
+    def end(self) -> None:
+        """One less."""
+        ...
+
+    def others(self) -> int:
+        """How many other processes have under way."""
+        ...
+
+
 class Node:
     """One node of a cluster and its standing.
 
@@ -62,6 +86,7 @@ class Node:
         waiting: The scopes of requests that wait for a first answer. Whenever the node shows a sign of
             life elsewhere they get its whole deadline again: they may have to wait for their turn.
         speed: Seconds to its first answer, smoothed; None while unknown.
+        usage: What other processes ask of it; None when nobody counts that.
     """
 
     __slots__ = (
@@ -78,11 +103,12 @@ class Node:
         "last",
         "remote",
         "speed",
+        "usage",
         "waiting",
     )
 
-    def __init__(self, remote: Remote, clock: Clock, deadline: float) -> None:
-        self.remote, self.deadline, self._clock = remote, deadline, clock
+    def __init__(self, remote: Remote, clock: Clock, deadline: float, usage: Usage | None = None) -> None:
+        self.remote, self.deadline, self._clock, self.usage = remote, deadline, clock, usage
         self.busy = 0
         self.last = 0
         self.waiting: set[CancelScope] = set()
@@ -101,6 +127,16 @@ class Node:
             return self.remote.uuid
         except AnnexError:
             return UUID(self.remote.name)
+
+    @property
+    def load(self) -> int:
+        """Requests that are under way there, those of other processes included."""
+        return self.busy + (self.usage.others() if self.usage is not None else 0)
+
+    @property
+    def error(self) -> AnnexError | None:
+        """Why it is, or was until somebody tries it again, down."""
+        return self._error
 
     def down(self) -> AnnexError | None:
         """Why it is not to be asked now, or None."""
@@ -131,6 +167,8 @@ class Node:
             raise error
         now = self._clock.now()
         self.busy += 1
+        if self.usage is not None:
+            self.usage.begin()
         if self._error is not None:
             self._probe = now
         return now
@@ -175,6 +213,8 @@ class Node:
     def end(self, began: float) -> None:
         """The request is over."""
         self.busy -= 1
+        if self.usage is not None:
+            self.usage.end()
         if self._probe == began:
             self._probe = None
 
@@ -183,4 +223,4 @@ def reasons(node: Node, error: AnnexError) -> dict[UUID, AnnexError]:
     """*error* of *node* by UUID; of a cluster in a cluster, the reasons of its nodes."""
     if isinstance(error, NodesFailed) and error.failed:
         return {UUID(uuid): why for uuid, why in error.failed.items()}
-    return {node.uuid: error}
+    return {node.remote.place if isinstance(node.remote, Placed) else node.uuid: error}

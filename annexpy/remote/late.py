@@ -10,20 +10,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, TypeAlias
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Semaphore, create_task_group, current_time
+from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Semaphore, create_task_group
 from anyio.abc import TaskGroup, TaskStatus
 
-from annexpy.errors import AnnexError, ConnectionLost, TimedOut
+from annexpy.errors import AnnexError, ConnectionLost
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
-from annexpy.remote.failover import Stream
+from annexpy.remote.catch_up import catch_up
 from annexpy.remote.fanout import FanOut
-from annexpy.remote.health import Node
-from annexpy.remote.lane import SETTLING_RATE, Lane, real
+from annexpy.remote.lane import Lane
 
 __all__ = ["Arrived", "LateCopies", "LatePut"]
 
@@ -135,8 +134,8 @@ class LatePut:
         try:
             with self._scope:
                 async with create_task_group() as group:
-                    for lane in self._fan.lanes:
-                        group.start_soon(lane.run)
+                    self._fan.launch(group)
+                    await self._fan.launched.wait()
                 await self._left.wait()
                 for lane in self._fan.lanes:
                     if lane.lagging and self._fan.early:
@@ -167,7 +166,7 @@ class LatePut:
             if other.stored is None and not other.already:
                 continue
             try:
-                stored = await self._copy(other.node, target)
+                stored = await catch_up(self.key, self._fan.course.associated_file, other.node, target)
             except ConnectionLost as error:  # of one or the other: the next one may do
                 log.info("%s: late copy of %s: %s", target.remote.name, self.key, error)
             except AnnexError as error:
@@ -177,37 +176,3 @@ class LatePut:
                 if self._late.arrived is not None:
                     self._late.arrived(self.key, stored)
                 return
-
-    async def _copy(self, source: Node, target: Node) -> Stored:
-        key, name = self.key, self._fan.course.associated_file
-        began = target.begin()
-        try:
-            with CancelScope(deadline=current_time() + target.deadline) as scope:
-
-                def moves() -> None:
-                    target.moves()
-                    scope.deadline = current_time() + target.deadline
-
-                async with target.remote.put(key, associated_file=name) as upload:
-                    target.heard(began)
-                    if upload.already is not None:
-                        return Stored(already=real(upload.already))
-                    moves()
-                    async with source.remote.get(key, offset=upload.offset, associated_file=name) as download:
-                        moves()
-                        await upload.start(download.length)
-                        moves()
-                        async with aclosing(Stream(key, source, download)) as stream:
-                            while (chunk := await stream.next()) is not None:
-                                await upload.write(chunk)
-                                moves()
-                        scope.deadline += (upload.offset + download.length) / SETTLING_RATE
-                        stored = await upload.finish(download.valid)
-                        moves()
-                    return Stored(real(stored.uuids), real(stored.already))
-            raise TimedOut(target.remote.name, "late copy", target.deadline)
-        except AnnexError as error:
-            target.failed(error, began)
-            raise
-        finally:
-            target.end(began)

@@ -1,0 +1,56 @@
+"""Content from one node to another, for a node that was late or stands in for one that could not store it."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from anyio import CancelScope, current_time
+
+from annexpy.errors import AnnexError, TimedOut
+from annexpy.keys.key import Key
+from annexpy.remote.base import Stored
+from annexpy.remote.failover import Stream
+from annexpy.remote.health import Node
+from annexpy.remote.lane import SETTLING_RATE, real
+
+__all__ = ["catch_up"]
+
+
+async def catch_up(key: Key, associated_file: str, source: Node, target: Node) -> Stored:
+    """Have *target* store *key*, which *source* has.
+
+    Raises:
+        ConnectionLost: To one or the other.
+        AnnexError: Why it is not stored.
+    """
+    began = target.begin()
+    try:
+        with CancelScope(deadline=current_time() + target.deadline) as scope:
+
+            def moves() -> None:
+                target.moves()
+                scope.deadline = current_time() + target.deadline
+
+            async with target.remote.put(key, associated_file=associated_file) as upload:
+                target.heard(began)
+                if upload.already is not None:
+                    return Stored(already=real(upload.already))
+                moves()
+                async with source.remote.get(key, offset=upload.offset, associated_file=associated_file) as download:
+                    moves()
+                    await upload.start(download.length)
+                    moves()
+                    async with aclosing(Stream(key, source, download)) as stream:
+                        while (chunk := await stream.next()) is not None:
+                            await upload.write(chunk)
+                            moves()
+                    scope.deadline += (upload.offset + download.length) / SETTLING_RATE
+                    stored = await upload.finish(download.valid)
+                    moves()
+                return Stored(real(stored.uuids), real(stored.already))
+        raise TimedOut(target.remote.name, "late copy", target.deadline)
+    except AnnexError as error:
+        target.failed(error, began)
+        raise
+    finally:
+        target.end(began)
