@@ -8,37 +8,47 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple
 
 from annexpy.logs.line import union_merge
 from annexpy.repo.history import History
 from annexpy.repo.journal import Journal
 from annexpy.repo.objects import BULK
 from annexpy.repo.pack import ObjectWriter
-from annexpy.repo.records import Queued, apply_records, record_path
+from annexpy.repo.records import Queued, apply_records, escaped, record_path
+from annexpy.repo.runs import Runs
 from annexpy.repo.treeedit import TreeEdit
-from annexpy.values import dataclass, field
 
 __all__ = ["Waiting", "absorb", "leave_in_journal"]
 
-_WINDOW: Final = 8192
+_WINDOW: Final = 4096
+_REMEMBERED: Final = 4096
 
-_Row: TypeAlias = tuple[bytes, int, list[Queued]]
+
+class _Work(NamedTuple):
+    """What is to be done to one path."""
+
+    path: bytes
+    records: list[Queued]
+    journal: bool = False
+    changes: Sequence[Callable[[bytes], bytes]] = ()
 
 
-@dataclass(slots=True)
 class Waiting:
     """What waits for one commit.
 
     Attributes:
-        records: Sorted.
+        records: Of all processes.
         journal: Paths that have a journal file.
         changes: Path → functions to apply, last of all.
     """
 
-    records: list[Queued] = field(default_factory=list)
-    journal: list[bytes] = field(default_factory=list)
-    changes: dict[bytes, list[Callable[[bytes], bytes]]] = field(default_factory=dict)
+    __slots__ = ("changes", "journal", "records")
+
+    def __init__(self, records: Runs) -> None:
+        self.records = records
+        self.journal: list[bytes] = []
+        self.changes: dict[bytes, list[Callable[[bytes], bytes]]] = {}
 
     def __bool__(self) -> bool:
         return bool(self.records or self.journal or self.changes)
@@ -47,43 +57,36 @@ class Waiting:
         return len(self.records) + len(self.journal) + len(self.changes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """What is to be done to one path."""
-
-    path: bytes
-    records: Sequence[Queued]
-    journal: bool
-    changes: Sequence[Callable[[bytes], bytes]]
-
-
 def _works(waiting: Waiting) -> Iterator[_Work]:
     """The work of each path, in the order in which records sort."""
+    recorded = (_Work(path, list(records)) for path, records in groupby(waiting.records, key=_path))
     if not waiting.journal and not waiting.changes:
-        for path, records in groupby(waiting.records, key=_path):
-            yield _Work(path, list(records), False, ())
-        return
-    rows: list[Iterator[_Row]] = [
-        ((path + b"\t", 0, list(records)) for path, records in groupby(waiting.records, key=_path)),
-        iter([(path, 1, []) for path in sorted([path + b"\t" for path in waiting.journal])]),
-        iter([(path, 2, []) for path in sorted([path + b"\t" for path in waiting.changes])]),
-    ]
-    for sort_key, parts in groupby(heapq.merge(*rows, key=_first), key=_first):
-        found: list[Queued] = []
-        in_journal = False
-        for _, kind, some in parts:
-            found += some
-            in_journal = in_journal or kind == 1
-        path = sort_key[:-1]
-        yield _Work(path, found, in_journal, waiting.changes.get(path, ()))
+        return recorded
+    return _joined(
+        recorded,
+        (_Work(path, [], journal=True) for path in sorted(waiting.journal, key=_sort_key)),
+        (_Work(path, [], changes=waiting.changes[path]) for path in sorted(waiting.changes, key=_sort_key)),
+    )
+
+
+def _joined(*works: Iterator[_Work]) -> Iterator[_Work]:
+    """Works of several kinds, sorted, one for each path."""
+    for path, parts in groupby(heapq.merge(*works, key=lambda work: _sort_key(work.path)), key=lambda work: work.path):
+        some = list(parts)
+        yield _Work(
+            path,
+            [record for work in some for record in work.records],
+            any(work.journal for work in some),
+            [change for work in some for change in work.changes],
+        )
 
 
 def _path(record: Queued) -> bytes:
     return record_path(record.line)
 
 
-def _first(row: _Row) -> bytes:
-    return row[0]
+def _sort_key(path: bytes) -> bytes:
+    return escaped(path) + b"\t"
 
 
 def _windows(works: Iterator[_Work]) -> Iterator[list[_Work]]:
@@ -114,34 +117,64 @@ def absorb(
 
     The caller unlinks journal files and spools afterwards, in either case.
     """
+    outcomes = _Outcomes(history)
 
     def build(tip: bytes | None, tree: bytes, writer: ObjectWriter) -> tuple[bytes, Sequence[bytes]] | None:
         reader = history.objects.reader() if tip is not None and len(waiting) >= BULK else None
         try:
             edit = TreeEdit(history.objects, writer, tree, reader)
             for window in _windows(_works(waiting)):
-                edit.apply([work.path for work in window], lambda at, old, window=window: _after(window[at], old))  # type: ignore[misc]
+                edit.apply([work.path for work in window], lambda at, old, window=window: after(window[at], old))  # type: ignore[misc]
             new = edit.finish()
         finally:
             if reader is not None:
                 reader.close()
         return None if new == tree else (new, ())
 
-    def _after(work: _Work, old: bytes) -> bytes:
+    def after(work: _Work, old: bytes) -> bytes:
         if work.journal:
             old = union_merge(old, journal.read(work.path) or b"")
-        return _with_records(history, work, old)
+        return outcomes.of(work, old)
 
     return history.publish(build, message, before_publishing, sync=sync)
 
 
-def _with_records(history: History, work: _Work, content: bytes) -> bytes:
-    if work.records:
-        path = work.path
-        content = apply_records(content, work.records, lambda base: history.read_or_none(base, path))
-    for change in work.changes:
-        content = change(content)
-    return content
+class _Outcomes:
+    """What logs become. Thousands of one commit say the same before and after, so that is remembered."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._known: dict[tuple[bytes, bytes, bytes], bytes] = {}
+
+    def of(self, work: _Work, content: bytes) -> bytes:
+        """*content* with what is to be done to it; *content* itself when nothing changes."""
+        if len(work.records) != 1 or work.changes:
+            return self._made(work, content)
+        line = work.records[0].line
+        time = line.index(b"\t")
+        kind = line.index(b"\t", time + 1)
+        key = (content, line[time : kind - 6], line[kind:])  # all that counts of the time are the seconds
+        known = self._known.get(key)
+        if known is None:
+            looked: list[bytes] = []
+            known = self._made(work, content, looked)
+            if not looked:  # else it depends on the path
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[key] = known
+        return known
+
+    def _made(self, work: _Work, content: bytes, looked: list[bytes] | None = None) -> bytes:
+        def at_base(base: bytes) -> bytes | None:
+            if looked is not None:
+                looked.append(base)
+            return self._history.read_or_none(base, work.path)
+
+        if work.records:
+            content = apply_records(content, work.records, at_base)
+        for change in work.changes:
+            content = change(content)
+        return content
 
 
 def leave_in_journal(history: History, journal: Journal, waiting: Waiting, *, private: bool, sync: bool) -> None:
@@ -151,10 +184,11 @@ def leave_in_journal(history: History, journal: Journal, waiting: Waiting, *, pr
     journal alone, the next commit of git-annex would undo what the branch has gained meanwhile.
     """
     tip = None if private else history.tip()
+    outcomes = _Outcomes(history)
     written = False
     for work in _works(waiting):
         old = union_merge(history.read(tip, work.path), journal.read(work.path) or b"")
-        new = _with_records(history, work, old)
+        new = outcomes.of(work, old)
         if new != old:
             journal.write(work.path, new, sync=sync)
             written = True

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Branch"]
 
-_SPILL: Final = 32_768  # records kept in memory before they go to the spool, unsynced
+_SPILL: Final = 4096  # records kept in memory before they go to the spool, unsynced
 _COMMIT: Final = "commit to the git-annex branch"
 _MERGE: Final = "merge into the git-annex branch"
 
@@ -302,7 +302,7 @@ class Branch:
         if self._committer is None:
             from annexpy.repo.committer import Committer  # readers do without
 
-            self._committer = Committer(self._files, self._config, self._history, *self._waiting)
+            self._committer = Committer(self._files, self._config, self._lockdown, self._history, *self._waiting)
         self._infos.clear()  # it reads the configuration again, where somebody may have become private
         return self._committer
 

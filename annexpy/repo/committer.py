@@ -9,7 +9,6 @@ git-annex merges the branch into it by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from annexpy.repo.absorb import Waiting, absorb, leave_in_journal
 from annexpy.repo.config import GitConfig
@@ -21,11 +20,11 @@ from annexpy.repo.pack import remove_leftovers
 from annexpy.repo.queue import Batch, Queue
 from annexpy.repo.records import is_private
 from annexpy.repo.refs import GIT_ANNEX
+from annexpy.repo.runs import Runs
+from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool import Spool
 
 __all__ = ["Committer"]
-
-_ROUND: Final = 32 << 20  # bytes of spools absorbed in one commit: 150,000 records
 
 
 class Committer:
@@ -34,6 +33,7 @@ class Committer:
     Args:
         files: The git directory.
         config: For ``annex.alwayscommit``.
+        lockdown: Permissions.
         history: The branch.
         journal: Of git-annex.
         private: The private one.
@@ -45,13 +45,14 @@ class Committer:
         self,
         files: Files,
         config: GitConfig,
+        lockdown: Lockdown,
         history: History,
         journal: Journal,
         private: Journal,
         spool: Spool,
         queue: Queue,
     ) -> None:
-        self._files, self._config, self._history = files, config, history
+        self._files, self._config, self._lockdown, self._history = files, config, lockdown, history
         self._journal, self._private, self._spool, self._queue = journal, private, spool, queue
         self._cleared = False
 
@@ -103,26 +104,21 @@ class Committer:
 
     def _commit_all(self, batch: Batch, message: str, lock: JournalLock, always: bool) -> bool:
         spools = self._spool.seal()
-        if sum(map(self._spool.size, spools)) > _ROUND and batch.lines:
-            # more than one round: ours takes its place behind what this process spooled before
-            self._spool.append(batch.lines, batch.base, sync=False)
-            batch.lines.clear()
-            spools = self._spool.seal()
-        committed = False
-        while True:
-            some: list[bytes] = []
-            size = 0
-            while spools and (not some or size + self._spool.size(spools[0]) <= _ROUND):
-                size += self._spool.size(spools[0])
-                some.append(spools.pop(0))
-            last = not spools
-            committed = self._absorb(some, batch if last else Batch(), message, lock, always) or committed
-            self._spool.discard(some)
-            if last:
-                return committed
+        with Runs(self._files, self._lockdown) as records, Runs(self._files, self._lockdown) as own:
+            waiting, private = Waiting(records), Waiting(own)
+            for spool in spools:
+                for spooled in self._spool.load(spool):
+                    _divide(spooled.lines, spooled.base, waiting, private)
+            _divide(batch.lines, batch.base, waiting, private)
+            for path, change, is_own in batch.changes:
+                (private if is_own else waiting).changes.setdefault(path, []).append(change)
+            committed = self._absorb(waiting, private, spools, message, lock, always)
+        self._spool.discard(spools)
+        return committed
 
-    def _absorb(self, spools: list[bytes], batch: Batch, message: str, lock: JournalLock, always: bool) -> bool:
-        waiting, private = self._waiting(spools, batch)
+    def _absorb(
+        self, waiting: Waiting, private: Waiting, spools: list[bytes], message: str, lock: JournalLock, always: bool
+    ) -> bool:
         if private:
             leave_in_journal(self._history, self._private, private, private=True, sync=True)
         if not always and not self._config.get_bool("annex.alwayscommit", True):
@@ -138,26 +134,21 @@ class Committer:
             self._journal.remove(path)
         return committed is not None
 
-    def _waiting(self, spools: list[bytes], batch: Batch) -> tuple[Waiting, Waiting]:
-        """What is for everybody, and what is private."""
-        records = batch.queued()
-        for spool in spools:
-            records += self._spool.load(spool)
-        records.sort()
-        waiting, private = Waiting(records), Waiting()
-        if any(is_private(record.line) for record in records):
-            waiting.records = [record for record in records if not is_private(record.line)]
-            private.records = [record for record in records if is_private(record.line)]
-        for path, change, is_own in batch.changes:
-            (private if is_own else waiting).changes.setdefault(path, []).append(change)
-        return waiting, private
-
     def _merge_siblings(self, lock: JournalLock) -> list[str]:
         # Here, and with it what it knows of logs: readers do without.
         from annexpy.repo.merge import ignored_commits, merge_siblings
 
         ignored = ignored_commits(self._files)
         return merge_siblings(self._history, ignored, Tuning.of(self._config).differences, _noting(lock, ()))
+
+
+def _divide(lines: list[bytes], base: bytes, waiting: Waiting, private: Waiting) -> None:
+    own = [line for line in lines if is_private(line)]
+    if own:
+        private.records.add(own, base)
+        lines = [line for line in lines if not is_private(line)]
+    if lines:
+        waiting.records.add(lines, base)
 
 
 def _noting(lock: JournalLock, spools: list[bytes] | tuple[()]) -> Callable[[bytes], None]:

@@ -40,9 +40,6 @@ class Batch:
     def __bool__(self) -> bool:
         return bool(self.lines or self.changes)
 
-    def queued(self) -> list[Queued]:
-        return [Queued(line, self.base) for line in self.lines]
-
     def records(self, path: bytes) -> list[Queued]:
         """The records about *path*."""
         if self._indexed < len(self.lines):  # built when somebody reads, not while a million are added

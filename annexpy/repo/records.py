@@ -31,6 +31,7 @@ __all__ = [
     "Clockwork",
     "Queued",
     "apply_records",
+    "escaped",
     "lines_record",
     "presence_record",
     "record_path",
@@ -83,7 +84,8 @@ class Clockwork:
         return time
 
 
-def _escaped(raw: bytes) -> bytes:
+def escaped(raw: bytes) -> bytes:
+    """*raw* as it stands in a record."""
     if b"\t" in raw or b"\n" in raw or b"\\" in raw:
         return raw.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n")
     return raw
@@ -99,12 +101,12 @@ def _plain(escaped: bytes) -> bytes:
 def presence_record(path: bytes, time: int, status: bytes, info: bytes, *, private: bool = False) -> bytes:
     """A record: *info* got *status* in the presence log *path* at *time* (microseconds)."""
     kind = PRIVATE_PRESENCE if private else PRESENCE
-    return b"%b\t%016d\t%b\t%b\t%b" % (_escaped(path), time, kind, status, _escaped(info))
+    return b"%b\t%016d\t%b\t%b\t%b" % (escaped(path), time, kind, status, escaped(info))
 
 
 def lines_record(path: bytes, time: int, content: bytes, *, private: bool = False) -> bytes:
     """A record: *path* has the lines of *content* from *time* on, whatever else it has."""
-    return b"%b\t%016d\t%b\t\t%b" % (_escaped(path), time, PRIVATE_LINES if private else LINES, _escaped(content))
+    return b"%b\t%016d\t%b\t\t%b" % (escaped(path), time, PRIVATE_LINES if private else LINES, escaped(content))
 
 
 def record_path(line: bytes) -> bytes:

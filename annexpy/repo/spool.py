@@ -20,18 +20,20 @@ from __future__ import annotations
 
 import os
 import time
-import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
-from typing import Final
+from typing import Final, TypeVar
 
 from annexpy.clock import Clock
-from annexpy.repo.files import Files, Status
+from annexpy.repo.files import Files
 from annexpy.repo.format import STATE, apply_mode, make_folders
-from annexpy.repo.records import Queued, is_record, record_path
+from annexpy.repo.records import Queued, record_path
 from annexpy.repo.settings import Lockdown
+from annexpy.repo.spooled import Batch, Seen, as_batch, batches
 
 __all__ = ["SPOOL", "Spool"]
+
+T = TypeVar("T")
 
 SPOOL: Final = STATE + b"/spool"
 
@@ -59,7 +61,7 @@ class Spool:
         self._files, self._lockdown, self._clock, self._locks = files, lockdown, clock, locks
         self._name = b""
         self._own: _Own | None = None
-        self._seen: dict[bytes, _Seen] = {}
+        self._seen: dict[bytes, Seen] = {}
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -71,7 +73,7 @@ class Spool:
         if not lines:
             return
         data = b"\n".join(lines) + b"\n"
-        batch = b"B %d %08x %b\n%b" % (len(data), zlib.crc32(data), base or b"-", data)
+        batch = as_batch(data, base)
         if not self._locks or not self._append(batch, sync):
             self._write_ready(batch, sync)
 
@@ -248,15 +250,16 @@ class Spool:
         if status is not None and self._clock.wall() - status.st_mtime > _OLD:
             self._files.unlink(path)
 
-    def load(self, path: bytes) -> list[Queued]:
-        """The records of a complete file."""
-        content = self._files.read(path)
-        return [] if content is None else _batches(content)[0]
-
-    def size(self, path: bytes) -> int:
-        """Bytes of a file; 0 when it is gone."""
-        status = self._files.status(path)
-        return 0 if status is None else status.st_size
+    def load(self, path: bytes) -> Iterator[Batch]:
+        """The batches of a complete file."""
+        try:
+            fd = self._files.open_read(path)
+        except FileNotFoundError:
+            return
+        try:
+            yield from batches(self._files, fd)
+        finally:
+            self._files.close_fd(fd)
 
     def empty(self) -> bool:
         """Nothing waits here, and nothing was left unfinished."""
@@ -269,23 +272,45 @@ class Spool:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def overlay(self) -> dict[bytes, list[Queued]]:
-        """Path → records that are not in the branch yet, in the order of their times, of all processes.
+    def may_have(self) -> Callable[[bytes], bool]:
+        """Tells whether there may be records about a path, of any process; as of now. It is never wrong to say yes.
 
-        Look at the branch after this, not before. Do not change what is returned.
+        Look at the branch after this, not before.
         """
+        seen = self._looked(lambda seen: seen)
+        return lambda path: any(one.places(path) for one in seen)
+
+    def records(self, path: bytes) -> list[Queued]:
+        """The records about *path* that are not in the branch yet, in the order of their times, of all processes.
+
+        Look at the branch after this, not before.
+        """
+
+        def found(seen: list[Seen]) -> list[Queued]:
+            some = [(one, one.places(path)) for one in seen]
+            return [record for one, places in some if places for record in one.records(self._files, places)]
+
+        return sorted([record for record in self._looked(found) if record_path(record.line) == path])
+
+    def paths(self) -> set[bytes]:
+        """Every path that has records here."""
+        return self._looked(
+            lambda seen: {record_path(record.line) for one in seen for record in one.records(self._files)}
+        )
+
+    def _looked(self, answer: Callable[[list[Seen]], T]) -> T:
+        """*answer* to what is in the files, once they are known up to their ends."""
         for _ in range(20):
             try:
-                return self._overlay()
+                return answer(self._look())
             except FileNotFoundError:
                 pass  # sealed or absorbed while we looked
-        return self._overlay()
+        return answer(self._look())
 
-    def _overlay(self) -> dict[bytes, list[Queued]]:
+    def _look(self) -> list[Seen]:
         files, seen = self._files, self._seen
-        names = files.names(SPOOL)
-        current: dict[bytes, _Seen] = {}
-        for name in names:
+        current: dict[bytes, Seen] = {}
+        for name in files.names(SPOOL):
             stem, dot, kind = name.rpartition(b".")
             if dot + kind not in (_OPEN, _READY):
                 continue
@@ -295,24 +320,13 @@ class Spool:
                 raise FileNotFoundError(path)
             known = seen.get(stem)
             if known is None or known.identity != (status.st_ino, status.st_dev):
-                known = _Seen(status)
+                known = Seen(path, status)
+            known.path = path
             if known.size < status.st_size:
-                fd = files.open_read(path)
-                try:
-                    known.take(files.pread(fd, status.st_size - known.size, known.size))
-                finally:
-                    files.close_fd(fd)
+                known.look(files)
             current[stem] = known
         self._seen = current
-        if len(current) <= 1:
-            return next(iter(current.values())).records if current else {}
-        merged: dict[bytes, list[Queued]] = {}
-        for known in current.values():
-            for log, records in known.records.items():
-                merged[log] = merged[log] + records if log in merged else records
-        for records in merged.values():
-            records.sort()
-        return merged
+        return list(current.values())
 
 
 class _Own:
@@ -331,38 +345,3 @@ class _Own:
         if fd >= 0:
             self._files.close_fd(fd)
             self.folder.close()
-
-
-class _Seen:
-    """What was read of one spool file so far."""
-
-    __slots__ = ("identity", "records", "size")
-
-    def __init__(self, status: Status) -> None:
-        self.identity = (status.st_ino, status.st_dev)
-        self.size = 0
-        self.records: dict[bytes, list[Queued]] = {}
-
-    def take(self, more: bytes) -> None:
-        queued, whole = _batches(more)
-        self.size += whole
-        for record in queued:
-            self.records.setdefault(record_path(record.line), []).append(record)
-
-
-def _batches(content: bytes) -> tuple[list[Queued], int]:
-    """The records of whole batches, and where they end. A broken batch ends the file."""
-    found: list[Queued] = []
-    at = 0
-    while True:
-        end = content.find(b"\n", at)
-        head = content[at:end].split(b" ") if end >= 0 else []
-        if len(head) != 4 or head[0] != b"B" or not head[1].isdigit():
-            return found, at
-        length = int(head[1])
-        data = content[end + 1 : end + 1 + length]
-        if len(data) != length or b"%08x" % zlib.crc32(data) != head[2]:
-            return found, at
-        base = b"" if head[3] == b"-" else head[3]
-        found += [Queued(line, base) for line in data[:-1].split(b"\n") if is_record(line)]
-        at = end + 1 + length

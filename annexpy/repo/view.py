@@ -124,7 +124,7 @@ class View:
         batches = self._queue.batches()
         records = [record for batch in batches for record in batch.records(path)]
         changes = [change for batch in batches for change in batch.changes if change[0] == path]
-        spooled = self._spool.overlay().get(path)
+        spooled = self._spool.records(path)
         if spooled:
             records = sorted([*spooled, *records])
         return _Over(self._journal.read(path), self._private.read(path), records, changes)
@@ -132,7 +132,7 @@ class View:
     def _overlaid(self) -> set[bytes]:
         """Every path that has something over it."""
         paths = set().union(*[batch.paths() for batch in self._queue.batches()])
-        paths.update(self._spool.overlay(), self._journal.paths(), self._private.paths())
+        paths.update(self._spool.paths(), self._journal.paths(), self._private.paths())
         return paths
 
     def _laid_over(self, path: bytes, content: bytes, over: _Over) -> bytes:

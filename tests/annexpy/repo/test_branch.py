@@ -17,7 +17,6 @@ from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
 from annexpy.logs.location import Presence
 from annexpy.repo import branch as branch_module
-from annexpy.repo import committer as committer_module
 from annexpy.repo import objects as objects_module
 from annexpy.repo import view as view_module
 from annexpy.repo.branch import Branch
@@ -216,11 +215,11 @@ def test_many_records_go_to_the_spool_by_themselves(repository: Repository, monk
     assert all(repository.branch.locations(key).present == [U1] for key in KEYS[:25])
 
 
-def test_more_than_one_commit_holds_is_committed_in_rounds(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(committer_module, "_ROUND", 2000)
+def test_more_records_than_memory_holds_are_one_commit(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("annexpy.repo.runs._LARGEST", 1000)
+    monkeypatch.setattr("annexpy.repo.runs._BLOCK", 300)
     monkeypatch.setattr("annexpy.repo.spool._LARGEST", 700)
+    before = commits(repository)
     for number, key in enumerate(KEYS):
         repository.branch.set_present(key, U1, True)
         if number % 5 == 4:
@@ -230,11 +229,12 @@ def test_more_than_one_commit_holds_is_committed_in_rounds(
 
     repository.branch.commit_now()
 
-    assert commits(repository) > 4
+    assert commits(repository) == before + 1
     for number, key in enumerate(KEYS):
         gone = number % 5 == 3 or number == 1
         assert repository.branch.locations(key).present == ([] if gone else [U1])
     assert not os.listdir(Path(repository.path, "annex/annexpy/spool"))
+    assert not os.listdir(Path(repository.path, "annex/annexpy/tmp"))
 
 
 # -- several processes ----------------------------------------------------------------------------
