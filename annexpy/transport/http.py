@@ -1,0 +1,373 @@
+"""HTTP/1.1 without input or output: heads are read by h11, bodies by the few lines that need not copy them.
+
+``http_server`` and ``http_client`` put it on a transport. h11 is strict about what a head may be, which is where
+requests are smuggled; it would copy every byte of a body twice, which is where time goes. Beyond h11, a head with
+both a length and a transfer coding is refused, whoever sent it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final, TypeAlias
+
+import h11
+
+from annexpy.errors import LocalProtocolError, RemoteProtocolError
+from annexpy.values import dataclass
+
+__all__ = [
+    "CONTINUE",
+    "LAST_CHUNK",
+    "MAX_HEAD",
+    "BadHTTP",
+    "BodyReader",
+    "Headers",
+    "RequestHead",
+    "ResponseHead",
+    "chunk",
+    "format_request_head",
+    "format_response_head",
+    "read_request_head",
+    "read_response_head",
+]
+
+MAX_HEAD: Final = 32 * 1024
+"""Bytes of a head (fact sheet reliability, table 1.3); as many may trail a chunked body."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+Headers: TypeAlias = Mapping[bytes, bytes]
+"""Names in lower case; what was given more than once is joined by a comma."""
+
+_END: Final = b"\r\n\r\n"
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\Z")
+_FIELD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
+_TARGET = re.compile(rb"[\x21-\x7e]+\Z")
+_MAX_SIZE_LINE: Final = 256
+_REASONS: Final = {
+    200: b"OK",
+    204: b"No Content",
+    206: b"Partial Content",
+    304: b"Not Modified",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    411: b"Length Required",
+    413: b"Content Too Large",
+    415: b"Unsupported Media Type",
+    416: b"Range Not Satisfiable",
+    417: b"Expectation Failed",
+    431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+    505: b"HTTP Version Not Supported",
+}
+
+
+class BadHTTP(RemoteProtocolError):
+    """What the peer sent is no HTTP. *status* is what a server answers to it."""
+
+    def __init__(self, text: str, status: int = 400) -> None:
+        self.status = status
+        super().__init__(text)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The head of a request.
+
+    Attributes:
+        method, target, headers: As they came.
+        length: Bytes of its body; None when that is chunked.
+        keep_alive: The client may ask more on this connection.
+        expects: The client waits for ``CONTINUE`` before it sends the body.
+        old: HTTP/1.0: it does not know chunks.
+    """
+
+    method: bytes
+    target: bytes
+    headers: Headers
+    length: int | None
+    keep_alive: bool
+    expects: bool
+    old: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """The head of a response; attributes as in ``RequestHead``.
+
+    Attributes:
+        to_the_end: The body ends with the connection; *length* is None then too.
+    """
+
+    status: int
+    headers: Headers
+    length: int | None
+    keep_alive: bool
+    to_the_end: bool
+
+
+# -- reading heads ----------------------------------------------------------------------------------
+
+
+def read_request_head(buffer: bytes) -> tuple[RequestHead, bytes] | None:
+    """The head at the start of *buffer*, and what comes after it; None while it is not whole.
+
+    Raises:
+        BadHTTP: It will never be one.
+    """
+    cut = _cut(buffer)
+    if cut is None:
+        return None
+    raw, rest = cut
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+    event = _event(connection, raw)
+    if not isinstance(event, h11.Request):
+        raise BadHTTP("no request")
+    headers = _joined(event.headers)
+    if event.http_version[:2] != b"1.":
+        raise BadHTTP(f"HTTP/{event.http_version.decode()}", 505)
+    old = event.http_version == b"1.0"
+    length = _length(headers, default=0)
+    if length is None and old:
+        raise BadHTTP("chunks in HTTP/1.0")
+    words = _words(headers, b"connection")
+    return (
+        RequestHead(
+            event.method,
+            event.target,
+            headers,
+            length,
+            b"keep-alive" in words if old else b"close" not in words,
+            not old and b"100-continue" in _words(headers, b"expect"),
+            old,
+        ),
+        rest,
+    )
+
+
+def read_response_head(buffer: bytes, method: bytes) -> tuple[ResponseHead, bytes] | None:
+    """The head at the start of *buffer*, which answers *method*, and what comes after it; None while it is not whole.
+
+    Those of 1xx responses are given too; they have no body, and the response is yet to come.
+
+    Raises:
+        BadHTTP: It will never be one.
+    """
+    cut = _cut(buffer)
+    if cut is None:
+        return None
+    raw, rest = cut
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
+    connection.send(_ASKED)
+    event = _event(connection, raw)
+    if not isinstance(event, h11.Response | h11.InformationalResponse):
+        raise BadHTTP("no response")
+    headers, status = _joined(event.headers), event.status_code
+    old = event.http_version < b"1.1"
+    words = _words(headers, b"connection")
+    keep_alive = b"keep-alive" in words if old else b"close" not in words
+    to_the_end = False
+    if method == b"HEAD" or status in (204, 304) or status < 200:
+        length: int | None = 0
+    else:
+        length = _length(headers, default=-1)
+        if length == -1:
+            length, to_the_end, keep_alive = None, True, False
+    return ResponseHead(status, headers, length, keep_alive, to_the_end), rest
+
+
+_ASKED: Final = h11.Request(method=b"GET", target=b"/", headers=[(b"Host", b"-")])
+
+
+def _cut(buffer: bytes) -> tuple[bytes, bytes] | None:
+    at = buffer.find(_END)
+    if at < 0 or at > MAX_HEAD:
+        if len(buffer) > MAX_HEAD:
+            raise BadHTTP(f"a head of more than {MAX_HEAD} bytes", 431)
+        return None
+    start = 2 if buffer[:2] == b"\r\n" else 0  # left over by clients that end a body with a line
+    return buffer[start : at + 4], buffer[at + 4 :]
+
+
+def _event(connection: h11.Connection, raw: bytes) -> object:
+    try:
+        connection.receive_data(raw)
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise BadHTTP(str(error), error.error_status_hint) from error
+    if connection.trailing_data[0]:
+        raise BadHTTP("an empty line inside of a head")
+    return event
+
+
+def _joined(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    headers: dict[bytes, bytes] = {}
+    for name, value in pairs:
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    return headers
+
+
+def _words(headers: Headers, name: bytes) -> list[bytes]:
+    value = headers.get(name)
+    return [] if value is None else [word.strip() for word in value.lower().split(b",")]
+
+
+def _length(headers: Headers, default: int) -> int | None:
+    """How many bytes the body has; None when it is chunked."""
+    coding, length = headers.get(b"transfer-encoding"), headers.get(b"content-length")
+    if coding is not None:
+        if length is not None:
+            raise BadHTTP("both Content-Length and Transfer-Encoding")
+        if coding.lower() != b"chunked":
+            raise BadHTTP("a transfer coding other than chunked", 501)
+        return None
+    if length is None:
+        return default
+    return int(length)  # h11 has looked at it
+
+
+# -- writing heads ----------------------------------------------------------------------------------
+
+
+def format_request_head(method: bytes, target: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of a request; ``Host`` has to be among *headers*.
+
+    Raises:
+        LocalProtocolError: Something would not arrive as it is.
+    """
+    if not _FIELD.match(method) or not _TARGET.match(target):
+        raise LocalProtocolError(f"not to be sent as a request: {method[:20]!r} {target[:80]!r}")
+    return _head(b"%b %b HTTP/1.1\r\n" % (method, target), headers)
+
+
+def format_response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of a response.
+
+    Raises:
+        LocalProtocolError: Something would not arrive as it is.
+    """
+    return _head(b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"Unknown")), headers)
+
+
+def _head(first: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    lines = [first]
+    for name, value in headers:
+        if not _FIELD.match(name) or not _VALUE.match(value):
+            raise LocalProtocolError(f"not to be sent as a header: {name[:40]!r}")
+        lines.append(b"%b: %b\r\n" % (name, value))
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+# -- bodies -----------------------------------------------------------------------------------------
+
+
+def chunk(data: bytes) -> bytes:
+    """*data*, not empty, as a chunk of a body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+class BodyReader:
+    """Takes the framing off a body.
+
+    Attributes:
+        left: Bytes that are known to come, of the body or of its present chunk.
+        done: All of it was read.
+    """
+
+    __slots__ = ("_chunked", "_kept", "_to_the_end", "_trailer", "done", "left")
+
+    def __init__(self, length: int | None, *, to_the_end: bool = False) -> None:
+        self._chunked, self._to_the_end = length is None and not to_the_end, to_the_end
+        self.left = length or 0
+        self.done = length == 0
+        self._kept = b""  # part of a line between chunks
+        self._trailer = -1  # bytes of the trailer so far; −1 before it
+
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """What *data*, the next bytes from the wire, has of the body, and what comes after its end.
+
+        Of both there may be none. A body that is not chunked is not copied.
+
+        Raises:
+            BadHTTP: The chunks are none.
+        """
+        if self._chunked:
+            return self._take_chunks(data)
+        if self._to_the_end:
+            return data, b""
+        if len(data) < self.left:
+            self.left -= len(data)
+            return data, b""
+        body, rest = (data, b"") if len(data) == self.left else (data[: self.left], data[self.left :])
+        self.left, self.done = 0, True
+        return body, rest
+
+    def end(self) -> bool:
+        """The wire has ended: was that the end of the body?"""
+        if self._to_the_end:
+            self.done = True
+        return self.done
+
+    def _take_chunks(self, data: bytes) -> tuple[bytes, bytes]:
+        if self._kept:
+            data, self._kept = self._kept + data, b""
+        pieces: list[memoryview] = []
+        view, at, end = memoryview(data), 0, len(data)
+        while at < end:
+            if self.left > 2:  # two of them are the line end behind the chunk
+                size = min(self.left - 2, end - at)
+                pieces.append(view[at : at + size])
+                self.left -= size
+                at += size
+            elif self.left:
+                if data[at : at + 1] != (b"\r" if self.left == 2 else b"\n"):
+                    raise BadHTTP("a chunk longer than it said")
+                self.left -= 1
+                at += 1
+            else:
+                line_end = data.find(b"\n", at, at + MAX_HEAD)
+                if line_end < 0:
+                    self._keep(data[at:])
+                    break
+                line = data[at:line_end]
+                at = line_end + 1
+                if line[-1:] != b"\r":
+                    raise BadHTTP("a line between chunks without CR LF")
+                if self._between(line[:-1]):
+                    self.done = True
+                    break
+        body = bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+        return body, data[at:] if self.done else b""
+
+    def _keep(self, line: bytes) -> None:
+        if len(line) > (_MAX_SIZE_LINE if self._trailer < 0 else MAX_HEAD):
+            raise BadHTTP("a line of no end between chunks")
+        self._kept = line
+
+    def _between(self, line: bytes) -> bool:
+        """A line between chunks; True after the last one."""
+        if self._trailer >= 0:
+            self._trailer += len(line)
+            if self._trailer > MAX_HEAD:
+                raise BadHTTP(f"a trailer of more than {MAX_HEAD} bytes")
+            return not line
+        match = _SIZE.match(line)
+        if match is None:
+            raise BadHTTP(f"no size of a chunk: {line[:40]!r}")
+        size = int(match[1], 16)
+        if size:
+            self.left = size + 2
+        else:
+            self._trailer = 0
+        return False
