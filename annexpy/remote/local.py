@@ -20,7 +20,6 @@ from annexpy.errors import (
     InvalidInput,
     KeyNotPresent,
     TransportError,
-    UnknownUUID,
 )
 from annexpy.keys.backend import is_secure
 from annexpy.keys.key import Key
@@ -28,7 +27,7 @@ from annexpy.keys.storable import check_storable
 from annexpy.logs.location import LocationLog
 from annexpy.remote.base import Removed
 from annexpy.remote.local_content import LocalDownload, LocalLock, LocalPut, LocalUpload
-from annexpy.remote.trash import trash_bin
+from annexpy.remote.local_removal import LocalRemoval, TrashBin
 from annexpy.repo.config import GitConfig
 from annexpy.repo.content import ContentStore
 from annexpy.repo.files import DiskFiles, Files
@@ -133,7 +132,7 @@ class Local:
             durability=durability, recorded=self._stored, sync_records=repository.branch.sync
         )
         self._secure_only = repository.config.get_bool("annex.securehashesonly")
-        self._trash: Local | None = None
+        self._trash = TrashBin(self) if repository.config.get("annex.trashbin") else None
         self._changed: dict[Key, None] = {}
         self._recorded = False
 
@@ -163,11 +162,12 @@ class Local:
     # -- records --
 
     def _stored(self, key: Key) -> None:
-        self._record(key, present=True)
+        self.record(key, present=True)
         if self._durability == "fast":
             self.repository.branch.sync_now(durable=False)
 
-    def _record(self, key: Key, *, present: bool) -> None:
+    def record(self, key: Key, *, present: bool) -> None:
+        """Record whether the content of *key* is here. ``sync_records`` before anybody is told."""
         self.repository.branch.set_present(key, self._uuid, present)
         self._recorded = True
         if not self.repository.bare:
@@ -175,10 +175,11 @@ class Local:
 
     async def record_present(self, key: Key) -> None:
         """Record, as durably as contents are stored, that the content of *key* was found to be here."""
-        self._record(key, present=True)
-        await self._sync_records()
+        self.record(key, present=True)
+        await self.sync_records()
 
-    async def _sync_records(self) -> None:
+    async def sync_records(self) -> None:
+        """Have what was recorded survive: a power cut, or with "fast" the end of this process."""
         if self._durability == "fast":
             self.repository.branch.sync_now(durable=False)
         else:
@@ -255,68 +256,23 @@ class Local:
         return self._store.lock(key, retention=False)
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        return (await self.remove_content_many((key,), deadline=deadline))[0]
+
+    async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
         not_after = None if deadline is None else deadline.at
         try:
             if not_after is not None and not_after > self.repository.clock.now() + MAX_REMOVAL_AHEAD:
                 raise InvalidInput("removal deadline", not_after, f"at most {MAX_REMOVAL_AHEAD} s ahead")
             async with self._store.exclusion():
-                await self._remove(key, not_after)
+                failed = await LocalRemoval(self, self._trash).remove(keys, not_after)
         except AnnexError as error:
-            return Removed(ok=False, failed={self._uuid: error})
-        return Removed(ok=True, uuids=frozenset((self._uuid,)))
+            failed = dict.fromkeys(keys, error)
+        gone = Removed(ok=True, uuids=frozenset((self._uuid,)))
+        return [Removed(ok=False, failed={self._uuid: failed[key]}) if key in failed else gone for key in keys]
 
-    async def _remove(self, key: Key, not_after: float | None) -> None:
-        """Record that it is gone, then remove it: a kill in between leaves a copy that nobody counts on.
-
-        In the other order, which is git-annex's, it leaves a record of a copy that is not there.
-        """
-        try:
-            with self._store.removal(key) as removal:
-                removal.check(not_after=not_after)
-                if self.repository.config.get("annex.trashbin"):
-                    await self._keep_in_trash(key)
-                self._record(key, present=False)
-                try:
-                    await self._sync_records()
-                    removal.unlink(not_after=not_after)
-                except BaseException:
-                    self._record_what_is_here(key)
-                    raise
-                self._record(key, present=False)  # once more: somebody may have looked and recorded it meanwhile
-        except KeyNotPresent:
-            # Nothing to record, unless a record says otherwise.
-            if self._uuid in self.repository.branch.locations(key).present:
-                self._record(key, present=False)
-                await self._sync_records()
-        except OSError as error:
-            raise self._store.folders.error(key, error) from error
-
-    def _record_what_is_here(self, key: Key) -> None:
-        try:
-            present = self._store.present(key)
-        except AnnexError as error:
-            log.warning("%s: recorded as removed, and may still be here: %s", self._name, error)
-        else:
-            self._record(key, present=present)
-
-    async def _keep_in_trash(self, key: Key) -> None:
-        """Have the trash bin hold the content, and say so in our branch, as git-annex does before it removes."""
-        if self._trash is None:
-            from annexpy.repo.repository import Repository  # only where there is a trash bin
-
-            path, uuid = trash_bin(self.repository.config, self.repository.path)
-            trash = Repository.open(path)
-            if trash.uuid == self._uuid or uuid not in (None, trash.uuid):
-                raise UnknownUUID(f"annex.trashbin: {path} is {trash.uuid}, not {uuid or 'another repository'}")
-            self._trash = Local(trash, durability=self._durability, client=self._uuid)
-        async with self._trash.put(key) as upload:
-            if upload.already is None:
-                with self._store.open(key) as stored:
-                    await upload.start(max(0, stored.size - upload.offset))
-                    download = LocalDownload(self._name, self._uuid, stored, upload.offset)
-                    await upload.copy(download)
-                    await upload.finish(download.valid)
-        self.repository.branch.set_present(key, self._trash.uuid, True)
+    def beside(self, repository: LocalRepository) -> Local:
+        """Another repository that is as durable, for what this one does there."""
+        return Local(repository, durability=self._durability, client=self._uuid)
 
     # -- contents --
 
@@ -392,8 +348,6 @@ class Local:
             )
         if self._trash is not None:
             await self._trash.aclose()
-            self._trash.repository.close()
-            self._trash = None
         self._store.close()
 
 

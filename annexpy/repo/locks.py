@@ -223,7 +223,11 @@ class Removal:
         self._held: list[tuple[KeyFolder, HeldLock]] = []
 
     def __enter__(self) -> Removal:
-        """Lock it.
+        self.enter()
+        return self
+
+    def enter(self) -> None:
+        """Lock it. ``leave`` it then.
 
         Raises:
             KeyNotPresent: It is not here.
@@ -238,9 +242,8 @@ class Removal:
             if not self._held:
                 raise KeyNotPresent(key, folders.where)
         except BaseException:
-            self._leave()
+            self.leave()
             raise
-        return self
 
     def _lock(self, folder: KeyFolder) -> None:
         try:
@@ -292,9 +295,10 @@ class Removal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._leave()
+        self.leave()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Unlock it, and clear away what it leaves behind. Idempotent."""
         objects = self._folders.existing(OBJECTS)
         while self._held:
             folder, lock = self._held.pop()

@@ -1,0 +1,145 @@
+"""Contents on their way out of a repository on this machine for good.
+
+First it is recorded that they are gone, then they go: a kill in between leaves copies that nobody counts on. In
+the other order, which is git-annex's, it leaves records of copies that are not there. Some contents are locked
+together, recorded by one write, and then removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from annexpy.errors import AnnexError, KeyNotPresent, UnknownUUID
+from annexpy.keys.key import Key
+from annexpy.remote.local_content import LocalDownload
+from annexpy.remote.trash import trash_bin
+from annexpy.repo.locks import Removal
+
+if TYPE_CHECKING:
+    from annexpy.remote.local import Local
+
+__all__ = ["LocalRemoval", "TrashBin"]
+
+_TOGETHER: Final = 32
+"""Contents that are locked at once, at two descriptors each."""
+
+
+class LocalRemoval:
+    """Removes contents of *local*, once they are in its *trash* bin where there is one."""
+
+    def __init__(self, local: Local, trash: TrashBin | None) -> None:
+        self._local, self._trash = local, trash
+
+    async def remove(self, keys: Sequence[Key], not_after: float | None) -> dict[Key, AnnexError]:
+        """Remove the contents of *keys* before *not_after*; of those that stay, why.
+
+        What was not here is gone as well.
+        """
+        failed: dict[Key, AnnexError] = {}
+        once = list(dict.fromkeys(keys))
+        for start in range(0, len(once), _TOGETHER):
+            await self._some(once[start : start + _TOGETHER], not_after, failed)
+        return failed
+
+    async def _some(self, keys: Sequence[Key], not_after: float | None, failed: dict[Key, AnnexError]) -> None:
+        local = self._local
+        held: dict[Key, Removal] = {}
+        gone: list[Key] = []  # according to our records
+        try:
+            for key in keys:
+                try:
+                    if await self._may_go(key, not_after, held):
+                        local.record(key, present=False)
+                        gone.append(key)
+                except (AnnexError, OSError) as error:
+                    failed[key] = self._error(key, error)
+            if gone:
+                try:
+                    await local.sync_records()
+                except AnnexError as error:
+                    self._still_here(gone)
+                    failed.update(dict.fromkeys(gone, error))
+                    return
+                except BaseException:
+                    self._still_here(gone)
+                    raise
+            for at, key in enumerate(gone):
+                if key not in held:
+                    continue
+                try:
+                    held[key].unlink(not_after=not_after)
+                except (AnnexError, OSError) as error:
+                    self._still_here((key,))
+                    failed[key] = self._error(key, error)
+                except BaseException:
+                    self._still_here(gone[at:])
+                    raise
+                else:
+                    local.record(key, present=False)  # once more: somebody may have looked and recorded it meanwhile
+        finally:
+            for key, removal in held.items():
+                try:
+                    removal.leave()
+                except OSError as error:
+                    failed.setdefault(key, self._error(key, error))
+
+    async def _may_go(self, key: Key, not_after: float | None, held: dict[Key, Removal]) -> bool:
+        """Whether it has to be recorded that *key* goes; locked then, if it is here."""
+        local = self._local
+        removal = local.store.removal(key)
+        try:
+            removal.enter()
+        except KeyNotPresent:
+            # Nothing to record, unless a record says otherwise.
+            return local.uuid in local.repository.branch.locations(key).present
+        held[key] = removal
+        removal.check(not_after=not_after)
+        if self._trash is not None:
+            await self._trash.keep(key)
+        return True
+
+    def _still_here(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            self._local.record(key, present=self._local.store.present(key))
+
+    def _error(self, key: Key, error: AnnexError | OSError) -> AnnexError:
+        return error if isinstance(error, AnnexError) else self._local.store.folders.error(key, error)
+
+
+class TrashBin:
+    """The repository that keeps what *local* gives up (``annex.trashbin``). Opened when it is needed."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._opened: Local | None = None
+
+    async def keep(self, key: Key) -> None:
+        """Have the trash bin hold the content, and say so in our branch, as git-annex does before it removes."""
+        local, trash = self._local, self._trash()
+        async with trash.put(key) as upload:
+            if upload.already is None:
+                with local.store.open(key) as stored:
+                    await upload.start(max(0, stored.size - upload.offset))
+                    download = LocalDownload(local.name, local.uuid, stored, upload.offset)
+                    await upload.copy(download)
+                    await upload.finish(download.valid)
+        local.repository.branch.set_present(key, trash.uuid, True)
+
+    def _trash(self) -> Local:
+        if self._opened is None:
+            from annexpy.repo.repository import Repository  # only where there is a trash bin
+
+            local = self._local
+            path, uuid = trash_bin(local.repository.config, local.repository.path)
+            trash = Repository.open(path)
+            if trash.uuid == local.uuid or uuid not in (None, trash.uuid):
+                raise UnknownUUID(f"annex.trashbin: {path} is {trash.uuid}, not {uuid or 'another repository'}")
+            self._opened = local.beside(trash)
+        return self._opened
+
+    async def aclose(self) -> None:
+        trash, self._opened = self._opened, None
+        if trash is not None:
+            await trash.aclose()
+            trash.repository.close()
