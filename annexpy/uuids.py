@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import NewType
 
 from annexpy.errors import InvalidUUID
+from annexpy.patterns import regex
 
 __all__ = ["BITTORRENT", "UUID", "WEB", "is_cluster", "new_cluster_uuid", "parse_uuid"]
 
@@ -15,7 +15,7 @@ WEB = UUID("00000000-0000-0000-0000-000000000001")
 """The web, as a repository."""
 BITTORRENT = UUID("00000000-0000-0000-0000-000000000002")
 
-_ALLOWED = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z")
+_ALLOWED = regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z")
 
 
 def parse_uuid(value: str | bytes) -> UUID:

@@ -11,22 +11,23 @@ never a bare claim.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from annexpy.actions.drop import drop_for_move
-from annexpy.actions.gather import HasNodes, is_local
 from annexpy.actions.get import relay
 from annexpy.actions.many import Each
 from annexpy.actions.results import Moved, Progress, Transfer
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
-from annexpy.policy.numcopies import Copies
-from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import BatchPresence, Remote, Stored
+from annexpy.remote.kinds import HasNodes, is_local
 from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
+
+if TYPE_CHECKING:  # what only a move needs
+    from annexpy.policy.numcopies import Copies
+    from annexpy.policy.trust import TrustLevel
 
 __all__ = ["copy", "move"]
 
@@ -85,6 +86,8 @@ def move(
         associated_file: The path that goes with a key.
         progress: Told how much of a content is at the destination.
     """
+    from annexpy.actions.drop import drop_for_move
+
     copying = _Copying(source, destination, associated_file, progress)
     give_up = drop_for_move(source, destination, others, copies, trust, nodes, force, clock)
 

@@ -19,7 +19,7 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
-from annexpy.actions.gather import Gathering, Others, is_behind_wire, is_local, known, members
+from annexpy.actions.gather import Gathering, Others
 from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
@@ -28,6 +28,7 @@ from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, DropProof, HeldCopy, safe_drop
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import BatchRemove, Remote, Removed, Stored
+from annexpy.remote.kinds import is_behind_wire, is_local, known, members
 from annexpy.repo.locks import ContentLock
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Final, Generic, TypeVar
 
 import anyio
 
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, ConnectionLost, ContentError, NotLocked, TimedOut, TransportError, UnknownUUID
+from annexpy.errors import AnnexError, ConnectionLost, ContentError, NotLocked, TimedOut, TransportError
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import (
     CheckedCopy,
@@ -34,22 +34,11 @@ from annexpy.policy.numcopies import (
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import LockedCopy, Remote
+from annexpy.remote.kinds import known, members
 from annexpy.remote.local import Local
-from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.wrappers import Wrapper
 from annexpy.uuids import UUID
 
-__all__ = [
-    "LOCK_TIMEOUT",
-    "Connects",
-    "Gathering",
-    "HasNodes",
-    "Others",
-    "is_behind_wire",
-    "is_local",
-    "known",
-    "members",
-]
+__all__ = ["LOCK_TIMEOUT", "Gathering", "Others"]
 
 _log = logging.getLogger(__name__)
 
@@ -59,39 +48,6 @@ LOCK_TIMEOUT: Final = 60.0
 R = TypeVar("R")
 
 
-@runtime_checkable
-class HasNodes(Protocol):
-    """A Remote made of Remotes."""
-
-    @property
-    def nodes(self) -> Sequence[Remote]: ...
-
-
-def members(remote: Remote) -> Iterator[Remote]:
-    """*remote*, or the repositories it is made of, all the way down: what may be a copy."""
-    if isinstance(remote, HasNodes):
-        for node in remote.nodes:
-            yield from members(node)
-    else:
-        yield remote
-
-
-def _innermost(remote: Remote) -> Remote:
-    while isinstance(remote, Wrapper):
-        remote = remote.remote
-    return remote
-
-
-def is_local(remote: Remote) -> bool:
-    """What is done at *remote* is done by this process itself."""
-    return isinstance(_innermost(remote), Local | LocalPlace)
-
-
-def is_behind_wire(remote: Remote) -> bool:
-    """*remote* is asked over connections, of which there are few."""
-    return isinstance(_innermost(remote), P2PRemote)
-
-
 def _local(remote: Remote) -> Local | None:
     """The repository on this machine that *remote* is; None for a wrapper around one, or when it is not there."""
     try:
@@ -99,23 +55,6 @@ def _local(remote: Remote) -> Local | None:
     except AnnexError:
         return None
     return local if isinstance(local, Local) else None
-
-
-@runtime_checkable
-class Connects(Protocol):
-    """A Remote that may not know its UUID before it was connected to."""
-
-    async def connect(self) -> UUID: ...
-
-
-async def known(remote: Remote) -> UUID:
-    """The UUID of *remote*, connecting to it when there is no other way to learn it."""
-    try:
-        return remote.uuid
-    except UnknownUUID:
-        if isinstance(remote, Connects):
-            return await remote.connect()
-        raise
 
 
 class Others:

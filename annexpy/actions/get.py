@@ -15,7 +15,6 @@ from annexpy.actions.results import Progress, Transfer, Verified, verified_by
 from annexpy.errors import AnnexError, IncompleteTransfer, InvalidInput, VerificationFailed
 from annexpy.keys.key import Key
 from annexpy.remote.base import Download, Remote, Stored, Upload, found
-from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import LocalDownload, LocalUpload
 
 __all__ = ["chunks_of", "from_any", "get", "relay"]
@@ -63,7 +62,11 @@ def from_any(source: Remote | Sequence[Remote]) -> Remote:
         return source
     if not source:
         raise InvalidInput("source", source, "at least one remote")
-    return source[0] if len(source) == 1 else Cluster(source, name=", ".join(remote.name for remote in source))
+    if len(source) == 1:
+        return source[0]
+    from annexpy.remote.cluster import Cluster
+
+    return Cluster(source, name=", ".join(remote.name for remote in source))
 
 
 class chunks_of:

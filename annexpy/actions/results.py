@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from annexpy.errors import AnnexError
 from annexpy.keys.backend import is_verifiable
 from annexpy.keys.key import Key
-from annexpy.policy.numcopies import DropProof
 from annexpy.remote.base import Removed, Stored
 from annexpy.values import dataclass, field
+
+if TYPE_CHECKING:
+    from annexpy.policy.numcopies import DropProof
 
 __all__ = ["DropResult", "Moved", "Progress", "Transfer", "Verified", "verified_by"]
 

@@ -6,19 +6,22 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import anyio
 
-from annexpy.actions.facts import Facts
-from annexpy.actions.gather import Connects
 from annexpy.cli.options import Options
 from annexpy.errors import NotARepository, RepositoryError, UnknownUUID
-from annexpy.remote.address import LocalPlace, NamedCluster, connect
+from annexpy.remote.address import LocalPlace, cluster_nodes, connect
 from annexpy.remote.base import Remote
+from annexpy.remote.kinds import Connects
 from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Recording, Traced
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
+
+if TYPE_CHECKING:
+    from annexpy.actions.facts import Facts
 
 __all__ = ["Work", "at_work", "merge_fetched"]
 
@@ -54,6 +57,8 @@ class Work:
 
     def facts(self, numcopies: int | None = None, mincopies: int | None = None) -> Facts:
         """What the repository knows, all that was fetched or pushed to it included."""
+        from annexpy.actions.facts import Facts
+
         merge_fetched(self.here)
         return Facts(self.here, numcopies=numcopies, mincopies=mincopies)
 
@@ -71,7 +76,7 @@ class Work:
             ConnectFailed, TimedOut …: It cannot be reached.
         """
         remote = self.other(address)
-        if self.repository is not None and isinstance(remote, NamedCluster):
+        if self.repository is not None and cluster_nodes(address, self.repository):
             self.remember_neighbours()
         if isinstance(remote, Connects):
             self._remember(address, await remote.connect())

@@ -11,6 +11,7 @@ import re
 from typing import Final
 
 from annexpy.errors import InvalidKey
+from annexpy.patterns import regex
 
 __all__ = ["MAX_EXTENSION", "MAX_SIZE", "Key"]
 
@@ -18,7 +19,7 @@ MAX_EXTENSION: Final = 64
 """Bytes of extension, dot included, that a key of an E-backend may have."""
 MAX_SIZE: Final = 2**63 - 1
 
-_KEY = re.compile(rb"([^-]+)(?:-s(\d+))?(?:-m(\d+))?(?:-S(\d+))?(?:-C(\d+))?--(.*)", re.DOTALL)
+_KEY = regex(rb"([^-]+)(?:-s(\d+))?(?:-m(\d+))?(?:-S(\d+))?(?:-C(\d+))?--(.*)", re.DOTALL)
 _WITHOUT_EXTENSION: Final = frozenset({b"WORM", b"URL", b"VURL", b"GITBUNDLE", b"GITMANIFEST"})
 
 

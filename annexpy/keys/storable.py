@@ -8,7 +8,6 @@ Source: fact sheet reliability-and-ecosystem, table 1.3.
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 from annexpy.errors import InvalidKey
@@ -16,15 +15,16 @@ from annexpy.keys.backend import BACKENDS, digest_of, is_verifiable
 from annexpy.keys.hashes import DIGESTS
 from annexpy.keys.key import MAX_SIZE, Key
 from annexpy.keys.layout import key_file
+from annexpy.patterns import regex
 
 __all__ = ["MAX_FILE_NAME", "check_storable"]
 
 MAX_FILE_NAME: Final = 255
 """Bytes of a file name, on every file system that we know."""
 
-_BACKEND: Final = re.compile(rb"[A-Z0-9_]+")
-_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
-_DIGEST: Final = re.compile(rb"[0-9a-f]+")
+_BACKEND: Final = regex(rb"[A-Z0-9_]+")
+_CONTROL: Final = regex(rb"[\x00-\x1f\x7f]")
+_DIGEST: Final = regex(rb"[0-9a-f]+")
 
 
 def check_storable(key: Key, *, allow_unverifiable: bool = True) -> None:

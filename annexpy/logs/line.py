@@ -10,10 +10,10 @@ Source: fact sheet repository-format, section 3.
 
 from __future__ import annotations
 
-import re
 from typing import Final, NewType
 
 from annexpy.errors import InvalidInput
+from annexpy.patterns import regex
 
 __all__ = [
     "CLOCK",
@@ -42,7 +42,7 @@ CLOCK: Final = rb"([+-]?[0-9]{1,4000})(?:\.([0-9]+))?s?"
 """Regular expression of a clock: two groups, for ``clock_from_parts``. Four thousand digits are where
 Python stops turning text into numbers; a longer clock makes its line unparsable."""
 
-_CLOCK: Final = re.compile(CLOCK)
+_CLOCK: Final = regex(CLOCK)
 
 
 def clock_from_parts(seconds: bytes, digits: bytes = b"") -> VectorClock:

@@ -13,14 +13,15 @@ from typing import Final
 from annexpy.logs.line import CLOCK, log_lines
 from annexpy.logs.number import leading_integer
 from annexpy.logs.paths import FORMATS, Format, Log, identify
+from annexpy.patterns import regex
 
 __all__ = ["malformed"]
 
-_PRESENCE: Final = re.compile(rb"%b [01X] .+" % CLOCK, re.DOTALL)
-_MAP: Final = re.compile(rb"%b [^ ]* .*" % CLOCK, re.DOTALL)
-_CLOCKED: Final = re.compile(rb"%b (.*)" % CLOCK, re.DOTALL)
-_DATED: Final = re.compile(rb"[^ ]+(?: .*)? timestamp=%b" % CLOCK, re.DOTALL)
-_TRANSITION: Final = re.compile(rb"[A-Za-z]+ %b" % CLOCK)
+_PRESENCE: Final = regex(rb"%b [01X] .+" % CLOCK, re.DOTALL)
+_MAP: Final = regex(rb"%b [^ ]* .*" % CLOCK, re.DOTALL)
+_CLOCKED: Final = regex(rb"%b (.*)" % CLOCK, re.DOTALL)
+_DATED: Final = regex(rb"[^ ]+(?: .*)? timestamp=%b" % CLOCK, re.DOTALL)
+_TRANSITION: Final = regex(rb"[A-Za-z]+ %b" % CLOCK)
 _CONFLICT: Final = (b"<<<<<<<", b"=======", b">>>>>>>")
 
 

@@ -21,6 +21,7 @@ from annexpy.errors import InvalidInput
 from annexpy.logs.line import CLOCK, VectorClock, clock_from_parts, format_clock, log_lines, tick
 from annexpy.logs.remotes import decode_value, encode_value
 from annexpy.logs.uuidbased import raw, text
+from annexpy.patterns import regex
 from annexpy.values import dataclass
 
 __all__ = [
@@ -34,8 +35,8 @@ __all__ = [
     "set_metadata",
 ]
 
-_LINE: Final = re.compile(rb"%b (.*)" % CLOCK, re.DOTALL)
-_FIELD: Final = re.compile(r"[^\W_][\w.-]*")
+_LINE: Final = regex(rb"%b (.*)" % CLOCK, re.DOTALL)
+_FIELD: Final = regex(r"[^\W_][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ Measured; fact sheet repository-format, section 3, has the main cases.
 
 from __future__ import annotations
 
-import re
 from typing import Final
+
+from annexpy.patterns import regex
 
 __all__ = ["leading_integer"]
 
-_INTEGER: Final = re.compile(
+_INTEGER: Final = regex(
     rb"(?:[ \t\n\v\f\r]|\xc2\xa0)*((?:\(\s*)*)(-?)\s*"
     rb"(0[xX][0-9a-fA-F]++|0[oO][0-7]++|[0-9]++(?!\.[0-9]|[eE][+-]?[0-9]))"
 )

@@ -17,6 +17,7 @@ from typing import Final, TypeAlias
 
 from annexpy.errors import InvalidInput
 from annexpy.logs.line import CLOCK, PICOSECOND, VectorClock, check_one_line, clock_from_parts, format_clock, tick
+from annexpy.patterns import regex
 
 __all__ = [
     "DEAD",
@@ -40,7 +41,7 @@ DEAD: Final = b"X"
 PresenceLog: TypeAlias = dict[bytes, tuple[VectorClock, bytes]]
 """Info → (clock, status) of the line that counts."""
 
-_LINES: Final = re.compile(rb"^%b ([01X]) (.*)$" % CLOCK, re.MULTILINE)
+_LINES: Final = regex(rb"^%b ([01X]) (.*)$" % CLOCK, re.MULTILINE)
 _STATUSES: Final = frozenset((PRESENT, MISSING, DEAD))
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from annexpy.logs.uuidbased import MapLog, UUIDBasedLog, raw, text, to_uuid
+from annexpy.patterns import regex
 from annexpy.uuids import UUID
 from annexpy.values import dataclass
 
@@ -34,9 +35,9 @@ __all__ = [
 
 # what git-annex takes for a blank: ASCII, and the separators of Unicode
 _BLANKS: Final = " \t\n\r\f\v\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
-_WORDS: Final = re.compile(f"[^{_BLANKS}]+")
-_ESCAPED: Final = re.compile(f"[&{_BLANKS}]")
-_CODE: Final = re.compile(r"&([0-9]{1,9});")
+_WORDS: Final = regex(f"[^{_BLANKS}]+")
+_ESCAPED: Final = regex(f"[&{_BLANKS}]")
+_CODE: Final = regex(r"&([0-9]{1,9});")
 
 
 def _character(match: re.Match[str]) -> str:

@@ -8,12 +8,12 @@ Source: fact sheet repository-format, sections 3 and 5; vectors map_logs.json.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import Final
 
 from annexpy.logs.number import leading_integer
 from annexpy.logs.uuidbased import MapLog, UUIDBasedLog, raw, text, to_uuid
+from annexpy.patterns import regex
 from annexpy.uuids import UUID, is_cluster
 from annexpy.values import dataclass
 
@@ -97,7 +97,7 @@ class Proxied:
 
 
 # the UUID ends at the first colon, the name at the first blank
-_PROXIED: Final = re.compile(rb"([^:]+):([^ ]+)(?: |\Z)")
+_PROXIED: Final = regex(rb"([^:]+):([^ ]+)(?: |\Z)")
 
 
 def _read_proxied(value: bytes) -> frozenset[Proxied] | None:
@@ -149,7 +149,7 @@ ACTIVITIES: Final = UUIDBasedLog[str](lambda value: text(value.partition(b" ")[0
 MULTICAST: Final = UUIDBasedLog[str](text, raw)
 """multicast.log: the fingerprint that a repository uses for multicast."""
 
-_DIFFERENCE: Final = re.compile(r"fromList \[([A-Za-z,]*)\]")
+_DIFFERENCE: Final = regex(r"fromList \[([A-Za-z,]*)\]")
 _TUNINGS: Final = ("ObjectHashLower", "OneLevelObjectHash", "OneLevelBranchHash")
 
 

@@ -12,13 +12,14 @@ from annexpy.errors import InvalidInput
 from annexpy.logs.line import CLOCK, VectorClock, clock_from_parts, format_clock, log_lines, tick
 from annexpy.logs.number import leading_integer
 from annexpy.logs.uuidbased import MapLog, raw, text
+from annexpy.patterns import regex
 
 __all__ = ["CONFIG", "MINCOPIES", "NUMCOPIES", "CopiesLog"]
 
 CONFIG: Final = MapLog[str, str](text, raw, text, raw, keep_clock=True)
 """config.log: git configuration for everybody (``annex.largefiles`` …). Unset is the empty value."""
 
-_LINE: Final = re.compile(rb"%b (.*)" % CLOCK, re.DOTALL)
+_LINE: Final = regex(rb"%b (.*)" % CLOCK, re.DOTALL)
 
 
 class CopiesLog:

@@ -21,6 +21,7 @@ from typing import Final, Generic, TypeVar
 
 from annexpy.errors import InvalidInput
 from annexpy.logs.line import CLOCK, VectorClock, check_one_line, clock_from_parts, format_clock, log_lines, tick
+from annexpy.patterns import regex
 from annexpy.uuids import UUID
 from annexpy.values import dataclass
 
@@ -115,7 +116,7 @@ class _FieldLog(ABC, Generic[K, V]):
 
 
 # only the last " timestamp=" of a line counts, and only when a clock follows and then nothing
-_OLD_LINE: Final = re.compile(rb"([^ ]+)(?: (.*?))??(?: timestamp=%b)?" % CLOCK, re.DOTALL)
+_OLD_LINE: Final = regex(rb"([^ ]+)(?: (.*?))??(?: timestamp=%b)?" % CLOCK, re.DOTALL)
 
 
 class UUIDBasedLog(_FieldLog[UUID, V]):
@@ -152,7 +153,7 @@ class UUIDBasedLog(_FieldLog[UUID, V]):
         return raw(field)
 
 
-_MAP_LINE: Final = re.compile(rb"%b ([^ ]*) (.*)" % CLOCK, re.DOTALL)
+_MAP_LINE: Final = regex(rb"%b ([^ ]*) (.*)" % CLOCK, re.DOTALL)
 
 
 class MapLog(_FieldLog[K, V]):

@@ -7,13 +7,13 @@ information (fact sheet p2p-protocol, section 1).
 
 from __future__ import annotations
 
-import re
+from annexpy.patterns import regex
 
 __all__ = ["escape_associated_file", "unescape_associated_file"]
 
-_SPACES_OF_UNICODE = re.compile("[\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
-_ESCAPED = re.compile(rb"%|[\x09-\x0d\x20\xa0]")
-_UNESCAPED = re.compile(rb"%%|[%\x00-\x1f\x7f]")
+_SPACES_OF_UNICODE = regex("[\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+_ESCAPED = regex(rb"%|[\x09-\x0d\x20\xa0]")
+_UNESCAPED = regex(rb"%%|[%\x00-\x1f\x7f]")
 
 
 def escape_associated_file(path: str) -> bytes:

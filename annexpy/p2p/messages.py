@@ -18,6 +18,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from annexpy.errors import InvalidInput, InvalidKey, LocalProtocolError
 from annexpy.keys.key import Key
+from annexpy.patterns import regex
 from annexpy.uuids import UUID, parse_uuid
 from annexpy.values import dataclass, field
 
@@ -480,10 +481,10 @@ NOTIFY_CHANGE: Final = NotifyChange()
 
 _MAX_ERROR: Final = 8000
 _WITHOUT_CONTROLS: Final = bytes(0x20 if byte < 0x20 or byte == 0x7F else byte for byte in range(256))
-_WHITE_SPACE = re.compile(rb"[\x00\t-\r ]")
-_TWO_FIELDS = re.compile(rb"([^ \t]*)[ \t](.*)", re.DOTALL)
-_THREE_FIELDS = re.compile(rb"([^ \t]*)[ \t]([^ \t]*)[ \t](.*)", re.DOTALL)
-_NUMBER = re.compile(rb"-?[0-9]{1,40}\Z")
+_WHITE_SPACE = regex(rb"[\x00\t-\r ]")
+_TWO_FIELDS = regex(rb"([^ \t]*)[ \t](.*)", re.DOTALL)
+_THREE_FIELDS = regex(rb"([^ \t]*)[ \t]([^ \t]*)[ \t](.*)", re.DOTALL)
+_NUMBER = regex(rb"-?[0-9]{1,40}\Z")
 
 
 def format(message: Message) -> bytes:

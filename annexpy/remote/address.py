@@ -23,16 +23,15 @@ import shlex
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Final, NoReturn, Protocol, Self, runtime_checkable
+from typing import Final, NoReturn, Protocol, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from annexpy.clock import Clock, Deadline
 from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, NotARepository, Refused, UnknownUUID
 from annexpy.keys.key import Key
+from annexpy.patterns import regex
 from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload
-from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
-from annexpy.remote.p2p import P2PRemote
 from annexpy.repo.config import RemoteConfig
 from annexpy.repo.discovery import find_exactly
 from annexpy.repo.repository import Repository
@@ -42,25 +41,19 @@ from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, parse_uuid
 from annexpy.values import dataclass, replace
 
-__all__ = ["Address", "Connected", "LocalPlace", "NamedCluster", "connect", "resolve"]
+__all__ = ["Address", "Connected", "LocalPlace", "cluster_nodes", "connect", "resolve"]
 
 _SHELL: Final = "git-annex-shell"
 _SSH_WIRES: Final = 2
 """Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
-_SCP: Final = re.compile(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_SCP: Final = regex(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
+_SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NOT_OFFERED: Final = {
     "tor-annex": "tor is not carried; use ssh or a unix socket",
     "p2p-annex": "external P2P carriers are not run; use ssh or a unix socket",
     "annex": "special remotes are not reached through git",
     "ext": "git's ext helper runs any command; use exec:COMMAND",
 }
-
-
-@runtime_checkable
-class _Connects(Protocol):
-    # Apart, because isinstance() would look at every attribute, and ``uuid`` may have to raise.
-    async def connect(self) -> UUID: ...
 
 
 class Connected(Remote, Protocol):
@@ -124,14 +117,14 @@ def connect(
         InvalidUUID: *uuid* is none.
     """
     text = os.fspath(address)
-    if repository is not None and text not in repository.config.remotes():
-        nodes = [remote.name for remote in repository.config.remotes().values() if text in remote.cluster_node]
-        if nodes:
-            return _cluster(text, nodes, uuid, name or text, repository, durability, clock)
+    if repository is not None and (nodes := cluster_nodes(text, repository)):
+        return _cluster(text, nodes, uuid, name or text, repository, durability, clock)
     found = resolve(text, repository)
     wanted = found.uuid if uuid is None else parse_uuid(uuid)
     shown = found.name if name is None else name
     if found.dial is not None:
+        from annexpy.remote.p2p import P2PRemote
+
         return P2PRemote(
             found.dial, uuid=wanted, name=shown, cost=found.cost, clock=clock, connections=found.connections
         )
@@ -140,36 +133,12 @@ def connect(
     return LocalPlace(found.path, uuid=wanted, name=shown, cost=found.cost, durability=durability, client=client)
 
 
-class NamedCluster(Cluster):
-    """A cluster as ``connect`` gives it."""
-
-    async def connect(self) -> UUID:
-        """Make sure that it is known who the nodes are. Without known nodes that are away the cluster gets by.
-
-        Raises:
-            ConnectFailed, TimedOut …: A node is away, and nobody knows its UUID.
-        """
-        for node in self.nodes:
-            if isinstance(node, _Connects):
-                try:
-                    _ = node.uuid
-                except UnknownUUID:
-                    await node.connect()
-        return self.uuid
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()
-        try:
-            await self.connect()
-        except BaseException as error:
-            await super().__aexit__(type(error), error, error.__traceback__)
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await super().__aexit__(kind, error, trace)
+def cluster_nodes(address: str, repository: Repository) -> list[str]:
+    """The git remotes of *repository* that are the nodes of the cluster *address*; none when that is no cluster."""
+    remotes = repository.config.remotes()
+    if address in remotes:
+        return []
+    return [remote.name for remote in remotes.values() if address in remote.cluster_node]
 
 
 def _cluster(
@@ -180,7 +149,9 @@ def _cluster(
     repository: Repository,
     durability: Durability,
     clock: Clock,
-) -> NamedCluster:
+) -> Connected:
+    from annexpy.remote.named_cluster import NamedCluster
+
     configured = uuid or repository.config.get(f"annex.cluster.{cluster}")
     return NamedCluster(
         [connect(node, repository=repository, durability=durability, clock=clock) for node in nodes],

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from annexpy.errors import InvalidKey
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key, key_file
+from annexpy.patterns import regex
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.objects import Objects
@@ -41,10 +42,10 @@ __all__ = [
 
 _MOST: Final = 16 * 1024 * 1024
 _MACRO: Final = b"[attr]"
-_NAME: Final = re.compile(rb"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
+_NAME: Final = regex(rb"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
 _ESCAPES: Final = {b"a": b"\a", b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
-_QUOTED: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"(?:[ \t]|\Z)', re.DOTALL)
-_ESCAPED: Final = re.compile(rb"\\([0-3][0-7]{2}|.)", re.DOTALL)
+_QUOTED: Final = regex(rb'"((?:[^"\\]|\\.)*)"(?:[ \t]|\Z)', re.DOTALL)
+_ESCAPED: Final = regex(rb"\\([0-3][0-7]{2}|.)", re.DOTALL)
 
 
 # -- lines ----------------------------------------------------------------------------------------
@@ -269,7 +270,7 @@ def _lines(content: bytes | None, base: bytes) -> _Lines:
 
 _POINTER: Final = b"/annex/objects/"
 _POINTER_MOST: Final = 32 * 1024
-_LINK_OBJECTS: Final = re.compile(rb"(?:\A|/)annex/objects/(?:[^/]+/)*([^/]+)/\1\Z")
+_LINK_OBJECTS: Final = regex(rb"(?:\A|/)annex/objects/(?:[^/]+/)*([^/]+)/\1\Z")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
+from annexpy.patterns import regex
 from annexpy.repo.history import History
 from annexpy.repo.objects import Objects
 from annexpy.repo.repository import Repository
@@ -16,7 +17,7 @@ from annexpy.values import dataclass
 
 __all__ = ["Change", "changes"]
 
-_COMMITTER: Final = re.compile(rb"^committer [^\n]*> (\d+) [+-]\d{4}$", re.MULTILINE)
+_COMMITTER: Final = regex(rb"^committer [^\n]*> (\d+) [+-]\d{4}$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)

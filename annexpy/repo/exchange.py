@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from annexpy.errors import AnnexError, ConnectFailed, ConnectionLost, NotARepository, Refused, RepositoryError
+from annexpy.patterns import regex
 from annexpy.repo.config import GitConfig
 from annexpy.repo.history import History
 from annexpy.repo.merge import is_ancestor
@@ -42,8 +43,8 @@ __all__ = ["SYNCED", "Exchange", "GitPlace", "git_place"]
 
 SYNCED: Final = b"refs/heads/synced/git-annex"
 _HEADS: Final = b"refs/heads/"
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
-_SCP: Final = re.compile(r"(?:([^/@:\s]+)@)?(\[[^\]]+\]|[^/:\s\[\]]+):(.+)", re.DOTALL)
+_SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
+_SCP: Final = regex(r"(?:([^/@:\s]+)@)?(\[[^\]]+\]|[^/:\s\[\]]+):(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from annexpy.errors import InvalidInput
+from annexpy.patterns import regex
 
 __all__ = ["Entry", "Section", "boolean", "parse_config", "quote_value", "setting_name", "with_value", "without"]
 
-_BLANK: Final = re.compile(rb"[ \t\r\n\x0b\x0c]*")
-_HEADER: Final = re.compile(rb'\[[ \t]*([A-Za-z0-9.-]+)(?:[ \t]+"((?:[^"\\\n]|\\[^\n])*)")?[ \t]*\]')
-_NAME: Final = re.compile(rb"([A-Za-z][A-Za-z0-9-]*)[ \t]*(=?)[ \t]*")
-_PLAIN: Final = re.compile(rb'[^"\\#;\n]*(?=\n|\Z)')
+_BLANK: Final = regex(rb"[ \t\r\n\x0b\x0c]*")
+_HEADER: Final = regex(rb'\[[ \t]*([A-Za-z0-9.-]+)(?:[ \t]+"((?:[^"\\\n]|\\[^\n])*)")?[ \t]*\]')
+_NAME: Final = regex(rb"([A-Za-z][A-Za-z0-9-]*)[ \t]*(=?)[ \t]*")
+_PLAIN: Final = regex(rb'[^"\\#;\n]*(?=\n|\Z)')
 _ESCAPES: Final = {b"n": b"\n", b"t": b"\t", b"b": b"\b", b"\\": b"\\", b'"': b'"'}
 
 

@@ -22,6 +22,7 @@ from annexpy.logs.line import union_merge
 from annexpy.logs.paths import Log
 from annexpy.logs.repos import DIFFERENCES
 from annexpy.logs.transitions import parse_transitions
+from annexpy.patterns import regex
 from annexpy.repo.files import Files
 from annexpy.repo.history import History
 from annexpy.repo.objects import GitReader
@@ -39,7 +40,7 @@ _Difference: TypeAlias = tuple[bytes, _Entry | None, _Entry]
 _WINDOW: Final = 256  # top-level entries compared at a time: 6 % of a full branch
 _MUCH: Final = 200  # top-level entries that differ: then there are many objects to read
 _TRIES: Final = 50
-_DATE: Final = re.compile(rb"^committer .*> (-?\d+) ", re.MULTILINE)
+_DATE: Final = regex(rb"^committer .*> (-?\d+) ", re.MULTILINE)
 _OURS: Final = 1
 _OTHERS: Final = 2
 

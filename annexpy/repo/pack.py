@@ -19,6 +19,7 @@ from binascii import hexlify
 from hashlib import sha1
 from typing import Final
 
+from annexpy.patterns import regex
 from annexpy.repo.files import Files
 from annexpy.repo.format import STATE, make_folders
 from annexpy.repo.packfile import PackFile, whole_entries
@@ -36,7 +37,7 @@ _NAMES: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob"}
 _PACKS: Final = b"objects/pack"
 _TEMPORARY: Final = STATE + b"/tmp"
 _SMALL_ONES: Final = STATE + b"/packs"  # names of our small packs, one a line
-_NAME: Final = re.compile(rb"^pack-[0-9a-f]{40}$", re.MULTILINE)
+_NAME: Final = regex(rb"^pack-[0-9a-f]{40}$", re.MULTILINE)
 _SMALL: Final = 1 << 20
 _MOST: Final = 16
 _REMEMBERED: Final = 4096

@@ -23,6 +23,7 @@ import anyio
 
 from annexpy.clock import Clock
 from annexpy.errors import LockHeld, UnsupportedRepository
+from annexpy.patterns import regex
 from annexpy.repo.files import DiskFiles, Files
 
 __all__ = ["PidLock", "side_lock_path"]
@@ -31,7 +32,7 @@ _PIDLOCK: Final = b"annex/pidlock"
 _SHARED_MEMORY: Final = b"/dev/shm"
 _LONGEST: Final = 32
 _POLL: Final = 0.05
-_HOLDER: Final = re.compile(rb'PidLock \{lockingPid = (\d+), lockingHost = "(.*)"\}\Z', re.DOTALL)
+_HOLDER: Final = regex(rb'PidLock \{lockingPid = (\d+), lockingHost = "(.*)"\}\Z', re.DOTALL)
 
 
 def side_lock_path(git_dir: bytes) -> bytes:

@@ -15,6 +15,7 @@ import time
 from typing import Final
 
 from annexpy.errors import LockHeld, RepositoryError
+from annexpy.patterns import regex
 from annexpy.repo.files import Files
 from annexpy.repo.format import apply_mode, make_folders
 from annexpy.repo.settings import Lockdown
@@ -25,8 +26,8 @@ GIT_ANNEX: Final = b"refs/heads/git-annex"
 
 _LOCK_SECONDS: Final = 5.0
 _NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
-_SHA: Final = re.compile(rb"[0-9a-f]{40}\Z")
-_PACKED: Final = re.compile(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
+_SHA: Final = regex(rb"[0-9a-f]{40}\Z")
+_PACKED: Final = regex(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
 
 
 class Refs:

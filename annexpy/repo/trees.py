@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, TypeAlias
 
 from annexpy.errors import RepositoryError
+from annexpy.patterns import regex
 from annexpy.repo.objects import GitReader, Objects
 
 __all__ = [
@@ -35,8 +36,8 @@ Entries: TypeAlias = dict[bytes, tuple[bytes, bytes]]
 
 _KEPT: Final = 4200  # directories of the first level: a full branch has 4,096
 
-_ENTRY: Final = re.compile(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
-_COMMIT: Final = re.compile(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)")
+_ENTRY: Final = regex(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
+_COMMIT: Final = regex(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)")
 
 
 def parse_tree(raw: bytes) -> Entries:

@@ -14,11 +14,12 @@ from faulty_remote import Faulty, LoopClock
 
 from annexpy.errors import ConnectFailed, NodesFailed, TimedOut
 from annexpy.keys.key import Key
-from annexpy.remote.address import LocalPlace, NamedCluster
+from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.fanout import WINDOW
 from annexpy.remote.memory import MemoryRemote
+from annexpy.remote.named_cluster import NamedCluster
 from annexpy.remote.wrappers import record
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID

@@ -1,0 +1,70 @@
+"""What kind of place a Remote is, whatever is wrapped around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from annexpy.errors import UnknownUUID
+from annexpy.remote.address import LocalPlace
+from annexpy.remote.base import Remote
+from annexpy.remote.local import Local
+from annexpy.remote.wrappers import Wrapper
+from annexpy.uuids import UUID
+
+__all__ = ["Connects", "HasNodes", "is_behind_wire", "is_local", "known", "members"]
+
+
+@runtime_checkable
+class HasNodes(Protocol):
+    """A Remote made of Remotes."""
+
+    @property
+    def nodes(self) -> Sequence[Remote]: ...
+
+
+def members(remote: Remote) -> Iterator[Remote]:
+    """*remote*, or the repositories it is made of, all the way down: what may be a copy."""
+    if isinstance(remote, HasNodes):
+        for node in remote.nodes:
+            yield from members(node)
+    else:
+        yield remote
+
+
+def _innermost(remote: Remote) -> Remote:
+    while isinstance(remote, Wrapper):
+        remote = remote.remote
+    return remote
+
+
+def is_local(remote: Remote) -> bool:
+    """What is done at *remote* is done by this process itself."""
+    return isinstance(_innermost(remote), Local | LocalPlace)
+
+
+def is_behind_wire(remote: Remote) -> bool:
+    """*remote* is asked over connections, of which there are few."""
+    inner = _innermost(remote)
+    if isinstance(inner, Local | LocalPlace):
+        return False
+    from annexpy.remote.p2p import P2PRemote  # not for those who never leave this machine
+
+    return isinstance(inner, P2PRemote)
+
+
+@runtime_checkable
+class Connects(Protocol):
+    """A Remote that may not know its UUID before it was connected to."""
+
+    async def connect(self) -> UUID: ...
+
+
+async def known(remote: Remote) -> UUID:
+    """The UUID of *remote*, connecting to it when there is no other way to learn it."""
+    try:
+        return remote.uuid
+    except UnknownUUID:
+        if isinstance(remote, Connects):
+            return await remote.connect()
+        raise
