@@ -212,7 +212,7 @@ class Branch:
         """What is queued survives a power cut when this returns. Waits for no lock of anybody else.
 
         Raises:
-            RepositoryError, AccessDenied: It could not be written, and is still queued.
+            RepositoryError, AccessDenied: It could not be written; the next ``sync`` or ``commit`` tries again.
         """
         if self._queue or self._spool.unsynced:
             from anyio import to_thread  # 10 ms that a process that only reads can do without
@@ -220,15 +220,24 @@ class Branch:
             await to_thread.run_sync(self.sync_now)
 
     def sync_now(self, *, durable: bool = True) -> None:
-        """``sync``, in this thread. Not *durable*: it survives a kill, not a power cut."""
+        """``sync``, in this thread. Not *durable*: it survives a kill, not a power cut, and waits for no disk."""
+        if not durable:
+            self._spool_queued()
+            return
+        with self._queue.syncing:
+            self._spool_queued()
+            try:
+                self._spool.sync()
+            except OSError as error:
+                raise repository_error(self._files.path, "write location records", error) from error
+
+    def _spool_queued(self) -> None:
         with self._queue.spooling:
             batch = self._queue.take()
             if not batch:
-                if durable:
-                    self._sync_spool()
                 return
             try:
-                self._spool.append(self._as_lines(batch), batch.base, sync=durable)
+                self._spool.append(self._as_lines(batch), batch.base, sync=False)
             except OSError as error:
                 self._queue.give_back(batch)
                 raise repository_error(self._files.path, "write location records", error) from error
@@ -236,13 +245,6 @@ class Branch:
                 self._queue.give_back(batch)
                 raise
             self._queue.done(batch)
-
-    def _sync_spool(self) -> None:
-        """What another ``sync_now`` or a spill has written without syncing it."""
-        try:
-            self._spool.sync()
-        except OSError as error:
-            raise repository_error(self._files.path, "write location records", error) from error
 
     def _as_lines(self, batch: Batch) -> list[bytes]:
         if not batch.changes:

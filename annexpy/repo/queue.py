@@ -59,6 +59,7 @@ class Queue:
 
     Attributes:
         spooling: Held by whoever moves records from here to the spool, so that they get there in order.
+        syncing: Held by whoever does that and syncs the spool, so that who comes meanwhile is synced with the next.
     """
 
     def __init__(self, tip: Callable[[], bytes | None]) -> None:
@@ -68,7 +69,7 @@ class Queue:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._mutex = threading.Lock()
-        self._spooling = threading.Lock()
+        self._spooling, self._syncing = threading.Lock(), threading.Lock()
         self._filling = Batch()
         self._writing: list[Batch] = []
 
@@ -82,6 +83,11 @@ class Queue:
     def spooling(self) -> threading.Lock:
         self._check_fork()
         return self._spooling
+
+    @property
+    def syncing(self) -> threading.Lock:
+        self._check_fork()
+        return self._syncing
 
     def add(self, line: bytes) -> int:
         """Queue a record; how many are waiting now."""

@@ -19,6 +19,7 @@ Source: architecture D5.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
@@ -26,21 +27,18 @@ from typing import Final, TypeVar
 
 from annexpy.clock import Clock
 from annexpy.repo.files import Files
-from annexpy.repo.format import STATE, apply_mode, make_folders
+from annexpy.repo.format import apply_mode, make_folders
 from annexpy.repo.records import Queued, record_path
 from annexpy.repo.settings import Lockdown
+from annexpy.repo.spool_file import OPEN, READY, SPOOL, SpoolFile
 from annexpy.repo.spooled import Batch, Seen, as_batch, batches
 
 __all__ = ["SPOOL", "Spool"]
 
 T = TypeVar("T")
 
-SPOOL: Final = STATE + b"/spool"
-
 _NUMBERS: Final = count()
 
-_OPEN: Final = b".open"
-_READY: Final = b".ready"
 _UNFINISHED: Final = b".tmp"
 _LARGEST: Final = 16 << 20  # a file is sealed by its own writer from here on
 _OLD: Final = 86_400.0  # an unfinished file of another host is given up after a day
@@ -48,7 +46,9 @@ _SEAL_TRIES: Final = 200  # × 1 ms: a writer holds its lock for one write and o
 
 
 class Spool:
-    """The spool of a repository, and this process's own file in it. Not for several threads at once.
+    """The spool of a repository, and this process's own file in it.
+
+    Not for several threads at once, except that one may ``append`` while another one is in ``sync``.
 
     Args:
         files: The git directory.
@@ -60,92 +60,139 @@ class Spool:
     def __init__(self, files: Files, lockdown: Lockdown, clock: Clock, *, locks: bool = True) -> None:
         self._files, self._lockdown, self._clock, self._locks = files, lockdown, clock, locks
         self._name = b""
-        self._own: _Own | None = None
+        self._begin_anew()
         self._seen: dict[bytes, Seen] = {}
 
     # -- writing ---------------------------------------------------------------------------------
 
+    def _begin_anew(self) -> None:
+        """What another process, of which we are a fork, has written is for that one to sync."""
+        self._pid = os.getpid()
+        self._own: SpoolFile | None = None
+        self._unsynced: list[SpoolFile] = []
+        self._mutex, self._syncing = threading.Lock(), threading.Lock()
+
+    def _check_fork(self) -> None:
+        if self._pid != os.getpid():
+            if self._own is not None:
+                self._own.close()
+            self._begin_anew()
+
     def append(self, lines: Sequence[bytes], base: bytes, *, sync: bool) -> None:
         """Add records. When it returns with *sync* they survive a power cut, else a kill.
 
-        Raises OSError, and then they are not there.
+        Raises OSError. Then they are not there, or the next ``sync`` writes them again.
         """
         if not lines:
             return
         data = b"\n".join(lines) + b"\n"
         batch = as_batch(data, base)
-        if not self._locks or not self._append(batch, sync):
+        self._check_fork()
+        if not self._locks or not self._append(batch):
             self._write_ready(batch, sync)
+        if sync:
+            self.sync()
 
-    def _append(self, batch: bytes, sync: bool) -> bool:
+    def _append(self, batch: bytes) -> bool:
         """False when locks turn out not to work."""
         files = self._files
         while True:
             own = self._own
-            if own is None or own.pid != os.getpid():
+            if own is None or own.doubtful:
                 self.close()
                 own = self._own = self._begin()
             try:
                 if not files.try_lock(own.fd, exclusive=True):
                     continue  # somebody is sealing it
             except OSError:
-                self.sync()
                 self._locks = False
-                files.unlink(self._name + _OPEN)
                 self.close()
+                own.end(files)
                 return False
             try:
                 there = own.folder.status(own.name)
                 if there is None or (there.st_ino, there.st_dev) != own.identity:
-                    self.sync()
                     self._own = None  # it was sealed
                     continue
                 size = there.st_size
                 try:
                     files.write(own.fd, batch)
-                    own.unsynced = True
-                    if sync:
-                        files.sync(own.fd)
-                        own.unsynced = False
                 except BaseException:
                     self._own = None  # whatever is left of this batch ends the file: the next one needs another
                     files.truncate(own.fd, size)
                     raise
+                self._to_be_synced(own, size + len(batch))
+                if own.written >= _LARGEST:
+                    self._own = None
             finally:
                 files.unlock(own.fd)  # closing would not do it while a forked child has the descriptor
                 if self._own is not own:
-                    own.close()
-            if sync and not own.named:
-                self._sync_names()
-                own.named = True
-            if size + len(batch) >= _LARGEST:
-                self.sync()
-                self.close()
+                    self._leave(own)
             return True
+
+    def _to_be_synced(self, file: SpoolFile, written: int) -> None:
+        with self._mutex:
+            file.written = written
+            if file not in self._unsynced:
+                self._unsynced.append(file)
+
+    def _leave(self, own: SpoolFile) -> None:
+        with self._mutex:
+            own.left = True
+            if not own.busy:  # else whoever syncs it closes it
+                own.close()
 
     @property
     def unsynced(self) -> bool:
         """Records that were appended would not survive a power cut yet."""
-        own = self._own
-        return own is not None and own.pid == os.getpid() and (own.unsynced or not own.named)
+        return self._pid == os.getpid() and bool(self._unsynced)
 
     def sync(self) -> None:
-        """What was appended without *sync* survives a power cut when this returns."""
-        own = self._own
-        if own is None or not self.unsynced:
-            return
-        if own.unsynced:
-            self._files.sync(own.fd)
-            own.unsynced = False
+        """What was appended before survives a power cut when this returns.
+
+        Raises OSError. A kernel that failed to write says so once and forgets it, so whatever stands in that file is
+        written again, to another one, by the next ``sync``.
+        """
+        self._check_fork()
+        with self._syncing:
+            for own in tuple(self._unsynced):
+                with self._mutex:
+                    own.busy, written = True, own.written  # what is added from now on waits for the next time
+                try:
+                    self._sync_one(own)
+                except OSError:
+                    own.doubtful = True
+                    raise
+                finally:
+                    with self._mutex:
+                        own.busy = False
+                        if own.left:
+                            own.close()
+                own.named = True
+                with self._mutex:
+                    if own.written == written:
+                        self._unsynced.remove(own)
+
+    def _sync_one(self, own: SpoolFile) -> None:
+        files = self._files
+        if own.doubtful:
+            content = own.read(files)
+            if content is not None:
+                self._write_ready(content, True)
+        elif own.fd >= 0:
+            files.sync(own.fd)
+        else:
+            own.sync_closed(files)
         if not own.named:
             self._sync_names()
-            own.named = True
 
-    def _begin(self) -> _Own:
+    def _begin(self) -> SpoolFile:
         """A file of our own, kept open: opening it for every record costs more than writing the record."""
         files = self._files
+        with self._mutex:  # what was absorbed is in the branch
+            self._unsynced = [own for own in self._unsynced if own.busy or own.fd >= 0 or own.exists(files)]
         self._new_name()
-        name = self._name.removeprefix(SPOOL + b"/") + _OPEN
+        name = self._name.removeprefix(SPOOL + b"/") + OPEN
         try:
             folder = files.folder(SPOOL)
             fd = folder.open_write(name, exclusive=True, append=True)
@@ -153,15 +200,16 @@ class Spool:
             self._make_folder()
             folder = files.folder(SPOOL)
             fd = folder.open_write(name, exclusive=True, append=True)
-        own = _Own(files, folder, name, fd)
+        own = SpoolFile(files, folder, self._name, fd)
         apply_mode(files, fd, self._lockdown)
         return own
 
     def close(self) -> None:
         """Let go of our own file. Its records stay; the next ``append`` begins another."""
+        self._check_fork()
         own, self._own = self._own, None
         if own is not None:
-            own.close()
+            self._leave(own)
 
     def _new_name(self) -> None:
         host = b"".join([b"%c" % c if chr(c).isalnum() else b"_" for c in os.fsencode(os.uname().nodename)])
@@ -198,9 +246,11 @@ class Spool:
             raise
         finally:
             files.close_fd(fd)
-        files.rename(self._name + _UNFINISHED, self._name + _READY)
+        files.rename(self._name + _UNFINISHED, self._name + READY)
         if sync:
             files.sync_folder(SPOOL)
+        else:
+            self._to_be_synced(SpoolFile(files, files, self._name), len(batch))
 
     # -- absorbing: only under the journal lock --------------------------------------------------
 
@@ -212,9 +262,9 @@ class Spool:
         files, ready = self._files, []
         for name in sorted(files.names(SPOOL)):
             path = SPOOL + b"/" + name
-            if name.endswith(_READY):
+            if name.endswith(READY):
                 ready.append(path)
-            elif name.endswith(_OPEN):
+            elif name.endswith(OPEN):
                 sealed = self._seal(path)
                 if sealed is not None:
                     ready.append(sealed)
@@ -235,7 +285,7 @@ class Spool:
                 time.sleep(0.001)
             else:
                 return None
-            sealed = path.removesuffix(_OPEN) + _READY
+            sealed = path.removesuffix(OPEN) + READY
             files.rename(path, sealed)
             files.unlink(path)  # still there when a power cut had left both names: then rename does nothing
             return sealed
@@ -312,7 +362,7 @@ class Spool:
         current: dict[bytes, Seen] = {}
         for name in files.names(SPOOL):
             stem, dot, kind = name.rpartition(b".")
-            if dot + kind not in (_OPEN, _READY):
+            if dot + kind not in (OPEN, READY):
                 continue
             path = SPOOL + b"/" + name
             status = files.status(path)
@@ -327,21 +377,3 @@ class Spool:
             current[stem] = known
         self._seen = current
         return list(current.values())
-
-
-class _Own:
-    """The file of this process, open, and what it is known by."""
-
-    __slots__ = ("_files", "fd", "folder", "identity", "name", "named", "pid", "unsynced")
-
-    def __init__(self, files: Files, folder: Files, name: bytes, fd: int) -> None:
-        self._files, self.folder, self.name, self.fd = files, folder, name, fd
-        status = files.fstatus(fd)
-        self.identity = (status.st_ino, status.st_dev)
-        self.pid, self.named, self.unsynced = os.getpid(), False, False
-
-    def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            self._files.close_fd(fd)
-            self.folder.close()

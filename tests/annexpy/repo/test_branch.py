@@ -20,6 +20,7 @@ from annexpy.repo import branch as branch_module
 from annexpy.repo import objects as objects_module
 from annexpy.repo import view as view_module
 from annexpy.repo.branch import Branch
+from annexpy.repo.files import DiskFiles
 from annexpy.repo.journal import PRIVATE, Journal, JournalLock
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
@@ -478,6 +479,34 @@ def test_threads_may_do_so_too_and_always_see_what_they_wrote(repository: Reposi
     for key in KEYS:
         assert repository.branch.locations(key).present == [f"u{n}" for n in range(6)]
     git(repository.path, "fsck", "--strict")
+
+
+def test_a_record_that_need_not_be_durable_does_not_wait_for_the_disk(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+    sync = DiskFiles.sync
+
+    def slow(files: DiskFiles, fd: int) -> None:
+        begun.set()
+        assert end.wait(10)
+        sync(files, fd)
+
+    monkeypatch.setattr(DiskFiles, "sync", slow)
+    branch = repository.branch
+    branch.set_present(KEYS[0], U1, True)
+    durable = threading.Thread(target=branch.sync_now)
+    durable.start()
+    assert begun.wait(10)
+    branch.set_present(KEYS[1], U1, True)
+    branch.sync_now(durable=False)
+
+    assert durable.is_alive()
+    assert another(repository).locations(KEYS[1]).present == [U1]
+    end.set()
+    durable.join(10)
+    branch.sync_now()
+    assert not branch._spool.unsynced
 
 
 def test_gc_and_packing_of_refs_do_no_harm(repository: Repository) -> None:

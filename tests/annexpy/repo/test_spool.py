@@ -251,5 +251,120 @@ def test_what_was_spooled_without_syncing_is_synced_by_the_next_sync(tmp_path: P
     spool.append([b"a.log\t0000000000000002\tP\t0\tu"], b"", sync=False)
     spool.seal()
     spool.append([b"a.log\t0000000000000003\tP\t1\tu"], b"", sync=False)
-    assert [name.rpartition(".")[2] for name in synced] == ["open", "ready"]
+    assert len(synced) == 1  # whoever appends does not wait for the disk
+    spool.sync()
+    assert [name.rpartition(".")[2] for name in synced] == ["open", "ready", "open"]
+    assert not spool.unsynced
     spool.close()
+
+
+class FailsToSync(DiskFiles):
+    """A disk that fails to sync a file once, and to keep what was in it."""
+
+    failing = False
+
+    def sync(self, fd: int) -> None:
+        if self.failing:
+            self.failing = False
+            raise OSError(errno.EIO, "I/O error")
+        super().sync(fd)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_what_a_failed_sync_may_have_lost_is_written_again_by_the_next_one(tmp_path: Path, locks: bool) -> None:
+    files = FailsToSync(tmp_path)
+    spool = Spool(files, Lockdown(), CLOCK, locks=locks)
+    spool.append(lines(1), BASE, sync=False)
+    spool.append(lines(2), BASE, sync=False)
+    files.failing = True
+    with pytest.raises(OSError, match="I/O error"):
+        spool.sync()
+    assert spool.unsynced
+    before = set(files.names(SPOOL))
+
+    spool.sync()
+
+    assert not spool.unsynced
+    again = [SPOOL + b"/" + name for name in files.names(SPOOL) if name not in before]
+    assert {line for path in again for batch in spool.load(path) for line in batch.lines} >= set(
+        lines(1, 2) if locks else lines(1)
+    )
+    spool.append(lines(3), BASE, sync=True)
+    assert set(absorbed(spool)) == set(lines(1, 2, 3))
+
+
+def test_a_failed_write_leaves_what_was_appended_before_to_be_synced(tmp_path: Path) -> None:
+    class FullOnce(FailsToSync):
+        full = False
+        synced = 0
+
+        def write(self, fd: int, data: bytes | memoryview) -> None:
+            if self.full:
+                self.full = False
+                raise OSError(errno.ENOSPC, "no space left")
+            super().write(fd, data)
+
+        def sync(self, fd: int) -> None:
+            super().sync(fd)
+            self.synced += 1
+
+    files = FullOnce(tmp_path)
+    spool = Spool(files, Lockdown(), CLOCK)
+    spool.append(lines(1), BASE, sync=False)
+    files.full = True
+    with pytest.raises(OSError, match="no space left"):
+        spool.append(lines(2), BASE, sync=False)
+
+    assert spool.unsynced
+    spool.sync()
+    assert files.synced == 1
+    assert not spool.unsynced
+
+
+def test_whoever_appends_does_not_wait_for_a_sync_that_is_running(tmp_path: Path) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    class Slow(DiskFiles):
+        def sync(self, fd: int) -> None:
+            begun.set()
+            assert end.wait(10)
+            super().sync(fd)
+
+    spool = Spool(Slow(tmp_path), Lockdown(), CLOCK)
+    spool.append(lines(1), BASE, sync=False)
+    syncing = threading.Thread(target=spool.sync)
+    syncing.start()
+    assert begun.wait(10)
+
+    spool.append(lines(2), BASE, sync=False)
+    taken = spool.seal()  # nor does an absorber
+    spool.append(lines(3), BASE, sync=False)
+
+    assert {line for batch in spool.load(taken[0]) for line in batch.lines} == set(lines(1, 2))
+    assert syncing.is_alive()
+    end.set()
+    syncing.join(10)
+    assert spool.unsynced
+    spool.sync()
+    assert not spool.unsynced
+    assert set(absorbed(spool)) == set(lines(1, 2, 3))
+
+
+def test_locks_that_stop_working_lose_nothing(tmp_path: Path) -> None:
+    spool = Spool(DiskFiles(tmp_path), Lockdown(), CLOCK)
+    spool.append(lines(1), BASE, sync=False)
+    spool._files = WithoutLocks(tmp_path)
+    spool.append(lines(2), BASE, sync=True)
+
+    assert set(absorbed(Spool(DiskFiles(tmp_path), Lockdown(), CLOCK))) == set(lines(1, 2))
+
+
+def test_files_that_are_never_synced_cost_no_descriptors(tmp_path: Path) -> None:
+    spool = Spool(DiskFiles(tmp_path), Lockdown(), CLOCK)
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(50):
+        spool.append(lines(number), BASE, sync=False)
+        absorbed(spool)
+
+    assert len(os.listdir("/proc/self/fd")) <= before + 3
+    assert len(spool._unsynced) <= 2
