@@ -46,6 +46,7 @@ __all__ = ["Address", "Connected", "LocalPlace", "cluster_nodes", "connect", "re
 _SHELL: Final = "git-annex-shell"
 _SSH_WIRES: Final = 2
 """Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
+_SHELL_SECONDS: Final = 0.3
 _SCP: Final = regex(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
 _SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NOT_OFFERED: Final = {
@@ -81,6 +82,7 @@ class Address:
         uuid: Which repository must be there, where that is known.
         cost: git-annex's cost.
         connections: How many wires at once are sensible.
+        price: What one more costs, in seconds of waiting for another to come free.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Address:
     uuid: UUID | None = None
     cost: int = 200
     connections: int = 4
+    price: float = 0.0
 
 
 def connect(
@@ -126,7 +129,13 @@ def connect(
         from annexpy.remote.p2p import P2PRemote
 
         return P2PRemote(
-            found.dial, uuid=wanted, name=shown, cost=found.cost, clock=clock, connections=found.connections
+            found.dial,
+            uuid=wanted,
+            name=shown,
+            cost=found.cost,
+            clock=clock,
+            connections=found.connections,
+            price=found.price,
         )
     assert found.path is not None
     client = None if repository is None else repository.uuid
@@ -205,7 +214,7 @@ def _git_remote(remote: RemoteConfig, repository: Repository) -> Address:
     if path is not None and not os.path.isabs(path):
         path = os.path.join(repository.path, path)  # as git takes it
     cost = found.cost if remote.cost is None else remote.cost
-    return Address(remote.name, path, found.dial, uuid, cost, found.connections)
+    return replace(found, name=remote.name, path=path, uuid=uuid, cost=cost)
 
 
 def _place(text: str, name: str, asker: _Asker) -> Address:
@@ -257,7 +266,7 @@ def _exec(command: str, name: str) -> Address:
         raise InvalidInput("remote", command, f"a command line ({error})") from error
     if not argv:
         raise InvalidInput("remote", "exec:", "a command after exec:")
-    return Address(name, dial=DialCommand(argv, name=name), cost=150, connections=2)
+    return Address(name, dial=DialCommand(argv, name=name), cost=150, connections=2, price=_SHELL_SECONDS)
 
 
 def _split_url(text: str) -> SplitResult:
@@ -290,7 +299,8 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
         command += f" --uuid {asker.expected}"
     system = asker.ssh_command or os.environ.get("GIT_SSH")
     if system is None and not asker.ssh_options:
-        return Address(name, dial=DialSSH(host, command, user, port or 0, name=name), connections=_SSH_WIRES)
+        dial = DialSSH(host, command, user, port or 0, name=name)
+        return Address(name, dial=dial, connections=_SSH_WIRES, price=_SHELL_SECONDS)
     program = (system or "ssh",)
     try:
         options = tuple(shlex.split(asker.ssh_options))
@@ -304,6 +314,7 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
             host, command, user, port or 0, name=name, program=(*program, *options), shell=bool(asker.ssh_command)
         ),
         connections=_SSH_WIRES,
+        price=_SHELL_SECONDS,
     )
 
 

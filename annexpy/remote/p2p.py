@@ -86,7 +86,9 @@ class P2PRemote:
         token: See above.
         max_version: Highest protocol version to speak, 0 to 4.
         connections: Wires at once, up to 16, for transfers and questions; one more is there for
-            questions alone. Locks have their own. Wires that are children or ssh channels are dear.
+            questions alone. Locks have their own.
+        price: Seconds to wait for a wire to come free before a third one, or one more, is opened: about what
+            starting the server costs, where every wire starts one.
         deadline: Seconds without a byte after which the peer counts as stuck.
         connect_deadline: Seconds for connecting and for each line of the greeting.
         bypass: Gateways that have been passed already.
@@ -104,6 +106,7 @@ class P2PRemote:
         token: str | None = None,
         max_version: int = MAX_VERSION,
         connections: int = 4,
+        price: float = 0.0,
         deadline: float = 60.0,
         connect_deadline: float = 20.0,
         bypass: tuple[UUID, ...] = (),
@@ -111,20 +114,15 @@ class P2PRemote:
         greeting = Greeting(
             name or str(dial), uuid, client_uuid, token, max_version, bypass, connect_deadline, deadline
         )
-        self._set(dial, greeting, cost, clock, connections)
+        self._set(dial, greeting, cost, clock, connections, price)
 
-    def _set(self, dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int) -> None:
-        self._dial, self._greeting, self._cost, self._clock, self._connections = (
-            dial,
-            greeting,
-            cost,
-            clock,
-            connections,
-        )
-        self._pool = Pool(self._open, greeting.name, limit=connections, patience=10 * greeting.deadline)
+    def _set(self, dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int, price: float) -> None:
+        self._dial, self._greeting, self._cost, self._clock = dial, greeting, cost, clock
+        self._connections, self._price = connections, price
+        self._pool = Pool(self._open, greeting.name, limit=connections, patience=10 * greeting.deadline, price=price)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_unpickled, (self._dial, self._greeting, self._cost, self._clock, self._connections))
+        return (_unpickled, (self._dial, self._greeting, self._cost, self._clock, self._connections, self._price))
 
     @property
     def uuid(self) -> UUID:
@@ -392,9 +390,9 @@ class P2PLock:
                 await self._pool.give_back(wire, Use.LOCK)
 
 
-def _unpickled(dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int) -> P2PRemote:
+def _unpickled(dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int, price: float) -> P2PRemote:
     remote = P2PRemote.__new__(P2PRemote)
-    remote._set(dial, greeting, cost, clock, connections)
+    remote._set(dial, greeting, cost, clock, connections, price)
     return remote
 
 

@@ -341,7 +341,12 @@ class P2PUpload(_Transfer):
         return await self._result(wire, True, wire.deadline)
 
     async def _result(self, wire: Wire, valid: bool, patience: float) -> Stored:
-        answer = _message(wire, await wire.event(patience))
+        if self._pool.lend(wire, Use.TRANSFER):
+            self._wire = None
+            event = await self._pool.last_answer(wire, patience)
+        else:
+            event = await wire.event(patience)
+        answer = _message(wire, event)
         self._settled = True
         match answer:
             case Success():

@@ -1,4 +1,4 @@
-"""The wires to one peer: opened when needed, used again, limited in number, given up when broken."""
+"""The wires to one peer: opened when waiting does not pay, used again, limited in number, given up when broken."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from anyio import CancelScope, Event, create_task_group, current_time
 from anyio.lowlevel import EventLoopToken, current_token
 
 from annexpy.errors import TimedOut
+from annexpy.p2p.connection import Data
+from annexpy.p2p.messages import Message
 from annexpy.remote.wire import Wire
 
 __all__ = ["MAX_CONNECTIONS", "Pool", "Use"]
@@ -19,6 +21,8 @@ __all__ = ["MAX_CONNECTIONS", "Pool", "Use"]
 MAX_CONNECTIONS: Final = 16
 MAX_LOCKS: Final = 64
 """Each lock on a stock server needs a wire of its own, and ends with it."""
+_AT_ONCE: Final = 2
+"""So many wires are opened without hoping for another one: one for either end to have something to do."""
 
 
 class Use(IntEnum):
@@ -36,17 +40,34 @@ class Pool:
     limit is kept for them. Locks are counted by themselves: otherwise a removal could wait for the
     very lock that it relies on.
 
+    A wire that is a process at the other end costs more than hundreds of small requests. So beyond the
+    first few, whoever may have one of his own waits first for one to come back, as long as it would take to
+    open one. Waiting for it to be free is not always needed: an upload that only waits for its result lends
+    its wire, and the next request goes out with its last bytes.
+
     Wires do not survive a fork or the end of an event loop: the child and the next loop start with
     an empty pool and leave the parent's wires alone.
     """
 
-    def __init__(self, open_: Callable[[], Awaitable[Wire]], name: str, *, limit: int, patience: float) -> None:
-        self._open, self._name = open_, name
+    def __init__(
+        self, open_: Callable[[], Awaitable[Wire]], name: str, *, limit: int, patience: float, price: float = 0.0
+    ) -> None:
+        """Begin with nothing.
+
+        Args:
+            open_: Opens one more.
+            name: For messages.
+            limit: Wires for transfers and questions, up to ``MAX_CONNECTIONS``.
+            patience: Seconds to wait for one.
+            price: What opening one costs, in seconds of waiting for another.
+        """
+        self._open, self._name, self._price = open_, name, price
         self._limit = max(1, min(limit, MAX_CONNECTIONS))
         self._patience = patience
         self._idle: list[Wire] = []
         self._busy = [0, 0, 0]
         self._waiting: deque[tuple[Use, Event]] = deque()
+        self._hoping: deque[Event] = deque()  # may open a wire, and would rather have one that comes back
         self._home: tuple[int, EventLoopToken] | None = None
         self._closed = False
 
@@ -65,16 +86,50 @@ class Pool:
         else:
             await self._wait(use)
         try:
-            while self._idle:
-                wire = self._idle.pop()
+            wire = await self._pick(use)
+            if wire is None and self._price and sum(self._busy) > _AT_ONCE:
+                until = current_time() + self._price
+                while wire is None and current_time() < until:
+                    await self._hope(until)
+                    wire = await self._pick(use)
+            return await self._open() if wire is None else wire
+        except BaseException:
+            self._release(use)
+            raise
+
+    async def _pick(self, use: Use) -> Wire | None:
+        """An idle wire, the last that came back; or one that is lent, if need be."""
+        lent: Wire | None = None
+        for wire in reversed(tuple(self._idle)):
+            if wire.lent and wire.lendable:
+                lent = wire
+            elif not wire.lent:
+                self._idle.remove(wire)
                 if wire.usable:
                     wire.used, wire.heard = True, False
                     return wire
                 await wire.aclose()
-            return await self._open()
-        except BaseException:
-            self._release(use)
-            raise
+        if lent is None or use is Use.LOCK:
+            return None
+        self._idle.remove(lent)
+        lent.used, lent.heard = True, False
+        return lent
+
+    async def _hope(self, until: float) -> None:
+        """Until a wire came back, or until it would have been as well to open one."""
+        turn = Event()
+        self._hoping.append(turn)
+        try:
+            with CancelScope(deadline=until):
+                await turn.wait()
+        finally:
+            if turn in self._hoping:
+                self._hoping.remove(turn)
+
+    def _came_back(self, wire: Wire) -> None:
+        self._idle.append(wire)
+        if self._hoping:
+            self._hoping.popleft().set()
 
     async def give_back(self, wire: Wire, use: Use) -> None:
         """*wire* is to be used again, if it is at rest; otherwise it is closed.
@@ -88,10 +143,12 @@ class Pool:
             if wire.usable:
                 wire.flush_soon()
                 if not self._closed:
-                    self._idle.append(wire)
-                    if len(self._idle) <= self._limit + 1:
+                    self._came_back(wire)
+                    free = [idle for idle in self._idle if not idle.lent]
+                    if len(free) <= self._limit + 1:
                         return
-                    surplus = self._idle.pop(0)
+                    surplus = free[0]
+                    self._idle.remove(surplus)
             await surplus.aclose()
         finally:
             self._release(use)
@@ -99,14 +156,40 @@ class Pool:
     async def discard(self, wire: Wire, use: Use) -> None:
         """*wire* is broken, or in the middle of something."""
         try:
-            await wire.aclose()
+            if wire.lent:
+                wire.doomed = True  # somebody else waits for an answer
+            else:
+                await wire.aclose()
         finally:
             self._release(use)
+
+    def lend(self, wire: Wire, use: Use) -> bool:
+        """Give *wire* to the next who waits, if there is one, although one answer is still to come.
+
+        Who lent it gets that with ``last_answer``, and has nothing to do with the wire afterwards.
+        """
+        if self._closed or not wire.lendable or not (self._hoping or self._waiting):
+            return False
+        wire.lend()
+        self._came_back(wire)
+        self._release(use)
+        return True
+
+    async def last_answer(self, wire: Wire, seconds: float) -> Message | Data:
+        """What ``lend`` left open; as ``Wire.event``."""
+        try:
+            return await wire.last_answer(seconds)
+        finally:
+            if wire.broken or (self._closed and wire in self._idle):
+                if wire in self._idle:
+                    self._idle.remove(wire)
+                await wire.aclose()
 
     async def aclose(self) -> None:
         """Close what is idle; what is in use is closed when it comes back. The pool can be used again."""
         self._closed = True
-        idle, self._idle = self._idle, []
+        idle = [wire for wire in self._idle if not wire.lent]
+        self._idle = [wire for wire in self._idle if wire.lent]
         async with create_task_group() as tasks:
             for wire in idle:
                 tasks.start_soon(wire.aclose)
@@ -151,4 +234,5 @@ class Pool:
         self._home = (os.getpid(), current_token())
         self._idle.clear()
         self._waiting.clear()
+        self._hoping.clear()
         self._busy = [0, 0, 0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from anyio import CancelScope, current_time
+from anyio import CancelScope, Event, current_time
 from anyio.lowlevel import checkpoint
 
 from annexpy.errors import (
@@ -74,7 +74,11 @@ class Greeting:
 class Wire:
     """A connection that has been greeted. Owned by one task at a time.
 
+    An owner who only waits for his last answer may ``lend`` it: the next owner's request goes out with his
+    last words, and the answer to it is heard after his.
+
     Attributes:
+        doomed: The next owner gave up while the wire was lent: it is to be closed when the answer is there.
         uuid: The repository that answered.
         delivered: False while, or since, the last request went out only in part or not at all.
         used: True once it has served a request and came back.
@@ -83,14 +87,17 @@ class Wire:
     """
 
     __slots__ = (
+        "_ahead",
         "_connection",
         "_debug",
         "_greeting",
+        "_spoiled",
         "_transport",
         "_unsent",
         "clock_offset",
         "deadline",
         "delivered",
+        "doomed",
         "heard",
         "used",
         "uuid",
@@ -104,6 +111,9 @@ class Wire:
         self.heard = False
         self.delivered = True
         self.clock_offset: tuple[float, float] | None = None
+        self.doomed = False
+        self._ahead: Event | None = None  # set when the one who lent the wire has his answer
+        self._spoiled = False  # he has not got it
         self._unsent = b""
         self._debug = log.isEnabledFor(logging.DEBUG)
 
@@ -121,11 +131,29 @@ class Wire:
         connection = self._connection
         return (
             connection.state in _AT_REST
+            and not self._spoiled
             and not connection.outstanding
             and not connection.unread
             and not self._transport.has_input
             and not self._transport.at_eof
         )
+
+    @property
+    def lent(self) -> bool:
+        """Whether the answer to the request before still has to come. The next one may be sent all the same."""
+        return self._ahead is not None
+
+    @property
+    def lendable(self) -> bool:
+        """Whether the next request may be sent although an answer is owed."""
+        connection = self._connection
+        result = bool(connection.version) and connection.state is State.PUT_RESULT
+        return result and not (self.broken or self._transport.at_eof)
+
+    @property
+    def broken(self) -> bool:
+        """Nobody can tell any more what is an answer to what."""
+        return self._spoiled or self.doomed
 
     @property
     def has_input(self) -> bool:
@@ -198,6 +226,26 @@ class Wire:
             TimedOut: Nothing came.
             RemoteProtocolError: It said what it must not say.
         """
+        if self._ahead is not None:
+            await self._go_behind()
+        event = await self._next(seconds)
+        self.heard = True
+        return event
+
+    async def _go_behind(self) -> None:
+        """Send our request; the first answer is for the one who lent us the wire, and he has his own deadline."""
+        self.delivered = False
+        try:
+            await self.flush()
+            self.delivered = True
+        except ConnectionLost:
+            pass  # he hears why
+        if self._ahead is not None:
+            await self._ahead.wait()
+        if self._spoiled:
+            raise self._gone()
+
+    async def _next(self, seconds: float | None) -> Message | Data:
         connection = self._connection
         try:
             event = connection.next_event()
@@ -223,7 +271,6 @@ class Wire:
             raise RemoteProtocolError(f"{self.name}: {error}") from error
         if isinstance(event, _NOTHING_MORE):
             raise self._gone()
-        self.heard = True
         if self._debug and not isinstance(event, Data):
             log.debug("%s < %s", self.name, _shown(event))
         return event
@@ -232,6 +279,23 @@ class Wire:
         said = self._transport.complaint
         waiting_for = self._connection.waiting_for or "the next answer"
         return ConnectionLost(self.name, waiting_for, f"{reason}: {said}" if reason and said else reason or said)
+
+    def lend(self) -> None:
+        """Let somebody else send his request while we wait for the answer; what was put goes out with it, or soon."""
+        self._ahead = Event()
+        self.flush_soon()
+
+    async def last_answer(self, seconds: float) -> Message | Data:
+        """The answer that is owed to the one who lent the wire; as ``event``. Without it, the wire is spoiled."""
+        assert self._ahead is not None
+        try:
+            return await self._next(seconds)
+        except BaseException:
+            self._spoiled = True
+            raise
+        finally:
+            self._ahead.set()
+            self._ahead = None
 
     async def answer(self, seconds: float | None = None) -> Message:
         """The next message; for where no body can come."""
