@@ -246,9 +246,9 @@ def cluster_routes(topology: Topology, uuid: UUID, bypass: frozenset[UUID] = fro
     nodes: dict[UUID, Route] = {}
     peers: dict[UUID, Route] = {}
     for route, settings in _configured(topology):
+        known = nodes.get(route.uuid)
         if route.uuid in members and not settings.node_of.isdisjoint(names):
-            if route.uuid not in nodes or route.order < nodes[route.uuid].order:
-                nodes[route.uuid] = route
+            nodes[route.uuid] = route if known is None or route.order < known.order else known
         if uuid in settings.gateway_of and route.uuid not in bypass | {topology.uuid}:
             peers.setdefault(route.uuid, Route(f"{route.name}-{names[0]}", route.via, uuid, route.hops + 1))
     return ClusterRoutes(uuid, names[0], tuple(nodes.values()), _relayed(topology, uuid, members, nodes, peers, bypass))

@@ -8,6 +8,8 @@
 ``exec:command …``      whatever speaks P2P on its stdin and stdout
 ``name``                the git remote of that name, with its ``annex-*`` settings; or the cluster of that
                         name, made of the git remotes with ``annex-cluster-node = name``
+``gateway-node``        what the git remote ``gateway`` is a proxy for, ``gateway-cluster`` included, as
+                        proxy.log has it; also behind several proxies
 ======================  ==========================================================================
 
 Nothing is opened before it is needed, so a cluster can be made of places that are away at the moment,
@@ -20,10 +22,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Final, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from annexpy.clock import Clock, Deadline
@@ -41,12 +44,17 @@ from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, parse_uuid
 from annexpy.values import dataclass, replace
 
-__all__ = ["Address", "Connected", "LocalPlace", "cluster_nodes", "connect", "resolve"]
+if TYPE_CHECKING:
+    from annexpy.policy.routes import Route
+
+__all__ = ["Address", "Connected", "LocalPlace", "cluster_nodes", "connect", "connect_route", "resolve"]
 
 _SHELL: Final = "git-annex-shell"
 _SSH_WIRES: Final = 2
 """Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
-_SHELL_SECONDS: Final = 0.3
+_DEADLINE: Final = 60.0
+_LONGER: Final = 1.2
+"""Who waits for somebody who waits for others must wait longer than they do."""
 _SCP: Final = regex(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2}).+", re.DOTALL)
 _SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NOT_OFFERED: Final = {
@@ -82,7 +90,6 @@ class Address:
         uuid: Which repository must be there, where that is known.
         cost: git-annex's cost.
         connections: How many wires at once are sensible.
-        price: What one more costs, in seconds of waiting for another to come free.
     """
 
     name: str
@@ -91,7 +98,6 @@ class Address:
     uuid: UUID | None = None
     cost: int = 200
     connections: int = 4
-    price: float = 0.0
 
 
 def connect(
@@ -122,6 +128,8 @@ def connect(
     text = os.fspath(address)
     if repository is not None and (nodes := cluster_nodes(text, repository)):
         return _cluster(text, nodes, uuid, name or text, repository, durability, clock)
+    if repository is not None and (route := _proxied(text, repository)) is not None:
+        return connect_route(route, repository, name=name, durability=durability, clock=clock)
     found = resolve(text, repository)
     wanted = found.uuid if uuid is None else parse_uuid(uuid)
     shown = found.name if name is None else name
@@ -135,11 +143,84 @@ def connect(
             cost=found.cost,
             clock=clock,
             connections=found.connections,
-            price=found.price,
         )
     assert found.path is not None
     client = None if repository is None else repository.uuid
     return LocalPlace(found.path, uuid=wanted, name=shown, cost=found.cost, durability=durability, client=client)
+
+
+def connect_route(
+    route: Route,
+    repository: Repository,
+    *,
+    name: str | None = None,
+    durability: Durability = "full",
+    clock: Clock = CLOCK,
+    bypass: tuple[UUID, ...] = (),
+    connections: int | None = None,
+) -> Connected:
+    """The remote at the end of *route*; see ``connect``.
+
+    Args:
+        route: Which way.
+        repository: Whose git remotes the way begins with.
+        name: For messages.
+        durability: As for ``connect``.
+        clock: As for ``connect``.
+        bypass: Repositories that a gateway at the end is to leave out.
+        connections: How many wires at once, where it is not to be the usual number.
+    """
+    shown = name or route.name
+    remote = repository.config.remotes().get(route.via.name)
+    if remote is None:
+        raise InvalidInput("remote", route.via.name, "the name of a git remote")
+    found = _git_remote(remote, repository, route.uuid)
+    if found.path is not None:
+        if not route.hops:
+            return LocalPlace(
+                found.path,
+                uuid=route.uuid,
+                name=shown,
+                cost=route.cost,
+                durability=durability,
+                client=repository.uuid,
+            )
+        found = _shell_at(found, remote, repository, route.uuid)
+    if found.dial is None:
+        raise Refused("remote", shown, f"{remote.url} has no way to ask for a repository behind it")
+    from annexpy.remote.p2p import P2PRemote
+
+    return P2PRemote(
+        found.dial,
+        uuid=route.uuid,
+        name=shown,
+        cost=route.cost,
+        clock=clock,
+        connections=connections or found.connections,
+        deadline=_DEADLINE * _LONGER**route.hops,
+        bypass=bypass,
+    )
+
+
+def _proxied(text: str, repository: Repository) -> Route | None:
+    """The way to the proxied remote called *text*, if that is one."""
+    remotes = repository.config.remotes()
+    if "/" in text or text in remotes or not any(text.startswith(f"{remote}-") for remote in remotes):
+        return None
+    from annexpy.policy.routes import proxied_routes
+    from annexpy.repo.topology import topology  # it reads the branch
+
+    return proxied_routes(topology(repository)).get(text)
+
+
+def _shell_at(found: Address, remote: RemoteConfig, repository: Repository, uuid: UUID) -> Address:
+    """A gateway on this machine: its shell shows what lies behind it, as git-annex does it too."""
+    from annexpy.transport.pipe import DialCommand
+
+    shell = shlex.split(remote.shell) if remote.shell else [sys.executable, "-m", "annexpy.server.shell"]
+    assert found.path is not None
+    argv = (*shell, "p2pstdio", os.path.abspath(found.path), repository.uuid, "--uuid", uuid)
+    return replace(found, path=None, dial=DialCommand(argv, name=found.name))
 
 
 def cluster_nodes(address: str, repository: Repository) -> list[str]:
@@ -201,11 +282,11 @@ class _Asker:
         return cls(uuid, os.environ.get("GIT_SSH_COMMAND") or configured)
 
 
-def _git_remote(remote: RemoteConfig, repository: Repository) -> Address:
+def _git_remote(remote: RemoteConfig, repository: Repository, expected: UUID | None = None) -> Address:
     if remote.url is None:
         kind = remote.get("annex-externaltype") or "without url"
         raise Refused("remote", remote.name, f"a special remote ({kind}), which git-annex itself reaches")
-    uuid = None if remote.uuid is None else parse_uuid(remote.uuid)
+    uuid = expected or (None if remote.uuid is None else parse_uuid(remote.uuid))
     asker = replace(
         _Asker.of(repository), shell=remote.shell or _SHELL, ssh_options=remote.ssh_options or "", expected=uuid
     )
@@ -266,7 +347,7 @@ def _exec(command: str, name: str) -> Address:
         raise InvalidInput("remote", command, f"a command line ({error})") from error
     if not argv:
         raise InvalidInput("remote", "exec:", "a command after exec:")
-    return Address(name, dial=DialCommand(argv, name=name), cost=150, connections=2, price=_SHELL_SECONDS)
+    return Address(name, dial=DialCommand(argv, name=name), cost=150, connections=2)
 
 
 def _split_url(text: str) -> SplitResult:
@@ -299,8 +380,7 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
         command += f" --uuid {asker.expected}"
     system = asker.ssh_command or os.environ.get("GIT_SSH")
     if system is None and not asker.ssh_options:
-        dial = DialSSH(host, command, user, port or 0, name=name)
-        return Address(name, dial=dial, connections=_SSH_WIRES, price=_SHELL_SECONDS)
+        return Address(name, dial=DialSSH(host, command, user, port or 0, name=name), connections=_SSH_WIRES)
     program = (system or "ssh",)
     try:
         options = tuple(shlex.split(asker.ssh_options))
@@ -314,7 +394,6 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
             host, command, user, port or 0, name=name, program=(*program, *options), shell=bool(asker.ssh_command)
         ),
         connections=_SSH_WIRES,
-        price=_SHELL_SECONDS,
     )
 
 
@@ -385,6 +464,11 @@ class LocalPlace:
         """
         return self._opened()
 
+    @property
+    def is_open(self) -> bool:
+        """It has been used, and not been closed since."""
+        return self._local is not None
+
     def _opened(self) -> Local:
         if self._local is None:
             try:
@@ -441,6 +525,9 @@ class LocalPlace:
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         return await self._opened().remove_content(key, deadline=deadline)
+
+    async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+        return await self._opened().remove_content_many(keys, deadline=deadline)
 
     def lock_content(self, key: Key) -> AbstractAsyncContextManager[LockedCopy]:
         try:

@@ -93,6 +93,7 @@ class Cluster:
         min_copies: A put is answered when there are that many copies; those before it count. What is
             left goes on as long as the cluster is open (``async with``); without that, a put waits for all.
         arrived: Hears of each copy that was finished after the answer: record it.
+        late: Somebody else owns the late copies, and hears of them, for as long as that is open.
         hedge: Seconds after which a get asks the next node as well, when nothing is known of the first.
     """
 
@@ -113,6 +114,7 @@ class Cluster:
         transfers: int = 16,
         min_copies: int | None = None,
         arrived: Arrived | None = None,
+        late: LateCopies | None = None,
     ) -> None:
         self._uuid = new_cluster_uuid(new_uuid()) if uuid is None else uuid
         self._options: dict[str, Any] = {  # to pickle; mixed, as the arguments are
@@ -145,7 +147,7 @@ class Cluster:
         self._turn = 0
         self.transfers = min([transfers, *(remote.transfers for remote in nodes if isinstance(remote, Limited))])
         self._puts = Semaphore(self.transfers, fast_acquire=True)
-        self._min_copies, self._late = min_copies, LateCopies(arrived)
+        self._min_copies, self._late = min_copies, LateCopies(arrived) if late is None else late
         self._patience = 1.2 * max((node.deadline for node in self._nodes), default=deadline)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -239,9 +239,17 @@ def _uuid(directory: str, options: dict[str, str]) -> str:
 
         read_only = bool(os.environ.get("GIT_ANNEX_SHELL_READONLY"))
         uuid = find_uuid(directory, wanted=bool(options.get("autoinit")), read_only=read_only)
-    expected = options.get("--uuid")
+    return uuid
+
+
+def _own(command: str, directory: str, options: dict[str, str]) -> str:
+    """As ``_uuid``, for a *command* that is about the repository itself and nobody behind it."""
+    uuid, expected = _uuid(directory, options), options.get("--uuid")
     if expected is not None and uuid and expected != uuid:
-        raise Refusal(f"expected repository UUID {expected} but found UUID {uuid}")
+        from annexpy.server.proxied import check_known
+
+        check_known(directory, expected, uuid)
+        raise Refusal(f"Cannot proxy {command} command.")
     return uuid
 
 
@@ -251,12 +259,12 @@ def _uuid(directory: str, options: dict[str, str]) -> str:
 def _configlist(directory: str, parameters: list[str], options: dict[str, str]) -> int:
     if parameters:
         raise Refusal("This command takes no parameters.")
-    os.write(1, f"annex.uuid={_uuid(directory, options)}\ncore.gcrypt-id=\n".encode())
+    os.write(1, f"annex.uuid={_own('configlist', directory, options)}\ncore.gcrypt-id=\n".encode())
     return 0
 
 
 def _inannex(directory: str, keys: list[str], options: dict[str, str]) -> int:
-    if not _uuid(directory, options):
+    if not _own("inannex", directory, options):
         raise Refusal("Not a git-annex or gcrypt repository.")
     from annexpy.server.direct import in_annex
 
@@ -286,6 +294,12 @@ def _p2pstdio(directory: str, parameters: list[str], options: dict[str, str]) ->
     uuid = _uuid(directory, options)
     if not uuid:
         raise Refusal("Not a git-annex or gcrypt repository.")
+    if options.get("--uuid", uuid) != uuid:
+        from annexpy.server.proxied import serve_proxied
+
+        code = serve_proxied(directory, options["--uuid"], uuid, client=client, debug="--debug" in options)
+        sys.stderr.flush()
+        os._exit(code)
     os.write(1, b"AUTH-SUCCESS %s\n" % uuid.encode())
     importing = _Importing()
     version, rest = _version()

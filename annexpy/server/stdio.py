@@ -20,11 +20,11 @@ from annexpy.server.serve import serve
 from annexpy.transport.pipe import stdio
 from annexpy.uuids import parse_uuid
 
-__all__ = ["mode_of_environment", "serve_stdio"]
+__all__ = ["PATIENCE", "mode_of_environment", "serve_stdio"]
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = Deadlines.never()
+PATIENCE = Deadlines.never()
 """Whoever started us (sshd, a parent) ends us when the client is gone; stock clients fall silent for hours."""
 
 
@@ -74,7 +74,7 @@ async def _serve(repository: Repository, client: str, version: int, prefix: byte
             mode=mode_of_environment(),
             connection=connection,
             client=client,
-            deadlines=_PATIENCE,
+            deadlines=PATIENCE,
             clock=repository.clock,
             on_idle=repository.branch.commit,
         )

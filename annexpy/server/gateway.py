@@ -1,0 +1,325 @@
+"""A gateway: shows, besides its own repository, the nodes that it is a proxy for and the clusters it is a gateway of.
+
+::
+
+    proxied node   Recording(P2PRemote | LocalPlace | …)
+    cluster        Recording(Cluster([node, node, Relayed(the same cluster at another gateway)]))
+
+Everything is made from proxy.log, cluster.log and the git configuration, when it is first asked for, and made
+anew when those change. Nodes are opened lazily and kept.
+
+Where two gateways lead to the same node, the one that is asked decides who is to reach it, and tells the other
+one (BYPASS), so that every node is asked once and no request comes back.
+
+Source: fact sheet p2p-protocol, section 5.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+
+from anyio import CancelScope
+
+from annexpy.errors import AnnexError, InvalidInput, Refused, UnknownUUID
+from annexpy.keys.key import Key
+from annexpy.logs.paths import Log
+from annexpy.policy.routes import ClusterRoutes, Relay, Route, Topology, cluster_routes, proxied_route
+from annexpy.remote.address import Connected, LocalPlace, connect_route
+from annexpy.remote.base import Remote, Stored
+from annexpy.remote.cluster import Cluster, Place, Select
+from annexpy.remote.health import Node, Usage
+from annexpy.remote.late import LateCopies
+from annexpy.remote.local import Local
+from annexpy.remote.relay import Relayed, patience
+from annexpy.remote.wrappers import ReadOnly, Recording, Wrapper, record
+from annexpy.repo.in_use import InUse
+from annexpy.repo.repository import Repository
+from annexpy.repo.settings import Durability
+from annexpy.repo.topology import topology
+from annexpy.server.placing import Placing
+from annexpy.uuids import UUID
+
+__all__ = ["Gateway"]
+
+log = logging.getLogger(__name__)
+
+DEADLINE: Final = 5.0
+"""Seconds without progress after which a node counts as dead; ``annexpy.deadline`` sets it."""
+_LOOK: Final = 1.0
+"""Seconds between two looks at the configuration and the branch."""
+
+_Asked: TypeAlias = tuple[UUID, tuple[UUID, ...]]
+
+
+class Gateway:
+    """What can be asked for at one repository, by UUID.
+
+    Use as a context manager: it owns the nodes, and copies that are finished after their put was answered.
+
+    Attributes:
+        repository: The gateway's own. Closing it is its owner's business.
+    """
+
+    def __init__(self, repository: Repository, *, durability: Durability = "full", client: UUID | None = None) -> None:
+        """Show what *repository* is a gateway for.
+
+        Args:
+            repository: Whose configuration and branch say what.
+            durability: As for ``Local``, for nodes on this machine.
+            client: Who is served, where that is always the same.
+        """
+        self.repository = repository
+        self._durability: Durability = durability
+        self._client = client
+        self._in_use = InUse(repository.files)
+        self._own: Local | None = None
+        self._opened: dict[object, Remote] = {}
+        self._clusters: dict[UUID, Cluster] = {}
+        self._made: dict[_Asked, Remote] = {}
+        self._looked = float("-inf")
+        self._stamp: tuple[object, ...] = ()
+        self._topology: Topology | None = None
+        self._late = LateCopies(self._arrived)
+
+    @property
+    def uuid(self) -> UUID:
+        """Of the gateway's own repository."""
+        return self.repository.uuid
+
+    # -- what there is ----------------------------------------------------------------------------
+
+    def knows(self, uuid: UUID) -> bool:
+        """It can be asked for: the repository itself, a node that it is a proxy for, or a cluster."""
+        if uuid == self.uuid:
+            return True
+        known = self.topology()
+        return uuid in known.names.values() or proxied_route(known, uuid) is not None
+
+    def uuids(self) -> tuple[UUID, ...]:
+        """Everything that proxy.log says can be asked for, and can; its own first."""
+        listed = sorted({one.uuid for one in self.topology().proxies.get(self.uuid, ())})
+        clusters = [uuid for uuid in self.topology().names.values() if uuid not in listed]
+        return (self.uuid, *filter(self.knows, [*listed, *clusters]))
+
+    async def remote(self, uuid: UUID, bypass: tuple[UUID, ...] = ()) -> Remote | None:
+        """What has this UUID here, or None. It stays good when the configuration changes, as long as that has it.
+
+        Args:
+            uuid: The repository itself, a node that it is a proxy for, or a cluster.
+            bypass: Whom a cluster is to leave out.
+        """
+        return self.shown(uuid, bypass) if self.knows(uuid) else None
+
+    def shown(self, uuid: UUID, bypass: tuple[UUID, ...] = ()) -> Remote:
+        """As ``remote``, of something that it *knows*; ``bypassing`` for ``serve``."""
+        return self._local() if uuid == self.uuid else _Current(self, uuid, bypass)
+
+    def bypassing(self, uuid: UUID) -> Callable[[tuple[UUID, ...]], Remote]:
+        """For ``serve``: what to show of *uuid* once a client has said BYPASS."""
+        return partial(self.shown, uuid)
+
+    def cluster(self, uuid: UUID) -> Cluster | None:
+        """The cluster with this UUID, to look at its nodes."""
+        self._now(uuid, ())
+        return self._clusters.get(uuid)
+
+    def topology(self) -> Topology:
+        """What is known of proxies and clusters, at most a second old."""
+        now = self.repository.clock.now()
+        if self._topology is None or now - self._looked >= _LOOK:
+            self._looked = now
+            self._look()
+        assert self._topology is not None
+        return self._topology
+
+    def _look(self) -> None:
+        changed = self.repository.config.refresh()
+        branch = self.repository.branch
+        stamp = (branch.tip, branch.read(Log.PROXY.value), branch.read(Log.CLUSTER.value))
+        if self._topology is None or changed or stamp != self._stamp:
+            self._stamp = stamp
+            found = topology(self.repository)
+            if found != self._topology:
+                if self._topology is not None:
+                    log.info("%s: the configuration of proxies or clusters has changed", self.repository.path)
+                self._topology = found
+                self._made.clear()
+
+    # -- making it --------------------------------------------------------------------------------
+
+    def _now(self, uuid: UUID, bypass: tuple[UUID, ...]) -> Remote:
+        """What *uuid* is at this moment."""
+        known = self.topology()
+        found = self._made.get((uuid, bypass))
+        if found is None:
+            found = self._made[uuid, bypass] = Recording(self._make(known, uuid, bypass), self.repository.branch)
+        return found
+
+    def _make(self, known: Topology, uuid: UUID, bypass: tuple[UUID, ...]) -> Remote:
+        routes = cluster_routes(known, uuid, frozenset(bypass))
+        if routes is not None:
+            return self._cluster(routes, bypass)
+        route = proxied_route(known, uuid)
+        if route is None:
+            raise UnknownUUID(f"{self.repository.path}: {uuid} is no longer proxied for")
+        return self._open(route)
+
+    def _cluster(self, routes: ClusterRoutes, bypass: tuple[UUID, ...]) -> Cluster:
+        nodes: list[Remote] = []
+        ways: tuple[Route | Relay, ...] = (*routes.nodes, *routes.relays)
+        for way in ways:
+            try:
+                nodes.append(self._relay(way) if isinstance(way, Relay) else self._open(way))
+            except (InvalidInput, Refused) as error:  # such an address cannot be used; the others can
+                log.warning("cluster %s: %s", routes.name, error)
+        first = self._clusters.get(routes.uuid)
+        if first is None or not bypass:
+            cluster = self._new_cluster(routes, nodes) if first is None else first.of(nodes)
+            self._clusters[routes.uuid] = cluster
+            return cluster
+        return first.of(nodes)
+
+    def _new_cluster(self, routes: ClusterRoutes, nodes: list[Remote]) -> Cluster:
+        placing = Placing(self.repository)
+        select: Select = placing.likely
+        place: Place = placing.place
+        return Cluster(
+            nodes,
+            uuid=routes.uuid,
+            name=routes.name,
+            clock=self.repository.clock,
+            select=select,
+            place=place,
+            usage=self._usage,
+            deadline=self.deadline,
+            transfers=64,
+            min_copies=self.repository.config.get_int("annexpy.min-copies"),
+            late=self._late,
+        )
+
+    @property
+    def deadline(self) -> float:
+        """Seconds without progress after which a node counts as dead."""
+        try:
+            return float(self.repository.config.get("annexpy.deadline") or DEADLINE)
+        except ValueError:
+            return DEADLINE
+
+    def _usage(self, remote: Remote) -> Usage:
+        return self._in_use.node(remote.place if isinstance(remote, Relayed) else remote.uuid)
+
+    def _arrived(self, key: Key, stored: Stored) -> None:
+        record(self.repository.branch, key, stored.copies, present=True)
+
+    def _open(self, route: Route, bypass: tuple[UUID, ...] = ()) -> Remote:
+        """The remote at the end of *route*, kept."""
+        settings = self.repository.config.remotes().get(route.via.name)
+        at = (route, bypass, None if settings is None else tuple(sorted(settings.fields.items())))
+        found = self._opened.get(at)
+        if found is None:
+            opened: Connected = connect_route(
+                route,
+                self.repository,
+                durability=self._durability,
+                clock=self.repository.clock,
+                bypass=bypass,
+                connections=self._connections(),
+            )
+            found = ReadOnly(opened) if settings is not None and settings.readonly else opened
+            self._opened[at] = found
+        return found
+
+    def _connections(self) -> int | None:
+        """``annex.jobs``, of the transfers to a node."""
+        try:
+            jobs = self.repository.config.get_int("annex.jobs")
+        except InvalidInput:  # "cpus"
+            return None
+        return None if jobs is None else max(2, min(jobs, 16))
+
+    def _relay(self, relay: Relay) -> Remote:
+        at = relay
+        found = self._opened.get(at)
+        if found is None:
+            remote = self._open(relay.route, relay.bypass)
+            seconds = patience(self.deadline, relay.depth)
+            found = self._opened[at] = Relayed(remote, relay.route.via.uuid, relay.nodes, seconds)
+        return found
+
+    def _local(self) -> Local:
+        if self._own is None:
+            self._own = Local(self.repository, durability=self._durability, client=self._client, commit=False)
+        return self._own
+
+    # -- the end ----------------------------------------------------------------------------------
+
+    async def commit(self) -> None:
+        """Bring what was recorded into the branches of the gateway and of its nodes on this machine."""
+        await self.repository.branch.commit()
+        for remote in self._places():
+            try:
+                await remote.local.repository.branch.commit()
+            except AnnexError as error:
+                log.warning("%s: %s", remote.name, error)
+
+    def _places(self) -> list[LocalPlace]:
+        inner = [remote.remote if isinstance(remote, ReadOnly) else remote for remote in self._opened.values()]
+        return [remote for remote in inner if isinstance(remote, LocalPlace) and remote.is_open]
+
+    def standing(self, uuid: UUID) -> tuple[Node, ...]:
+        """What is known here of each node of a cluster."""
+        cluster = self.cluster(uuid)
+        return () if cluster is None else cluster.standing
+
+    async def __aenter__(self) -> Self:
+        await self._late.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._late.__aexit__(kind, error, trace)
+        finally:
+            with CancelScope(shield=True):
+                await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every node, and commit what was recorded."""
+        opened, self._opened = [*self._opened.values()], {}
+        self._made.clear()
+        self._clusters.clear()
+        for remote in (*opened, *((self._own,) if self._own is not None else ())):
+            try:
+                await remote.aclose()
+            except AnnexError as failed:
+                log.warning("%s: %s", remote.name, failed)
+        self._own = None
+        self._in_use.close()
+        await self.repository.branch.commit()
+
+
+class _Current(Wrapper):
+    """What a UUID is at the moment of each request."""
+
+    def __init__(self, gateway: Gateway, uuid: UUID, bypass: tuple[UUID, ...]) -> None:
+        self._gateway, self._uuid, self._bypass = gateway, uuid, bypass
+
+    @property
+    def remote(self) -> Remote:  # type: ignore[override]  # the wrapper's is an attribute, and so it looks
+        return self._gateway._now(self._uuid, self._bypass)
+
+    @property
+    def uuid(self) -> UUID:
+        return self._uuid
+
+    @property
+    def cost(self) -> int:
+        try:
+            return self.remote.cost
+        except AnnexError:  # gone from the configuration, as the request is about to find out
+            return 200
