@@ -3,7 +3,8 @@
 ::
 
     AnnexError
-    ├── InvalidInput             InvalidKey · InvalidUUID · InvalidPath · Refused
+    ├── InvalidInput             InvalidKey · InvalidUUID · InvalidPath · InvalidExpression ·
+    │                            Refused
     ├── ProtocolError            LocalProtocolError · RemoteProtocolError · PeerError
     ├── TransportError           ConnectFailed · ConnectionLost · AuthFailed · TimedOut ·
     │                            NodesFailed
@@ -35,6 +36,7 @@ __all__ = [
     "ContentLocked",
     "DropIncomplete",
     "IncompleteTransfer",
+    "InvalidExpression",
     "InvalidInput",
     "InvalidKey",
     "InvalidPath",
@@ -110,6 +112,19 @@ class InvalidUUID(InvalidInput):
 
 class InvalidPath(InvalidInput):
     """A path that leaves the place it must stay in, or a source that may not be archived."""
+
+
+class InvalidExpression(InvalidInput):
+    """Not a preferred content expression, at one term of it.
+
+    Attributes:
+        term: What could not be read, as it stands in the expression.
+        position: Characters before it.
+    """
+
+    def __init__(self, term: str, position: int, limit: str) -> None:
+        self.term, self.position = term, position
+        super().__init__(f"expression term at {position}", term, limit)
 
 
 class Refused(InvalidInput):

@@ -22,7 +22,7 @@ from annexpy.errors import InvalidInput, LockHeld, UnsupportedRepository
 from annexpy.repo.files import Files
 from annexpy.repo.gitconfig import Entry, boolean, parse_config, setting_name, with_value, without
 from annexpy.repo.gitremote import RemoteConfig
-from annexpy.repo.sizes import parse_size
+from annexpy.logs.sizes import parse_size
 
 __all__ = ["GitConfig", "RemoteConfig"]
 

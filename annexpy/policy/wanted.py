@@ -1,0 +1,194 @@
+"""Preferred and required content: does a repository want a key, would it let it go, must it keep it?
+
+``Policy`` binds the expression of each repository once, with ``standard`` and ``groupwanted`` put in, and then
+answers for any number of keys. An expression that cannot be read means ``present``, as in git-annex: the
+repository keeps what it has and asks for nothing. One that is not stable, so that it would get a content because
+it is not there and then drop it because it is (``not present``), matches nothing.
+
+Source: fact sheet repository-format, section 6; git-annex-preferred-content(1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Flag as Flags
+from enum import auto
+from typing import Final
+
+from annexpy.errors import InvalidExpression
+from annexpy.policy.expression import Chain, Node, Not, Step, Term, parse, tests
+from annexpy.policy.facts import KeyFacts, Repositories
+from annexpy.policy.groups import STANDARD_GROUPS
+from annexpy.policy.matcher import Question, matches
+from annexpy.policy.terms import (
+    Balanced,
+    Flag,
+    LackingCopies,
+    MetadataCompared,
+    MetadataMatches,
+    Test,
+    Url,
+)
+from annexpy.uuids import UUID
+
+__all__ = ["Needs", "Policy"]
+
+_PRESENT: Final = Term("present", Flag.PRESENT)
+_NOTHING: Final = Term("nothing", Flag.NOTHING)
+_BOTH: Final = frozenset((Flag.STANDARD, Flag.GROUPWANTED))
+
+
+class Needs(Flags):
+    """Facts that cost something to gather."""
+
+    METADATA = auto()
+    URLS = auto()
+    NUMCOPIES = auto()  # of the file; that of the log is known anyway
+    UNUSED = auto()
+    SIZES = auto()  # what each repository holds
+    EQUIVALENT = auto()  # only of VURL keys
+
+
+_NONE: Final = Needs(0)
+
+
+class Policy:
+    """What each repository wants.
+
+    Attributes:
+        repositories: What it goes by.
+    """
+
+    def __init__(self, repositories: Repositories) -> None:
+        self.repositories = repositories
+        self._preferred: dict[UUID, Node | None] = {}
+        self._required: dict[UUID, Node | None] = {}
+
+    def configured(self, uuid: UUID) -> bool:
+        """Whether anything was said about what *uuid* wants."""
+        return self._wanted(uuid) is not None
+
+    def wants(
+        self,
+        uuid: UUID,
+        facts: KeyFacts,
+        *,
+        holders: frozenset[UUID] | None = None,
+        default: bool = True,
+    ) -> bool:
+        """Would *uuid* want to get the key, or to keep it where it has it?
+
+        Args:
+            uuid: Which repository.
+            facts: Of the key.
+            holders: Instead of those in *facts*; for "as if these had it".
+            default: The answer where nothing was said, as also by ``()``. git-annex's ``sync`` wants everything
+                then, its ``find --want-get`` nothing.
+        """
+        node = self._wanted(uuid)
+        having = facts.holders if holders is None else holders
+        return default if node is None else matches(node, Question(uuid, facts, self.repositories, having, having))
+
+    def wants_drop(self, uuid: UUID, facts: KeyFacts, *, default: bool = True) -> bool:
+        """Would *uuid* rather not have the key? Asked as if it had dropped it already.
+
+        Not the opposite of ``wants``: what wants two copies lets the third go, and keeps the second. Nor does it
+        say that it may drop it (``numcopies.safe_drop``). Where nothing was said, the opposite of *default*.
+        """
+        node = self._wanted(uuid)
+        return not default if node is None else not matches(node, self._without(uuid, facts))
+
+    def requires(self, uuid: UUID, facts: KeyFacts) -> bool:
+        """Must *uuid* keep the key? A drop has to be refused then. False where nothing was said."""
+        node = self._required_node(uuid)
+        return node is not None and matches(node, self._without(uuid, facts))
+
+    def needs(self, uuids: Iterable[UUID]) -> Needs:
+        """Which facts the answers for *uuids* depend on."""
+        needed = _NONE
+        for uuid in uuids:
+            node = self._wanted(uuid)
+            for test in () if node is None else tests(node):
+                needed |= _needs(test)
+        return needed
+
+    def _without(self, uuid: UUID, facts: KeyFacts) -> Question:
+        return Question(uuid, facts, self.repositories, facts.holders, facts.holders - {uuid})
+
+    # -- expressions --
+
+    def _wanted(self, uuid: UUID) -> Node | None:
+        if uuid not in self._preferred:
+            preferred, required = self.repositories.preferred, self.repositories.required
+            nodes = [self._expanded(uuid, texts.get(uuid, ""), _BOTH) for texts in (preferred, required)]
+            said = [node for node in nodes if node != Chain()]
+            # what is required is wanted
+            self._preferred[uuid] = _settled([Step(n > 0, node) for n, node in enumerate(said)])
+        return self._preferred[uuid]
+
+    def _required_node(self, uuid: UUID) -> Node | None:
+        if uuid not in self._required:
+            node = self._expanded(uuid, self.repositories.required.get(uuid, ""), _BOTH)
+            self._required[uuid] = _settled([Step(False, node)] if node != Chain() else [])
+        return self._required[uuid]
+
+    def _expanded(self, uuid: UUID, text: str, may: frozenset[Flag]) -> Node:
+        """*text*, with those of *may* put in that lead somewhere. What leads in a circle is ``present``."""
+        try:
+            root = parse(text).root
+        except InvalidExpression:
+            return _PRESENT
+        return self._put_in(uuid, root, may)
+
+    def _put_in(self, uuid: UUID, node: Node, may: frozenset[Flag]) -> Node:
+        match node:
+            case Term(test=Flag.STANDARD | Flag.GROUPWANTED as flag):
+                known = STANDARD_GROUPS if flag is Flag.STANDARD else self.repositories.groupwanted
+                found = [known[group] for group in self.repositories.groups.get(uuid, ()) if group in known]
+                if flag not in may or len(found) != 1:
+                    return _PRESENT
+                return self._expanded(uuid, found[0], may - {flag})
+            case Term():
+                return node
+            case Not(node=inner):
+                return Not(self._put_in(uuid, inner, may))
+            case Chain(steps=steps):
+                return Chain(tuple([Step(step.either, self._put_in(uuid, step.node, may)) for step in steps]))
+
+
+def _settled(steps: list[Step]) -> Node | None:
+    """*steps* as one node; None where there are none, so that nothing was said."""
+    node = Chain(tuple(steps))
+    return (node if _stable(node) else _NOTHING) if steps else None
+
+
+def _stable(node: Node, *, negated: bool = False) -> bool:
+    match node:
+        case Term(test=Flag.PRESENT | Balanced(full=False)):
+            return not negated
+        case Term():
+            return True
+        case Not(node=inner):
+            return _stable(inner, negated=not negated)
+        case Chain(steps=steps):
+            return all(_stable(step.node, negated=negated) for step in steps)
+
+
+def _needs(test: Test) -> Needs:
+    match test:
+        case LackingCopies(approximate=False):
+            return Needs.NUMCOPIES
+        case Balanced(number=None):
+            return Needs.NUMCOPIES | Needs.SIZES
+        case Balanced():
+            return Needs.SIZES
+        case MetadataMatches() | MetadataCompared():
+            return Needs.METADATA
+        case Url():
+            return Needs.URLS
+        case Flag.UNUSED:
+            return Needs.UNUSED
+        case Flag.SECURE_HASH:
+            return Needs.EQUIVALENT
+        case _:
+            return _NONE
