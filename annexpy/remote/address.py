@@ -52,6 +52,7 @@ __all__ = ["Address", "Connected", "LocalPlace", "cluster_nodes", "connect", "co
 _SHELL: Final = "git-annex-shell"
 _SSH_WIRES: Final = 2
 """Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
+_SHELL_SECONDS: Final = 0.3
 _DEADLINE: Final = 60.0
 _LONGER: Final = 1.2
 """Who waits for somebody who waits for others must wait longer than they do."""
@@ -90,6 +91,7 @@ class Address:
         uuid: Which repository must be there, where that is known.
         cost: git-annex's cost.
         connections: How many wires at once are sensible.
+        price: What one more costs, in seconds of waiting for another to come free.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Address:
     uuid: UUID | None = None
     cost: int = 200
     connections: int = 4
+    price: float = 0.0
 
 
 def connect(
@@ -143,6 +146,7 @@ def connect(
             cost=found.cost,
             clock=clock,
             connections=found.connections,
+            price=found.price,
         )
     assert found.path is not None
     client = None if repository is None else repository.uuid
@@ -197,6 +201,7 @@ def connect_route(
         cost=route.cost,
         clock=clock,
         connections=connections or found.connections,
+        price=found.price,
         deadline=_DEADLINE * _LONGER**route.hops,
         bypass=bypass,
     )
@@ -220,7 +225,7 @@ def _shell_at(found: Address, remote: RemoteConfig, repository: Repository, uuid
     shell = shlex.split(remote.shell) if remote.shell else [sys.executable, "-m", "annexpy.server.shell"]
     assert found.path is not None
     argv = (*shell, "p2pstdio", os.path.abspath(found.path), repository.uuid, "--uuid", uuid)
-    return replace(found, path=None, dial=DialCommand(argv, name=found.name))
+    return replace(found, path=None, dial=DialCommand(argv, name=found.name), price=_SHELL_SECONDS)
 
 
 def cluster_nodes(address: str, repository: Repository) -> list[str]:
@@ -347,7 +352,7 @@ def _exec(command: str, name: str) -> Address:
         raise InvalidInput("remote", command, f"a command line ({error})") from error
     if not argv:
         raise InvalidInput("remote", "exec:", "a command after exec:")
-    return Address(name, dial=DialCommand(argv, name=name), cost=150, connections=2)
+    return Address(name, dial=DialCommand(argv, name=name), cost=150, connections=2, price=_SHELL_SECONDS)
 
 
 def _split_url(text: str) -> SplitResult:
@@ -380,7 +385,8 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
         command += f" --uuid {asker.expected}"
     system = asker.ssh_command or os.environ.get("GIT_SSH")
     if system is None and not asker.ssh_options:
-        return Address(name, dial=DialSSH(host, command, user, port or 0, name=name), connections=_SSH_WIRES)
+        dial = DialSSH(host, command, user, port or 0, name=name)
+        return Address(name, dial=dial, connections=_SSH_WIRES, price=_SHELL_SECONDS)
     program = (system or "ssh",)
     try:
         options = tuple(shlex.split(asker.ssh_options))
@@ -394,6 +400,7 @@ def _ssh(host: str, port: int | None, path: str, name: str, asker: _Asker) -> Ad
             host, command, user, port or 0, name=name, program=(*program, *options), shell=bool(asker.ssh_command)
         ),
         connections=_SSH_WIRES,
+        price=_SHELL_SECONDS,
     )
 
 
