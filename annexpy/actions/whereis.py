@@ -7,6 +7,7 @@ every cluster of which a living node has the key. A cluster is never a copy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
 
 from annexpy.actions.facts import Facts
 from annexpy.keys.key import Key
@@ -18,7 +19,9 @@ from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, WEB, is_cluster
 from annexpy.values import dataclass, field
 
-__all__ = ["Location", "Whereis", "whereis", "whereis_all", "whereis_many"]
+__all__ = ["Location", "Whereis", "WhereisReader", "whereis", "whereis_all", "whereis_many"]
+
+_REMEMBERED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,9 @@ class Location:
         if self.here:  # as if it were the name of a remote
             described = "[here]" if described in ("", "here") else f"{described} [here]"
         return f"{self.uuid} -- {described}" if described else self.uuid
+
+
+_Described: TypeAlias = tuple[tuple[Location, ...], tuple[Location, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,41 +108,52 @@ def whereis_many(repository: Repository | Facts, keys: Iterable[Key]) -> Iterato
 
     The location logs are read once; the descriptions are those of the first read.
     """
-    answers = _Answers(repository)
-    for key, log in answers.facts.repository.branch.locations_many(keys):
-        yield answers.of(key, log.present)
+    yield from WhereisReader(repository).many(keys)
 
 
 def whereis_all(repository: Repository | Facts) -> Iterator[Whereis]:
     """Where every known key is (``--all``), in no promised order. Keys that are given up are left out."""
-    answers = _Answers(repository)
+    answers = WhereisReader(repository)
     levels = answers.levels
     for path, content in answers.facts.repository.branch.scan(lambda path: path.endswith(Log.LOCATION.value)):
         key = log_key(path, levels=levels)
         if key is not None:
             log = LocationLog.parse(content)
             if not log.is_dead:
-                yield answers.of(key, log.present)
+                yield answers.of(key, log)
 
 
-class _Answers:
-    """Makes answers; sets of locations that occur again are described once."""
+class WhereisReader:
+    """Answers many such questions; sets of locations that occur again are described once, at the first."""
 
     def __init__(self, repository: Repository | Facts) -> None:
         self.facts = repository if isinstance(repository, Facts) else Facts(repository)
         self.levels = self.facts.repository.tuning.branch_levels
-        self._known: dict[tuple[UUID, ...], tuple[tuple[Location, ...], tuple[Location, ...]]] = {}
+        self._known: dict[tuple[UUID, ...], _Described] = {}
+        self._logs: dict[int, tuple[LocationLog, _Described, bool]] = {}  # by identity: many keys share a log
 
-    def of(self, key: Key, present: Iterable[UUID]) -> Whereis:
-        having = tuple(present)
-        known = self._known.get(having)
+    def many(self, keys: Iterable[Key]) -> Iterator[Whereis]:
+        """As ``whereis_many``. Call it again and again within ``Branch.reading``."""
+        for key, log in self.facts.repository.branch.locations_many(keys):
+            yield self.of(key, log)
+
+    def of(self, key: Key, log: LocationLog) -> Whereis:
+        """Where *key* is if that is what its log says."""
+        known = self._logs.get(id(log))
         if known is None:
-            known = self._known[having] = self._describe(having)
-        if WEB in having:
-            return Whereis(key, *(self._with_urls(key, locations) for locations in known))
-        return Whereis(key, *known)
+            if len(self._logs) >= _REMEMBERED:
+                self._logs.clear()
+            having = tuple(log.present)
+            described = self._known.get(having)
+            if described is None:
+                described = self._known[having] = self._describe(having)
+            known = self._logs[id(log)] = log, described, WEB in having
+        _, described, on_the_web = known
+        if on_the_web:
+            return Whereis(key, *(self._with_urls(key, locations) for locations in described))
+        return Whereis(key, *described)
 
-    def _describe(self, having: tuple[UUID, ...]) -> tuple[tuple[Location, ...], tuple[Location, ...]]:
+    def _describe(self, having: tuple[UUID, ...]) -> _Described:
         facts = self.facts
         living = [uuid for uuid in having if facts.trust_of(uuid) is not TrustLevel.DEAD]
         shown = [*clusters_of(living, facts.clusters), *sorted(living)]

@@ -26,9 +26,9 @@ if TYPE_CHECKING:  # it brings more than the commands without a network need
     from annexpy.actions.results import DropResult, Moved, Transfer
     from annexpy.actions.sync import Synced
     from annexpy.actions.verify import Checked
-    from annexpy.actions.whereis import Location, Whereis
+    from annexpy.actions.whereis import Location
 
-__all__ = ["Report", "human_size", "printable", "write_json", "write_line"]
+__all__ = ["Report", "human_size", "printable", "whereis_locations", "write_json", "write_line"]
 
 
 class Report:
@@ -168,7 +168,10 @@ class Report:
         if proof is not None and proof.deadline is not None:
             fields["seconds-left"] = round(proof.deadline.at - found.now)
         if found.where is not None:
-            fields |= {"whereis": _locations(found.where.locations), "untrusted": _locations(found.where.untrusted)}
+            fields |= {
+                "whereis": whereis_locations(found.where.locations),
+                "untrusted": whereis_locations(found.where.untrusted),
+            }
         errors = [] if error is None or isinstance(error, NotEnoughCopies) else [str(error)]
         write_json(self._object(found.key, None, (), "", True, errors, fields))
 
@@ -213,30 +216,6 @@ class Report:
         elif not (self.options.quiet and yes):
             write_line(f"{self.command} {printable(str(key))} ({note}) {'ok' if yes else 'failed'}")
 
-    def whereis(self, found: Whereis) -> None:
-        """Where one key is, in the words of ``git annex whereis``."""
-        copies = f"{found.copies} {'copy' if found.copies == 1 else 'copies'}"
-        note = "\n\t".join([copies, *map(str, found.locations)]) + ("\n" if found.locations else "")
-        if found.untrusted:
-            note += "\nThe following untrusted locations may also have copies:\n\t"
-            note += "\n\t".join(map(str, found.untrusted)) + "\n"
-        self.failures += not found.ok
-        if self.options.json:
-            fields = {"whereis": _locations(found.locations), "untrusted": _locations(found.untrusted)}
-            write_json(self._object(found.key, None, (), note, found.ok, [], dict(fields)))
-        elif not (self.options.quiet and found.ok):
-            lines = [f"whereis {printable(str(found.key))} ({copies})"]
-            lines += [f"  \t{printable(str(location))}" for location in found.locations]
-            if found.untrusted:
-                lines += [""] if found.locations else []
-                lines.append("  The following untrusted locations may also have copies:")
-                lines += [f"  \t{printable(str(location))}" for location in found.untrusted]
-            if len(lines) == 1:
-                lines[0] += " failed"
-            else:
-                lines.append("ok" if found.ok else "failed")
-            write_line("\n".join(lines))
-
     def _complain(self, message: str) -> None:
         if not self.options.json:
             sys.stdout.flush()
@@ -266,7 +245,8 @@ class Report:
         return made | {"success": success} | fields
 
 
-def _locations(locations: Iterable[Location]) -> list[dict[str, object]]:
+def whereis_locations(locations: Iterable[Location]) -> list[dict[str, object]]:
+    """The locations of an answer of whereis, for JSON."""
     return [
         {"uuid": one.uuid, "description": one.description, "here": one.here, "urls": list(one.urls)}
         for one in locations
@@ -299,6 +279,8 @@ def _write(text: str) -> None:
 
 def printable(text: str, keep: str = "") -> str:
     """*text* with control characters and undecodable bytes shown as escapes, so that no key can drive a terminal."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() or c in keep else c.encode("unicode_escape", "backslashreplace").decode() for c in text
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from annexpy.clock import Clock
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["Branch"]
 
 _SPILL: Final = 4096  # records kept in memory before they go to the spool, unsynced
+_REMEMBERED: Final = 1024
 _COMMIT: Final = "commit to the git-annex branch"
 _MERGE: Final = "merge into the git-annex branch"
 
@@ -116,8 +117,18 @@ class Branch:
                 asked.append(key)
                 yield location_log(key, levels=self._levels)
 
+        known: dict[bytes, LocationLog] = {}  # thousands of logs that were written together say the same
         for _, content in self._view.read_many(paths()):
-            yield asked.popleft(), LocationLog.parse(content)
+            log = known.get(content)
+            if log is None:
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+                log = known[content] = LocationLog.parse(content)
+            yield asked.popleft(), log
+
+    def reading(self) -> AbstractContextManager[None]:
+        """For a command that reads many logs again and again: until this is left, one git process serves them all."""
+        return self._history.objects.keeping()
 
     def scan(self, only: Callable[[bytes], bool] | None = None) -> Iterator[tuple[bytes, bytes]]:
         """(path, what the log says now) of every log, in no promised order.

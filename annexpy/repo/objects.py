@@ -14,8 +14,9 @@ import threading
 import weakref
 from binascii import hexlify
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from annexpy.errors import RepositoryError
 from annexpy.repo.files import Files
@@ -32,7 +33,8 @@ BULK: Final = 2000
 """From so many objects on a git process is worth its start."""
 
 _EMPTY_TREE: Final = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
-_SLAB: Final = 480  # ids in flight: two slabs of 41 bytes each fit in a pipe, so writing never blocks
+_SLAB: Final = 480  # ids in flight: two slabs of 50 bytes each fit in a pipe, so writing never blocks
+_BLOCK: Final = 1 << 16
 
 
 def git_command(git_dir: bytes, *arguments: str) -> list[bytes | str] | None:
@@ -64,6 +66,7 @@ class Objects:
         self._git = git
         self._own = None if dulwich else ObjectFiles(files)
         self._stores: list[DiskObjectStore] = []
+        self._kept: _Kept | None = None
         self._lock = threading.Lock()
         # dulwich complains when it is collected with packs open, at the end of the program even
         weakref.finalize(self, _close_all, self._stores)
@@ -122,21 +125,54 @@ class Objects:
             yield self.get(sha)
 
     def reader(self) -> GitReader | None:
-        """A ``git cat-file --batch``, or None when git may not be run, is not there, or does not work here."""
-        command = git_command(self.git_dir, "cat-file", "--batch") if self._git else None
-        if command is None:
+        """A ``git cat-file``, or None when git may not be run, is not there, or does not work here."""
+        if not self._git:
             return None
-        reader = GitReader(command)
-        try:
-            if next(reader.get_many([_EMPTY_TREE])) == b"":  # git knows it in every repository
-                return reader
-        except RepositoryError:
-            pass  # then we read by ourselves; what is wrong with the repository shows there
-        except BaseException:
+        for arguments in (("--batch-command", "--buffer"), ("--batch",)):  # before git 2.36 there is only the latter
+            command = git_command(self.git_dir, "cat-file", *arguments)
+            if command is None:
+                return None
+            reader = GitReader(command, buffered=len(arguments) > 1)
+            try:
+                if list(reader.get_many([_EMPTY_TREE])) == [b""]:  # git knows it in every repository
+                    return reader
+            except RepositoryError:
+                pass  # then we read by ourselves; what is wrong with the repository shows there
+            except BaseException:
+                reader.close()
+                raise
             reader.close()
-            raise
-        reader.close()
         return None
+
+    @contextmanager
+    def keeping(self) -> Iterator[None]:
+        """Until this is left, ``lent`` lends one and the same process again and again."""
+        if self._kept is not None:
+            yield
+            return
+        kept = self._kept = _Kept()
+        try:
+            yield
+        finally:
+            self._kept = None
+            kept.close()
+
+    @contextmanager
+    def lent(self) -> Iterator[GitReader | None]:
+        """A reader for now: that of ``keeping`` if it is free, else a new one. None as ``reader``."""
+        kept = self._kept
+        if kept is None or kept.pid != os.getpid() or not kept.free.acquire(blocking=False):
+            with self.reader() or nullcontext() as reader:
+                yield reader
+            return
+        try:
+            if kept.reader is None:
+                kept.reader = self.reader()
+            yield kept.reader
+        finally:
+            if kept.reader is not None and not kept.reader.in_step:
+                kept.close()
+            kept.free.release()
 
     def close(self) -> None:
         """Give back file handles; the next call opens them again."""
@@ -151,20 +187,48 @@ def _close_all(stores: list[DiskObjectStore]) -> None:
         stores.pop().close()
 
 
-class GitReader:
-    """One ``git cat-file --batch``, fed with object ids. A context manager; not for several threads."""
+class _Kept:
+    """A reader that is kept, of one process."""
 
-    def __init__(self, command: Sequence[bytes | str]) -> None:
+    __slots__ = ("free", "pid", "reader")
+
+    def __init__(self) -> None:
+        self.pid, self.free = os.getpid(), threading.Lock()
+        self.reader: GitReader | None = None
+
+    def close(self) -> None:
+        reader, self.reader = self.reader, None
+        if reader is not None and self.pid == os.getpid():
+            reader.close()
+
+
+class GitReader:
+    """One ``git cat-file``, fed with object ids. A context manager; not for several threads.
+
+    Args:
+        command: The process.
+        buffered: It is ``--batch-command --buffer``, which writes whole blocks instead of every object by itself.
+    """
+
+    def __init__(self, command: Sequence[bytes | str], *, buffered: bool) -> None:
         import subprocess  # 9 ms, and only for many objects
 
+        self._ask, self._end = (b"contents ", b"flush\n") if buffered else (b"", b"")
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=git_environment(),
-            bufsize=1 << 20,
+            bufsize=0,
         )
+        self._some, self._at = b"", 0  # what was read of its answers, and up to where it was used
+        self._owed = 0
+
+    @property
+    def in_step(self) -> bool:
+        """Every answer was taken, so it can be asked again."""
+        return not self._owed and self._at == len(self._some)
 
     def __enter__(self) -> GitReader:
         return self
@@ -177,10 +241,7 @@ class GitReader:
         process = self._process
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                try:
-                    pipe.close()
-                except BrokenPipeError:
-                    pass  # it is being ended: what it did not read does not matter
+                pipe.close()
         process.wait()
 
     def get_many(self, shas: Iterable[bytes]) -> Iterator[bytes]:
@@ -189,36 +250,60 @@ class GitReader:
         Raises:
             RepositoryError: An object is missing, or git died.
         """
-        write, read = self._process.stdin, self._process.stdout
-        assert write is not None
-        assert read is not None
         waiting = iter(shas)
-        sent = self._send(write, waiting)
+        sent = self._send(waiting)
         while sent:
-            behind, sent = sent, self._send(write, waiting)
+            behind, sent = sent, self._send(waiting)
             for _ in range(behind):
-                yield self._receive(read)
+                some = self._some
+                end = some.find(b"\n", self._at)
+                try:
+                    size = int(some[some.rindex(b" ", self._at, end) + 1 : end]) if end >= 0 else -1
+                except ValueError:
+                    size = -1
+                stop = end + 1 + size
+                if size < 0 or stop >= len(some):  # not all of it is here: the rare case
+                    content = self._receive()
+                else:
+                    self._at = stop + 1
+                    content = some[end + 1 : stop]
+                self._owed -= 1
+                yield content
 
-    @staticmethod
-    def _send(write: IO[bytes], shas: Iterator[bytes]) -> int:
-        slab = [hexlify(sha) for sha in islice(shas, _SLAB)]
+    def _send(self, shas: Iterator[bytes]) -> int:
+        ask = self._ask
+        slab = [b"%b%b\n" % (ask, hexlify(sha)) for sha in islice(shas, _SLAB)]
         if slab:
+            assert self._process.stdin is not None
+            rest = memoryview(b"".join(slab) + self._end)
+            self._owed += len(slab)
             try:
-                write.write(b"\n".join(slab) + b"\n")
-                write.flush()
+                while rest:
+                    rest = rest[os.write(self._process.stdin.fileno(), rest) :]
             except BrokenPipeError as error:
                 raise RepositoryError("git cat-file ended early") from error
         return len(slab)
 
-    @staticmethod
-    def _receive(read: IO[bytes]) -> bytes:
-        head = read.readline()
+    def _receive(self) -> bytes:
+        """One answer, reading what is missing of it."""
+        while (end := self._some.find(b"\n", self._at)) < 0:
+            self._some, self._at = self._some[self._at :] + self._read(), 0
+        head = self._some[self._at : end]
         parts = head.split()
-        if len(parts) != 3 or not head.endswith(b"\n"):
-            what = "ended early" if not head else head.strip().decode("utf-8", "backslashreplace")
-            raise RepositoryError(f"git cat-file: {what}")
-        size = int(parts[2])
-        content = read.read(size + 1)
-        if len(content) != size + 1:
+        if len(parts) != 3:
+            raise RepositoryError(f"git cat-file: {head.strip().decode('utf-8', 'backslashreplace')}")
+        parts, missing = [self._some[end + 1 :]], int(parts[2]) + 1 - (len(self._some) - end - 1)
+        while missing > 0:
+            parts.append(self._read())
+            missing -= len(parts[-1])
+        whole = parts[0] if len(parts) == 1 else b"".join(parts)
+        stop = len(whole) + missing if missing < 0 else len(whole)
+        self._some, self._at = whole, stop
+        return whole[: stop - 1]
+
+    def _read(self) -> bytes:
+        assert self._process.stdout is not None
+        part = os.read(self._process.stdout.fileno(), _BLOCK)
+        if not part:
             raise RepositoryError("git cat-file ended early")
-        return content[:-1]
+        return part

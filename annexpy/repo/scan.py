@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from annexpy.errors import RepositoryError
 from annexpy.repo.history import History
 from annexpy.repo.objects import BULK, git_command, git_environment
-from annexpy.repo.trees import EMPTY_TREE, FOLDER, load_folders, parse_tree
+from annexpy.repo.trees import EMPTY_TREE, FOLDER, parse_tree
 
 __all__ = ["read_all", "read_many"]
 
@@ -28,24 +28,11 @@ def read_many(history: History, commit: bytes | None, paths: Sequence[bytes]) ->
     tree = history.tree(commit)
     if tree == EMPTY_TREE:
         return {}
-    if len(paths) < BULK // 4:
-        cache, objects = history.cache, history.objects
-        found = {path: sha for path in paths if (sha := cache.find(tree, path)) is not None}
-        return {path: objects.get(sha) for path, sha in found.items()}
-    paths = sorted(set(paths))
-    with history.objects.reader() or nullcontext() as reader:
-        folders = load_folders(
-            history.objects, history.cache.root(tree), (path.rpartition(b"/")[0] for path in paths), reader
-        )
-        there: list[bytes] = []
-        shas: list[bytes] = []
-        for path in paths:
-            folder, _, name = path.rpartition(b"/")
-            entry = folders[folder].get(name)
-            if entry is not None and entry[0] != FOLDER:
-                there.append(path)
-                shas.append(entry[1])
-        return dict(zip(there, history.objects.get_many(shas, reader), strict=True))
+    with history.objects.lent() if len(paths) >= BULK // 4 else nullcontext() as reader:
+        found = history.cache.find_many(tree, dict.fromkeys(paths), reader)
+        shas = list(dict.fromkeys(found.values()))  # thousands of logs that were written together say the same
+        contents = dict(zip(shas, history.objects.get_many(shas, reader), strict=True))
+        return {path: contents[sha] for path, sha in found.items()}
 
 
 def read_all(

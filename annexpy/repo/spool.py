@@ -322,13 +322,13 @@ class Spool:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def may_have(self) -> Callable[[bytes], bool]:
-        """Tells whether there may be records about a path, of any process; as of now. It is never wrong to say yes.
+    def may_have(self) -> Callable[[bytes], bool] | None:
+        """Tells, as of now, whether there may be records about a path. It is never wrong to say yes. None: no records.
 
         Look at the branch after this, not before.
         """
         seen = self._looked(lambda seen: seen)
-        return lambda path: any(one.places(path) for one in seen)
+        return (lambda path: any(one.places(path) for one in seen)) if seen else None
 
     def records(self, path: bytes) -> list[Queued]:
         """The records about *path* that are not in the branch yet, in the order of their times, of all processes.

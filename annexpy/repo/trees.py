@@ -7,7 +7,7 @@ would cost five times as much.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from annexpy.errors import RepositoryError
@@ -75,6 +75,21 @@ def _parsed(commit: bytes) -> tuple[bytes, list[bytes]]:
     return bytes.fromhex(match[1].decode()), [bytes.fromhex(line[7:].decode()) for line in match[2].splitlines()]
 
 
+def _folder(raw: bytes, name: bytes) -> bytes | None:
+    """The id of the directory *name* in a tree."""
+    head = b"%b %b\0" % (FOLDER, name)
+    size = len(head) + 20
+    at = raw.find(head)
+    if at < 0:
+        return None
+    if (
+        at % size == 0 == len(raw) % size
+    ):  # as where all names are hash directories: not by chance inside something else
+        return raw[at + size - 20 : at + size]
+    entry = parse_tree(raw).get(name)
+    return entry[1] if entry is not None and entry[0] == FOLDER else None
+
+
 def load_folders(
     objects: Objects, root: Entries, homes: Iterable[bytes], reader: GitReader | None = None
 ) -> dict[bytes, Entries]:
@@ -137,20 +152,49 @@ class TreeCache:
 
     def find(self, tree: bytes, path: bytes) -> bytes | None:
         """The id of the file at *path* below the root *tree*, or None."""
-        first, *rest = path.split(b"/")
-        entry = self.root(tree).get(first)
-        for depth, name in enumerate(rest):
-            if entry is None or entry[0] != FOLDER:
-                return None
-            raw = self._raw.get(entry[1])
-            if raw is None:
-                raw = self._objects.get(entry[1])
-                if depth == 0:
-                    if len(self._raw) > _KEPT:
-                        self._raw.clear()
-                    self._raw[entry[1]] = raw
-            entry = parse_tree(raw).get(name)
-        return None if entry is None or entry[0] == FOLDER else entry[1]
+        return next(iter(self.find_many(tree, (path,)).values()), None)
+
+    def find_many(self, tree: bytes, paths: Iterable[bytes], reader: GitReader | None = None) -> dict[bytes, bytes]:
+        """Path → id of those of *paths* that are files below the root *tree*, fetched level by level."""
+        found: dict[bytes, bytes] = {}
+        root = self.root(tree)
+        inside: list[tuple[bytes, int, bytes]] = []  # path, up to where it led, to which tree
+        for path in paths:
+            end = path.find(b"/")
+            entry = root.get(path if end < 0 else path[:end])
+            if entry is None or (entry[0] == FOLDER) == (end < 0):
+                continue
+            if end < 0:
+                found[path] = entry[1]
+            else:
+                inside.append((path, end + 1, entry[1]))
+        first = True
+        while inside:
+            raws = self._first_level([sha for _, _, sha in inside], reader) if first else self._fetched(inside, reader)
+            below: list[tuple[bytes, int, bytes]] = []
+            for (path, start, _), raw in zip(inside, raws, strict=True):
+                end = path.find(b"/", start)
+                if end < 0:
+                    entry = parse_tree(raw).get(path[start:])
+                    if entry is not None and entry[0] != FOLDER:
+                        found[path] = entry[1]
+                else:
+                    sha = _folder(raw, path[start:end])
+                    if sha is not None:
+                        below.append((path, end + 1, sha))
+            inside, first = below, False
+        return found
+
+    def _fetched(self, inside: list[tuple[bytes, int, bytes]], reader: GitReader | None) -> Iterator[bytes]:
+        return self._objects.get_many([sha for _, _, sha in inside], reader)
+
+    def _first_level(self, shas: list[bytes], reader: GitReader | None) -> list[bytes]:
+        kept = self._raw
+        missing = [sha for sha in dict.fromkeys(shas) if sha not in kept]
+        if len(kept) + len(missing) > _KEPT:
+            kept = self._raw = {sha: kept[sha] for sha in dict.fromkeys(shas) if sha in kept}
+        kept.update(zip(missing, self._objects.get_many(missing, reader), strict=True))
+        return [kept[sha] for sha in shas]
 
     def read(self, tree: bytes, path: bytes) -> bytes:
         """The content of the file at *path*; empty when there is none."""

@@ -24,7 +24,7 @@ from annexpy.values import dataclass
 
 __all__ = ["View"]
 
-_WINDOW: Final = 32_768  # logs read together
+_WINDOW: Final = 8192  # logs read together
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,8 @@ class View:
         """(path, what the log says), in the order of *paths*. Raises as ``read``."""
         todo = iter(paths)
         try:
-            while window := list(islice(todo, _WINDOW)):
-                overlaid = self._overlaid()
+            while window := list(islice(todo, _WINDOW)):  # few enough that what is known of them all is little
+                overlaid = self._may_be_overlaid()
                 tips = self._tips()
                 found: dict[bytes, bytes] = {}
                 for tip in tips:
@@ -92,7 +92,7 @@ class View:
                         found[path] = union_merge(found[path], content) if path in found else content
                 for path in window:
                     content = found.get(path, b"")
-                    if path in overlaid:
+                    if overlaid(path):
                         over = self._over(path)
                         # what lay over it may have become part of the branch in between
                         content = self._laid_over(path, content, over) if self._tips() == tips else self.read(path)
@@ -128,6 +128,17 @@ class View:
         if spooled:
             records = sorted([*spooled, *records])
         return _Over(self._journal.read(path), self._private.read(path), records, changes)
+
+    def _may_be_overlaid(self) -> Callable[[bytes], bool]:
+        """Tells, as of now, whether a path may have something over it. It is never wrong to say yes."""
+        # order matters, see above
+        batches = self._queue.batches()
+        spooled = self._spool.may_have()
+        others = {*self._journal.paths(), *self._private.paths()}
+        others.update(*[batch.paths() for batch in batches])
+        if spooled is None:
+            return others.__contains__
+        return lambda path: path in others or spooled(path)
 
     def _overlaid(self) -> set[bytes]:
         """Every path that has something over it."""

@@ -23,18 +23,19 @@ def command(options: Options, keys: tuple[str, ...], batch: bool) -> int:
     report = Report(options, "whereis")
 
     async def work() -> int:
-        from annexpy.actions.whereis import whereis_all, whereis_many
+        from annexpy.actions.whereis import WhereisReader, whereis_all
+        from annexpy.cli.listing import WhereisLines
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
-            facts = at.facts()
+            lines = WhereisLines(report)
+            reader = WhereisReader(at.facts())
             if not keys and not batch:
-                for found in whereis_all(facts):
-                    report.whereis(found)
+                lines.show(whereis_all(reader.facts))
             else:
-                async for some in key_batches(keys, batch, report):
-                    for found in whereis_many(facts, some):
-                        report.whereis(found)
+                with at.here.branch.reading():
+                    async for some in key_batches(keys, batch, report):
+                        lines.show(reader.many(some))
         return report.exit_code
 
     return in_event_loop(work)
