@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from annexpy.actions.get import relay
 from annexpy.actions.many import Each
-from annexpy.actions.results import Moved, Progress, Transfer
+from annexpy.actions.results import Moved, Progress, Transfer, Verified, verified_by
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, Remote, Stored
-from annexpy.remote.kinds import HasNodes, is_local
+from annexpy.remote.kinds import HasNodes, as_local, is_local
+from annexpy.remote.local_take import take
 from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
@@ -55,7 +56,7 @@ def copy(
         progress: Told how much of a content is at the destination.
     """
     copying = _Copying(source, destination, associated_file, progress)
-    return Each(keys, copying.one, jobs=jobs, before=copying.look, same=lambda key: key)
+    return Each(keys, copying.one, jobs=jobs, before=copying.look, same=lambda key: key, quickly=copying.quickly)
 
 
 def move(
@@ -134,6 +135,27 @@ class _Copying:
                 for wrapper in layers:
                     if isinstance(wrapper, Recording):
                         wrapper.found(key)
+
+    async def quickly(self, keys: Sequence[Key]) -> list[Transfer | None]:
+        """Copy those of *keys* that go from one repository on this machine to another in no time; None for others."""
+        layers = _inner(self._destination)
+        giver, taker = as_local(self._source), as_local(layers[-1])
+        if giver is None or taker is None or not all(isinstance(layer, Recording) for layer in layers[:-1]):
+            return [None] * len(keys)
+        transfers: list[Transfer | None] = []
+        for key, taken in zip(keys, await take(taker, giver, keys), strict=True):
+            if taken is None:
+                transfers.append(None)
+                continue
+            stored, error, moved = taken
+            for layer in layers[:-1]:
+                assert isinstance(layer, Recording)
+                layer.record(key, stored.copies, present=True)
+            if self._progress is not None and stored.ok:
+                self._progress(key, key.size or 0, key.size)
+            verified = verified_by(key) if stored.uuids else Verified.NOT
+            transfers.append(Transfer(key, stored, error, moved, 0, verified))
+        return transfers
 
     async def one(self, key: Key) -> Transfer:
         if key in self._present:

@@ -19,17 +19,17 @@ from typing import Final
 import anyio
 from anyio.lowlevel import checkpoint
 
+from annexpy.actions.drop_here import drop_here, result_of
 from annexpy.actions.gather import Gathering, Others
 from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies, RemoteProtocolError, TimedOut, TransportError
+from annexpy.errors import AnnexError, NotEnoughCopies, RemoteProtocolError, TimedOut, TransportError
 from annexpy.keys.key import Key
-from annexpy.policy.numcopies import Copies, DropProof, HeldCopy, safe_drop
+from annexpy.policy.numcopies import Copies, DropProof
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import BatchRemove, Remote, Removed, Stored
 from annexpy.remote.kinds import is_behind_wire, is_local, known, members
-from annexpy.repo.locks import ContentLock
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 
@@ -41,6 +41,9 @@ _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""
 _WIRES: Final = 4
 """Locks at once at one remote: to open one more wire costs as much as some hundred locks over those that are open."""
+
+_MOST_HELD: Final = 128
+"""Locks on this machine that are held together, at two descriptors each."""
 
 
 async def drop(
@@ -122,7 +125,7 @@ def drop_many(
     if jobs is None:
         wires = any(is_behind_wire(member) for other in others for member in members(other))
         jobs = _WIRES if wires else 16 if what.remover is None else _BATCH
-    return Each(keys, work, jobs=jobs, before=what.begin, same=lambda key: key)
+    return Each(keys, work, jobs=jobs, before=what.begin, same=lambda key: key, quickly=what.quickly)
 
 
 async def examine(
@@ -219,66 +222,47 @@ class _Drop:
                     self._ready = found
         return self._ready
 
+    async def quickly(self, keys: Sequence[Key]) -> list[DropResult | None]:
+        """Drop those of *keys* that nobody has to be waited for; None for the others."""
+        others = self._ready
+        if others is None or self._force or all(map(is_cluster, others.dropped_from)):
+            return [None] * len(keys)
+        wanted: dict[Key, Copies] = {}
+        done: dict[Key, DropResult] = {}
+        for key in keys:
+            try:
+                copies = self._copies(key) if callable(self._copies) else self._copies
+            except AnnexError as error:
+                done[key] = DropResult(key, error=error)
+                continue
+            if copies.needed <= min(len(others.here), _MOST_HELD // len(keys)):
+                wanted[key] = copies
+        if wanted:
+            done |= await drop_here(self._from, wanted, others, self._clock)
+        return [done.get(key) for key in keys]
+
     async def one(
         self, key: Key, recorded: Callable[[Key], Mapping[UUID, str]] | None, *, only_look: bool = False
     ) -> DropResult:
         """Drop one key; whatever goes wrong with it is in the result."""
         try:
             if self._force and not only_look:
-                return _result(key, await self._from.remove_content(key), None)
+                return result_of(key, await self._from.remove_content(key), None)
             copies = self._copies(key) if callable(self._copies) else self._copies
             others = await self.others()
             if all(is_cluster(uuid) for uuid in others.dropped_from):
                 why = "a cluster whose nodes are not known, so no copy can be told from those it would remove"
                 raise NotEnoughCopies(key, 0, copies.needed, missing={self._from.name: why})
             if len(others.here) >= copies.needed and not only_look:
-                done = await self._here(key, copies, others)
-                if done is not None:
-                    return done
+                done = await drop_here(self._from, {key: copies}, others, self._clock)
+                if done:
+                    return done[key]
             gathering = Gathering(key, copies, others, recorded, self._clock, thorough=only_look)
             if only_look:
                 return await gathering.run(lambda: _look(gathering))
             return await gathering.run(lambda: self._remove(gathering))
         except AnnexError as error:
             return DropResult(key, error=error)
-
-    async def _here(self, key: Key, copies: Copies, others: Others) -> DropResult | None:
-        """Drop one key where everything is on this machine: the same steps, with no waiting in between.
-
-        Returns:
-            None when too few copies could be locked; nothing was asked then.
-        """
-        held: list[tuple[HeldCopy, ContentLock]] = []
-        try:
-            for uuid, (name, local) in others.here.items():
-                try:
-                    lock = local.hold(key)
-                except AnnexError:
-                    continue  # gathering finds out why
-                held.append((HeldCopy(uuid, name, lock.expires), lock))
-                if len(held) == copies.needed:
-                    break
-            if len(held) < copies.needed or not all(lock.held() for _, lock in held):
-                return None
-            proof = safe_drop(
-                key,
-                copies,
-                [copy for copy, _ in held],
-                dropped_from=others.dropped_from,
-                trust=others.trust,
-                now=self._clock.now(),
-                missing=others.rejected,
-            )
-            try:
-                return _result(key, await self._request(key, proof), proof)
-            except AnnexError as error:
-                return DropResult(key, proof=proof, error=error)
-        finally:
-            for copy, lock in held:
-                try:
-                    lock.release()
-                except OSError as error:  # the removal is over and its result stands
-                    _log.warning("%s: the lock on the copy in %s could not be given back: %s", key, copy.name, error)
 
     async def _remove(self, gathering: Gathering) -> DropResult:
         if self.remover is not None:
@@ -293,7 +277,7 @@ class _Drop:
             gathering.under_way = _may_happen_yet(error)
             return DropResult(key, proof=proof, error=error)
         gathering.under_way = _may_happen_yet(*removed.failed.values())
-        return _result(key, removed, proof)
+        return result_of(key, removed, proof)
 
     async def _request(self, key: Key, proof: DropProof) -> Removed:
         return await self._from.remove_content(key, deadline=proof.deadline)
@@ -359,7 +343,7 @@ class _Remover:
             else:
                 for (one, proof), answer in zip(proven, removed, strict=True):
                     one.gathering.under_way = _may_happen_yet(*answer.failed.values())
-                    one.result = _result(proof.key, answer, proof)
+                    one.result = result_of(proof.key, answer, proof)
         for one in batch:
             one.done.set()
 
@@ -388,14 +372,3 @@ def _may_happen_yet(*errors: AnnexError) -> bool:
         if isinstance(error, TransportError | RemoteProtocolError) and not too_late:
             return True
     return False
-
-
-def _result(key: Key, removed: Removed, proof: DropProof | None) -> DropResult:
-    error: AnnexError | None = None
-    if not removed.ok:
-        if not removed.uuids and len(removed.failed) == 1:
-            error = next(iter(removed.failed.values()))
-        else:
-            remaining = {str(uuid): str(why) for uuid, why in removed.failed.items()}
-            error = DropIncomplete(key, sorted(removed.uuids), remaining)
-    return DropResult(key, removed, proof, error)

@@ -14,7 +14,7 @@ from annexpy.clock import Clock
 from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, DropProof, HeldCopy, safe_drop
-from annexpy.remote.base import BatchRemove, Removed
+from annexpy.remote.base import BatchRemove, Remote, Removed
 from annexpy.repo.locks import ContentLock
 
 __all__ = ["drop_here", "result_of"]
@@ -24,10 +24,8 @@ _log = logging.getLogger(__name__)
 _Held = list[tuple[HeldCopy, ContentLock]]
 
 
-async def drop_here(
-    from_: BatchRemove, wanted: Mapping[Key, Copies], others: Others, clock: Clock
-) -> dict[Key, DropResult]:
-    """Drop each key of *wanted*, by one request for all of them.
+async def drop_here(from_: Remote, wanted: Mapping[Key, Copies], others: Others, clock: Clock) -> dict[Key, DropResult]:
+    """Drop each key of *wanted*, by one request for all of them where *from_* takes that.
 
     Returns:
         What came of each key. Those are missing that too few copies could be locked of, and nothing was asked then.
@@ -86,13 +84,23 @@ def _give_back(key: Key, locks: _Held) -> None:
             _log.warning("%s: the lock on the copy in %s could not be given back: %s", key, copy.name, error)
 
 
-async def _remove(from_: BatchRemove, proofs: list[DropProof]) -> dict[Key, DropResult]:
-    ends = [proof.deadline for proof in proofs if proof.deadline is not None]
-    try:
-        removed = await from_.remove_content_many([proof.key for proof in proofs], deadline=min(ends, default=None))
-    except AnnexError as error:
-        return {proof.key: DropResult(proof.key, proof=proof, error=error) for proof in proofs}
-    return {proof.key: result_of(proof.key, one, proof) for proof, one in zip(proofs, removed, strict=True)}
+async def _remove(from_: Remote, proofs: list[DropProof]) -> dict[Key, DropResult]:
+    if len(proofs) > 1 and isinstance(from_, BatchRemove):
+        ends = [proof.deadline for proof in proofs if proof.deadline is not None]
+        try:
+            removed = await from_.remove_content_many([proof.key for proof in proofs], deadline=min(ends, default=None))
+        except AnnexError as error:
+            return {proof.key: DropResult(proof.key, proof=proof, error=error) for proof in proofs}
+        return {proof.key: result_of(proof.key, one, proof) for proof, one in zip(proofs, removed, strict=True)}
+    results: dict[Key, DropResult] = {}
+    for proof in proofs:
+        try:
+            one = await from_.remove_content(proof.key, deadline=proof.deadline)
+        except AnnexError as error:
+            results[proof.key] = DropResult(proof.key, proof=proof, error=error)
+        else:
+            results[proof.key] = result_of(proof.key, one, proof)
+    return results
 
 
 def result_of(key: Key, removed: Removed, proof: DropProof | None) -> DropResult:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
-from annexpy.errors import UnknownUUID
+from annexpy.errors import AnnexError, UnknownUUID
 from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
-from annexpy.remote.wrappers import Wrapper
+from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.uuids import UUID
 
-__all__ = ["Connects", "HasNodes", "is_behind_wire", "is_local", "known", "members"]
+__all__ = ["Connects", "HasNodes", "as_local", "is_behind_wire", "is_local", "known", "members"]
 
 
 @runtime_checkable
@@ -36,6 +36,17 @@ def _innermost(remote: Remote) -> Remote:
     while isinstance(remote, Wrapper):
         remote = remote.remote
     return remote
+
+
+def as_local(remote: Remote) -> Local | None:
+    """The repository on this machine that *remote* is, or records for; None when it is none, or not there."""
+    while type(remote) is Recording:
+        remote = remote.remote
+    try:
+        local = remote.local if isinstance(remote, LocalPlace) else remote
+    except AnnexError:
+        return None
+    return local if isinstance(local, Local) else None
 
 
 def is_local(remote: Remote) -> bool:

@@ -235,15 +235,23 @@ class ContentStore:
 
     # -- receiving --
 
-    def receive(self, key: Key, *, source: UUID | None = None, associated_file: str = "") -> Receiving:
+    def receive(
+        self,
+        key: Key,
+        *,
+        source: UUID | None = None,
+        associated_file: str = "",
+        recorded: Callable[[Key], None] | None = None,
+    ) -> Receiving:
         """An async context in which the content of *key* arrives. See ``Receiving``.
 
         Args:
             key: What arrives.
             source: Who sends it, for the transfer lock and its info file.
             associated_file: Its path in the work tree, for the info file.
+            recorded: Told the key in place of the store's own.
         """
-        return Receiving(self._arrivals, key, source, associated_file)
+        return Receiving(self._arrivals, key, source, associated_file, recorded or self._arrivals.recorded)
 
     async def receive_from(
         self,

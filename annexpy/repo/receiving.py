@@ -73,6 +73,7 @@ class Receiving:
         "_pipeline",
         "_published",
         "_received",
+        "_recorded",
         "_source",
         "_verifier",
         "_where",
@@ -80,9 +81,17 @@ class Receiving:
         "offset",
     )
 
-    def __init__(self, arrivals: Arrivals, key: Key, source: UUID | None, associated_file: str) -> None:
+    def __init__(
+        self,
+        arrivals: Arrivals,
+        key: Key,
+        source: UUID | None,
+        associated_file: str,
+        recorded: Callable[[Key], None] | None,
+    ) -> None:
         self.key, self.offset = key, 0
         self._arrivals, self._source, self._associated_file = arrivals, source, associated_file
+        self._recorded = recorded
         self._where = arrivals.folders.where
         self._paths = arrivals.folders.paths(key)
         self._partial = Partial(arrivals, key, self._paths[0].rpartition(b"/")[2])
@@ -276,7 +285,7 @@ class Receiving:
 
     async def _publish(self) -> None:
         arrivals, partial, key = self._arrivals, self._partial, self.key
-        recorded = arrivals.recorded
+        recorded = self._recorded
         partial.files.fchmod(partial.fd, arrivals.folders.settings.lockdown.object(partial.mode))
         if arrivals.group is None:
             partial.close(begun=True)  # some file systems tell only now that a write failed

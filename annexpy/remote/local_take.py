@@ -1,0 +1,72 @@
+"""Small contents from one repository on this machine to another: some at once, with one write of their records.
+
+It is done as ``LocalPut`` and ``Local.get`` do it, without switching between tasks. Whatever is not small, or not
+begun from nothing, is left to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from annexpy.errors import AnnexError
+from annexpy.keys.key import Key
+from annexpy.remote.base import Stored
+from annexpy.remote.local import Local
+
+__all__ = ["Taken", "take"]
+
+_NOBODY = Stored()
+
+
+class Taken(NamedTuple):
+    """How it ended: who has the content, or why not; and the bytes that were moved for it."""
+
+    stored: Stored
+    error: AnnexError | None = None
+    bytes: int = 0
+
+
+async def take(taker: Local, giver: Local, keys: Sequence[Key]) -> list[Taken | None]:
+    """Store the contents of *keys* in *taker*; None for those that want to be put, which were left as they are.
+
+    Every content is verified and recorded before this returns, as *taker* promises.
+    """
+    settings = taker.store.settings
+    if settings.durability != "fast" or settings.pidlock or settings.thin or giver.store.settings.thin:
+        return [None] * len(keys)  # there is something to wait for
+    taken = [
+        await _one(taker, giver, key) if key.size is not None and key.size <= settings.inline else None for key in keys
+    ]
+    try:
+        await taker.sync_records()
+    except AnnexError as error:
+        return [one and one._replace(stored=_NOBODY, error=one.error or error) for one in taken]
+    return taken
+
+
+async def _one(taker: Local, giver: Local, key: Key) -> Taken | None:
+    here = frozenset((taker.uuid,))
+    moved = 0
+
+    def record(key: Key) -> None:
+        taker.record(key, present=True)
+
+    try:
+        taker.check_accepts(key)
+        if taker.store.present(key):
+            record(key)
+            return Taken(Stored(already=here))
+        # Without the name of the sender there is no file that tells others who sends: it is over before they look.
+        async with taker.store.receive(key, recorded=record) as receiving:
+            with giver.store.open(key) as stored:
+                if receiving.offset or stored.size != key.size:
+                    return None
+                await receiving.copy(stored)
+                moved = stored.size
+                await receiving.finish(valid=stored.unchanged())
+    except AnnexError as error:
+        return Taken(_NOBODY, error, moved)
+    except OSError as error:
+        return Taken(_NOBODY, giver.store.folders.error(key, error), moved)
+    return Taken(Stored(here), None, moved)
