@@ -69,6 +69,7 @@ _REASONS: Final = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
+    507: b"Insufficient Storage",
 }
 
 

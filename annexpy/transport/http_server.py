@@ -30,7 +30,7 @@ from annexpy.transport.http import (
 )
 from annexpy.values import dataclass
 
-__all__ = ["Exchange", "HTTPConnections", "HTTPDeadlines", "Handle"]
+__all__ = ["ClientLeft", "Exchange", "HTTPConnections", "HTTPDeadlines", "Handle"]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,10 @@ class HTTPDeadlines:
 
 
 _USUAL: Final = HTTPDeadlines()
+
+
+class ClientLeft(ConnectionLost):
+    """The client's own connection is lost: not to be taken for one that is lost behind us."""
 
 
 class Exchange:
@@ -109,8 +113,7 @@ class Exchange:
             patience: Seconds to wait for them, instead of what the deadlines say about bodies.
 
         Raises:
-            ConnectionLost: The client left before the end.
-            TimedOut: It sends too slowly, or nothing.
+            ClientLeft: Before the end; also when it sends too slowly, or nothing.
             BadHTTP: No end can be found.
         """
         connection = self._connection
@@ -127,7 +130,7 @@ class Exchange:
                 else:
                     data = await connection.receive("body of a request", patience, _BULK)
                 if not data:
-                    raise ConnectionLost(self.peer, "the rest of a request")
+                    raise ClientLeft(self.peer, "the rest of a request")
             body, connection.kept = self._reader.take(data)
             if body:
                 before, self.received = self.received, self.received + len(body)
@@ -194,7 +197,7 @@ class Exchange:
         """The next bytes of an answer that was started.
 
         Raises:
-            ConnectionLost, TimedOut: The client left, or does not read.
+            ClientLeft: It left, or was made to, because it does not read.
         """
         if not data or self.head.method == b"HEAD":
             return
@@ -331,14 +334,15 @@ class _Connection:
         self._waiting_for, self._since = what, anyio.current_time()
         self.until = self._since + seconds
 
-    def _gone(self, error: TransportError) -> TransportError:
-        return self.out_of_time or error
+    def _gone(self, error: TransportError) -> ClientLeft:
+        reason = str(self.out_of_time) if self.out_of_time is not None else getattr(error, "reason", "")
+        return ClientLeft(self.peer, self._waiting_for, reason)
 
     async def head(self, *, first: bool) -> RequestHead | None:
         """The next head; None when the client has left, or we are to.
 
         Raises:
-            BadHTTP, ConnectionLost, TimedOut: There will be none.
+            BadHTTP, ClientLeft: There will be none.
         """
         limit = self.deadlines.head if first else self.deadlines.idle
         begun = -1.0
@@ -357,7 +361,7 @@ class _Connection:
             data = await self.receive("request", limit)
             if not data:
                 if self.kept.strip():
-                    raise ConnectionLost(self.peer, "the rest of a head")
+                    raise ClientLeft(self.peer, "the rest of a head")
                 return None
             self.kept += data
 
@@ -410,7 +414,10 @@ class HTTPConnections:
             connection.say(format_response_head(error.status, [length, (b"Connection", b"close")]) + body)
             await self._last_words(connection)
         except AnnexError as error:
-            log.info("%s: %s", connection.peer, error)
+            log.debug("%s: %s", connection.peer, error)
+        except Exception:
+            # A defect that one request has found may not end the server for everybody else.
+            log.exception("%s: hung up", connection.peer)
         finally:
             self._connections.discard(connection)
             if self._leaving and not self._connections:
@@ -422,8 +429,8 @@ class HTTPConnections:
     async def _last_words(connection: _Connection) -> None:
         try:
             await connection.flush()
-        except TransportError as error:
-            log.debug("%s: %s", connection.peer, error)
+        except ClientLeft as error:
+            log.debug("%s", error)
 
     async def _serve(self, connection: _Connection) -> None:
         first = True

@@ -1,0 +1,518 @@
+"""The HTTP server: ``/git-annex/UUID/vN/…`` over any ``Remote``, many repositories in one process.
+
+A request is routed, judged, and only then is its repository looked for: whoever may not ask learns nothing about
+what there is. Requests cost a task switch and no thread or worker, so a client that is slow, or that is gone,
+holds up nobody.
+
+Differences from git-annex on purpose (docs/deviations.md): 404 for versions and verbs that are not there, since
+stock clients fall back on nothing else; a content that cannot be removed because it is locked is ``removed:false``
+and not 500; ``putoffset`` says ``alreadyhave`` only of places that were positively checked; a lock that was not
+given uses nothing up; presence and time may be asked with GET.
+
+Source: fact sheet p2p-protocol, sections 0 and 6.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Protocol, Self, TypeAlias, assert_never
+
+import anyio
+from anyio.abc import TaskGroup
+
+from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
+from annexpy.errors import (
+    AccessDenied,
+    AnnexError,
+    ContentError,
+    ContentLocked,
+    InvalidInput,
+    KeyNotPresent,
+    LockHeld,
+    NoSpace,
+    ProtocolError,
+    TimedOut,
+    TransportError,
+)
+from annexpy.keys.key import Key
+from annexpy.p2p.http import (
+    BASE,
+    DATA_LENGTH,
+    CheckPresentRequest,
+    GetRequest,
+    GetTimestampRequest,
+    KeepLockedRequest,
+    LockContentRequest,
+    NoSuchRoute,
+    PutOffsetRequest,
+    PutRequest,
+    RemoveBeforeRequest,
+    RemoveRequest,
+    WrongMethod,
+    parse_request,
+    parse_route,
+)
+from annexpy.p2p.http_answers import (
+    JSON_TYPE,
+    AlreadyHaveAnswer,
+    Answer,
+    LockAnswer,
+    OffsetAnswer,
+    PresentAnswer,
+    RemovedAnswer,
+    StoredAnswer,
+    TimestampAnswer,
+    format_answer,
+)
+from annexpy.remote.base import Remote
+from annexpy.server.auth import Access, Role, Verdict
+from annexpy.server.http_content import receive_content, send_content
+from annexpy.server.http_locks import HeldLocks
+from annexpy.server.limits import LockQuota
+from annexpy.server.metrics import METRICS_TYPE, Metrics
+from annexpy.server.wire import others
+from annexpy.system import CLOCK, new_uuid
+from annexpy.transport.base import Transport
+from annexpy.transport.http import BadHTTP
+from annexpy.transport.http_server import ClientLeft, Exchange, HTTPConnections, HTTPDeadlines
+from annexpy.transport.sockets import Listener
+from annexpy.transport.tls import start_tls
+from annexpy.uuids import UUID
+
+__all__ = ["Find", "Mount", "Routes", "serve_http"]
+
+log = logging.getLogger(__name__)
+
+Find: TypeAlias = Callable[[UUID, tuple[UUID, ...]], Awaitable[Remote | None]]
+"""UUID that is asked for, gateways to bypass → what to show; None: not here."""
+
+
+class Mount(Protocol):
+    """Something else that is served beside, below paths of its own."""
+
+    def role(self, exchange: Exchange) -> tuple[UUID, Role] | None:
+        """What has to be allowed for this request, and on which repository; None: no path of its own.
+
+        Raises:
+            InvalidInput: Of its own, but not right.
+        """
+        ...
+
+    async def answer(self, exchange: Exchange, uuid: UUID) -> bool:
+        """Answer a request that is allowed; may it have changed something? Raises as handlers do."""
+        ...
+
+
+_ROLES: Final = {
+    b"key": Role.READ,
+    b"checkpresent": Role.READ,
+    b"gettimestamp": Role.READ,
+    b"lockcontent": Role.LOCK,
+    b"keeplocked": Role.LOCK,
+    b"putoffset": Role.APPEND,
+    b"put": Role.APPEND,
+    b"remove": Role.WRITE,
+    b"remove-before": Role.WRITE,
+}
+_TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
+_JSON: Final = (b"Content-Type", JSON_TYPE)
+_WHO: Final = (b"WWW-Authenticate", b'Basic realm="git-annex", charset="UTF-8"')
+_NOT_HERE: Final = b"not found\n"
+_SOON: Final = 1.0  # seconds without a change after which it is committed
+_AT_LAST: Final = 10.0  # and with changes that do not end
+_QUICK: Final = 100  # the cost of a repository on this machine
+
+
+class Routes:
+    """What one server answers. An async context manager: locks live while it is entered.
+
+    Attributes:
+        access: The rules. May be replaced while the server runs.
+        metrics: What was done.
+        connections: The native connections; those of ASGI are counted elsewhere.
+    """
+
+    def __init__(
+        self,
+        find: Find,
+        *,
+        access: Access,
+        deadlines: HTTPDeadlines | None = None,
+        locks: LockQuota | None = None,
+        mounts: tuple[Mount, ...] = (),
+        allow_unverifiable: bool = True,
+        clock: Clock = CLOCK,
+        on_idle: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """What is served, to whom.
+
+        Args:
+            find: Gives the repositories; asked for every request.
+            access: Who may do what.
+            deadlines: How long clients may take.
+            locks: How many locks one client may hold or leave behind.
+            mounts: What else is served.
+            allow_unverifiable: False refuses put of keys whose content cannot be verified.
+            clock: For time and the removals that rely on it.
+            on_idle: Called about a second after something was stored or removed, and every ten seconds while
+                that goes on; and at the end.
+        """
+        self._find, self.access, self._mounts = find, access, mounts
+        self._allow_unverifiable, self._clock, self._on_idle = allow_unverifiable, clock, on_idle
+        self._quota = LockQuota() if locks is None else locks
+        self._group: TaskGroup | None = None
+        self._locks: HeldLocks | None = None
+        self._changed: anyio.Event = anyio.Event()
+        self._last_change = 0.0
+        self.metrics = Metrics()
+        usual = HTTPDeadlines() if deadlines is None else deadlines
+        self.connections = HTTPConnections(self.answer, deadlines=usual, clock=clock)
+        self._handshake = usual.head
+        self.metrics.gauge("connections", "Connections that are open.", lambda: self.connections.open)
+        self.metrics.gauge("busy", "Requests that are being answered.", lambda: self.connections.busy)
+        self.metrics.gauge("locks", "Content locks that are held.", lambda: len(self._locks or ()))
+
+    async def __aenter__(self) -> Self:
+        self._group = await anyio.create_task_group().__aenter__()
+        self._locks = HeldLocks(self._group, self._quota, new_uuid)
+        self._group.start_soon(self.connections.watch)
+        if self._on_idle is not None:
+            self._group.start_soon(self._commit, self._on_idle)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._group is not None
+        assert self._locks is not None
+        with anyio.move_on_after(2, shield=True):
+            await self._locks.let_go()
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(kind, error, trace)
+        if self._on_idle is not None and self._changed.is_set():
+            with anyio.CancelScope(shield=True):
+                await self._idle(self._on_idle)
+
+    # -- serving --------------------------------------------------------------------------------------
+
+    async def serve(
+        self,
+        listener: Listener,
+        *,
+        tls: ssl.SSLContext | None = None,
+        secure: bool = False,
+        most: int = 4096,
+        stop: anyio.Event | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        """Answer who connects to *listener*, until cancelled or told to *stop*.
+
+        Args:
+            listener: Stays open.
+            tls: Speak TLS. Certificates may be loaded into it again while the server runs.
+            secure: Nobody can read along although there is no TLS (a unix socket, a proxy in front).
+            most: Connections at once; more wait to be accepted.
+            stop: When set, no more requests are taken, and those that were are answered.
+            grace: Seconds they get for that.
+        """
+        room = anyio.Semaphore(most)
+
+        async def one(transport: Transport) -> None:
+            try:
+                await self._connection(transport, tls, secure)
+            finally:
+                room.release()
+
+        async with anyio.create_task_group() as group:
+            if stop is not None:
+                group.start_soon(self._stop, stop, grace, group)
+            while True:
+                await room.acquire()
+                try:
+                    transport = await listener.accept()
+                except BaseException:
+                    room.release()
+                    raise
+                group.start_soon(one, transport)
+
+    async def _stop(self, stop: anyio.Event, grace: float, group: TaskGroup) -> None:
+        await stop.wait()
+        if self._locks is not None:
+            await self._locks.let_go()  # their retention stays, and nobody would wait for them for ever
+        if not await self.connections.leave(grace):
+            log.warning("%d requests were not answered within %g s", self.connections.busy, grace)
+        group.cancel_scope.cancel()
+
+    async def _connection(self, transport: Transport, tls: ssl.SSLContext | None, secure: bool) -> None:
+        try:
+            if tls is not None:
+                transport = await start_tls(transport, tls, server_side=True, timeout=self._handshake)
+        except AnnexError as error:
+            log.info("%s", error)
+            return
+        await self.connections.serve(transport, secure=secure or tls is not None)
+
+    # -- commits --------------------------------------------------------------------------------------
+
+    def _note_change(self) -> None:
+        self._last_change = anyio.current_time()
+        self._changed.set()
+
+    async def _commit(self, on_idle: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await self._changed.wait()
+            latest = anyio.current_time() + _AT_LAST
+            while True:
+                due = min(self._last_change + _SOON, latest)
+                if due <= anyio.current_time():
+                    break
+                await anyio.sleep_until(due)
+            self._changed = anyio.Event()
+            await self._idle(on_idle)
+
+    @staticmethod
+    async def _idle(on_idle: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await on_idle()
+        except AnnexError as error:
+            log.warning("while idle: %s", error)
+
+    # -- one request ------------------------------------------------------------------------------------
+
+    async def answer(self, exchange: Exchange) -> None:
+        """Answer one request: status, metrics and a line in the log for everything that can happen."""
+        begun = self._clock.now()
+        asked = _Asked()
+        try:
+            await self._answer(exchange, asked)
+        except (ClientLeft, BadHTTP) as error:
+            asked.why = str(error)
+            raise
+        except AnnexError as error:
+            asked.why = str(error)
+            if not exchange.status:
+                status, more = _status(error)
+                _say(exchange, status, f"{error}\n".encode("utf-8", "backslashreplace"), *more)
+        finally:
+            seconds = self._clock.now() - begun
+            self.metrics.request(asked.verb, exchange.status, seconds, exchange.received, exchange.sent)
+            if log.isEnabledFor(logging.INFO):
+                log.info("%s", _line(exchange, asked, seconds))
+
+    async def _answer(self, exchange: Exchange, asked: _Asked) -> None:
+        head = exchange.head
+        try:
+            route = parse_route(head.method, head.target)
+        except NoSuchRoute:
+            await self._elsewhere(exchange, asked)
+            return
+        asked.verb = route.verb.decode()
+        if not self._allows(exchange, asked, route.uuid, _ROLES[route.verb]):
+            return
+        request = parse_request(route, head.headers.get(DATA_LENGTH))
+        remote = await self._find(route.uuid, request.bypass)
+        if remote is None:
+            _say(exchange, 404, _NOT_HERE)
+            return
+        if remote.cost > _QUICK:
+            await exchange.flush()  # what was asked before has its answer, and this one may take its time
+        if isinstance(request, GetRequest):
+            await send_content(exchange, remote, request)
+            return
+        answer = await self._do(exchange, remote, request, asked)
+        exchange.answer(200, (_JSON,), format_answer(answer, request.version))
+
+    def _allows(self, exchange: Exchange, asked: _Asked, uuid: UUID, role: Role) -> bool:
+        judged = self.access.judge(exchange.head.headers.get(b"authorization"), uuid, role, secure=exchange.secure)
+        asked.user = judged.name
+        match judged.verdict:
+            case Verdict.ALLOWED:
+                return True
+            case Verdict.WHO_ARE_YOU:
+                _say(exchange, 401, b"authentication needed\n", _WHO)
+            case Verdict.FORBIDDEN:
+                _say(exchange, 403, b"not allowed\n")
+            case Verdict.NOT_THERE:
+                _say(exchange, 404, _NOT_HERE)
+            case other:
+                assert_never(other)
+        return False
+
+    async def _elsewhere(self, exchange: Exchange, asked: _Asked) -> None:
+        path = exchange.head.target.partition(b"?")[0]
+        if path in (b"/healthz", b"/metrics"):
+            asked.verb = path[1:].decode()
+            if exchange.head.method not in (b"GET", b"HEAD"):
+                raise WrongMethod(exchange.head.method, b"GET HEAD")
+            if path == b"/healthz":
+                _say(exchange, 200, b"ok\n")
+            else:
+                exchange.answer(200, [(b"Content-Type", METRICS_TYPE)], self.metrics.text())
+            return
+        if not path.startswith(BASE):
+            for mount in self._mounts:
+                found = mount.role(exchange)
+                if found is not None:
+                    asked.verb = "git"
+                    if self._allows(exchange, asked, *found) and await mount.answer(exchange, found[0]):
+                        self._note_change()
+                    return
+        _say(exchange, 404, _NOT_HERE)
+
+    async def _do(self, exchange: Exchange, remote: Remote, request: _Verb, asked: _Asked) -> Answer:
+        match request:
+            case CheckPresentRequest(key=key):
+                return PresentAnswer(await remote.check_present(key))
+            case PutOffsetRequest(key=key):
+                return await _offset(remote, key)
+            case PutRequest():
+                return await self._put(exchange, remote, request, asked)
+            case RemoveRequest(key=key):
+                return await self._remove(remote, key, None, asked)
+            case RemoveBeforeRequest(key=key, timestamp=timestamp):
+                if timestamp > self._clock.now() + MAX_REMOVAL_AHEAD:
+                    # No lock lasts that long: the proof is older than our last reboot.
+                    raise InvalidInput("timestamp", timestamp, f"at most {MAX_REMOVAL_AHEAD} seconds ahead")
+                return await self._remove(remote, key, Deadline(float(timestamp)), asked)
+            case GetTimestampRequest():
+                return TimestampAnswer(int(self._clock.now() // 1))
+            case LockContentRequest(uuid=uuid, key=key, client=client):
+                assert self._locks is not None
+                owner = asked.user
+                return LockAnswer(await self._locks.take(remote, key, uuid, owner=owner, client=f"{owner} {client}"))
+            case KeepLockedRequest(uuid=uuid, lock_id=lock_id):
+                assert self._locks is not None
+                await self._locks.keep(lock_id, uuid, asked.user, exchange)
+                return LockAnswer()
+            case other:
+                assert_never(other)
+
+    async def _put(self, exchange: Exchange, remote: Remote, request: PutRequest, asked: _Asked) -> Answer:
+        try:
+            answer = await receive_content(exchange, remote, request, allow_unverifiable=self._allow_unverifiable)
+        except ContentError as error:
+            asked.why = str(error)
+            return StoredAnswer(False)
+        if answer.stored:
+            self._note_change()
+        return answer
+
+    async def _remove(self, remote: Remote, key: Key, deadline: Deadline | None, asked: _Asked) -> Answer:
+        try:
+            removed = await remote.remove_content(key, deadline=deadline)
+        except (ContentLocked, TimedOut) as error:
+            asked.why = str(error)
+            return RemovedAnswer(False)
+        self._note_change()
+        named = others(removed.uuids, remote)
+        if not removed.ok:
+            asked.why = "; ".join(map(str, removed.failed.values()))
+            reasons = [e for e in removed.failed.values() if not isinstance(e, (ContentLocked, TimedOut))]
+            if reasons and not removed.uuids:
+                raise reasons[0]
+        return RemovedAnswer(removed.ok, named)
+
+
+_Verb: TypeAlias = (
+    CheckPresentRequest
+    | PutOffsetRequest
+    | PutRequest
+    | RemoveRequest
+    | RemoveBeforeRequest
+    | GetTimestampRequest
+    | LockContentRequest
+    | KeepLockedRequest
+)
+
+
+class _Asked:
+    """What is known about a request, for the log."""
+
+    __slots__ = ("user", "verb", "why")
+
+    def __init__(self) -> None:
+        self.verb, self.user, self.why = "other", "", ""
+
+
+async def _offset(remote: Remote, key: Key) -> Answer:
+    async with remote.put(key) as upload:
+        if upload.already:
+            return AlreadyHaveAnswer(others(upload.already, remote))
+        # Left without a word: what is there already stays.
+        return OffsetAnswer(upload.offset)
+
+
+def _say(exchange: Exchange, status: int, text: bytes, *headers: tuple[bytes, bytes]) -> None:
+    exchange.answer(status, [_TEXT, *headers], text)
+
+
+def _status(error: AnnexError) -> tuple[int, list[tuple[bytes, bytes]]]:
+    """What a client is told; and what goes with it."""
+    match error:
+        case WrongMethod():
+            return 405, [(b"Allow", error.allowed)]
+        case NoSuchRoute() | KeyNotPresent():
+            return 404, []
+        case AccessDenied():
+            return 403, []
+        case InvalidInput():
+            return 400, []
+        case NoSpace():
+            return 507, []
+        case TimedOut():
+            return 504, []
+        case LockHeld():
+            return 503, []
+        case TransportError() | ProtocolError():
+            return 502, []
+        case _:
+            return 500, []
+
+
+def _line(exchange: Exchange, asked: _Asked, seconds: float) -> str:
+    """One line about a request. The query of ``keeplocked`` is left out: whoever knows the id can unlock."""
+    target = exchange.head.target
+    if asked.verb == "keeplocked":
+        target = target.partition(b"?")[0]
+    why = f" ({asked.why})" if asked.why else ""
+    return (
+        f"{exchange.peer} {asked.user or '-'} {exchange.head.method.decode()} {target[:400].decode('latin-1')} "
+        f"{exchange.status} {exchange.received}+{exchange.sent} bytes {seconds * 1000:.1f} ms{why}"
+    )
+
+
+async def serve_http(
+    listener: Listener,
+    find: Find,
+    *,
+    access: Access,
+    deadlines: HTTPDeadlines | None = None,
+    tls: ssl.SSLContext | None = None,
+    secure: bool = False,
+    locks: LockQuota | None = None,
+    mounts: tuple[Mount, ...] = (),
+    allow_unverifiable: bool = True,
+    clock: Clock = CLOCK,
+    on_idle: Callable[[], Awaitable[object]] | None = None,
+    stop: anyio.Event | None = None,
+    grace: float = 30.0,
+) -> None:
+    """Serve what *find* gives to who connects to *listener*, until cancelled or told to *stop*.
+
+    The arguments are those of ``Routes`` and of its ``serve``; for several listeners, use these.
+    """
+    routes = Routes(
+        find,
+        access=access,
+        deadlines=deadlines,
+        locks=locks,
+        mounts=mounts,
+        allow_unverifiable=allow_unverifiable,
+        clock=clock,
+        on_idle=on_idle,
+    )
+    async with routes:
+        await routes.serve(listener, tls=tls, secure=secure, stop=stop, grace=grace)
