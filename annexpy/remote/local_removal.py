@@ -7,6 +7,7 @@ together, recorded by one write, and then removed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from annexpy.remote.local import Local
 
 __all__ = ["LocalRemoval", "TrashBin"]
+
+log = logging.getLogger(__name__)
 
 _TOGETHER: Final = 32
 """Contents that are locked at once, at two descriptors each."""
@@ -101,7 +104,10 @@ class LocalRemoval:
 
     def _still_here(self, keys: Iterable[Key]) -> None:
         for key in keys:
-            self._local.record(key, present=self._local.store.present(key))
+            try:
+                self._local.record(key, present=self._local.store.present(key))
+            except AnnexError as error:
+                log.warning("%s: recorded as removed, and may still be here: %s", key, error)
 
     def _error(self, key: Key, error: AnnexError | OSError) -> AnnexError:
         return error if isinstance(error, AnnexError) else self._local.store.folders.error(key, error)

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
-from annexpy.clock import Deadline
+from annexpy.clock import Clock, Deadline
 from annexpy.errors import AccessDenied, AnnexError, DropIncomplete
 from annexpy.keys.key import Key
 from annexpy.remote.base import (
@@ -26,6 +26,7 @@ from annexpy.remote.base import (
     found,
 )
 from annexpy.remote.health import Limited, Patient
+from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["AppendOnly", "ReadOnly", "Recording", "Records", "Traced", "Wrapper", "record"]
@@ -35,6 +36,10 @@ T = TypeVar("T")
 
 _TOGETHER: Final = 64
 """Records of puts that are written down together: to write one costs as much as a put of a small content."""
+_WAIT: Final = 1.0
+"""Seconds that such a record waits for others."""
+_LONG: Final = 4 << 20
+"""Bytes of a put that takes so long that what waits is written down before it begins."""
 
 
 class Records(Protocol):
@@ -148,26 +153,32 @@ class Recording(Wrapper):
     Exactly those that the remote named, at the moment it named them: before anything that goes wrong
     after that can be raised, and for a removal that only some nodes made, too. What is unknown is not
     written. With a ``Branch``, no removal is asked for before all records would survive the end of this
-    process, and that of the removal does then; of puts, a kill costs the last few.
+    process, and that of the removal does then. Of puts, a kill costs what was recorded in the second before the last
+    request, and at most 63 records: nothing here wakes up to write them when no request comes.
     Of a cluster, ``nodes`` are the nodes with the same recording around each.
     """
 
-    def __new__(cls, remote: Remote, branch: Records) -> Recording:
+    def __new__(cls, remote: Remote, branch: Records, *, clock: Clock = CLOCK) -> Recording:
         return object.__new__(_RecordingCluster if isinstance(remote, _HasNodes) else cls)
 
-    def __init__(self, remote: Remote, branch: Records) -> None:
+    def __init__(self, remote: Remote, branch: Records, *, clock: Clock = CLOCK) -> None:
         super().__init__(remote)
-        self.branch = branch
+        self.branch, self._clock = branch, clock
         self._spools = branch if isinstance(branch, _Spools) else None
+        self._waiting_since: float | None = None
 
     def record(self, key: Key, uuids: Iterable[str], *, present: bool) -> None:
         """As the function of that name, of the records of a put: so many are written down together."""
         record(self.branch, key, uuids, present=present)
-        self._keep(_TOGETHER)
+        now = self._clock.now()
+        if self._waiting_since is None:
+            self._waiting_since = now
+        self.keep(1 if now - self._waiting_since >= _WAIT else _TOGETHER)
 
-    def _keep(self, least: int = 1) -> None:
+    def keep(self, least: int = 1) -> None:
         """Have records survive a kill when *least* are waiting."""
         if self._spools is not None and self._spools.queued >= least:
+            self._waiting_since = None
             try:
                 self._spools.sync_now(durable=False)
             except AnnexError as error:  # still queued; what was done stands, and the commit meets the same
@@ -184,25 +195,25 @@ class Recording(Wrapper):
         self.record(key, (self.uuid,), present=True)
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
-        self._keep()
+        self.keep()
         try:
             removed = await self.remote.remove_content(key, deadline=deadline)
         except DropIncomplete as error:
             record(self.branch, key, error.removed, present=False)
-            self._keep()
+            self.keep()
             raise
         record(self.branch, key, removed.uuids, present=False)
-        self._keep()
+        self.keep()
         return removed
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
         if not isinstance(self.remote, BatchRemove):
             return [await self.remove_content(key, deadline=deadline) for key in keys]
-        self._keep()
+        self.keep()
         results = await self.remote.remove_content_many(keys, deadline=deadline)
         for key, removed in zip(keys, results, strict=True):
             record(self.branch, key, removed.uuids, present=False)
-        self._keep()
+        self.keep()
         return results
 
 
@@ -236,16 +247,21 @@ class _RecordingPut(AbstractAsyncContextManager[Upload]):
 
 
 class _RecordingUpload:
-    __slots__ = ("_key", "_recording", "_upload", "already", "offset", "start", "write")
+    __slots__ = ("_key", "_recording", "_upload", "already", "offset", "write")
 
     def __init__(self, recording: Recording, key: Key, upload: Upload) -> None:
         self._recording, self._key, self._upload = recording, key, upload
         self.already, self.offset = upload.already, upload.offset
-        self.start, self.write = upload.start, upload.write
+        self.write = upload.write
 
     @property
     def failed(self) -> Mapping[UUID, AnnexError]:
         return found(self._upload).failed
+
+    async def start(self, length: int) -> None:
+        if length >= _LONG:
+            self._recording.keep()
+        await self._upload.start(length)
 
     async def finish(self, valid: bool = True) -> Stored:
         return self._stored(await self._upload.finish(valid))

@@ -62,6 +62,52 @@ def three(*keys: Key) -> list[MemoryRemote]:
 # -- recording --------------------------------------------------------------------------------------------------
 
 
+class Spooling(Log):
+    """A branch that can write its records down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = 0
+
+    @property
+    def queued(self) -> int:
+        return len(self.lines) - self.written
+
+    def sync_now(self, *, durable: bool = True) -> None:
+        assert not durable
+        self.written = len(self.lines)
+
+
+@pytest.mark.anyio
+async def test_records_of_puts_wait_for_each_other_and_no_longer_than_a_second() -> None:
+    log, clock = Spooling(), HandClock()
+    remote = Recording(MemoryRemote(A), log, clock=clock)
+    contents = [b"%d" % number for number in range(70)]
+    for content in contents[:63]:
+        await store(remote, key_of(content), content)
+    assert log.written == 0
+    await store(remote, key_of(contents[63]), contents[63])
+    assert log.written == 64
+    await store(remote, key_of(contents[64]), contents[64])
+    clock.time += 0.9
+    await store(remote, key_of(contents[65]), contents[65])
+    assert log.written == 64
+    clock.time += 0.1
+    await store(remote, key_of(contents[66]), contents[66])
+    assert log.written == 67
+
+
+@pytest.mark.anyio
+async def test_records_of_puts_do_not_wait_for_a_long_one() -> None:
+    log = Spooling()
+    remote = Recording(MemoryRemote(A), log)
+    await store(remote, KEY, CONTENT)
+    assert log.written == 0
+    async with remote.put(key_of(bytes(5 << 20))) as upload:
+        await upload.start(5 << 20)
+        assert log.written == 1
+
+
 @pytest.mark.anyio
 async def test_exactly_those_that_have_it_are_recorded() -> None:
     nodes: list[Any] = three()
