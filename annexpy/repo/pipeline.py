@@ -23,6 +23,8 @@ PIECE: Final = 1024 * 1024
 """Bytes per system call when a file is read."""
 
 _LIMIT: Final = 16 * 1024 * 1024
+_AHEAD: Final = 2 * 1024 * 1024
+"""Bytes that ``copy`` reads ahead. A local source makes nobody wait; memory that is used again needs no new pages."""
 
 
 class Pipeline:
@@ -95,11 +97,12 @@ class Pipeline:
         for queue in self._queues:
             queue.put(chunk)
 
-    def wait(self) -> None:
-        """Block until half of the limit is free again, or it failed."""
+    def wait(self, limit: int | None = None) -> None:
+        """Block until half of *limit* (of all that may wait) is free again, or it failed."""
+        enough = (self._limit if limit is None else limit) // 2
         while self._error is None and not self._stopping:
             self._progress.clear()
-            if self.waiting <= self._limit // 2:
+            if self.waiting <= enough:
                 return
             self._progress.wait()
 
@@ -109,15 +112,15 @@ class Pipeline:
         Returns:
             How many bytes there were; fewer when the source ended.
         """
-        start = offset
+        start, limit = offset, min(self._limit, _AHEAD)
         while offset < end and not self._stopping:
             chunk = read(min(PIECE, end - offset), offset)
             if not chunk:
                 break
             offset += len(chunk)
             self.put(chunk)
-            if self.full:
-                self.wait()
+            if self.waiting > limit:
+                self.wait(limit)
         return offset - start
 
     def finish(self) -> None:
