@@ -99,7 +99,14 @@ REAL_TIME = frozenset(
     }
 )
 # The raw verb: a removal that no proof stands behind by itself.
-MAY_REMOVE = ("annexpy.actions.drop", "annexpy.server.serve", "annexpy.server.http", "annexpy.remote", "annexpy.sync")
+MAY_REMOVE = (
+    "annexpy.actions.drop",
+    "annexpy.actions.drop_here",
+    "annexpy.server.serve",
+    "annexpy.server.http",
+    "annexpy.remote",
+    "annexpy.sync",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from anyio import get_cancelled_exc_class, lowlevel, to_thread
 
-from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
+from annexpy.clock import MAX_REMOVAL_AHEAD, Deadline
 from annexpy.errors import (
     AccessDenied,
     AnnexError,
@@ -24,13 +24,12 @@ from annexpy.errors import (
 from annexpy.keys.backend import is_secure
 from annexpy.keys.key import Key
 from annexpy.keys.storable import check_storable
-from annexpy.logs.location import LocationLog
 from annexpy.remote.base import Removed
 from annexpy.remote.local_content import LocalDownload, LocalLock, LocalPut, LocalUpload
 from annexpy.remote.local_removal import LocalRemoval, TrashBin
-from annexpy.repo.config import GitConfig
+from annexpy.remote.local_repository import LocalRepository
 from annexpy.repo.content import ContentStore
-from annexpy.repo.files import DiskFiles, Files
+from annexpy.repo.files import DiskFiles
 from annexpy.repo.locks import ContentLock
 from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID
@@ -43,56 +42,6 @@ __all__ = ["Local", "LocalDownload", "LocalLock", "LocalRepository", "LocalUploa
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 256
-
-
-class _Branch(Protocol):
-    """What is asked of the git-annex branch."""
-
-    def set_present(self, key: Key, uuid: UUID, present: bool) -> None: ...
-
-    def locations(self, key: Key) -> LocationLog: ...
-
-    async def sync(self) -> None: ...
-
-    def sync_now(self, *, durable: bool = True) -> None: ...
-
-    async def commit(self, message: str = "update") -> bool: ...
-
-
-class LocalRepository(Protocol):
-    """What is asked of a repository; ``annexpy.repo.repository.Repository`` is one."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def uuid(self) -> UUID: ...
-
-    @property
-    def bare(self) -> bool: ...
-
-    @property
-    def clock(self) -> Clock: ...
-
-    @property
-    def config(self) -> GitConfig: ...
-
-    @property
-    def content(self) -> ContentStore: ...
-
-    @property
-    def branch(self) -> _Branch: ...
-
-    @property
-    def files(self) -> Files: ...
-
-    @property
-    def work_tree(self) -> bytes | None: ...
-
-    @property
-    def worktree_git_dir(self) -> bytes: ...
-
-    def close(self) -> None: ...
 
 
 class Local:

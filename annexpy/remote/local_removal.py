@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
 
 from annexpy.errors import AnnexError, KeyNotPresent, UnknownUUID
 from annexpy.keys.key import Key
-from annexpy.remote.local_content import LocalDownload
+from annexpy.remote.local_content import LocalDownload, LocalPlace, LocalUpload
+from annexpy.remote.local_repository import LocalRepository
 from annexpy.remote.trash import trash_bin
 from annexpy.repo.locks import Removal
-
-if TYPE_CHECKING:
-    from annexpy.remote.local import Local
+from annexpy.uuids import UUID
 
 __all__ = ["LocalRemoval", "TrashBin"]
 
@@ -28,10 +28,39 @@ _TOGETHER: Final = 32
 """Contents that are locked at once, at two descriptors each."""
 
 
+class RecordingPlace(LocalPlace, Protocol):
+    """What is asked of the Remote whose contents go."""
+
+    @property
+    def repository(self) -> LocalRepository: ...
+
+    def record(self, key: Key, *, present: bool) -> None: ...
+
+    async def sync_records(self) -> None: ...
+
+    def beside(self, repository: LocalRepository) -> TrashPlace:
+        """*repository* as a Remote that is as durable."""
+        ...
+
+
+class TrashPlace(Protocol):
+    """What is asked of the Remote that keeps them."""
+
+    @property
+    def uuid(self) -> UUID: ...
+
+    @property
+    def repository(self) -> LocalRepository: ...
+
+    def put(self, key: Key) -> AbstractAsyncContextManager[LocalUpload]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class LocalRemoval:
     """Removes contents of *local*, once they are in its *trash* bin where there is one."""
 
-    def __init__(self, local: Local, trash: TrashBin | None) -> None:
+    def __init__(self, local: RecordingPlace, trash: TrashBin | None) -> None:
         self._local, self._trash = local, trash
 
     async def remove(self, keys: Sequence[Key], not_after: float | None) -> dict[Key, AnnexError]:
@@ -116,9 +145,9 @@ class LocalRemoval:
 class TrashBin:
     """The repository that keeps what *local* gives up (``annex.trashbin``). Opened when it is needed."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: RecordingPlace) -> None:
         self._local = local
-        self._opened: Local | None = None
+        self._opened: TrashPlace | None = None
 
     async def keep(self, key: Key) -> None:
         """Have the trash bin hold the content, and say so in our branch, as git-annex does before it removes."""
@@ -132,7 +161,7 @@ class TrashBin:
                     await upload.finish(download.valid)
         local.repository.branch.set_present(key, trash.uuid, True)
 
-    def _trash(self) -> Local:
+    def _trash(self) -> TrashPlace:
         if self._opened is None:
             from annexpy.repo.repository import Repository  # only where there is a trash bin
 
