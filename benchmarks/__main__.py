@@ -13,11 +13,13 @@ from pathlib import Path
 
 from benchmarks.branch import branch
 from benchmarks.harness import HEAD, Row, annexpy, environment, git_annex, remove, tmpfs
+from benchmarks.memory import TARGET, memory
 from benchmarks.references import references
 from benchmarks.small_files import small_files
 from benchmarks.sshd import sshd
 from benchmarks.startup import startup
 
+KINDS = ["startup", "local", "ssh", "large", "large-ssh", "branch", "memory", "ext4"]
 LOCAL = {"copy --to": 15.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
@@ -27,9 +29,7 @@ LARGE_SSH = {"copy --to": 3.3, "get": 3.3}
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "--only", action="append", choices=["startup", "local", "ssh", "large", "large-ssh", "branch", "ext4"]
-    )
+    parser.add_argument("--only", action="append", choices=KINDS)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--keys", type=int, default=100_000)
@@ -39,7 +39,7 @@ def main() -> int:
     )
     parser.add_argument("--json", metavar="FILE")
     given = parser.parse_args()
-    chosen = set(given.only or ["startup", "local", "ssh", "large", "large-ssh", "branch", "ext4"])
+    chosen = set(given.only or KINDS)
     base = tmpfs()
     home = base / "home"
     env = environment(home)
@@ -53,6 +53,7 @@ def main() -> int:
         "durability": given.durability,
     }
     rows: list[Row] = []
+    too_much: list[str] = []
 
     def show(more: list[Row]) -> None:
         for row in more:
@@ -117,6 +118,13 @@ def main() -> int:
             if "branch" in chosen:
                 (base / "branch").mkdir()
                 show(branch(base / "branch", env, keys=given.keys, pairs=given.pairs))
+            if "memory" in chosen:
+                (base / "memory").mkdir()
+                report["memory"] = grown = memory(base / "memory", env, few=given.files, many=10 * given.files)
+                for name, figures in grown.items():
+                    told = ", ".join(f"{what} {figure}" for what, figure in figures.items())
+                    print(f"{'memory: ' + name:<44}{told} (want {TARGET:g} or less)", flush=True)
+                too_much = [f"memory: {name}" for name, figures in grown.items() if figures["KiB-per-key"] > TARGET]
             if "ext4" in chosen:
                 with tempfile.TemporaryDirectory(prefix="annexpy-bench-", dir=".") as disk:
                     files = min(given.files, 1000)
@@ -139,7 +147,7 @@ def main() -> int:
     if given.json:
         Path(given.json).write_text(json.dumps(report, indent=1) + "\n")
     missed = [row.name for row in rows if row.target and row.ratio is not None and row.ratio < row.target]
-    print("below target: " + (", ".join(missed) or "none"))
+    print("below target: " + (", ".join(missed + too_much) or "none"))
     return 0
 
 
