@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from annexpy.cli.options import Options
-from annexpy.errors import NotARepository, RepositoryError, UnknownUUID
-from annexpy.remote.address import LocalPlace, cluster_nodes, connect
+from annexpy.errors import AnnexError, NotARepository, RepositoryError, UnknownUUID
+from annexpy.remote.address import Connected, LocalPlace, cluster_nodes, connect
 from annexpy.remote.base import Remote
-from annexpy.remote.kinds import Connects
+from annexpy.remote.kinds import Connects, HasNodes
 from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Recording, Traced
 from annexpy.repo.repository import Repository
@@ -41,6 +41,8 @@ class Work:
     def __init__(self, options: Options, repository: Repository | None, stack: AsyncExitStack) -> None:
         self.options, self.repository, self._stack = options, repository, stack
         self._here: Local | None = None
+        self.away: list[Connected] = []
+        """Repositories at the other ends of wires, which commit what they recorded when they are left."""
 
     @property
     def here(self) -> Repository:
@@ -109,7 +111,10 @@ class Work:
         if address == "." and self.repository is not None:
             return self.local()
         remote = connect(address, repository=self.repository, durability=self.options.durability)
-        self._stack.push_async_callback(remote.aclose)
+        if isinstance(remote, LocalPlace | HasNodes):
+            self._stack.push_async_callback(remote.aclose)  # these may record something while they close
+        else:
+            self.away.append(remote)
         if self.repository is not None and isinstance(remote, LocalPlace):
             try:
                 if remote.uuid == self.repository.uuid:
@@ -130,8 +135,9 @@ async def at_work(options: Options) -> AsyncIterator[Work]:
     async with AsyncExitStack() as stack:
         if repository is not None:
             stack.callback(repository.close)
-            stack.push_async_callback(_commit, repository)
-        yield Work(options, repository, stack)
+        work = Work(options, repository, stack)
+        stack.push_async_callback(_leave, work)
+        yield work
 
 
 def merge_fetched(repository: Repository) -> None:
@@ -148,10 +154,21 @@ def merge_fetched(repository: Repository) -> None:
         _log.warning("%s", error)
 
 
-async def _commit(repository: Repository) -> None:
-    # Also after Ctrl-C. What is not committed in time is in the spool, and the next command commits it.
-    with anyio.move_on_after(_COMMIT_SECONDS, shield=True):
-        await repository.branch.commit()
+async def _leave(work: Work) -> None:
+    """Commit, while those at the other ends of wires do the same. What fails here is no group of failures."""
+    failure: AnnexError | None = None
+    async with anyio.create_task_group() as leaving:
+        for remote in work.away:
+            leaving.start_soon(remote.aclose)
+        if work.repository is not None:
+            # Also after Ctrl-C. What is not committed in time is in the spool, and the next command commits it.
+            with anyio.move_on_after(_COMMIT_SECONDS, shield=True):
+                try:
+                    await work.repository.branch.commit()
+                except AnnexError as error:
+                    failure = error
+    if failure is not None:
+        raise failure
 
 
 def _repository(options: Options) -> Repository | None:

@@ -66,7 +66,7 @@ class Pool:
         self._patience = patience
         self._idle: list[Wire] = []
         self._busy = [0, 0, 0]
-        self._waiting: deque[tuple[Use, Event]] = deque()
+        self._waiting: tuple[deque[Event], ...] = tuple(deque() for _ in Use)
         self._hoping: deque[Event] = deque()  # may open a wire, and would rather have one that comes back
         self._home: tuple[int, EventLoopToken] | None = None
         self._closed = False
@@ -81,7 +81,7 @@ class Pool:
         if self._home is None or self._home[0] != os.getpid() or self._home[1] != current_token():
             self._move_in()
         self._closed = False
-        if self._room(use) and not any(turn[0] == use for turn in self._waiting):
+        if not self._waiting[use] and self._room(use):
             self._busy[use] += 1
         else:
             await self._wait(use)
@@ -168,7 +168,8 @@ class Pool:
 
         Who lent it gets that with ``last_answer``, and has nothing to do with the wire afterwards.
         """
-        if self._closed or not wire.lendable or not (self._hoping or self._waiting):
+        wanted = self._hoping or self._waiting[Use.QUESTION] or self._waiting[Use.TRANSFER]
+        if self._closed or not wanted or not wire.lendable:
             return False
         wire.lend()
         self._came_back(wire)
@@ -206,33 +207,33 @@ class Pool:
 
     async def _wait(self, use: Use) -> None:
         """Until it is our turn; whoever gives us the turn has counted us as busy already."""
-        turn = (use, Event())
-        self._waiting.append(turn)
+        turn, waiting = Event(), self._waiting[use]
+        waiting.append(turn)
         try:
             with CancelScope(deadline=current_time() + self._patience) as scope:
-                await turn[1].wait()
+                await turn.wait()
             if scope.cancelled_caught:
                 in_use = sum(self._busy)
                 raise TimedOut(self._name, f"free connection ({in_use} in use)", self._patience)
         except BaseException:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            elif turn[1].is_set():  # our turn came when we had given up
+            if turn in waiting:
+                waiting.remove(turn)
+            elif turn.is_set():  # our turn came when we had given up
                 self._release(use)
             raise
 
     def _release(self, use: Use) -> None:
         self._busy[use] -= 1
-        for turn in tuple(self._waiting):
-            if self._room(turn[0]):
-                self._waiting.remove(turn)
-                self._busy[turn[0]] += 1
-                turn[1].set()
+        for waiting_for, waiting in zip(Use, self._waiting, strict=True):
+            while waiting and self._room(waiting_for):
+                self._busy[waiting_for] += 1
+                waiting.popleft().set()
 
     def _move_in(self) -> None:
         """Start anew in this process and loop. What the old ones had is theirs to close."""
         self._home = (os.getpid(), current_token())
         self._idle.clear()
-        self._waiting.clear()
+        for waiting in self._waiting:
+            waiting.clear()
         self._hoping.clear()
         self._busy = [0, 0, 0]
