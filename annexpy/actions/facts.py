@@ -105,6 +105,8 @@ class Facts:
 
     def copies(self, key: Key) -> Copies:
         """How many copies of *key* must stay, from every source in git-annex's order."""
+        if self._files is None:
+            return self.general_copies
         return find_copies(
             [self._file_copies(path) for path in self.files(key)],
             command_line=self._command_line,
@@ -112,7 +114,7 @@ class Facts:
             config=self._config,
         )
 
-    @property
+    @cached_property
     def general_copies(self) -> Copies:
         """How many copies of a key without a file must stay."""
         return find_copies(command_line=self._command_line, log=self.logged_copies, config=self._config)

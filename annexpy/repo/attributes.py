@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from annexpy.errors import InvalidKey
 from annexpy.keys.key import Key
@@ -23,6 +23,7 @@ from annexpy.keys.layout import file_key, key_file
 from annexpy.patterns import regex
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import DiskFiles
+from annexpy.repo.gitindex import GitIndex
 from annexpy.repo.objects import Objects
 from annexpy.values import dataclass
 
@@ -273,8 +274,7 @@ _POINTER_MOST: Final = 32 * 1024
 _LINK_OBJECTS: Final = regex(rb"(?:\A|/)annex/objects/(?:[^/]+/)*([^/]+)/\1\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
+class IndexEntry(NamedTuple):
     """One file that git tracks: its path, and the blob with its mode."""
 
     path: bytes
@@ -287,17 +287,16 @@ def read_index(git_dir: bytes) -> list[IndexEntry]:
 
     Args:
         git_dir: The directory that holds ``index``.
-    """
-    path = git_dir + b"/index"
-    if not os.path.exists(path):
-        return []
-    from dulwich.index import ConflictedIndexEntry, Index
 
-    entries = []
-    for name, entry in Index(os.fsdecode(path)).items():
-        sides = [entry.ancestor, entry.this, entry.other] if isinstance(entry, ConflictedIndexEntry) else [entry]
-        entries += [IndexEntry(name, side.mode, bytes.fromhex(side.sha.decode())) for side in sides if side is not None]
-    return entries
+    Raises:
+        UnsupportedRepository: It is damaged, or split in two files.
+    """
+    files = DiskFiles(git_dir)
+    try:
+        content = files.read(b"index")
+    finally:
+        files.close()
+    return [] if content is None else [IndexEntry(*blob) for blob in GitIndex(content).blobs()]
 
 
 def key_of_link(target: bytes) -> Key | None:

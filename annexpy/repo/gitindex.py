@@ -82,11 +82,25 @@ class GitIndex:
         Raises:
             UnsupportedRepository: The index is damaged, or split in two files.
         """
+        data = self._data
+        for path, offset, flags in self._walk():
+            if not flags & _STAGE:
+                (_, _, mtime, mtime_ns, _, inode, mode, _, _, size) = _STAT.unpack_from(data, offset)
+                sha = bytes(data[offset + 40 : offset + 60])
+                yield IndexEntry(path, mode, sha, size, mtime, mtime_ns, inode, offset)
+
+    def blobs(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """(path, mode, blob) of every entry; what is in conflict comes once for each side. Raises as ``entries``."""
+        data = self._data
+        for path, offset, _ in self._walk():
+            yield path, int.from_bytes(data[offset + 24 : offset + 28], "big"), bytes(data[offset + 40 : offset + 60])
+
+    def _walk(self) -> Iterator[tuple[bytes, int, int]]:
+        """(path, offset, flags) of every entry."""
         data, offset, previous = self._data, 12, b""
         try:
             for _ in range(self._count):
-                (_, _, mtime, mtime_ns, _, inode, mode, _, _, size) = _STAT.unpack_from(data, offset)
-                flags = int.from_bytes(data[offset + 60 : offset + 62], "big")
+                flags = data[offset + 60] << 8 | data[offset + 61]
                 start = offset + (64 if flags & _EXTENDED and self._version > 2 else 62)
                 if self._version == 4:
                     strip, start = _varint(data, start)
@@ -98,14 +112,14 @@ class GitIndex:
                     if flags & _NAME_LENGTH == _NAME_LENGTH:
                         end = data.index(0, start)
                     path, after = bytes(data[start:end]), end + 8 - (end - offset) % 8
-                if not flags & _STAGE:
-                    sha = bytes(data[offset + 40 : offset + 60])
-                    yield IndexEntry(path, mode, sha, size, mtime, mtime_ns, inode, offset)
+                yield path, offset, flags
                 offset = after
         except (struct.error, ValueError, IndexError) as error:
             raise UnsupportedRepository("the git index is damaged") from error
         if data[offset : offset + 4] == b"link":
-            raise UnsupportedRepository("the git index is split (core.splitIndex): annexpy does not update those")
+            raise UnsupportedRepository(
+                "the git index is split (core.splitIndex): run git update-index --no-split-index"
+            )
 
     def set_status(self, entry: IndexEntry, status: Status) -> None:
         """Make *entry* say that the file is as *status* has it."""
