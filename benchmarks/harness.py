@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Figures", "Row", "annexpy", "environment", "git_annex", "run", "tmpfs"]
+__all__ = ["Figures", "Row", "annexpy", "environment", "git_annex", "run", "tmpfs", "warm_pages"]
 
 BIN = Path(sys.executable).parent
 
@@ -39,6 +39,19 @@ def annexpy(name: str = "annexpy") -> str:
 def tmpfs() -> Path:
     """A new folder on tmpfs, or in the temporary folder where there is none."""
     return Path(tempfile.mkdtemp(prefix="annexpy-bench-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+
+
+def warm_pages(folder: Path, size: int) -> None:
+    """Write and remove *size* bytes in *folder*, so that whoever writes next finds pages that are there.
+
+    A virtual machine gives free memory back to its host, and to get it again costs more than a copy. Without this,
+    who runs first pays for all who come after.
+    """
+    path, piece = folder / "warm", b"\1" * (1 << 20)
+    with path.open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(piece)
+    path.unlink()
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -115,6 +128,7 @@ class Row:
         count: Keys (or 1), for the per-key figures.
         target: The ratio that is wanted; None when there is no peer.
         size: Bytes moved in all, for rates.
+        alone: Seconds that SHA-256 of so many bytes took by itself, right beside each pair.
     """
 
     name: str
@@ -123,6 +137,7 @@ class Row:
     size: int = 0
     theirs: list[Figures] = field(default_factory=list)
     ours: list[Figures] = field(default_factory=list)
+    alone: list[float] = field(default_factory=list)
 
     def pair(self, theirs: Callable[[], Figures], ours: Callable[[], Figures], *, swap: bool = False) -> None:
         """One pair; *swap* says who goes first, so that neither always runs into a warm cache."""
@@ -155,6 +170,13 @@ class Row:
             return None
         return statistics.median(t.cpu / o.cpu for t, o in zip(self.theirs, self.ours, strict=True))
 
+    @property
+    def share(self) -> float | None:
+        """Our rate as a part of that of SHA-256 alone, start-up and end of the command included."""
+        if not self.alone:
+            return None
+        return statistics.median(alone / o.wall for alone, o in zip(self.alone, self.ours, strict=True))
+
     def as_json(self) -> dict[str, object]:
         def side(runs: list[Figures]) -> dict[str, object] | None:
             if not runs:
@@ -176,6 +198,7 @@ class Row:
             "ratio": None if self.ratio is None else round(self.ratio, 2),
             "cpu-ratio": None if self.cpu_ratio is None else round(self.cpu_ratio, 2),
             "pair-ratios": [round(t.wall / o.wall, 2) for t, o in zip(self.theirs, self.ours, strict=False)],
+            **({"share-of-sha256": round(self.share, 3)} if self.share is not None else {}),
             "target": self.target,
         }
 
@@ -189,7 +212,8 @@ class Row:
 
         ratio = "" if self.ratio is None else f"{self.ratio:6.1f}x  cpu {self.cpu_ratio:.1f}x"
         want = "" if self.target is None else f"(want {self.target:g})"
-        return f"{self.name:<44}{one(self.theirs)}  |{one(self.ours)}  {ratio:>8} {want}"
+        share = "" if self.share is None else f"  {self.share:.0%} of sha256 alone"
+        return f"{self.name:<44}{one(self.theirs)}  |{one(self.ours)}  {ratio:>8} {want}{share}"
 
 
 HEAD = f"{'':<44}{'git-annex':>12} {'cpu':>6} {'MiB':>4}  |{'ours':>12} {'cpu':>6} {'MiB':>4}  {'ratio':>8}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks.harness import Row, annexpy, git_annex, run
+from benchmarks.harness import Figures, Row, annexpy, git_annex, run, warm_pages
+from benchmarks.references import hash_alone
 
 __all__ = ["agree", "keys_of", "make_pair", "small_files"]
 
@@ -68,10 +69,9 @@ def small_files(
     config: Mapping[str, tuple[str, str]] | None = None,
 ) -> list[Row]:
     """The cycle copy → drop → get → drop --from, *pairs* times on either side, in turn."""
+    large = size > 1 << 20
     rows = {
-        name: Row(
-            f"{kind}, {files} x {_human(size)}: {name}", files, targets.get(name), size * files if size > 1 << 20 else 0
-        )
+        name: Row(f"{kind}, {files} x {_human(size)}: {name}", files, targets.get(name), size * files if large else 0)
         for name in ("copy --to", "drop", "get", "drop --from")
     }
     theirs, ours = base / "theirs", base / "ours"
@@ -85,12 +85,19 @@ def small_files(
     _git("git", "config", "annexpy.durability", durability, cwd=ours / "b.git", env=env)
     keys = keys_of(theirs / "w", env)
 
-    def annex(*words: str) -> object:
-        return lambda: run([git_annex(), *words, "-q"], cwd=theirs / "w", env=env)
+    def measured(argv: list[str], side: Path, stdin: bytes | None = None) -> Callable[[], Figures]:
+        def once() -> Figures:
+            if large:
+                warm_pages(base, 2 * size * files)
+            return run(argv, cwd=side / "w", env=env, stdin=stdin)
 
-    def we(*words: str) -> object:
-        argv = [annexpy(), *words, "--batch", "--quiet", "--durability", durability]
-        return lambda: run(argv, cwd=ours / "w", env=env, stdin=keys)
+        return once
+
+    def annex(*words: str) -> Callable[[], Figures]:
+        return measured([git_annex(), *words, "-q"], theirs)
+
+    def we(*words: str) -> Callable[[], Figures]:
+        return measured([annexpy(), *words, "--batch", "--quiet", "--durability", durability], ours, keys)
 
     steps = {
         "copy --to": (annex("copy", "--to", "b", "."), we("copy", ".", "b")),
@@ -100,9 +107,11 @@ def small_files(
     }
     for number in range(pairs):
         for name, (a, b) in steps.items():
-            rows[name].pair(a, b, swap=bool(number % 2))  # type: ignore[arg-type]
+            rows[name].pair(a, b, swap=bool(number % 2))
+            if large and name in ("copy --to", "get"):
+                rows[name].alone.append(files * hash_alone(size))
     # one more half cycle, so that there is something to agree on
-    steps["copy --to"][1]()  # type: ignore[operator]
+    steps["copy --to"][1]()
     agree(ours, env, files)
     return list(rows.values())
 
