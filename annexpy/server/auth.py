@@ -1,6 +1,6 @@
 """Who may do what over HTTP: users with passwords, bearer tokens, and what is open to everybody.
 
-A ``Verdict`` is given before anybody looks whether the repository is there, so that it tells nothing about that.
+A verdict is given before anybody looks whether the repository is there, so that it tells nothing about that.
 The options are those of git-annex p2phttp, and so is what they mean, with one difference: wrong credentials are 401
 wherever credentials could help. git-annex answers 403 to them when something is open to everybody, and then a
 client that has stored a wrong password never asks for another one.
@@ -29,11 +29,11 @@ __all__ = [
     "READ_ONLY",
     "Access",
     "Grants",
-    "Judgement",
     "Role",
     "Secret",
     "User",
     "Verdict",
+    "Visitor",
     "everywhere",
     "open_to_all",
     "users_of_environment",
@@ -144,16 +144,32 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """A verdict, and on whom.
+class Visitor:
+    """Somebody who asks for something.
 
     Attributes:
-        verdict: Whether they may.
         name: Of the user; "" for anybody.
+        grants: What they may do.
+        known: They have proved to be a user.
+        may_tell: They could prove to be one.
     """
 
-    verdict: Verdict
-    name: str = ""
+    name: str
+    grants: Grants
+    known: bool
+    may_tell: bool
+
+    def verdict(self, uuid: UUID, role: Role) -> Verdict:
+        """May they act in *role* on *uuid*?"""
+        roles = self.grants.get(uuid)
+        if roles is None:
+            roles = self.grants.get(None, NOTHING)
+        if role in roles:
+            return Verdict.ALLOWED
+        if self.known:
+            # To somebody with no business there it looks as if it was not there.
+            return Verdict.FORBIDDEN if roles else Verdict.NOT_THERE
+        return Verdict.WHO_ARE_YOU if self.may_tell else Verdict.FORBIDDEN
 
 
 _NOBODY: Final = Secret(sha256(b"").digest())
@@ -185,25 +201,20 @@ class Access:
                 raise InvalidInput("user", user.name, "each once")
         self._plain = allow_plain_http
 
-    def judge(self, authorization: bytes | None, uuid: UUID, role: Role, *, secure: bool) -> Judgement:
-        """May somebody with this header ``Authorization`` act in *role* on *uuid*?
+    def visitor(self, authorization: bytes | None, *, secure: bool) -> Visitor:
+        """Who sends this header ``Authorization``, or none.
 
         Raises:
             InvalidInput: The header is none.
         """
-        helps = (secure or self._plain) and bool(self._by_name or self._tokens)
+        users = bool(self._by_name or self._tokens)
+        helps = users and (secure or self._plain)
         if authorization is not None:
             user = self._identify(authorization)
             if user is not None and helps:
-                roles = _roles(user.grants, uuid)
-                if role in roles:
-                    return Judgement(Verdict.ALLOWED, user.name)
-                # To somebody with no business there it looks as if it was not there.
-                return Judgement(Verdict.FORBIDDEN if roles else Verdict.NOT_THERE, user.name)
-        if role in _roles(self._anonymous, uuid):
-            return Judgement(Verdict.ALLOWED)
-        closed = not (self._by_name or self._tokens or any(self._anonymous.values()))
-        return Judgement(Verdict.WHO_ARE_YOU if helps or closed else Verdict.FORBIDDEN)
+                return Visitor(user.name, user.grants, True, True)
+        closed = not users and not any(self._anonymous.values())
+        return Visitor("", self._anonymous, False, helps or closed)
 
     def _identify(self, authorization: bytes) -> User | None:
         scheme, _, said = authorization.partition(b" ")
@@ -226,11 +237,6 @@ class Access:
                 return found
             case _:
                 raise InvalidInput("authorization", scheme, "Basic or Bearer")
-
-
-def _roles(grants: Grants, uuid: UUID) -> Role:
-    roles = grants.get(uuid)
-    return grants.get(None, NOTHING) if roles is None else roles
 
 
 def users_of_environment(environ: Mapping[str, str]) -> list[User]:

@@ -18,7 +18,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias, assert_never
+from typing import Final, Self, TypeAlias, assert_never
 
 import anyio
 from anyio.abc import TaskGroup
@@ -39,7 +39,6 @@ from annexpy.errors import (
 )
 from annexpy.keys.key import Key
 from annexpy.p2p.http import (
-    BASE,
     DATA_LENGTH,
     CheckPresentRequest,
     GetRequest,
@@ -51,6 +50,7 @@ from annexpy.p2p.http import (
     PutRequest,
     RemoveBeforeRequest,
     RemoveRequest,
+    Request,
     WrongMethod,
     parse_request,
     parse_route,
@@ -68,11 +68,12 @@ from annexpy.p2p.http_answers import (
     format_answer,
 )
 from annexpy.remote.base import Remote
-from annexpy.server.auth import Access, Role, Verdict
+from annexpy.server.auth import Access, Role, Verdict, Visitor
 from annexpy.server.http_content import receive_content, send_content
 from annexpy.server.http_locks import HeldLocks
 from annexpy.server.limits import LockQuota
 from annexpy.server.metrics import METRICS_TYPE, Metrics
+from annexpy.server.shown import Find, Mount, Shown, ShownRepositories
 from annexpy.server.wire import others
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Transport
@@ -80,31 +81,10 @@ from annexpy.transport.http import BadHTTP
 from annexpy.transport.http_server import ClientLeft, Exchange, HTTPConnections, HTTPDeadlines
 from annexpy.transport.sockets import Listener
 from annexpy.transport.tls import start_tls
-from annexpy.uuids import UUID
 
-__all__ = ["Find", "Mount", "Routes", "serve_http"]
+__all__ = ["Routes", "serve_http"]
 
 log = logging.getLogger(__name__)
-
-Find: TypeAlias = Callable[[UUID, tuple[UUID, ...]], Awaitable[Remote | None]]
-"""UUID that is asked for, gateways to bypass → what to show; None: not here."""
-
-
-class Mount(Protocol):
-    """Something else that is served beside, below paths of its own."""
-
-    def role(self, exchange: Exchange) -> tuple[UUID, Role] | None:
-        """What has to be allowed for this request, and on which repository; None: no path of its own.
-
-        Raises:
-            InvalidInput: Of its own, but not right.
-        """
-        ...
-
-    async def answer(self, exchange: Exchange, uuid: UUID) -> bool:
-        """Answer a request that is allowed; may it have changed something? Raises as handlers do."""
-        ...
-
 
 _ROLES: Final = {
     b"key": Role.READ,
@@ -120,6 +100,8 @@ _ROLES: Final = {
 _TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
 _JSON: Final = (b"Content-Type", JSON_TYPE)
 _WHO: Final = (b"WWW-Authenticate", b'Basic realm="git-annex", charset="UTF-8"')
+_HARDNESS: Final = (Verdict.WHO_ARE_YOU, Verdict.FORBIDDEN, Verdict.NOT_THERE)
+"""What to say when there is more than one way, and none is open."""
 _NOT_HERE: Final = b"not found\n"
 _SOON: Final = 1.0  # seconds without a change after which it is committed
 _AT_LAST: Final = 10.0  # and with changes that do not end
@@ -130,14 +112,14 @@ class Routes:
     """What one server answers. An async context manager: locks live while it is entered.
 
     Attributes:
-        access: The rules. May be replaced while the server runs.
+        shown, access: The repositories and the rules. May be replaced while the server runs.
         metrics: What was done.
         connections: The native connections; those of ASGI are counted elsewhere.
     """
 
     def __init__(
         self,
-        find: Find,
+        shown: ShownRepositories,
         *,
         access: Access,
         deadlines: HTTPDeadlines | None = None,
@@ -150,7 +132,7 @@ class Routes:
         """What is served, to whom.
 
         Args:
-            find: Gives the repositories; asked for every request.
+            shown: The repositories.
             access: Who may do what.
             deadlines: How long clients may take.
             locks: How many locks one client may hold or leave behind.
@@ -160,7 +142,7 @@ class Routes:
             on_idle: Called about a second after something was stored or removed, and every ten seconds while
                 that goes on; and at the end.
         """
-        self._find, self.access, self._mounts = find, access, mounts
+        self.shown, self.access, self._mounts = shown, access, mounts
         self._allow_unverifiable, self._clock, self._on_idle = allow_unverifiable, clock, on_idle
         self._quota = LockQuota() if locks is None else locks
         self._group: TaskGroup | None = None
@@ -295,7 +277,8 @@ class Routes:
             asked.why = str(error)
             if not exchange.status:
                 status, more = _status(error)
-                _say(exchange, status, f"{error}\n".encode("utf-8", "backslashreplace"), *more)
+                text = _NOT_HERE if status == 404 else f"{error}\n".encode("utf-8", "backslashreplace")
+                _say(exchange, status, text, *more)
         finally:
             seconds = self._clock.now() - begun
             self.metrics.request(asked.verb, exchange.status, seconds, exchange.received, exchange.sent)
@@ -304,19 +287,28 @@ class Routes:
 
     async def _answer(self, exchange: Exchange, asked: _Asked) -> None:
         head = exchange.head
-        try:
-            route = parse_route(head.method, head.target)
-        except NoSuchRoute:
+        base = self.shown.base(head.target.partition(b"?")[0])
+        if not base:
             await self._elsewhere(exchange, asked)
             return
+        route = parse_route(head.method, head.target, base)
         asked.verb = route.verb.decode()
-        if not self._allows(exchange, asked, route.uuid, _ROLES[route.verb]):
-            return
-        request = parse_request(route, head.headers.get(DATA_LENGTH))
-        remote = await self._find(route.uuid, request.bypass)
-        if remote is None:
-            _say(exchange, 404, _NOT_HERE)
-            return
+        visitor = self._visitor(exchange, asked)
+        role, request, refused = _ROLES[route.verb], None, Verdict.NOT_THERE
+        for way in self.shown.ways(base, route.uuid):
+            verdict = visitor.verdict(route.uuid if way.uuid is None else way.uuid, role)
+            if verdict is not Verdict.ALLOWED:
+                refused = min(refused, verdict, key=_HARDNESS.index)
+                continue
+            if request is None:
+                request = parse_request(route, head.headers.get(DATA_LENGTH))
+            remote = await way.find(route.uuid, request.bypass)
+            if remote is not None:
+                await self._ask(exchange, remote, request, asked)
+                return
+        _refuse(exchange, Verdict.NOT_THERE if request is not None else refused)
+
+    async def _ask(self, exchange: Exchange, remote: Remote, request: Request, asked: _Asked) -> None:
         if remote.cost > _QUICK:
             await exchange.flush()  # what was asked before has its answer, and this one may take its time
         if isinstance(request, GetRequest):
@@ -325,21 +317,10 @@ class Routes:
         answer = await self._do(exchange, remote, request, asked)
         exchange.answer(200, (_JSON,), format_answer(answer, request.version))
 
-    def _allows(self, exchange: Exchange, asked: _Asked, uuid: UUID, role: Role) -> bool:
-        judged = self.access.judge(exchange.head.headers.get(b"authorization"), uuid, role, secure=exchange.secure)
-        asked.user = judged.name
-        match judged.verdict:
-            case Verdict.ALLOWED:
-                return True
-            case Verdict.WHO_ARE_YOU:
-                _say(exchange, 401, b"authentication needed\n", _WHO)
-            case Verdict.FORBIDDEN:
-                _say(exchange, 403, b"not allowed\n")
-            case Verdict.NOT_THERE:
-                _say(exchange, 404, _NOT_HERE)
-            case other:
-                assert_never(other)
-        return False
+    def _visitor(self, exchange: Exchange, asked: _Asked) -> Visitor:
+        visitor = self.access.visitor(exchange.head.headers.get(b"authorization"), secure=exchange.secure)
+        asked.user = visitor.name
+        return visitor
 
     async def _elsewhere(self, exchange: Exchange, asked: _Asked) -> None:
         path = exchange.head.target.partition(b"?")[0]
@@ -352,15 +333,17 @@ class Routes:
             else:
                 exchange.answer(200, [(b"Content-Type", METRICS_TYPE)], self.metrics.text())
             return
-        if not path.startswith(BASE):
-            for mount in self._mounts:
-                found = mount.role(exchange)
-                if found is not None:
-                    asked.verb = "git"
-                    if self._allows(exchange, asked, *found) and await mount.answer(exchange, found[0]):
-                        self._note_change()
-                    return
-        _say(exchange, 404, _NOT_HERE)
+        for mount in self._mounts:
+            found = mount.asks(exchange)
+            if found is not None:
+                asked.verb = "git"
+                verdict = self._visitor(exchange, asked).verdict(*found)
+                if verdict is not Verdict.ALLOWED:
+                    _refuse(exchange, verdict)
+                elif await mount.answer(exchange):
+                    self._note_change()
+                return
+        _refuse(exchange, Verdict.NOT_THERE)
 
     async def _do(self, exchange: Exchange, remote: Remote, request: _Verb, asked: _Asked) -> Answer:
         match request:
@@ -445,6 +428,16 @@ async def _offset(remote: Remote, key: Key) -> Answer:
         return OffsetAnswer(upload.offset)
 
 
+def _refuse(exchange: Exchange, verdict: Verdict) -> None:
+    match verdict:
+        case Verdict.WHO_ARE_YOU:
+            _say(exchange, 401, b"authentication needed\n", _WHO)
+        case Verdict.FORBIDDEN:
+            _say(exchange, 403, b"not allowed\n")
+        case _:
+            _say(exchange, 404, _NOT_HERE)
+
+
 def _say(exchange: Exchange, status: int, text: bytes, *headers: tuple[bytes, bytes]) -> None:
     exchange.answer(status, [_TEXT, *headers], text)
 
@@ -502,10 +495,11 @@ async def serve_http(
 ) -> None:
     """Serve what *find* gives to who connects to *listener*, until cancelled or told to *stop*.
 
-    The arguments are those of ``Routes`` and of its ``serve``; for several listeners, use these.
+    The arguments are those of ``Routes`` and of its ``serve``; for several repositories with rules of their own, or
+    several listeners, use these.
     """
     routes = Routes(
-        find,
+        ShownRepositories((Shown(find),)),
         access=access,
         deadlines=deadlines,
         locks=locks,
