@@ -3,6 +3,9 @@
 Every repository comes to the same answer without asking anybody: the key is hashed with the members of the
 group, and the number that comes out is a place in the sorted list of those that have room.
 
+The manual says that ``fullybalanced`` goes by size where many repositories are more than 90 % full
+(annex.fullybalancedthreshhold); git-annex 10.20261026 does not (measured), and neither does this.
+
 Source: fact sheet repository-format, section 6 (balanced); vectors balanced.json.
 """
 
@@ -12,16 +15,12 @@ import hashlib
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from hmac import digest
-from typing import Final
 
 from annexpy.keys.key import Key
 from annexpy.logs.uuidbased import raw
 from annexpy.uuids import UUID
 
-__all__ = ["FULL", "has_room", "pick", "roomiest"]
-
-FULL: Final = 0.9
-"""annex.fullybalancedthreshhold: how full a repository may be before ``fullybalanced`` goes by size, by default."""
+__all__ = ["has_room", "pick", "roomiest"]
 
 
 def pick(members: Collection[UUID], candidates: Collection[UUID], key: Key, number: int) -> list[UUID]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from annexpy.keys.key import Key
-from annexpy.policy.balanced import FULL
 from annexpy.policy.trust import TrustLevel
 from annexpy.uuids import UUID, is_cluster
 from annexpy.values import dataclass, field
@@ -58,7 +57,6 @@ class Repositories:
         maxsizes: Bytes that each is to hold at most.
         preferred_dirs: ``preferreddir`` of special remotes; ``public`` where silent.
         rebalance: As ``--rebalance``: contents may move to keep a balance.
-        full: Part of its maxsize from which a repository is nearly full (annex.fullybalancedthreshhold).
     """
 
     groups: Mapping[UUID, frozenset[str]] = field(default=_NOTHING)
@@ -71,7 +69,6 @@ class Repositories:
     maxsizes: Mapping[UUID, int] = field(default=_NOTHING)
     preferred_dirs: Mapping[UUID, str] = field(default=_NOTHING)
     rebalance: bool = False
-    full: float = FULL
 
     def members(self, group: str) -> frozenset[UUID]:
         """Everybody in *group*, the dead as well."""
@@ -81,10 +78,10 @@ class Repositories:
         """How far *uuid* is trusted."""
         return self.trust.get(uuid, TrustLevel.SEMITRUSTED)
 
-    def copies(self, holders: frozenset[UUID]) -> list[UUID]:
+    def copies(self, holders: Iterable[UUID]) -> frozenset[UUID]:
         """Which of *holders* are copies: not the dead, and no cluster."""
-        return [uuid for uuid in holders if self.level(uuid) is not TrustLevel.DEAD and not is_cluster(uuid)]
+        return frozenset([u for u in holders if self.level(u) is not TrustLevel.DEAD and not is_cluster(u)])
 
-    def trustworthy(self, holders: frozenset[UUID]) -> list[UUID]:
-        """Which of *holders* count towards numcopies: copies that are not in untrusted repositories."""
-        return [uuid for uuid in self.copies(holders) if self.level(uuid) is not TrustLevel.UNTRUSTED]
+    def trustworthy(self, copies: Iterable[UUID]) -> frozenset[UUID]:
+        """Which of *copies* count towards numcopies: not those in untrusted repositories."""
+        return frozenset([uuid for uuid in copies if self.level(uuid) is not TrustLevel.UNTRUSTED])

@@ -8,6 +8,7 @@ Source: fact sheet repository-format, section 6; vectors preferred_content.json 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final, assert_never
 
 from annexpy.keys.backend import is_secure
@@ -35,7 +36,7 @@ from annexpy.policy.trust import TrustLevel
 from annexpy.uuids import UUID
 from annexpy.values import dataclass
 
-__all__ = ["Question", "matches"]
+__all__ = ["Question", "answer", "matches"]
 
 _PUBLIC: Final = "public"
 _RISING: Final = (TrustLevel.DEAD, TrustLevel.UNTRUSTED, TrustLevel.SEMITRUSTED, TrustLevel.TRUSTED)
@@ -50,7 +51,7 @@ class Question:
         uuid: The repository whose expression it is.
         facts: Of the key.
         repositories: All there are.
-        holders: Who has the key.
+        holders: Who has the key: living repositories, no clusters (``Repositories.copies``).
         copies: Who is to be counted as having it: the same, or without *uuid*, to see what would be if it
             had given the content up.
     """
@@ -73,24 +74,25 @@ class Question:
         return self.repositories.numcopies or 1
 
 
-def matches(node: Node, question: Question) -> bool:
-    """True when *node* matches. What is left in it of ``standard`` and ``groupwanted`` is ``present``."""
+def matches(node: Node, holds: Callable[[Test], bool]) -> bool:
+    """True when *node* matches. No more tests are asked than it takes, from left to right."""
     match node:
         case Term(test=test):
-            return _holds(test, question)
+            return holds(test)
         case Not(node=inner):
-            return not matches(inner, question)
+            return not matches(inner, holds)
         case Chain(steps=steps):
             value = True
             for step in steps:
                 if value is not step.either:
-                    value = matches(step.node, question)
+                    value = matches(step.node, holds)
             return value
         case _:
             assert_never(node)
 
 
-def _holds(test: Test, question: Question) -> bool:
+def answer(question: Question, test: Test) -> bool:
+    """Whether *test* holds. What is left of ``standard`` and ``groupwanted`` is ``present``."""
     facts, repositories = question.facts, question.repositories
     match test:
         case Flag():
@@ -108,10 +110,9 @@ def _holds(test: Test, question: Question) -> bool:
         case InBackend(backend=backend):
             return facts.key.backend == raw(backend)
         case InAllGroup(group=group):
-            return repositories.members(group).issubset(repositories.copies(question.copies))
+            return repositories.members(group) <= question.copies
         case OnlyInGroup(group=group):
-            having = set(repositories.copies(question.copies))
-            return bool(having) and having.issubset(repositories.members(group))
+            return bool(question.copies) and question.copies <= repositories.members(group)
         case Url(glob=glob):
             return any(compile_glob(glob).matches(url) for url in facts.urls)
         case MetadataMatches(field=name, glob=glob):
@@ -147,7 +148,7 @@ def _flag(flag: Flag, question: Question) -> bool:
 
 def _copies(test: Copies, question: Question) -> bool:
     repositories = question.repositories
-    having = repositories.copies(question.copies)
+    having = list(question.copies)
     if test.group is not None:
         having = [uuid for uuid in having if test.group in repositories.groups.get(uuid, ())]
     elif test.trust is not None:
@@ -181,26 +182,19 @@ def _balanced(test: Balanced, question: Question) -> bool:
     members = repositories.members(test.group)
     number = test.number
     if number is None:
-        number = question.numcopies - len(set(repositories.trustworthy(question.copies)) - members)
+        number = question.numcopies - len(repositories.trustworthy(question.copies - members))
     if not test.full and not repositories.rebalance:
         if question.uuid in question.holders:
             return True
         if test.number is None:
             if question.numcopies - len(repositories.trustworthy(question.copies)) < 1:
                 return False
-        elif len(members.intersection(repositories.copies(question.copies))) >= number:
+        elif len(members & question.copies) >= number:
             return False
     if question.uuid not in members:
         return False
     sizes, maxsizes, holders = repositories.sizes, repositories.maxsizes, question.holders
     candidates = [uuid for uuid in members if has_room(uuid, key, uuid in holders, sizes, maxsizes)]
-    if test.by_size or (number > 1 and _nearly_full(candidates, number, repositories)):
+    if test.by_size:
         candidates = roomiest(candidates, key, holders, number, sizes, maxsizes)
     return question.uuid in pick(members, candidates, key, number)
-
-
-def _nearly_full(candidates: list[UUID], number: int, repositories: Repositories) -> bool:
-    """Fewer than *number* of *candidates* have some part of their maxsize left."""
-    sizes, maxsizes = repositories.sizes, repositories.maxsizes
-    full = [uuid for uuid in candidates if uuid in maxsizes and sizes.get(uuid, 0) > maxsizes[uuid] * repositories.full]
-    return bool(full) and len(candidates) - len(full) < number

@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Flag as Flags
 from enum import auto
+from functools import partial
 from typing import Final
 
 from annexpy.errors import InvalidExpression
 from annexpy.policy.expression import Chain, Node, Not, Step, Term, parse, tests
 from annexpy.policy.facts import KeyFacts, Repositories
 from annexpy.policy.groups import STANDARD_GROUPS
-from annexpy.policy.matcher import Question, matches
+from annexpy.policy.matcher import Question, answer, matches
 from annexpy.policy.terms import (
     Balanced,
     Flag,
@@ -31,7 +32,7 @@ from annexpy.policy.terms import (
 )
 from annexpy.uuids import UUID
 
-__all__ = ["Needs", "Policy"]
+__all__ = ["Needs", "Policy", "is_stable"]
 
 _PRESENT: Final = Term("present", Flag.PRESENT)
 _NOTHING: Final = Term("nothing", Flag.NOTHING)
@@ -86,8 +87,8 @@ class Policy:
                 then, its ``find --want-get`` nothing.
         """
         node = self._wanted(uuid)
-        having = facts.holders if holders is None else holders
-        return default if node is None else matches(node, Question(uuid, facts, self.repositories, having, having))
+        having = self.repositories.copies(facts.holders if holders is None else holders)
+        return default if node is None else _asked(node, Question(uuid, facts, self.repositories, having, having))
 
     def wants_drop(self, uuid: UUID, facts: KeyFacts, *, default: bool = True) -> bool:
         """Would *uuid* rather not have the key? Asked as if it had dropped it already.
@@ -96,12 +97,12 @@ class Policy:
         say that it may drop it (``numcopies.safe_drop``). Where nothing was said, the opposite of *default*.
         """
         node = self._wanted(uuid)
-        return not default if node is None else not matches(node, self._without(uuid, facts))
+        return not default if node is None else not _asked(node, self._without(uuid, facts))
 
     def requires(self, uuid: UUID, facts: KeyFacts) -> bool:
         """Must *uuid* keep the key? A drop has to be refused then. False where nothing was said."""
         node = self._required_node(uuid)
-        return node is not None and matches(node, self._without(uuid, facts))
+        return node is not None and _asked(node, self._without(uuid, facts))
 
     def needs(self, uuids: Iterable[UUID]) -> Needs:
         """Which facts the answers for *uuids* depend on."""
@@ -113,7 +114,8 @@ class Policy:
         return needed
 
     def _without(self, uuid: UUID, facts: KeyFacts) -> Question:
-        return Question(uuid, facts, self.repositories, facts.holders, facts.holders - {uuid})
+        having = self.repositories.copies(facts.holders)
+        return Question(uuid, facts, self.repositories, having, having - {uuid})
 
     # -- expressions --
 
@@ -156,22 +158,27 @@ class Policy:
                 return Chain(tuple([Step(step.either, self._put_in(uuid, step.node, may)) for step in steps]))
 
 
+def _asked(node: Node, question: Question) -> bool:
+    return matches(node, partial(answer, question))
+
+
 def _settled(steps: list[Step]) -> Node | None:
     """*steps* as one node; None where there are none, so that nothing was said."""
     node = Chain(tuple(steps))
-    return (node if _stable(node) else _NOTHING) if steps else None
+    return (node if is_stable(node) else _NOTHING) if steps else None
 
 
-def _stable(node: Node, *, negated: bool = False) -> bool:
+def is_stable(node: Node, *, negated: bool = False) -> bool:
+    """False for an expression that would get a content for not being there, and then drop it for being there."""
     match node:
         case Term(test=Flag.PRESENT | Balanced(full=False)):
             return not negated
         case Term():
             return True
         case Not(node=inner):
-            return _stable(inner, negated=not negated)
+            return is_stable(inner, negated=not negated)
         case Chain(steps=steps):
-            return all(_stable(step.node, negated=negated) for step in steps)
+            return all(is_stable(step.node, negated=negated) for step in steps)
 
 
 def _needs(test: Test) -> Needs:
