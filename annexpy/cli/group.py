@@ -14,6 +14,7 @@ __all__ = ["COMMANDS", "annexpy"]
 
 COMMANDS = {
     "check": "Ask a remote whether it has keys.",
+    "cluster": "Set up clusters, and see how their nodes are.",
     "completion": "Print the completion script of a shell.",
     "copy": "Copy keys from one remote to another.",
     "doctor": "Look at repositories, read-only, and name what is wrong.",
@@ -28,6 +29,7 @@ COMMANDS = {
     "lock": "Keep a key from being dropped while something runs.",
     "log": "Show when which repository got or lost keys.",
     "move": "Move keys from one remote to another.",
+    "proxy": "Show remotes of this repository to others.",
     "put": "Store files on a remote.",
     "replay": "Show a recorded conversation and check it against the protocol.",
     "serve": "Show a repository to others.",

@@ -9,7 +9,7 @@ import click
 
 from annexpy.values import dataclass
 
-__all__ = ["Options", "add_common_options", "as_command"]
+__all__ = ["CommandGroup", "Options", "add_common_options", "as_command"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,24 +61,12 @@ def _common() -> list[click.Option]:
 _NAMES = tuple(Options.__dataclass_fields__)
 
 
-class _Command(click.Command):
-    """A command with the common options in a section of their own, handed over as ``options``."""
+class _Common(click.Command):
+    """The common options in a section of their own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # click's own signature
         super().__init__(*args, **kwargs)
         add_common_options(self)
-
-    def invoke(self, ctx: click.Context) -> object:
-        merged = dict((ctx.parent.params if ctx.parent else {}).items())
-        for name in _NAMES:
-            value = ctx.params.pop(name, None)
-            if value is not None:
-                merged[name] = value
-        given = {name: merged[name] for name in _NAMES if merged.get(name) is not None}
-        if given.get("json_progress"):
-            given["json"] = True
-        ctx.params["options"] = Options(**given)
-        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         own: list[tuple[str, str]] = []
@@ -91,6 +79,34 @@ class _Command(click.Command):
             if records:
                 with formatter.section(title):
                     formatter.write_dl(records)
+
+
+class _Command(_Common):
+    """A command with the common options, handed over as ``options``."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        merged: dict[str, Any] = {}  # click's own
+        above = ctx.parent
+        while above is not None:  # a command of a group of commands has several
+            merged = above.params | {name: value for name, value in merged.items() if value is not None}
+            above = above.parent
+        for name in _NAMES:
+            value = ctx.params.pop(name, None)
+            if value is not None:
+                merged[name] = value
+        given = {name: merged[name] for name in _NAMES if merged.get(name) is not None}
+        if given.get("json_progress"):
+            given["json"] = True
+        ctx.params["options"] = Options(**given)
+        return super().invoke(ctx)
+
+
+class CommandGroup(_Common, click.Group):
+    """Commands under one name, such as ``annexpy cluster init``."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        super().format_options(ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 def add_common_options(target: click.Command) -> None:

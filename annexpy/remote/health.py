@@ -57,7 +57,11 @@ class Placed(Protocol):
 
 
 class Usage(Protocol):
-    """Counts requests to one node, for all processes that share it."""
+    """Counts requests to one node, for all processes that share it, and keeps its last error."""
+
+    def down(self, error: str, time: float) -> None:
+        """It could not be reached; *time* in seconds since 1970."""
+        ...
 
     def begin(self) -> None:
         """One more of ours."""
@@ -202,6 +206,8 @@ class Node:
             waited = self.deadline if isinstance(error, TimedOut) else now - (now if began is None else began)
             pause = min(BACK_OFF, max(waited / self.deadline * BACK_OFF, 2.0 ** min(self._failures - 1, 6)))
             self._error, self._down_until, self.speed = error, now + pause, None
+            if self.usage is not None:
+                self.usage.down(str(error), self._clock.wall())
 
     def overtaken(self, waited: float) -> None:
         """Others answered while it did not, in *waited* seconds: so long that they go first from now on."""

@@ -3,12 +3,14 @@
 A request is one locked byte of a file that stays empty, so what a killed process had under way is forgotten the
 moment it dies. The lock belongs to the open file (``F_OFD_SETLK``): a process counts the bytes that others
 have locked, and knows its own. Where such locks are not to be had, nobody counts anything: the counts only say
-which of several nodes is the least busy.
+which of several nodes is the least busy. Beside it, a small file for each node keeps what went wrong there last.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
+import logging
 import os
 import struct
 import zlib
@@ -19,7 +21,10 @@ from annexpy.uuids import UUID
 
 __all__ = ["InUse", "NodeInUse"]
 
+log = logging.getLogger(__name__)
+
 _FILE: Final = b"annex/annexpy.in-use"
+_ERRORS: Final = b"annex/annexpy.errors"
 _SET: Final = getattr(fcntl, "F_OFD_SETLK", 37)
 _GET: Final = getattr(fcntl, "F_OFD_GETLK", 36)
 _FLOCK: Final = struct.Struct("hhqqi4x")
@@ -37,7 +42,7 @@ class InUse:
 
     def node(self, uuid: UUID) -> NodeInUse:
         """The count of one node."""
-        return NodeInUse(self, (zlib.crc32(uuid.encode()) & 0x7FFFFFFF) * _PLACES)
+        return NodeInUse(self, uuid, (zlib.crc32(uuid.encode()) & 0x7FFFFFFF) * _PLACES)
 
     def descriptor(self) -> int | None:
         """The file; None where it cannot be had. A forked child has one of its own."""
@@ -49,6 +54,30 @@ class InUse:
                 self._fd = -1
         return None if self._fd < 0 else self._fd
 
+    def read_error(self, uuid: UUID) -> tuple[str, float] | None:
+        """What went wrong last at a node, and when."""
+        try:
+            found = json.loads(self._files.read(b"%b/%b" % (_ERRORS, os.fsencode(uuid))) or b"null")
+            return None if found is None else (str(found["error"]), float(found["time"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None  # told again with the next error
+
+    def write_error(self, uuid: UUID, error: str, time: float) -> None:
+        """Keep it for ``read_error``; it is only for people, so what cannot be written is not."""
+        name = b"%b/%b" % (_ERRORS, os.fsencode(uuid))
+        new = b"%b.%d" % (name, os.getpid())
+        try:
+            self._files.make_folders(_ERRORS)
+            fd = self._files.open_write(new)
+            try:
+                self._files.truncate(fd, 0)
+                self._files.write(fd, json.dumps({"error": error, "time": time}).encode())
+            finally:
+                self._files.close_fd(fd)
+            self._files.rename(new, name)
+        except OSError as failure:
+            log.debug("%s", failure)
+
     def close(self) -> None:
         """Forget what this process has under way."""
         if self._fd is not None and self._fd >= 0 and self._process == os.getpid():
@@ -59,10 +88,10 @@ class InUse:
 class NodeInUse:
     """The count of one node: a ``Usage``."""
 
-    __slots__ = ("_all", "_first", "_mine")
+    __slots__ = ("_all", "_first", "_mine", "_uuid")
 
-    def __init__(self, all_: InUse, first: int) -> None:
-        self._all, self._first = all_, first
+    def __init__(self, all_: InUse, uuid: UUID, first: int) -> None:
+        self._all, self._uuid, self._first = all_, uuid, first
         self._mine: list[int] = []
 
     def begin(self) -> None:
@@ -95,6 +124,14 @@ class NodeInUse:
                 fcntl.fcntl(fd, _SET, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, self._first + at, 1, 0))
             except OSError:
                 self._all.close()  # it gives up all of them; the counts are too low for a moment
+
+    def down(self, error: str, time: float) -> None:
+        """It could not be reached; *time* in seconds since 1970."""
+        self._all.write_error(self._uuid, error, time)
+
+    def last_error(self) -> tuple[str, float] | None:
+        """What ``down`` was told last, by any process."""
+        return self._all.read_error(self._uuid)
 
     def others(self) -> int:
         """How many other processes have under way."""
