@@ -7,17 +7,21 @@ chunk, so nothing is ever stored in between and memory does not grow with the co
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import TypeAlias
 
 from annexpy.actions.destination import FilePlace
 from annexpy.actions.results import Progress, Transfer, Verified, verified_by
 from annexpy.errors import AnnexError, IncompleteTransfer, InvalidInput, VerificationFailed
 from annexpy.keys.key import Key
 from annexpy.remote.base import Download, Remote, Stored, Upload, found
-from annexpy.remote.local import LocalDownload, LocalUpload
+from annexpy.remote.local_content import LocalDownload
 
 __all__ = ["chunks_of", "from_any", "get", "relay"]
+
+Copy: TypeAlias = Callable[[LocalDownload, Callable[[int], None] | None], Awaitable[None]]
+"""``LocalUpload.copy``, which those that wrap one hand on."""
 
 
 async def get(
@@ -156,8 +160,9 @@ class _Relaying:
         self._total = self.offset + length
         await upload.start(length)
         self._report(self.offset, self._total)
-        if isinstance(upload, LocalUpload) and isinstance(download, LocalDownload):
-            await upload.copy(download, self._moved)
+        copy: Copy | None = getattr(upload, "copy", None)
+        if copy is not None and isinstance(download, LocalDownload):
+            await copy(download, self._moved)
             return
         async with chunks_of(download) as chunks:
             async for chunk in chunks:
