@@ -195,16 +195,14 @@ class _Session:
         while True:
             following: ConnectionEvent | None = None
             match event:
-                case CheckPresent(key):
-                    following = await self._check(key)
+                case CheckPresent():
+                    following = await self._check(event)
                 case Get():
                     await send_content(self._wire, self._remote, event)
                 case Put():
                     await self._put(event)
-                case Remove(key):
-                    following = await self._remove(key)
-                case RemoveBefore(key, timestamp):
-                    await self._remove_before(key, timestamp)
+                case Remove() | RemoveBefore():
+                    following = await self._remove(event)
                 case GetTimestamp():
                     self._wire.say(Timestamp(int(self._clock.now() // 1)))
                 case LockContent(key):
@@ -254,11 +252,13 @@ class _Session:
         if not self._tries:
             raise HangUp(RemoteProtocolError(f"{_AUTH_TRIES} tries without a good AUTH"))
 
-    def _gather(self, kind: type[CheckPresent] | type[Remove], key: Key) -> tuple[list[Key], ConnectionEvent]:
-        """*key* and the keys of the requests of that *kind* right behind it; then the event after them."""
-        keys = [key]
+    def _gather(self, first: CheckPresent | Remove | RemoveBefore) -> tuple[list[Key], ConnectionEvent]:
+        """The keys of *first* and of what asks the same right behind it; then the event after them."""
+        keys, kind = [first.key], type(first)
         try:
             while type(event := self._wire.connection.next_event()) is kind:
+                if type(event) is RemoveBefore and type(first) is RemoveBefore and event.timestamp != first.timestamp:
+                    break
                 keys.append(event.key)
         except RemoteProtocolError as error:
             self._broken = error  # but what came before it is answered
@@ -273,13 +273,13 @@ class _Session:
 
     # -- asking and removing --------------------------------------------------------------------------
 
-    async def _check(self, key: Key) -> ConnectionEvent:
+    async def _check(self, request: CheckPresent) -> ConnectionEvent:
         """Answer this presence check and those that are waiting behind it; the event after them."""
-        keys, event = self._gather(CheckPresent, key)
+        keys, event = self._gather(request)
         await self._wire.make_room(self._remote)
         present: Sequence[bool | AnnexError]
         try:
-            present = [await self._remote.check_present(key)] if len(keys) == 1 else await self._check_many(keys)
+            present = [await self._remote.check_present(keys[0])] if len(keys) == 1 else await self._check_many(keys)
         except AnnexError as error:
             present = [error] * len(keys)
         for found in present:
@@ -301,45 +301,36 @@ class _Session:
                     found.append(error)
             return found
 
-    async def _remove(self, key: Key) -> ConnectionEvent | None:
+    async def _remove(self, first: Remove | RemoveBefore) -> ConnectionEvent | None:
         """Answer this removal and those that are waiting behind it; the event after them, if known."""
+        deadline = None
         if refused := self._mode.forbids_remove:
             self._wire.say(Error(refused))
             return None
-        if not isinstance(self._remote, BatchRemove):
-            await self._wire.make_room(self._remote)
-            await self._removed(self._remote.remove_content(key))
-            return None
-        keys, event = self._gather(Remove, key)
+        if isinstance(first, RemoveBefore):
+            deadline = Deadline(float(first.timestamp))
+            if deadline.at > self._clock.now() + MAX_REMOVAL_AHEAD:
+                # No lock lasts that long: the proof is older than our last reboot.
+                error = InvalidInput("timestamp", first.timestamp, f"at most {MAX_REMOVAL_AHEAD} seconds ahead")
+                self._wire.say(Error(str(error)))
+                return None
+        keys, event = [first.key], None
+        if isinstance(self._remote, BatchRemove):
+            keys, event = self._gather(first)
         await self._wire.make_room(self._remote)
         try:
-            results = await self._remote.remove_content_many(keys)
+            if len(keys) > 1 and isinstance(self._remote, BatchRemove):
+                results = await self._remote.remove_content_many(keys, deadline=deadline)
+            else:
+                results = [await self._remote.remove_content(first.key, deadline=deadline)]
         except AnnexError as error:
+            answer = FAILURE if isinstance(error, (ContentLocked, TimedOut)) else Error(str(error))
             for _ in keys:
-                self._wire.say(Error(str(error)))
+                self._wire.say(answer)
         else:
             for result in results:
                 self._tell_removed(result)
         return event
-
-    async def _remove_before(self, key: Key, timestamp: int) -> None:
-        if refused := self._mode.forbids_remove:
-            self._wire.say(Error(refused))
-        elif timestamp > self._clock.now() + MAX_REMOVAL_AHEAD:
-            # No lock lasts that long: the proof is older than our last reboot.
-            error = InvalidInput("timestamp", timestamp, f"at most {MAX_REMOVAL_AHEAD} seconds ahead")
-            self._wire.say(Error(str(error)))
-        else:
-            await self._wire.make_room(self._remote)
-            await self._removed(self._remote.remove_content(key, deadline=Deadline(float(timestamp))))
-
-    async def _removed(self, removal: Awaitable[Removed]) -> None:
-        try:
-            self._tell_removed(await removal)
-        except (ContentLocked, TimedOut):
-            self._wire.say(FAILURE)
-        except AnnexError as error:
-            self._wire.say(Error(str(error)))
 
     def _tell_removed(self, removed: Removed) -> None:
         self._wire.changed = True

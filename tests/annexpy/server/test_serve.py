@@ -578,6 +578,23 @@ async def test_pipelined_removals_go_to_a_remote_that_takes_many_at_once(serving
         assert remote.asked == [K, KN]
 
 
+async def test_pipelined_removals_go_together_where_they_have_the_same_deadline(serving, clock) -> None:
+    class Many(MemoryRemote):
+        async def remove_content_many(self, keys, *, deadline=None) -> list[Removed]:
+            asked.append((list(keys), deadline))
+            return [Removed(ok=True, uuids=frozenset((ME,))) for _ in keys]
+
+        async def remove_content(self, key, *, deadline=None) -> Removed:
+            return (await self.remove_content_many([key], deadline=deadline))[0]
+
+    asked: list[object] = []
+    lines = [b"REMOVE-BEFORE 1400 ", b"REMOVE-BEFORE 1400 ", b"REMOVE-BEFORE 1401 ", b"REMOVE ", b"REMOVE "]
+    async with serving(Many(ME), clock=clock) as peer:
+        said = await peer.say(b"".join(line + K.raw + b"\n" for line in lines))
+        assert said == 5 * b"SUCCESS\n"
+        assert asked == [([K, K], Deadline(1400.0)), ([K], Deadline(1401.0)), ([K, K], None)]
+
+
 # -- modes ----------------------------------------------------------------------------------------------------
 
 READ_ONLY = b"ERROR this repository is read-only; write access denied\n"
