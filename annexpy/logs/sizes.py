@@ -11,9 +11,11 @@ import re
 from math import isfinite
 from typing import Final
 
+from annexpy.patterns import regex
+
 __all__ = ["parse_size"]
 
-_SIZE: Final = re.compile(
+_SIZE: Final = regex(
     r"\s*(?P<minus>-?)\s*(?:"
     r"(?P<whole>0[xX][0-9a-fA-F]+|0[oO][0-7]+)"
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"

@@ -7,7 +7,6 @@ that moment, and several processes may do so at once.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Final, TypeVar
 
 from annexpy.errors import LockHeld, NotRegularFile
 from annexpy.keys.key import Key
+from annexpy.patterns import regex
 from annexpy.repo.door import Files, Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
 from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
@@ -29,7 +29,7 @@ _RETRIES: Final = 5
 _WRITER_TRIES: Final = 100
 _WRITER_WAIT: Final = 0.005
 _RETENTION_ASIDE: Final = b".rtm.tmp"  # short: a key may leave no room in a file name for more
-_MOMENT: Final = re.compile(rb"(\d+(?:\.\d+)?)s?\Z")
+_MOMENT: Final = regex(rb"(\d+(?:\.\d+)?)s?\Z")
 
 
 def moment(text: bytes | None) -> float:
