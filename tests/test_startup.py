@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,11 +21,26 @@ HEAVY = (
 )
 
 
-def _loaded(code: str) -> set[str]:
+FAR = ("annexpy.p2p", "annexpy.remote.cluster", "annexpy.remote.p2p", "annexpy.server", "annexpy.transport.ssh")
+"""What only those need who reach for other machines."""
+WORK = {
+    "check": ("check", "b", "KEY"),
+    "copy": ("copy", ".", "b", "KEY"),
+    "drop": ("drop", ".", "KEY", "--other", "b"),
+    "get": ("get", "b", "KEY", "-C", "."),
+    "put": ("put", "b", "file"),
+    "whereis": ("whereis", "KEY"),
+}
+"""Each succeeds in ``pair``."""
+JUDGES = {"drop", "whereis"}
+"""Commands that ask how many copies there are, and who is trusted."""
+
+
+def _loaded(code: str, cwd: Path | None = None) -> set[str]:
     """Modules that *code* imports in a fresh interpreter beyond those of a bare one."""
     show = "import json, sys; print(json.dumps(sorted(sys.modules)))"
     runs = [
-        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True, cwd=cwd).stdout
         for text in (show.replace("import json, sys", "import sys, json"), f"{code}\n{show}")
     ]
     bare, full = (set(json.loads(run.splitlines()[-1])) for run in runs)
@@ -70,3 +87,57 @@ def _wall(*argv: str) -> float:
     start = time.perf_counter()
     subprocess.run([sys.executable, *argv], check=True, capture_output=True)
     return time.perf_counter() - start
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A repository with the remote ``b``, and a key that both have."""
+    base = tmp_path_factory.mktemp("pair")
+    here = base / "w"
+    for repository in (here, base / "b"):
+        subprocess.run(["git", "init", "-q", str(repository)], check=True)
+        _annexpy(base, "init", str(repository))
+    subprocess.run(["git", "remote", "add", "b", "../b"], cwd=here, check=True)
+    (here / "file").write_bytes(b"content")
+    key = _annexpy(here, "key", "file").split()[0]
+    _annexpy(here, "put", ".", "file")
+    _annexpy(here, "put", "b", "file")
+    return here, key
+
+
+def _annexpy(cwd: Path, *words: str) -> str:
+    argv = [sys.executable, "-m", "annexpy.cli.app", *words]
+    return subprocess.run(argv, cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("name", sorted(WORK))
+def test_work_on_one_machine_imports_nothing_of_a_network(name: str, pair: tuple[Path, str]) -> None:
+    here, key = pair
+    words = [word.replace("KEY", key) for word in WORK[name]]
+    loaded = _loaded(f"from annexpy.cli.app import main; assert main({words!r}) == 0", here)
+
+    assert not sorted(one for one in loaded if one.startswith(FAR))
+    assert not {"asyncssh", "cryptography", "dulwich", "importlib.metadata", "rich", "sqlite3", "trio"} & loaded
+    if name not in JUDGES:
+        assert not sorted(one for one in loaded if one.startswith("annexpy.policy"))
+
+
+@pytest.mark.parametrize("name", ["check", "copy", "put"])
+def test_work_starts_in_not_much_more_than_its_libraries_do(name: str, pair: tuple[Path, str]) -> None:
+    here, key = pair
+    words = [word.replace("KEY", key) for word in WORK[name]]
+    libraries = [sys.executable, "-c", "import click, anyio._backends._asyncio"]
+    ratios = []
+    for _ in range(7):
+        least = _cpu(libraries, here)
+        ratios.append(_cpu([sys.executable, "-m", "annexpy.cli.app", *words], here) / least)
+
+    assert statistics.median(ratios) <= 1.6, ratios
+
+
+def _cpu(argv: list[str], cwd: Path) -> float:
+    child = subprocess.Popen(argv, cwd=cwd, stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == 0
+    return usage.ru_utime + usage.ru_stime
