@@ -21,6 +21,7 @@ from annexpy.errors import AccessDenied, ConnectionLost, DropIncomplete, NodesFa
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, BatchRemove, Remote, Removed, Stored
 from annexpy.remote.cluster import Cluster
+from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced, Wrapper, record
 from annexpy.repo.repository import Repository
@@ -357,3 +358,19 @@ def test_what_a_removal_may_rely_on_was_recorded_should_it_be_killed(
         log = repository.branch.locations(KEY)
         assert set(log.present) == {B}
         assert (log.clock(A) is None) is (source is Deadly)
+
+
+@pytest.mark.anyio
+async def test_a_recorded_upload_into_a_repository_copies_as_the_repository_does(tmp_path: Path) -> None:
+    with Repository.init(str(tmp_path / "b"), bare=True) as repository:
+        local = Local(repository, commit=False)
+        content = b"content"
+        key = key_of(content)
+        async with Recording(local, Log()).put(key) as upload:
+            assert getattr(upload, "copy", None) is not None
+            await upload.start(len(content))
+            await upload.write(content)
+            await upload.finish()
+        async with Recording(MemoryRemote(B), Log()).put(key) as upload:
+            assert getattr(upload, "copy", None) is None
+        await local.aclose()
