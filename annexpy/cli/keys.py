@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
+from select import select
 
 import click
 
@@ -16,6 +17,7 @@ __all__ = ["key_batches", "key_lines", "wants_stdin"]
 
 _AT_ONCE = 1000
 _READ = 64 * 1024
+_KEYS_OF_BLOCK = 700
 
 
 def wants_stdin(keys: Sequence[str], batch: bool) -> bool:
@@ -44,8 +46,10 @@ def key_lines(keys: Sequence[str], batch: bool) -> Iterator[str]:
             yield text
 
 
-async def key_batches(keys: Sequence[str], batch: bool, report: Report) -> AsyncIterator[list[Key]]:
-    """The keys in lists of at most 1000: as many as can be had without waiting, at least one.
+async def key_batches(
+    keys: Sequence[str], batch: bool, report: Report, *, at_once: int = _AT_ONCE
+) -> AsyncIterator[list[Key]]:
+    """The keys in lists of at most *at_once*: as many as can be had without waiting, at least one.
 
     So 100,000 keys from a file go out in large pipelined groups, and a program that writes one key and
     waits for its answer gets it.
@@ -54,19 +58,23 @@ async def key_batches(keys: Sequence[str], batch: bool, report: Report) -> Async
         keys: From the command line.
         batch: From standard input instead.
         report: Told about lines of standard input that are no keys; a malformed KEY argument raises.
+        at_once: How long a list may be.
     """
     if not wants_stdin(keys, batch):
         parsed = [Key.parse(key) for key in keys]
-        for start in range(0, len(parsed), _AT_ONCE):
-            yield parsed[start : start + _AT_ONCE]
+        for start in range(0, len(parsed), at_once):
+            yield parsed[start : start + at_once]
         return
     from anyio import to_thread
 
     rest = b""
     while block := await to_thread.run_sync(os.read, 0, _READ, abandon_on_cancel=True):
-        *lines, rest = (rest + block).split(b"\n")
-        for start in range(0, len(lines), _AT_ONCE):
-            if good := _parsed(lines[start : start + _AT_ONCE], report):
+        blocks = [rest, block]
+        while len(blocks) * _KEYS_OF_BLOCK < at_once and select([0], [], [], 0)[0] and (more := os.read(0, _READ)):
+            blocks.append(more)
+        *lines, rest = b"".join(blocks).split(b"\n")
+        for start in range(0, len(lines), at_once):
+            if good := _parsed(lines[start : start + at_once], report):
                 yield good
     if good := _parsed([rest], report):
         yield good

@@ -6,7 +6,7 @@ Everything here happens under the journal lock.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -59,7 +59,7 @@ class Waiting:
 
 def _works(waiting: Waiting) -> Iterator[_Work]:
     """The work of each path, in the order in which records sort."""
-    recorded = (_Work(path, list(records)) for path, records in groupby(waiting.records, key=_path))
+    recorded = _recorded(waiting.records)
     if not waiting.journal and not waiting.changes:
         return recorded
     return _joined(
@@ -81,8 +81,19 @@ def _joined(*works: Iterator[_Work]) -> Iterator[_Work]:
         )
 
 
-def _path(record: Queued) -> bytes:
-    return record_path(record.line)
+def _recorded(records: Iterable[Queued]) -> Iterator[_Work]:
+    last, some = b"", list[Queued]()
+    for record in records:
+        line = record.line
+        path = line[: line.index(b"\t")]
+        if path == last:
+            some.append(record)
+            continue
+        if some:
+            yield _Work(record_path(some[0].line), some)
+        last, some = path, [record]
+    if some:
+        yield _Work(record_path(some[0].line), some)
 
 
 def _sort_key(path: bytes) -> bytes:
@@ -144,24 +155,26 @@ class _Outcomes:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._known: dict[tuple[bytes, bytes, bytes], bytes] = {}
+        self._known: dict[tuple[bytes, ...], bytes] = {}
 
     def of(self, work: _Work, content: bytes) -> bytes:
         """*content* with what is to be done to it; *content* itself when nothing changes."""
-        if len(work.records) != 1 or work.changes:
+        if work.changes:
             return self._made(work, content)
-        line = work.records[0].line
-        time = line.index(b"\t")
-        kind = line.index(b"\t", time + 1)
-        key = (content, line[time : kind - 6], line[kind:])  # all that counts of the time are the seconds
-        known = self._known.get(key)
+        key = [content]
+        for line, _ in work.records:
+            time = line.index(b"\t")
+            kind = line.index(b"\t", time + 1)
+            key += line[time : kind - 6], line[kind:]  # all that counts of the time are the seconds
+        known = self._known.get(said := tuple(key))
+        known = self._known.get(said := tuple(key))
         if known is None:
             looked: list[bytes] = []
             known = self._made(work, content, looked)
             if not looked:  # else it depends on the path
                 if len(self._known) >= _REMEMBERED:
                     self._known.clear()
-                self._known[key] = known
+                self._known[said] = known
         return known
 
     def _made(self, work: _Work, content: bytes, looked: list[bytes] | None = None) -> bytes:

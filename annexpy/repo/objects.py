@@ -16,7 +16,7 @@ from binascii import hexlify
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from annexpy.errors import RepositoryError
 from annexpy.repo.files import Files
@@ -33,8 +33,9 @@ BULK: Final = 2000
 """From so many objects on a git process is worth its start."""
 
 _EMPTY_TREE: Final = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
-_SLAB: Final = 480  # ids in flight: two slabs of 50 bytes each fit in a pipe, so writing never blocks
-_BLOCK: Final = 1 << 16
+_PIPE: Final = 1 << 20  # so that neither side has to wait for the other all the time
+_SMALLEST_PIPE: Final = 1 << 12
+_LINE: Final = 50  # bytes that ask for an object
 
 
 def git_command(git_dir: bytes, *arguments: str) -> list[bytes | str] | None:
@@ -187,6 +188,22 @@ def _close_all(stores: list[DiskObjectStore]) -> None:
         stores.pop().close()
 
 
+def _widened(pipe: IO[bytes] | None) -> int:
+    """The capacity of a pipe, made as large as it may be."""
+    import fcntl
+
+    assert pipe is not None
+    for size in (_PIPE, _PIPE // 4):
+        try:
+            return fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+        except (AttributeError, OSError):
+            continue  # not on Linux, or beyond what the user may have
+    try:
+        return fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ)
+    except (AttributeError, OSError):
+        return _SMALLEST_PIPE
+
+
 class _Kept:
     """A reader that is kept, of one process."""
 
@@ -222,6 +239,8 @@ class GitReader:
             env=git_environment(),
             bufsize=0,
         )
+        # Asked for at once: twice as many fit in the pipe, so writing never blocks.
+        self._slab = min(map(_widened, (self._process.stdin, self._process.stdout))) // (2 * _LINE) - 1
         self._some, self._at = b"", 0  # what was read of its answers, and up to where it was used
         self._owed = 0
 
@@ -272,7 +291,7 @@ class GitReader:
 
     def _send(self, shas: Iterator[bytes]) -> int:
         ask = self._ask
-        slab = [b"%b%b\n" % (ask, hexlify(sha)) for sha in islice(shas, _SLAB)]
+        slab = [b"%b%b\n" % (ask, hexlify(sha)) for sha in islice(shas, self._slab)]
         if slab:
             assert self._process.stdin is not None
             rest = memoryview(b"".join(slab) + self._end)
@@ -303,7 +322,7 @@ class GitReader:
 
     def _read(self) -> bytes:
         assert self._process.stdout is not None
-        part = os.read(self._process.stdout.fileno(), _BLOCK)
+        part = os.read(self._process.stdout.fileno(), _PIPE)
         if not part:
             raise RepositoryError("git cat-file ended early")
         return part

@@ -25,8 +25,8 @@ __all__ = ["PackFile", "whole_entries"]
 
 _BUFFER: Final = 1 << 20
 _LARGE: Final = (1 << 31).to_bytes(8, "big")  # offsets from here on take eight bytes
-_STORED: Final = 160
-"""Shorter data is stored: a few log lines, or a tree of one entry. Hex digits and hashes hardly get shorter."""
+_STORED: Final = {1: 160, 2: 1024, 3: 160}
+"""Kind → shorter data is stored: a few log lines, or a tree of some entries. Hashes do not get shorter."""
 
 _ROW: Final = struct.Struct(">20sIQ")  # id, checksum of the entry, offset: of one object, for the index
 _SIZE: Final = _ROW.size
@@ -47,11 +47,14 @@ def _head(kind: int, length: int) -> bytes:
     return bytes(digits)
 
 
-_HEADS: Final = {
-    kind: [_head(kind, n) + b"x\1\1" + (n | (n ^ 0xFFFF) << 16).to_bytes(4, "little") for n in range(_STORED)]
-    for kind in (1, 2, 3)
-}
-"""Kind → length → what stands before data that is stored: the head of the entry, of the stream, of the block."""
+_HEADS: Final[dict[int, bytes]] = {}
+
+
+def _stored_head(kind: int, length: int) -> bytes:
+    """What stands before data that is stored: the head of the entry, of the stream, of the block."""
+    head = _head(kind, length) + b"x\1\1" + (length | (length ^ 0xFFFF) << 16).to_bytes(4, "little")
+    _HEADS[length << 3 | kind] = head
+    return head
 
 
 def _deflated(data: bytes) -> bytes:
@@ -96,8 +99,9 @@ class PackFile:
     def add(self, kind: int, sha: bytes, data: bytes) -> None:
         """Append an object that is not in it yet."""
         length = len(data)
-        if length < _STORED:
-            entry = b"%b%b%b" % (_HEADS[kind][length], data, zlib.adler32(data).to_bytes(4, "big"))
+        if length < _STORED[kind]:
+            head = _HEADS.get(length << 3 | kind) or _stored_head(kind, length)
+            entry = b"%b%b%b" % (head, data, zlib.adler32(data).to_bytes(4, "big"))
         else:
             entry = _head(kind, length) + _deflated(data)
         self.add_entry(sha, entry)

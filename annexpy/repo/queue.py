@@ -94,10 +94,11 @@ class Queue:
         self._check_fork()
         with self._mutex:
             batch = self._filling
-            if not batch:
+            lines = batch.lines
+            if not lines and not batch.changes:
                 batch.base = self._tip() or b""
-            batch.lines.append(line)
-            return len(batch.lines)
+            lines.append(line)
+            return len(lines)
 
     def add_change(self, change: Change) -> None:
         """Queue a change."""

@@ -59,28 +59,33 @@ class Clockwork:
     Of the lines that were recorded most lately it remembers what was said of them.
     """
 
-    __slots__ = ("_last", "_recent")
+    __slots__ = ("_before", "_last", "_recent")
 
     def __init__(self) -> None:
         self._last = 0
         self._recent: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
+        self._before = self._recent  # those that became too many
 
     def tick(self, wall: float) -> int:
         """The time, in microseconds, of something that happens at *wall*."""
-        self._last = last = max(self._last + 1, int(wall * 1_000_000))
+        now, last = int(wall * 1_000_000), self._last
+        self._last = last = now if now > last else last + 1
         return last
 
     def time(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
         """The time of the record that *info* gets *status* in *path* at *wall*."""
         time = self.tick(wall)
+        second = time // 1_000_000
         recent, line = self._recent, (path, info)
-        before = recent.pop(line, None)
-        if before is not None and before[0] >= time // 1_000_000:
-            second = before[0] if before[1] == status else before[0] + 1
+        said = recent.get(line) or self._before.get(line)
+        if said is None:
+            if len(recent) >= _REMEMBERED:
+                self._before, recent = recent, {}
+                self._recent = recent
+        elif said[0] >= second:
+            second = said[0] if said[1] == status else said[0] + 1
             time = max(time, second * 1_000_000)
-        elif len(recent) >= _REMEMBERED:
-            del recent[next(iter(recent))]
-        recent[line] = (time // 1_000_000, status)
+        recent[line] = (second, status)
         return time
 
 

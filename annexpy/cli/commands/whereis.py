@@ -11,6 +11,8 @@ from annexpy.cli.show import Report
 
 __all__ = ["command"]
 
+_AT_ONCE = 8192
+
 
 @as_command("whereis")
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
@@ -34,7 +36,7 @@ def command(options: Options, keys: tuple[str, ...], batch: bool) -> int:
                 lines.show(whereis_all(reader.facts))
             else:
                 with at.here.branch.reading():
-                    async for some in key_batches(keys, batch, report):
+                    async for some in key_batches(keys, batch, report, at_once=_AT_ONCE):
                         lines.show(reader.many(some))
         return report.exit_code
 
