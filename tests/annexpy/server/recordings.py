@@ -1,0 +1,177 @@
+"""Recorded conversations with git-annex-shell: what was said, and where our server answers something else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from annexpy.keys.key import Key
+from annexpy.keys.layout import object_paths
+from annexpy.repo.repository import Repository
+
+TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Where git-annex answers *sent* with *theirs*, we answer *ours* (regular expressions), because of *why*."""
+
+    sent: str
+    theirs: str
+    ours: str
+    why: str
+    over: bool = False
+    """What is said after it no longer fits."""
+    recordings: frozenset[str] = frozenset()
+    """Where that is so; everywhere when empty."""
+
+
+_VANISHED = frozenset(f"direct-lock-{name}" for name in ("misuse", "break-sighup", "break-sigkill", "break-sigterm"))
+
+DEVIATIONS = (
+    Deviation(
+        r"VERSION (?!\d+\n)(.|\n)*", r"VERSION -?\d+\n", r"ERROR unknown command\n",
+        "numbers are plain decimal; a negative version is not echoed",
+    ),
+    Deviation(
+        r"GET -\d+ (.|\n)*", r"DATA \d+\n<EOF>", r"ERROR unknown command\n",
+        "a negative offset is refused before anything is promised, and the session goes on",
+    ),
+    Deviation(
+        r"REMOVE(-BEFORE)? (.|\n)*", r"<EOF>", r"FAILURE\n",
+        "locked content is not removed, and the session goes on",
+    ),
+    Deviation(
+        r"DATA \d+\n(.|\n)*", r"FAILURE\n", r"ERROR length of (.|\n)*<EOF>",
+        "DATA longer than the key is refused before it is read; lines could no longer be told from content",
+    ),
+    Deviation(
+        r"CONNECT (.|\n)*|NOTIFYCHANGE\n", r"(ERROR .*\n)?<EOF>", r"ERROR .*\n",
+        "services that are not offered are refused, and the session goes on",
+    ),
+    Deviation(
+        r"GETTIMESTAMP\n", r"<EOF>", r"TIMESTAMP \d+\n",
+        "so it does after a CONNECT that was refused",
+    ),
+    Deviation(
+        r"PUT (.|\n)*", r"PUT-FROM 0\n", r"ERROR .*: (not enough free|Not a directory|.*already in|.*annex/tmp).*\n",
+        "who cannot store says so before the content is sent, and the session goes on",
+        over=True,
+    ),
+    Deviation(
+        r"(.|\n)*(VALID\n)?", r"<EOF>", r"(ERROR|FAILURE).*\n",
+        "content that cannot be stored is answered, and the session goes on",
+    ),
+    Deviation(
+        r"REMOVE (.|\n)*", r"SUCCESS\n", r"FAILURE\n",
+        "whoever locked it and vanished may be dropping another copy in reliance on it",
+        recordings=_VANISHED,
+    ),
+    Deviation(
+        r"CHECKPRESENT (.|\n)*", r"FAILURE\n", r"SUCCESS\n",
+        "so it is still there",
+        recordings=_VANISHED,
+    ),
+)  # fmt: skip
+
+
+def deviation(recording: str, sent: bytes, theirs: bytes, ours: bytes) -> Deviation | None:
+    """The known difference that this is."""
+    texts = tuple(raw.decode("latin-1") for raw in (sent, theirs, ours))
+    for known in DEVIATIONS:
+        if known.recordings and recording not in known.recordings:
+            continue
+        if all(map(re.fullmatch, (known.sent, known.theirs, known.ours), texts)):
+            return known
+    return None
+
+
+def said(row: dict) -> bytes | None:
+    """The bytes of a row; None where only a digest of them was kept."""
+    if "text" in row:
+        return row["text"].encode("utf-8", "surrogateescape")
+    if "b64" in row:
+        return base64.b64decode(row["b64"])
+    return _guess(base64.b64decode(row["head_b64"]), row["len"], row["sha256"])
+
+
+def _guess(head: bytes, length: int, sha256: str) -> bytes | None:
+    """What goes on as it begins: the recorder sent the same few bytes over and over."""
+    line, _, body = head.rpartition(b"\n")
+    for period in (1, 9):
+        for tail in (b"", b"\n", b"VALID\n", b"INVALID\n"):
+            start = head[: len(line) + 1] if line else b""
+            rest = body if line else head
+            if not line:  # a line that is filled up: only its last letter repeats
+                start, rest = head[:-1], head[-1:]
+            for begin, unit in ((start, rest[:period]), (b"", head[:period])):
+                missing = length - len(begin) - len(tail)
+                whole = begin + (unit * (missing // len(unit) + 1))[:missing] + tail
+                if hashlib.sha256(whole).hexdigest() == sha256:
+                    return whole
+    return None
+
+
+@cache
+def contents() -> dict[bytes, bytes]:
+    """Digest → content of everything that some transcript puts."""
+    known = {}
+    for path in sorted(TRANSCRIPTS.glob("direct-*.jsonl")):
+        for row in map(json.loads, path.read_text().splitlines()):
+            if row["dir"] == "C>S" and (sent := said(row)) and sent.startswith(b"DATA "):
+                head, _, body = sent.partition(b"\n")
+                content = body[: int(head[5:])] if head[5:].isdigit() else b""
+                known[hashlib.sha256(content).hexdigest().encode()] = content
+    return known
+
+
+def content_of(key: Key) -> bytes:
+    """The content of *key* if any transcript knows it, or something of its size."""
+    size = key.size or 0
+    digest = key.name.partition(b".")[0]
+    if digest in contents():
+        return contents()[digest]
+    for number in range(1000):  # what the recorder made its contents of
+        content = (b"%08d-" % number * (size // 9 + 1))[:size]
+        if hashlib.sha256(content).hexdigest().encode() == digest:
+            return content
+    return bytes(size)
+
+
+def lay_object(repository: Repository, key: Key) -> None:
+    lay(repository, b"annex/objects/" + object_paths(key)[0], content_of(key))
+
+
+def lay(repository: Repository, path: bytes, content: bytes) -> None:
+    repository.files.make_folders(path.rpartition(b"/")[0])
+    repository.files.replace(path, content, mode=0o444 if b"objects" in path else 0o644)
+
+
+def direct() -> list[Path]:
+    """Conversations with a server that has one repository."""
+    return sorted(TRANSCRIPTS.glob("direct-*.jsonl"))
+
+
+SIDE_BY_SIDE = (
+    "direct-get-truncated-while-sending",
+    "direct-lock-break-sighup",
+    "direct-lock-break-sigkill",
+    "direct-lock-break-sigterm",
+    "direct-lock-misuse",
+    "direct-lock-retention-expired",
+    "direct-lock-two",
+    "direct-put-concurrent-sameclient",
+)
+"""Recordings of several sessions at once, or in which something else happens meanwhile: test_serve_side_by_side."""
+INVOKED = (
+    "direct-invoke-missing-client",
+    "direct-invoke-nondir",
+    "direct-invoke-singlestring",
+    "direct-invoke-uninit",
+)
+"""Recordings of how the server is started: test_shell."""
