@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import threading
 from pathlib import Path
 
 import pytest
 
 from annexpy.repo.files import DiskFiles
-from annexpy.repo.records import Queued, presence_record
+from annexpy.repo.records import Queued, presence_record, record_path
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool import SPOOL, Spool
 from annexpy.system import CLOCK
@@ -369,3 +370,24 @@ def test_files_that_are_never_synced_cost_no_descriptors(tmp_path: Path) -> None
 
     assert len(os.listdir("/proc/self/fd")) <= before + 3
     assert len(spool._unsynced) <= 2
+
+
+def test_records_are_found_in_files_of_any_form(files: DiskFiles) -> None:
+    dice = random.Random(3)
+    writers, reader = [spool(files) for _ in range(3)], spool(files)
+    expected: dict[bytes, list[bytes]] = {}
+    for number in range(200):
+        some = [
+            presence_record(path, 1000 * number + at, b"1", b"u" * dice.choice([1, 5000]))
+            for at, path in enumerate(dice.choices([b"a.log", b"a\tb.log", b"c/d.log", b"e"], k=dice.randrange(1, 9)))
+        ]
+        dice.choice(writers).append(some, dice.choice([BASE, b""]), sync=False)
+        for line in some:
+            expected.setdefault(record_path(line), []).append(line)
+        if number % 20 == 0:
+            assert reader.paths() == expected.keys()
+            for path, lines in expected.items():
+                assert [record.line for record in reader.records(path)] == lines
+
+    assert overlay(reader) == overlay(spool(files))
+    assert reader.records(b"f") == []
