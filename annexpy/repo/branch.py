@@ -138,6 +138,10 @@ class Branch:
         """
         return self._view.scan(only)
 
+    def overlaid(self) -> set[bytes]:
+        """The paths of which something waits that is not in the branch yet."""
+        return self._view.overlaid()
+
     @property
     def tip(self) -> str | None:
         """The commit the branch points to, 40 hex digits; None when there is no branch."""

@@ -103,7 +103,7 @@ class View:
     def scan(self, only: Callable[[bytes], bool] | None) -> Iterator[tuple[bytes, bytes]]:
         """(path, what the log says) of every log that *only* wants. Raises as ``read``."""
         try:
-            apart = self._overlaid()
+            apart = self.overlaid()
             tips = self._tips()
             if len(tips) > 1:
                 from annexpy.repo.merge import changed_paths
@@ -140,7 +140,7 @@ class View:
             return others.__contains__
         return lambda path: path in others or spooled(path)
 
-    def _overlaid(self) -> set[bytes]:
+    def overlaid(self) -> set[bytes]:
         """Every path that has something over it."""
         paths = set().union(*[batch.paths() for batch in self._queue.batches()])
         paths.update(self._spool.paths(), self._journal.paths(), self._private.paths())
