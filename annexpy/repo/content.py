@@ -220,8 +220,6 @@ class ContentStore:
             objects = self.folders.existing(OBJECTS)
             for path in self.folders.paths(key) if objects is not None else ():
                 assert objects is not None
-                if objects.absent(path):
-                    continue
                 try:
                     fd = objects.open_read(path)
                 except FileNotFoundError:

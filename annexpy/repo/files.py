@@ -56,7 +56,7 @@ class DiskFiles(ComposedFiles):
         if create:
             self.make_folders(path)
         fd = self._open_folder(path)
-        return self._adopt(os.path.join(self.path, path), os.dup(fd) if fd == self._fd else fd)
+        return self._adopt(self.path + b"/" + path if path else self.path, os.dup(fd) if fd == self._fd else fd)
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -185,6 +185,8 @@ class Receiving:
         if max(source.size, self._most(0)) <= self._arrivals.folders.settings.inline:
             if start < source.size:
                 await self.write(source.pread(source.size - start, start))
+                if progress is not None:
+                    progress(source.size - start)
             return
         if source.size > self._most():
             await self._discard()
@@ -304,7 +306,7 @@ class Receiving:
         await arrivals.group.commit(change)
 
     def _place(self) -> Sequence[bytes]:
-        """Give the object its name; the folders on the way to it. Called in a worker thread when syncing."""
+        """Give the object its name; the folders to sync on the way to it. Called in a worker thread when syncing."""
         try:
             self._new = self._place_once()
         except FileNotFoundError:
@@ -314,6 +316,8 @@ class Receiving:
             # Cut, or modified through a hard link: to say that it is stored would be wrong.
             raise ContentError(self.key, self._where, "an object that is not the content is in its place: run fsck")
         self._published = True
+        if self._arrivals.group is None:
+            return ()
         # All of them: another process may have made one a moment ago, without syncing.
         path = OBJECTS + b"/" + self._paths[0]
         folders = []
