@@ -182,6 +182,26 @@ class TestAsyncSSH:
             assert transport._channel.get_extra_info("send_cipher") == cipher  # type: ignore[union-attr]
             await transport.aclose()
 
+    @pytest.mark.parametrize(("cipher", "empty"), [("aes128-gcm@openssh.com", False), ("aes128-ctr", True)])
+    async def test_empty_packets_go_before_others_only_where_the_cipher_needs_them(
+        self, sshd, cipher: str, empty: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import asyncssh.connection
+
+        kinds: list[int] = []
+        log = asyncssh.connection.SSHConnection.log_sent_packet
+        monkeypatch.setattr(
+            asyncssh.connection.SSHConnection,
+            "log_sent_packet",
+            lambda self, kind, *rest: (kinds.append(kind), log(self, kind, *rest)),
+        )
+        monkeypatch.setattr("annexpy.transport.ssh._CIPHERS", (cipher,))
+        async with dialled(DialSSH(sshd.host, "cat")) as cat:
+            kinds.clear()
+            await cat.send(b"meow\n")
+            assert await cat.receive() == b"meow\n"
+        assert (2 in kinds) is empty
+
     async def test_a_key_that_is_not_accepted_is_told_apart(self, sshd) -> None:
         stranger = (str(sshd.folder / "stranger"),)
         dial = DialSSH("127.0.0.1", "cat", user=sshd.user, port=sshd.port, identities=stranger)
