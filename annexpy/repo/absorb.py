@@ -23,6 +23,8 @@ __all__ = ["Waiting", "absorb", "leave_in_journal"]
 
 _WINDOW: Final = 4096
 _REMEMBERED: Final = 4096
+_FEW: Final = 4
+_SHORT: Final = 1024
 
 
 class _Work(NamedTuple):
@@ -159,14 +161,15 @@ class _Outcomes:
 
     def of(self, work: _Work, content: bytes) -> bytes:
         """*content* with what is to be done to it; *content* itself when nothing changes."""
-        if work.changes:
+        if work.changes or len(work.records) > _FEW or len(content) > _SHORT:
             return self._made(work, content)
         key = [content]
         for line, _ in work.records:
+            if len(line) > _SHORT:
+                return self._made(work, content)
             time = line.index(b"\t")
             kind = line.index(b"\t", time + 1)
             key += line[time : kind - 6], line[kind:]  # all that counts of the time are the seconds
-        known = self._known.get(said := tuple(key))
         known = self._known.get(said := tuple(key))
         if known is None:
             looked: list[bytes] = []

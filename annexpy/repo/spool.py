@@ -370,10 +370,10 @@ class Spool:
                 raise FileNotFoundError(path)
             known = seen.get(stem)
             if known is None or known.identity != (status.st_ino, status.st_dev):
-                known = Seen(path, status)
+                known = Seen(path, (status.st_ino, status.st_dev))
             known.path = path
             if known.size < status.st_size:
-                known.look(files)
+                known = known.looked(files)
             current[stem] = known
         self._seen = current
         return list(current.values())

@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from annexpy.repo.files import Files, Status
+from annexpy.repo.files import Files
 from annexpy.repo.records import Queued, escaped, is_record
 
 __all__ = ["Batch", "Seen", "as_batch", "batches"]
@@ -69,7 +69,7 @@ def batches(files: Files, fd: int, at: int = 0) -> Iterator[Batch]:
 
 
 class Seen:
-    """What is known of one spool file so far.
+    """What is known of one spool file so far. Threads that read at the same time each go on from it by themselves.
 
     Attributes:
         path: Its name, the last time it was looked for.
@@ -79,23 +79,24 @@ class Seen:
 
     __slots__ = ("_bases", "_runs", "_starts", "identity", "path", "size")
 
-    def __init__(self, path: bytes, status: Status) -> None:
-        self.path = path
-        self.identity = (status.st_ino, status.st_dev)
+    def __init__(self, path: bytes, identity: tuple[int, int]) -> None:
+        self.path, self.identity = path, identity
         self.size = 0
         self._runs: list[array[int]] = []  # sorted: checksum of the path << 32 | place of the record
         self._starts: list[int] = []  # where the base changes
         self._bases: list[bytes] = []
 
-    def look(self, files: Files) -> None:
-        """Read what was appended since. Raises FileNotFoundError: it has another name by now, or is gone."""
+    def looked(self, files: Files) -> Seen:
+        """With what was appended since. Raises FileNotFoundError: it has another name by now, or is gone."""
+        new = Seen(self.path, self.identity)
+        new.size, new._runs, new._starts, new._bases = self.size, [*self._runs], [*self._starts], [*self._bases]
         fd = files.open_read(self.path)
         try:
             for batch in batches(files, fd, self.size):
-                self._take(batch)
-                self.size = batch.start + len(batch.data)
+                new._take(batch)
         finally:
             files.close_fd(fd)
+        return new
 
     def _take(self, batch: Batch) -> None:
         at = batch.start
@@ -106,6 +107,7 @@ class Seen:
         for line in batch.data[:-1].split(b"\n"):
             found.append(zlib.crc32(line[: line.find(b"\t")]) << 32 | at)
             at += len(line) + 1
+        self.size = batch.start + len(batch.data)
         self._runs.append(array("Q", sorted(found)))
         while len(self._runs) > 1 and 2 * len(self._runs[-1]) > len(self._runs[-2]):
             last = self._runs.pop()
@@ -123,7 +125,7 @@ class Seen:
         return found
 
     def records(self, files: Files, places: list[int] | None = None) -> Iterator[Queued]:
-        """The records at *places*, all by default. Raises as ``look``."""
+        """The records at *places*, all by default. Raises as ``looked``."""
         fd = files.open_read(self.path)
         try:
             if places is None:
@@ -135,7 +137,7 @@ class Seen:
                 size = 1024
                 while (end := (block := files.pread(fd, size, place)).find(b"\n")) < 0 and len(block) == size:
                     size *= 16
-                if is_record(line := block[:end]):
+                if end >= 0 and is_record(line := block[:end]):
                     yield Queued(line, self._bases[bisect_right(self._starts, place) - 1])
         finally:
             files.close_fd(fd)
