@@ -81,10 +81,11 @@ async def store(remote: Remote, key: Key, content: bytes) -> Stored:
 
 
 class Place:
-    """A bare repository on disk, looked at without any help of the store that is on trial."""
+    """A repository on disk, looked at without any help of the store that is on trial."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.git_dir = path / ".git" if (path / ".git").is_dir() else path
         self.uuid = UUID(self.git("config", "annex.uuid"))
 
     @classmethod
@@ -115,7 +116,7 @@ class Place:
     def object(self, key: Key) -> Path | None:
         """The file that holds the content of *key*."""
         for path in object_paths(key):
-            file = self.path / "annex" / "objects" / os.fsdecode(path)
+            file = self.git_dir / "annex" / "objects" / os.fsdecode(path)
             if file.is_file():
                 return file
         return None
@@ -137,7 +138,7 @@ class Place:
             file.unlink()
 
     def partial(self, key: Key) -> Path:
-        return self.path / "annex" / "tmp" / os.fsdecode(object_paths(key)[0].rpartition(b"/")[2])
+        return self.git_dir / "annex" / "tmp" / os.fsdecode(object_paths(key)[0].rpartition(b"/")[2])
 
     def logged(self, keys: Iterable[Key]) -> dict[Key, set[str]]:
         """Who has them according to our reader of the branch."""
