@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,6 +200,46 @@ def test_a_reader_that_is_left_in_the_middle_ends(repository: Path) -> None:
     reader.close()
 
     assert reader._process.returncode is not None
+
+
+def test_one_git_process_serves_all_while_it_is_kept(repository: Path) -> None:
+    everything = all_objects(repository)
+    shas, wanted = list(everything), [content for _, content in everything.values()]
+    objects = Objects(DiskFiles(repository / ".git"))
+
+    with objects.keeping():
+        with objects.lent() as first:
+            assert first is not None
+            assert list(objects.get_many(shas, first)) == wanted
+            with objects.lent() as other:  # it is taken, as by another thread
+                assert other not in (None, first)
+        with objects.lent() as again, objects.keeping():
+            assert again is first
+            next(again.get_many(shas))  # left in the middle: whoever is next would get wrong answers
+        with objects.lent() as fresh:
+            assert fresh not in (None, first)
+            assert list(objects.get_many(shas, fresh)) == wanted
+    assert [r._process.returncode is None for r in (first, fresh) if r is not None] == [False, False]
+    with objects.lent() as last:
+        assert last not in (None, fresh)
+    objects.close()
+
+
+def test_an_old_git_writes_every_object_by_itself(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = all_objects(repository)
+    git_binary = shutil.which("git")
+    (tmp_path / "bin").mkdir()
+    old = tmp_path / "bin/git"
+    old.write_text(f'#!/bin/sh\ncase "$*" in *--batch-command*) exit 129;; esac\nexec {git_binary} "$@"\n')
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    objects = Objects(DiskFiles(repository / ".git"))
+    with objects.lent() as reader:
+        assert reader is not None
+        assert list(reader.get_many(everything)) == [content for _, content in everything.values()]
+    objects.close()
 
 
 def test_a_git_that_does_not_work_is_done_without(
