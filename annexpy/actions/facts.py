@@ -123,6 +123,10 @@ class Facts:
         """The files with *key* whose attributes could matter; none where no attribute mentions copies at all."""
         return [] if self._files is None else self._files.of(key)
 
+    def attribute_copies(self, path: bytes) -> int | None:
+        """What the git attribute ``annex.numcopies`` says of the file at *path*; None where it says no number."""
+        return None if self._attributes is None else self._file_copies(path).num
+
     @cached_property
     def logged_copies(self) -> tuple[int | None, int | None]:
         """numcopies.log and mincopies.log."""

@@ -73,6 +73,6 @@ def match_expression(
         return answer(question, test)
 
     try:
-        return is_stable(expression.root) and matches(expression.root, holds)
+        return matches(expression.root, holds) and is_stable(expression.root)
     except _NotTold as error:
         return error.lacking

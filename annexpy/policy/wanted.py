@@ -122,63 +122,65 @@ class Policy:
     def _wanted(self, uuid: UUID) -> Node | None:
         if uuid not in self._preferred:
             preferred, required = self.repositories.preferred, self.repositories.required
-            nodes = [self._expanded(uuid, texts.get(uuid, ""), _BOTH) for texts in (preferred, required)]
-            said = [node for node in nodes if node != Chain()]
             # what is required is wanted
-            self._preferred[uuid] = _settled([Step(n > 0, node) for n, node in enumerate(said)])
+            self._preferred[uuid] = self._bound(uuid, preferred.get(uuid, ""), required.get(uuid, ""))
         return self._preferred[uuid]
 
     def _required_node(self, uuid: UUID) -> Node | None:
         if uuid not in self._required:
-            node = self._expanded(uuid, self.repositories.required.get(uuid, ""), _BOTH)
-            self._required[uuid] = _settled([Step(False, node)] if node != Chain() else [])
+            self._required[uuid] = self._bound(uuid, self.repositories.required.get(uuid, ""))
         return self._required[uuid]
 
-    def _expanded(self, uuid: UUID, text: str, may: frozenset[Flag]) -> Node:
-        """*text*, with those of *may* put in that lead somewhere. What leads in a circle is ``present``."""
+    def _bound(self, uuid: UUID, *texts: str) -> Node | None:
+        """What *texts*, or-ed, mean for *uuid*; None when they say nothing. One that cannot be read spoils all."""
         try:
-            root = parse(text).root
+            roots = [root for text in texts if (root := parse(text).root) != Chain()]
+            said = [self._put_in(uuid, root, _BOTH, negated=False) for root in roots]
         except InvalidExpression:
             return _PRESENT
-        return self._put_in(uuid, root, may)
+        if not said:
+            return None
+        node = Chain(tuple([Step(n > 0, node) for n, node in enumerate(said)]))
+        return node if is_stable(node) else _NOTHING
 
-    def _put_in(self, uuid: UUID, node: Node, may: frozenset[Flag]) -> Node:
+    def _put_in(self, uuid: UUID, node: Node, may: frozenset[Flag], *, negated: bool) -> Node:
+        """*node*, with those of *may* put in that lead somewhere. What leads in a circle is ``present``."""
         match node:
             case Term(test=Flag.STANDARD | Flag.GROUPWANTED as flag):
                 known = STANDARD_GROUPS if flag is Flag.STANDARD else self.repositories.groupwanted
-                found = [known[group] for group in self.repositories.groups.get(uuid, ()) if group in known]
+                found = [text for group in self.repositories.groups.get(uuid, ()) if (text := known.get(group))]
                 if flag not in may or len(found) != 1:
                     return _PRESENT
-                return self._expanded(uuid, found[0], may - {flag})
+                inner = self._put_in(uuid, parse(found[0]).root, may - {flag}, negated=negated)
+                # git-annex does not look how often such a test is negated in there
+                return _PRESENT if negated and any(map(_varies, tests(inner))) else inner
             case Term():
                 return node
             case Not(node=inner):
-                return Not(self._put_in(uuid, inner, may))
+                return Not(self._put_in(uuid, inner, may, negated=not negated))
             case Chain(steps=steps):
-                return Chain(tuple([Step(step.either, self._put_in(uuid, step.node, may)) for step in steps]))
+                put_in = [Step(step.either, self._put_in(uuid, step.node, may, negated=negated)) for step in steps]
+                return Chain(tuple(put_in))
 
 
 def _asked(node: Node, question: Question) -> bool:
     return matches(node, partial(answer, question))
 
 
-def _settled(steps: list[Step]) -> Node | None:
-    """*steps* as one node; None where there are none, so that nothing was said."""
-    node = Chain(tuple(steps))
-    return (node if is_stable(node) else _NOTHING) if steps else None
-
-
 def is_stable(node: Node, *, negated: bool = False) -> bool:
     """False for an expression that would get a content for not being there, and then drop it for being there."""
     match node:
-        case Term(test=Flag.PRESENT | Balanced(full=False)):
-            return not negated
-        case Term():
-            return True
+        case Term(test=test):
+            return not (negated and _varies(test))
         case Not(node=inner):
             return is_stable(inner, negated=not negated)
         case Chain(steps=steps):
             return all(is_stable(step.node, negated=negated) for step in steps)
+
+
+def _varies(test: Test) -> bool:
+    """The answer depends on whether the repository has the content."""
+    return test is Flag.PRESENT or (isinstance(test, Balanced) and not test.full)
 
 
 def _needs(test: Test) -> Needs:

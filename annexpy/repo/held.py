@@ -15,11 +15,10 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from annexpy.errors import RepositoryError
 from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog
 from annexpy.logs.paths import log_key
