@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Any
+
 import click
 
 from annexpy.cli.options import Options, as_command
@@ -12,21 +15,51 @@ __all__ = ["command"]
 
 
 @as_command("serve")
-@click.argument("remote", default=".", type=REMOTE)
+@click.argument("remotes", metavar="[REMOTE | DIR...]", nargs=-1, type=REMOTE)
 @click.option("--stdio", "on_stdio", is_flag=True, help="One client, on standard input and output.")
 @click.option(
     "--unix", "path", metavar="SOCKET", type=click.Path(), help="Many clients, on this unix socket (mode 0600)."
 )
 @click.option("--read-only", is_flag=True, help="Content may be read and locked.")
 @click.option("--append-only", is_flag=True, help="Content may be read, locked and added, not removed.")
-def command(options: Options, remote: str, on_stdio: bool, path: str | None, read_only: bool, append_only: bool) -> int:
-    """Speak P2P for REMOTE, the repository you work in, or any other remote: then what is stored is recorded here.
+@click.option("--http", "places", metavar="HOST:PORT", multiple=True, help="HTTP clients, there (also unix:SOCKET).")
+@click.option("--wideopen", is_flag=True, help="HTTP: everybody may do everything.")
+@click.option("--unauth-readonly", is_flag=True, help="HTTP: everybody may read, and lock content.")
+@click.option("--unauth-appendonly", is_flag=True, help="HTTP: everybody may read, lock and add.")
+@click.option("--unauth-nolocking", is_flag=True, help="HTTP: not everybody may lock content.")
+@click.option("--authenv", is_flag=True, help="HTTPS: users are in the environment, as for git-annex p2phttp.")
+@click.option("--authenv-http", is_flag=True, help="The same, without TLS too.")
+@click.option("--certfile", metavar="FILE", type=click.Path(), help="HTTPS: the certificate.")
+@click.option("--chainfile", metavar="FILE", type=click.Path(), help="HTTPS: certificates between it and the root.")
+@click.option("--privatekeyfile", metavar="FILE", type=click.Path(), help="HTTPS: its key, if in a file of its own.")
+@click.option("--url", default="", metavar="URL", help="HTTP: where clients find this server.")
+def command(
+    options: Options,
+    remotes: tuple[str, ...],
+    on_stdio: bool,
+    path: str | None,
+    read_only: bool,
+    append_only: bool,
+    places: tuple[str, ...],
+    **http: Any,  # the options of HTTP, by the names that HTTPOptions has for them
+) -> int:
+    """Show a repository, or any other remote, to others.
 
-    With --stdio for the one who started the command (`exec:annexpy serve --stdio` is an address), with --unix for
-    whoever may open the socket (`unix:SOCKET` is an address). Ctrl-C ends it after everything is committed.
+    With --stdio to the one who started the command (`exec:annexpy serve --stdio` is an address), with --unix to
+    whoever may open the socket (`unix:SOCKET` is an address); these speak P2P for REMOTE, by default the repository
+    you work in, where what is stored in another remote is recorded. With --http the repositories at DIR... with
+    everything they are gateways for: `git clone http://HOST:PORT/NAME` finds the contents too, NAME being the last
+    part of DIR. Ctrl-C ends it after everything is committed.
     """
-    if on_stdio == (path is not None):
-        raise click.UsageError("Give --stdio or --unix SOCKET.")
+    if on_stdio + (path is not None) + bool(places) != 1:
+        raise click.UsageError("Give --stdio, --unix SOCKET or --http HOST:PORT.")
+    if places:
+        return _over_http(options, remotes or (options.repository or ".",), places, http)
+    if any(http.values()):
+        raise click.UsageError("Options of HTTP go with --http.")
+    if len(remotes) > 1:
+        raise click.UsageError("Give one REMOTE.")
+    remote = remotes[0] if remotes else "."
     if read_only and append_only:
         raise click.UsageError("Give --read-only or --append-only.")
 
@@ -59,6 +92,19 @@ def command(options: Options, remote: str, on_stdio: bool, path: str | None, rea
                 await listener.serve(answer)
         return 0
 
+    return _until_interrupted(work)
+
+
+def _over_http(options: Options, directories: tuple[str, ...], places: tuple[str, ...], said: dict[str, Any]) -> int:
+    async def work() -> int:
+        from annexpy.cli.serving import HTTPOptions, serve_over_http
+
+        return await serve_over_http(options, directories, HTTPOptions(places, **said))
+
+    return _until_interrupted(work)
+
+
+def _until_interrupted(work: Callable[[], Awaitable[int]]) -> int:
     try:
         return in_event_loop(work)
     except KeyboardInterrupt:  # which is how a server ends

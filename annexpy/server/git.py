@@ -1,0 +1,264 @@
+"""git's smart HTTP beside the annexed contents, so that one URL serves ``git clone`` and ``git annex get``.
+
+``git upload-pack`` and ``git receive-pack`` are run for a request each, as git's own http-backend does; they know
+every version of the protocol, and hooks and configuration of the repository hold. Before they say which refs there
+are, everything that is journalled is committed, so that a client gets all that is known and a push of the
+git-annex branch starts from it; both sides compare and swap that ref. What was pushed is merged afterwards.
+
+``NAME/config`` tells git-annex the UUID and, as ``annex.url``, where the contents are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import zlib
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+import anyio
+import anyio.abc
+
+from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, RepositoryError
+from annexpy.p2p.http import NoSuchRoute, WrongMethod
+from annexpy.repo.repository import Repository
+from annexpy.server.auth import Role
+from annexpy.transport.base import CHUNK
+from annexpy.transport.http_server import Exchange
+from annexpy.uuids import UUID
+
+__all__ = ["GitMount"]
+
+log = logging.getLogger(__name__)
+
+_SERVICES: Final = {b"git-upload-pack": Role.READ, b"git-receive-pack": Role.WRITE}
+_AUTHORITY = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
+_PROTOCOL = re.compile(rb"[a-z0-9=.:-]{1,64}\Z")
+_NO_CACHE: Final = (b"Cache-Control", b"no-cache, max-age=0, must-revalidate")
+_MAX_INFLATED: Final = 256 * 1024 * 1024
+"""Bytes that a compressed request may become; git compresses what it has and wants, never packs."""
+
+
+class GitMount:
+    """The repositories that git reaches, by the first part of the path; ``.git`` behind it may be there or not."""
+
+    def __init__(self, repositories: Mapping[bytes, Repository], *, url: str = "") -> None:
+        """Serve *repositories*.
+
+        Args:
+            repositories: Name, percent-encoded → repository. Closing them is their owner's business.
+            url: Where clients find this server (``https://example.org/annex``); else what they call it themselves.
+        """
+        self._repositories, self._url = dict(repositories), url.rstrip("/")
+
+    def asks(self, exchange: Exchange) -> tuple[UUID, Role] | None:
+        """Whose rules hold, and what has to be allowed."""
+        found = self._split(exchange)
+        if found is None:
+            return None
+        _, repository, rest, query = found
+        method = exchange.head.method
+        if rest == b"info/refs":
+            service = query.removeprefix(b"service=")
+            if service not in _SERVICES:
+                raise NoSuchRoute("service", service, "git-upload-pack or git-receive-pack, by smart HTTP")
+            wanted, role = b"GET", _SERVICES[service]
+        elif rest in _SERVICES:
+            wanted, role = b"POST", _SERVICES[rest]
+        elif rest == b"config":
+            wanted, role = b"GET HEAD", Role.READ
+        else:
+            return None
+        if method not in wanted.split():
+            raise WrongMethod(method, wanted)
+        return repository.uuid, role
+
+    def _split(self, exchange: Exchange) -> tuple[bytes, Repository, bytes, bytes] | None:
+        path, _, query = exchange.head.target.partition(b"?")
+        name, slash, rest = path[1:].partition(b"/")
+        for one in (name, name.removesuffix(b".git")):
+            repository = self._repositories.get(one)
+            if repository is not None and slash:
+                return one, repository, rest, query
+        return None
+
+    async def answer(self, exchange: Exchange) -> bool:
+        """Run git, or show the configuration."""
+        found = self._split(exchange)
+        assert found is not None
+        name, repository, rest, query = found
+        if rest == b"config":
+            text = self._config(exchange, name, repository)
+            exchange.answer(200, [(b"Content-Type", b"text/plain; charset=utf-8"), _NO_CACHE], text)
+            return False
+        if rest == b"info/refs":
+            await _commit(repository)
+            await self._refs(exchange, repository, query.removeprefix(b"service="))
+            return False
+        await self._service(exchange, repository, rest)
+        if rest != b"git-receive-pack":
+            return False
+        await _merge(repository)
+        return True
+
+    # -- what git-annex wants to know -------------------------------------------------------------------
+
+    def _config(self, exchange: Exchange, name: bytes, repository: Repository) -> bytes:
+        repository.config.refresh()
+        url = repository.config.get("annex.url") or self._annex_url(exchange, name)
+        lines = [
+            "[core]",
+            "\trepositoryformatversion = 0",
+            "\tbare = true",
+            "[annex]",
+            f"\tuuid = {repository.uuid}",
+            f"\tversion = {repository.version}",
+            *([f"\turl = {url}"] if url else []),
+        ]
+        return ("\n".join(lines) + "\n").encode()
+
+    def _annex_url(self, exchange: Exchange, name: bytes) -> str:
+        """Where the contents are. To this git-annex adds ``git-annex/UUID/`` by itself."""
+        if self._url:
+            return f"annex+{self._url}/{name.decode()}/"
+        authority = exchange.head.headers.get(b"host", b"")
+        if not _AUTHORITY.match(authority):
+            return ""
+        scheme = "https" if exchange.secure else "http"
+        return f"annex+{scheme}://{authority.decode()}/{name.decode()}/"
+
+    # -- git ------------------------------------------------------------------------------------------------
+
+    async def _refs(self, exchange: Exchange, repository: Repository, service: bytes) -> None:
+        protocol = _protocol(exchange)
+        argv = ["git", service.decode().removeprefix("git-"), "--stateless-rpc", "--advertise-refs", _place(repository)]
+        async with _running(argv, protocol) as process:
+            assert process.stdout is not None
+            said = b"".join([piece async for piece in process.stdout])
+            code = await process.wait()
+        if code:
+            raise RepositoryError(f"git {service.decode()} ended with exit status {code}")
+        if "version=2" not in protocol.split(":"):
+            line = b"# service=" + service + b"\n"
+            said = b"%04x%b0000" % (len(line) + 4, line) + said
+        exchange.answer(200, [(b"Content-Type", b"application/x-" + service + b"-advertisement"), _NO_CACHE], said)
+
+    async def _service(self, exchange: Exchange, repository: Repository, service: bytes) -> None:
+        argv = ["git", service.decode().removeprefix("git-"), "--stateless-rpc", _place(repository)]
+        async with _running(argv, _protocol(exchange)) as process, anyio.create_task_group() as group:
+            failed: list[AnnexError] = []
+            group.start_soon(_feed, exchange, process, failed)
+            assert process.stdout is not None
+            headers = [(b"Content-Type", b"application/x-" + service + b"-result"), _NO_CACHE]
+            async for piece in process.stdout:
+                if not exchange.status:
+                    exchange.start(200, headers, None)
+                await exchange.send(piece)
+                await exchange.flush()
+            code = await process.wait()
+            group.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
+        if not exchange.status:
+            if code:
+                raise RepositoryError(f"git {service.decode()} ended with exit status {code}")
+            exchange.start(200, headers, None)
+        exchange.end()
+
+
+def _place(repository: Repository) -> str:
+    return os.fsdecode(repository.git_dir)
+
+
+def _protocol(exchange: Exchange) -> str:
+    said = exchange.head.headers.get(b"git-protocol", b"")
+    return said.decode() if _PROTOCOL.match(said) else ""
+
+
+class _running:
+    """git as a child, killed when it is still there at the end."""
+
+    def __init__(self, argv: list[str], protocol: str) -> None:
+        self._argv, self._protocol = argv, protocol
+        self._process: anyio.abc.Process | None = None
+
+    async def __aenter__(self) -> anyio.abc.Process:
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("GIT_ANNEX_P2PHTTP_", "GIT_DIR", "GIT_WORK_TREE", "GIT_PROTOCOL"))
+        }
+        if self._protocol:
+            environment["GIT_PROTOCOL"] = self._protocol
+        try:
+            self._process = await anyio.open_process(
+                self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+            )
+        except OSError as error:
+            raise ConnectFailed("git", error.strerror or str(error)) from error
+        return self._process
+
+    async def __aexit__(self, *error: object) -> None:
+        process = self._process
+        assert process is not None
+        with anyio.CancelScope(shield=True):
+            if process.returncode is None:
+                process.kill()
+            await process.aclose()
+
+
+async def _feed(exchange: Exchange, process: anyio.abc.Process, failed: list[AnnexError]) -> None:
+    """The body of the request to git's standard input."""
+    assert process.stdin is not None
+    try:
+        async for piece in _inflated(exchange):
+            await process.stdin.send(piece)
+        await process.stdin.aclose()
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass  # git has heard enough; what it says tells why
+    except AnnexError as error:
+        failed.append(error)
+        process.kill()
+
+
+async def _inflated(exchange: Exchange) -> AsyncIterator[bytes]:
+    coding = exchange.head.headers.get(b"content-encoding", b"identity").lower()
+    if coding == b"identity":
+        while piece := await exchange.receive():
+            yield piece
+        return
+    if coding not in (b"gzip", b"x-gzip"):
+        raise InvalidInput("content-encoding", coding, "gzip or none")
+    inflater, total = zlib.decompressobj(31), 0
+    while piece := await exchange.receive():
+        while piece:
+            try:
+                inflated = inflater.decompress(piece, CHUNK)
+            except zlib.error as error:
+                raise InvalidInput("body", b"", f"gzip ({error})") from error
+            piece = inflater.unconsumed_tail
+            total += len(inflated)
+            if total > _MAX_INFLATED:
+                raise InvalidInput("body", total, f"at most {_MAX_INFLATED} bytes when inflated")
+            if inflated:
+                yield inflated
+
+
+async def _commit(repository: Repository) -> None:
+    """What is journalled becomes visible to git."""
+    if repository.writable:
+        try:
+            await repository.branch.commit()
+        except AnnexError as error:
+            log.warning("%s: %s", repository.path, error)
+
+
+async def _merge(repository: Repository) -> None:
+    """What was pushed beside the git-annex branch goes into it, as git-annex does when it next looks."""
+    try:
+        if repository.config.get_bool("annex.merge-annex-branches", True) and repository.branch.unmerged():
+            await repository.branch.merge()
+    except AnnexError as error:
+        log.warning("%s: %s", repository.path, error)
