@@ -1,7 +1,8 @@
 """One expression, one key, one file: what ``git annex matchexpression`` answers.
 
 It differs from what a repository wants: ``standard``, ``groupwanted`` and an empty expression are true, whatever the
-groups of the repository, and a test whose fact was not given ends it, though only where the test is come to.
+groups of the repository; attributes of the file do not count; and a test whose fact was not told ends it, though
+only where the test is come to.
 
 Source: git-annex-matchexpression(1); the details are measured.
 """
@@ -16,6 +17,7 @@ from annexpy.policy.matcher import Question, answer, matches
 from annexpy.policy.terms import Flag, InAllGroup, Include, OnlyInGroup, Size, Test
 from annexpy.policy.wanted import is_stable
 from annexpy.uuids import UUID
+from annexpy.values import replace
 
 __all__ = ["Lacking", "match_expression"]
 
@@ -52,7 +54,7 @@ def match_expression(
         without_key: The key in *facts* was not told; only its size counts, if it has one.
     """
     having = repositories.copies(facts.holders)
-    question = Question(here, facts, repositories, having, having)
+    question = Question(here, replace(facts, numcopies=None), repositories, having, having)
 
     def holds(test: Test) -> bool:
         match test:

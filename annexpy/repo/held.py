@@ -19,9 +19,11 @@ from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from annexpy.errors import RepositoryError
 from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog
 from annexpy.logs.paths import log_key
+from annexpy.patterns import regex
 from annexpy.repo.format import STATE, apply_mode, make_folders
 from annexpy.repo.history import History
 from annexpy.repo.settings import Lockdown
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["HeldSizes"]
 
 _FILE: Final = STATE + b"/sizes"
+_COMMIT: Final = regex(rb"[0-9a-f]{40}")
 _WINDOW: Final = 8192
 _FRESH: Final = 1.0
 _REMEMBERED: Final = 1024
@@ -103,7 +106,10 @@ class HeldSizes:
             if not self._known or tip is None or self._tip is None:
                 self._read_all(history, tip)
             elif tip != self._tip:
-                self._follow(history, self._tip, tip)
+                try:
+                    self._follow(history, self._tip, tip)
+                except RepositoryError:
+                    self._read_all(history, tip)  # gc took some of what was counted last
             sizes = Counter(self._committed)
             for path, content in repository.branch.read_many(sorted(repository.branch.overlaid())):
                 self._count(sizes, path, content, 1)
@@ -186,7 +192,7 @@ class HeldSizes:
         except (OSError, ValueError, KeyError, AttributeError, TypeError):
             return
         # git gc may have taken what is no longer in the branch
-        if history.has(tip):
+        if _COMMIT.fullmatch(tip) and history.has(tip):
             self._tip, self._committed, self._known = tip, sizes, True
 
 
