@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 from annexpy.errors import InvalidInput, LockHeld, UnsupportedRepository
+from annexpy.logs.sizes import parse_size
 from annexpy.repo.files import Files
 from annexpy.repo.gitconfig import Entry, boolean, parse_config, setting_name, with_value, without
 from annexpy.repo.gitremote import RemoteConfig
-from annexpy.logs.sizes import parse_size
 
 __all__ = ["GitConfig", "RemoteConfig"]
 
