@@ -24,11 +24,11 @@ __all__ = [
     "BodyReader",
     "Headers",
     "RequestHead",
+    "RequestReader",
     "ResponseHead",
     "chunk",
     "format_request_head",
     "format_response_head",
-    "read_request_head",
     "read_response_head",
 ]
 
@@ -44,6 +44,7 @@ _END: Final = b"\r\n\r\n"
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\Z")
 _FIELD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
+_FIRST_LINE = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+) ([\x21-\x7e]+) HTTP/1\.1\Z")
 _TARGET = re.compile(rb"[\x21-\x7e]+\Z")
 _MAX_SIZE_LINE: Final = 256
 _REASONS: Final = {
@@ -120,16 +121,45 @@ class ResponseHead:
 # -- reading heads ----------------------------------------------------------------------------------
 
 
-def read_request_head(buffer: bytes) -> tuple[RequestHead, bytes] | None:
-    """The head at the start of *buffer*, and what comes after it; None while it is not whole.
+class RequestReader:
+    """Reads the heads of the requests of one connection.
 
-    Raises:
-        BadHTTP: It will never be one.
+    A client sends the same headers with every request that has no body, so those that come again to the byte were
+    looked at already; only the first line is new then.
     """
-    cut = _cut(buffer)
-    if cut is None:
-        return None
-    raw, rest = cut
+
+    __slots__ = ("_again", "_block")
+
+    def __init__(self) -> None:
+        self._block = b""
+        self._again: RequestHead | None = None
+
+    def read(self, buffer: bytes) -> tuple[RequestHead, bytes] | None:
+        """The head at the start of *buffer*, and what comes after it; None while it is not whole.
+
+        Raises:
+            BadHTTP: It will never be one.
+        """
+        cut = _cut(buffer)
+        if cut is None:
+            return None
+        raw, rest = cut
+        line, _, block = raw.partition(b"\r\n")
+        again = self._again
+        if again is not None and block == self._block:
+            match = _FIRST_LINE.match(line)
+            if match is not None:
+                method, target = match.groups()
+                head = RequestHead(
+                    method, target, again.headers, again.length, again.keep_alive, again.expects, again.old
+                )
+                return head, rest
+        head = _request_head(raw)
+        self._again, self._block = (None, b"") if head.old else (head, block)
+        return head, rest
+
+
+def _request_head(raw: bytes) -> RequestHead:
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
     event = _event(connection, raw)
     if not isinstance(event, h11.Request):
@@ -142,17 +172,14 @@ def read_request_head(buffer: bytes) -> tuple[RequestHead, bytes] | None:
     if length is None and old:
         raise BadHTTP("chunks in HTTP/1.0")
     words = _words(headers, b"connection")
-    return (
-        RequestHead(
-            event.method,
-            event.target,
-            headers,
-            length,
-            b"keep-alive" in words if old else b"close" not in words,
-            not old and b"100-continue" in _words(headers, b"expect"),
-            old,
-        ),
-        rest,
+    return RequestHead(
+        event.method,
+        event.target,
+        headers,
+        length,
+        b"keep-alive" in words if old else b"close" not in words,
+        not old and b"100-continue" in _words(headers, b"expect"),
+        old,
     )
 
 

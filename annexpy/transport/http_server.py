@@ -24,9 +24,9 @@ from annexpy.transport.http import (
     BadHTTP,
     BodyReader,
     RequestHead,
+    RequestReader,
     chunk,
     format_response_head,
-    read_request_head,
 )
 from annexpy.values import dataclass
 
@@ -244,6 +244,7 @@ class _Connection:
     __slots__ = (
         "_answers",
         "_date",
+        "_reader",
         "_said",
         "_since",
         "_waiting_for",
@@ -259,7 +260,7 @@ class _Connection:
 
     def __init__(self, transport: Transport, deadlines: HTTPDeadlines, date: _Date, secure: bool) -> None:
         self.transport, self.deadlines, self.secure = transport, deadlines, secure
-        self._date = date
+        self._date, self._reader = date, RequestReader()
         self._answers: list[bytes] = []
         self._said = 0
         self.kept = b""
@@ -348,7 +349,7 @@ class _Connection:
         begun = -1.0
         while True:
             if self.kept:
-                found = read_request_head(self.kept)
+                found = self._reader.read(self.kept)
                 if found is not None:
                     head, self.kept = found
                     return head

@@ -18,10 +18,10 @@ from annexpy.transport.http import (
     MAX_HEAD,
     BadHTTP,
     BodyReader,
+    RequestReader,
     chunk,
     format_request_head,
     format_response_head,
-    read_request_head,
     read_response_head,
 )
 from annexpy.transport.http_client import HTTPConnection
@@ -38,8 +38,8 @@ HEAD = b"POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
 def test_a_head_is_read_when_it_is_whole_and_what_follows_is_kept(left_over: bytes) -> None:
     whole = left_over + HEAD
     for cut in range(len(whole)):
-        assert read_request_head(whole[:cut]) is None
-    found = read_request_head(whole + b"abcGET")
+        assert RequestReader().read(whole[:cut]) is None
+    found = RequestReader().read(whole + b"abcGET")
     assert found is not None
     head, rest = found
     assert (head.method, head.target, head.length, rest) == (b"POST", b"/a?b", 3, b"abcGET")
@@ -69,13 +69,39 @@ def test_a_head_is_read_when_it_is_whole_and_what_follows_is_kept(left_over: byt
 )
 def test_a_head_that_can_be_misunderstood_is_refused(lines: bytes, status: int) -> None:
     with pytest.raises(BadHTTP) as caught:
-        read_request_head(lines + b"\r\n\r\n")
+        RequestReader().read(lines + b"\r\n\r\n")
     assert caught.value.status == status
 
 
 def test_a_head_without_end_is_refused_before_it_fills_the_memory() -> None:
     with pytest.raises(BadHTTP):
-        read_request_head(b"GET / HTTP/1.1\r\nA: " + b"a" * MAX_HEAD)
+        RequestReader().read(b"GET / HTTP/1.1\r\nA: " + b"a" * MAX_HEAD)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /b HTTP/1.1",
+        b"GET  /b HTTP/1.1",
+        b"G(T /b HTTP/1.1",
+        b"GET /b HTTP/1.0",
+        b"GET /\x80 HTTP/1.1",
+        b"GET /b",
+        b"",
+    ],
+)
+def test_headers_that_come_again_change_nothing(line: bytes) -> None:
+    block = b"\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\n"
+    reader = RequestReader()
+    assert reader.read(b"POST /a HTTP/1.1" + block) is not None
+    try:
+        alone = RequestReader().read(line + block)
+    except BadHTTP as error:
+        with pytest.raises(BadHTTP) as caught:
+            reader.read(line + block)
+        assert caught.value.status == error.status  # noqa: PT017
+    else:
+        assert reader.read(line + block) == alone
 
 
 @pytest.mark.parametrize(
