@@ -247,8 +247,14 @@ class Gateway:
         if found is None:
             remote = self._open(relay.route, relay.bypass)
             seconds = patience(self.deadline, relay.depth)
-            found = self._opened[at] = Relayed(remote, relay.route.via.uuid, relay.nodes, seconds)
+            node = partial(self._behind, relay)
+            found = self._opened[at] = Relayed(remote, relay.route.via.uuid, relay.nodes, seconds, node)
         return found
+
+    def _behind(self, relay: Relay, uuid: UUID) -> Remote:
+        """One node behind another gateway."""
+        gateway = relay.route.via
+        return self._open(Route(f"{gateway.name}-{uuid}", gateway, uuid, relay.route.hops))
 
     def _local(self) -> Local:
         if self._own is None:

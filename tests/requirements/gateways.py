@@ -22,6 +22,7 @@ from annexpy.uuids import UUID
 
 __all__ = ["Gateways", "Session", "content_of", "git", "key_of"]
 
+FAKE = Path(__file__).with_name("fake_node.py")
 SSH = """#!/bin/sh
 # What ssh does for git and git-annex, without a network: the command runs here.
 while [ $# -gt 0 ]; do case "$1" in -o|-p|-S|-F|-i) shift 2;; -*) shift;; *) break;; esac; done
@@ -108,6 +109,8 @@ class Gateways:
                 anyio.run(partial(clusters.extend, repository, extends, cluster))
             elif cluster:
                 anyio.run(clusters.init, repository, cluster)
+            place.set("annexpy.deadline", "2")
+            repository.config.reload()
             if cluster and nodes:
                 anyio.run(clusters.add_nodes, repository, cluster, [*nodes])
             else:
@@ -149,6 +152,48 @@ class Gateways:
             git(path, "fetch", "-q", remote)
         git(path, "annex", "merge", "-q")
         return {file: Key.parse(git(path, "annex", "lookupkey", file).strip()) for file in contents}
+
+    # -- trouble ----------------------------------------------------------------------------------
+
+    def spoil(self, gateway: str, node: str, fault: str, content: bytes = b"") -> Path:
+        """Something is wrong with a node from now on; the file that lists what it was asked.
+
+        ``gone``: its disk is away. ``refused``: nobody answers. ``read-only``, ``full``: so. Anything else is a
+        fault of ``fake_node.py``, which then answers in the node's place.
+        """
+        place, log = self.places[gateway], self.folder / f"{node}.log"
+        if fault == "gone":
+            self.path(node).rename(self.path(f"{node}-is-away"))
+            return log
+        if fault == "full":
+            self.places[node].set("annex.diskreserve", "9000 TB")
+            return log
+        host = "nowhere" if fault == "refused" else f"host-{node}"
+        place.set(f"remote.{node}.url", f"ssh://{host}{self.path(node)}")
+        script = self.folder / f"shell-{node}"
+        if fault == "read-only":
+            command = 'GIT_ANNEX_SHELL_READONLY=1 exec git-annex-shell "$@"'
+        else:
+            (self.folder / f"{node}.content").write_bytes(content)
+            words = [sys.executable, "-S", str(FAKE), self.uuid(node), fault, str(log)]
+            command = f"exec {shlex.join([*words, *([str(self.folder / f'{node}.content')] if content else [])])}"
+        script.write_text(f"#!/bin/sh\n{command}\n")
+        script.chmod(0o755)
+        place.set(f"remote.{node}.annex-shell", str(script))
+        return log
+
+    def fakes(self, node: str) -> list[int]:
+        """The processes that answer in place of *node*."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdecimal():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if str(FAKE).encode() in words and str(self.folder / f"{node}.log").encode() in words:
+                    found.append(int(entry.name))
+        return found
 
     # -- looking ----------------------------------------------------------------------------------
 
@@ -228,8 +273,28 @@ class Session:
         assert self.process.stdout is not None
         return self.process.stdout.read(length)
 
+    def put(self, key: Key, content: bytes) -> str:
+        """PUT, DATA from where it is wanted, VALID; the last answer."""
+        answer = self.ask(f"PUT f {key}")
+        if not answer.startswith("PUT-FROM "):
+            return answer
+        body = content[int(answer[9:]) :]
+        return self.ask(f"DATA {len(body)}".encode() + b"\n" + body + b"VALID\n")
+
+    def get(self, key: Key, offset: int = 0) -> tuple[bytes, str]:
+        """GET; the bytes, and VALID or INVALID or why there are none."""
+        answer = self.ask(f"GET {offset} f {key}")
+        if not answer.startswith("DATA "):
+            return b"", answer
+        body = self.read(int(answer[5:]))
+        valid = self.hear()
+        self.say("SUCCESS")
+        return body, valid
+
     def close(self) -> tuple[int, str]:
         """Leave; exit status and what was said on stderr."""
+        if self.process.stderr is None or self.process.stderr.closed:
+            return self.process.wait(60), ""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             try:

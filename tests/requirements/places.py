@@ -121,6 +121,16 @@ class Place:
                 return file
         return None
 
+    def lay(self, key: Key, content: bytes) -> None:
+        """Put *content* in place and record it, without any help of the store that is on trial."""
+        file = self.git_dir / "annex" / "objects" / os.fsdecode(object_paths(key)[0])
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content)
+        file.chmod(0o444)
+        with Repository.open(self.path) as repository:
+            repository.branch.set_present(key, repository.uuid, True)
+            repository.branch.commit_now()
+
     def holds(self, key: Key, content: bytes) -> bool:
         """Whole, or not at all; anything else fails."""
         file = self.object(key)
