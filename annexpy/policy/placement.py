@@ -2,7 +2,8 @@
 
 Each node is asked in turn whether it wants the key, as if the nodes chosen before it had it already. Asked
 side by side, four repositories of the group ``archive`` would all take the key, each because no archive has
-it yet; asked in turn, the first takes it and the other three are content.
+it yet; asked in turn, the first takes it and the other three are content. Whoever would give it up again because
+of those chosen after it (a ``transfer`` repository, once the clients have it) does not get it in the first place.
 
 The order of the candidates is the caller's, and with it every choice: the same candidates in the same order
 give the same answer. Whoever wants the load spread hands them in another order for each key.
@@ -81,8 +82,8 @@ def choose(
 
     Args:
         candidates: In the order of preference; a UUID that stands there twice counts once.
-        wants: Called with a candidate and everybody who has the key by then: *holders* and the nodes chosen so
-            far. It must not depend on when it is called.
+        wants: Called with a candidate and everybody else who has the key by then: *holders* and nodes chosen. It
+            must not depend on when it is called.
         holders: Who has the key already, node or not. They are never chosen.
         unwanted: What to do when no node wants the key and none has it.
         size: Bytes of the key; None: unknown, so that only a node with nothing left is full.
@@ -96,11 +97,7 @@ def choose(
     asked = [uuid for uuid in possible if uuid not in refused]
     roomy = [uuid for uuid in asked if _fits(possible[uuid], size)]
     full = [uuid for uuid in asked if uuid not in roomy]
-    having, chosen = holders, list[UUID]()
-    for uuid in roomy:
-        if wants(uuid, having):
-            chosen.append(uuid)
-            having |= {uuid}
+    chosen = _settled(roomy, wants, holders)
     if chosen:
         left = [uuid for uuid in roomy if uuid not in chosen]
         eager = [uuid for uuid in left if wants(uuid, holders)]
@@ -122,6 +119,26 @@ def choose(
             return Choice((), wanted=False)
         case _:
             assert_never(unwanted)
+
+
+def _settled(candidates: Sequence[UUID], wants: Wants, holders: frozenset[UUID]) -> list[UUID]:
+    """Those of *candidates* that want the key and go on wanting it once all of them have it.
+
+    Whoever was chosen early and would give it up again for what was chosen after it is left out, for good.
+    """
+    having, chosen, left_out = holders, list[UUID](), set[UUID]()
+    while True:
+        for uuid in candidates:
+            if uuid not in having and uuid not in left_out and wants(uuid, having):
+                chosen.append(uuid)
+                having |= {uuid}
+        # the last one has seen all others
+        fickle = next((uuid for uuid in chosen[:-1] if not wants(uuid, having - {uuid})), None)
+        if fickle is None:
+            return chosen
+        chosen.remove(fickle)
+        left_out.add(fickle)
+        having -= {fickle}
 
 
 def _fits(candidate: Candidate, size: int | None) -> bool:

@@ -26,6 +26,7 @@ __all__ = [
     "Topology",
     "cluster_log",
     "cluster_routes",
+    "nearest_routes",
     "proxied_route",
     "proxied_routes",
     "proxy_log",
@@ -151,6 +152,17 @@ def proxied_routes(topology: Topology) -> dict[str, Route]:
         if route.name not in taken and (route.name not in found or route.order < found[route.name].order):
             found[route.name] = route
     return found
+
+
+def nearest_routes(topology: Topology) -> list[Route]:
+    """The best way to each repository that only a proxy leads to; no clusters."""
+    near = {topology.uuid, *(neighbour.uuid for neighbour in topology.neighbours)}
+    found: dict[UUID, Route] = {}
+    for route in proxied_routes(topology).values():
+        if route.uuid not in near and not is_cluster(route.uuid):
+            known = found.get(route.uuid)
+            found[route.uuid] = route if known is None or route.order < known.order else known
+    return sorted(found.values(), key=lambda route: route.order)
 
 
 def _behind(topology: Topology) -> Iterator[Route]:

@@ -60,14 +60,14 @@ class Network:
         return sizes
 
     def repositories(self, **others: Any) -> Repositories:
-        return Repositories(
-            groups=self.groups,
-            trust=self.trust,
-            groupwanted=self.groupwanted,
-            numcopies=self.numcopies,
-            sizes=self.sizes,
-            **others,
-        )
+        known = {
+            "groups": self.groups,
+            "trust": self.trust,
+            "groupwanted": self.groupwanted,
+            "numcopies": self.numcopies,
+            "sizes": self.sizes,
+        }
+        return Repositories(**(known | others))
 
 
 def recorded_network(scene: dict[str, Any]) -> Network:

@@ -31,6 +31,20 @@ def test_archives_get_exactly_the_copies_they_ask_for(copies: int) -> None:
     assert choice.spare == (A, B, C, D)[copies:]
 
 
+def test_who_would_give_it_up_for_another_does_not_get_it() -> None:
+    def wants(uuid: UUID, holders: frozenset[UUID]) -> bool:
+        return {A: not holders, B: True, C: not holders & {A, B}, D: D in holders}[uuid]
+
+    assert choose(NODES, wants, holders=NOBODY).nodes == (B,)
+
+
+def test_who_is_content_with_one_that_is_left_out_gets_it() -> None:
+    def wants(uuid: UUID, holders: frozenset[UUID]) -> bool:
+        return {A: not holders, B: A not in holders, C: True, D: False}[uuid]
+
+    assert choose(NODES, wants, holders=NOBODY).nodes == (C, B)
+
+
 def test_a_copy_elsewhere_counts() -> None:
     assert choose(NODES, fewer_than(2), holders=frozenset({UUID("client")})).nodes == (A,)
 
