@@ -246,7 +246,7 @@ class WorkTree:
             try:
                 for path, status in done.items():
                     seconds, nanoseconds = divmod(status.st_mtime_ns, 1_000_000_000)
-                    annex.write(fd, b"%d %d %d %d:%s\n" % (status.st_ino, status.st_size, seconds, nanoseconds, path))
+                    annex.write(fd, b"%d %d %d %09d:%s\n" % (status.st_ino, status.st_size, seconds, nanoseconds, path))
             finally:
                 annex.close_fd(fd)
         finally:

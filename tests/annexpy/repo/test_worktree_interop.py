@@ -15,9 +15,10 @@ import pytest
 from annexpy.errors import UnsupportedRepository
 from annexpy.keys.key import Key
 from annexpy.remote.local import Local
+from annexpy.repo.files import DiskFiles
 from annexpy.repo.gitindex import GitIndex
 from annexpy.repo.repository import Repository
-from annexpy.repo.worktree import WorkTreeChanges, pointer
+from annexpy.repo.worktree import WorkTree, WorkTreeChanges, pointer
 
 pytestmark = pytest.mark.interop
 
@@ -158,6 +159,24 @@ def test_a_locked_index_is_left_to_git_annex_restage(tree: Path, git_annex: str)
     (tree / ".git/index.lock").unlink()
     assert git(tree, "status", "--short") == " M d/copy\n M d/plain\n"
     git(tree, "annex", "restage")
+    assert git(tree, "status", "--short") == ""
+
+
+def test_git_annex_restage_understands_what_was_left_to_it_whatever_the_time(tree: Path, git_annex: str) -> None:
+    """The fraction of a second has nine digits: git-annex reads them as what stands behind the point."""
+    change(tree, put=(FILES["run me"],))
+    for name, nanoseconds in (("d/plain", 12_345_678), ("d/copy", 9)):
+        (tree / name).write_bytes(FILES[name])
+        os.utime(tree / name, ns=(10**18 + nanoseconds, 10**18 + nanoseconds))
+    with Repository.open(tree) as repository:
+        files, store = repository.files, repository.content
+        done = {name.encode(): (tree / name).stat() for name in ("d/plain", "d/copy")}
+        WorkTree(files, files, DiskFiles(tree), store)._leave_to_restage(done)
+    change(tree, put=(FILES["d/plain"],))
+    assert git(tree, "status", "--short") == " M d/copy\n M d/plain\n"
+
+    git(tree, "annex", "restage")
+
     assert git(tree, "status", "--short") == ""
 
 
