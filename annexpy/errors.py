@@ -291,13 +291,17 @@ class IncompleteTransfer(ContentError):
 
 
 class NoSpace(ContentError):
-    """Storing would leave less than the disk reserve. *need* and *free* are bytes."""
+    """Storing would leave less than the disk reserve, or the system refused (*said*).
+
+    *need* and *free* are bytes; a *need* of 0 is not known.
+    """
 
     what = "not enough free disk space"
 
-    def __init__(self, key: object, where: str, need: int, free: int, reserve: int = 0) -> None:
+    def __init__(self, key: object, where: str, need: int, free: int, reserve: int = 0, said: str = "") -> None:
         self.need, self.free, self.reserve = need, free, reserve
-        super().__init__(key, where, f"{need} bytes needed, {free} free, {reserve} reserved")
+        numbers = f"{need} bytes needed, {free} free" if need else f"{free} bytes free"
+        super().__init__(key, where, f"{said + ': ' if said else ''}{numbers}, {reserve} reserved")
 
 
 # -- policy ---------------------------------------------------------------------------------------

@@ -224,7 +224,9 @@ class FileUpload:
     def _error(self, error: OSError) -> AnnexError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             need = (self.key.size or self._total) - self._total
-            return NoSpace(self.key, os.fsdecode(self._place.path), max(need, 0), self._files.free())
+            return NoSpace(
+                self.key, os.fsdecode(self._place.path), max(need, 0), self._files.free(), said=error.strerror or ""
+            )
         return self._place._error(error)
 
     async def leave(self) -> None:

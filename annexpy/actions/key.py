@@ -93,6 +93,9 @@ def read_key(
         raise InvalidPath("file", name, error.strerror or "cannot be read") from error
     try:
         before = os.fstat(fd)
+        if stat.S_ISDIR(before.st_mode):
+            files = os.fsdecode(os.path.join(name, b"*"))
+            raise InvalidPath("file", name, f"is a directory: name the files in it, for instance {files}")
         if not stat.S_ISREG(before.st_mode):
             raise InvalidPath("file", name, "must be a regular file")
         if backend == b"WORM":

@@ -150,7 +150,19 @@ def connect(
         )
     assert found.path is not None
     client = None if repository is None else repository.uuid
-    return LocalPlace(found.path, uuid=wanted, name=shown, cost=found.cost, durability=durability, client=client)
+    is_word = found.path == text and "/" not in text
+    absent = _no_such_remote(repository) if is_word and repository is not None else ""
+    return LocalPlace(
+        found.path, uuid=wanted, name=shown, cost=found.cost, durability=durability, client=client, absent=absent
+    )
+
+
+def _no_such_remote(repository: Repository) -> str:
+    """What to say of a word that is no remote and no directory."""
+    remotes = repository.config.remotes().values()
+    names = sorted({remote.name for remote in remotes} | {name for remote in remotes for name in remote.cluster_node})
+    there = f"the git remotes are {', '.join(names)}" if names else "there are no git remotes"
+    return f"no git remote and no directory of that name; {there}"
 
 
 def connect_route(
@@ -417,6 +429,7 @@ class LocalPlace:
         cost: As git-annex's ``annex-cost``.
         durability: As for ``Local``.
         client: Who puts.
+        absent: What to say when there is no such directory.
     """
 
     def __init__(
@@ -428,7 +441,9 @@ class LocalPlace:
         cost: int = 100,
         durability: Durability = "full",
         client: UUID | None = None,
+        absent: str = "",
     ) -> None:
+        self._absent = absent or "no such directory"
         self._path, self._expected, self._name = os.path.abspath(path), uuid, name or path
         self._cost, self._durability, self._client = cost, durability, client
         self._local: Local | None = None
@@ -482,7 +497,7 @@ class LocalPlace:
                 place = find_exactly(self._path)
                 if place is None:
                     exists = os.path.isdir(self._path)
-                    raise NotARepository(self._path, "not a git repository" if exists else "no such directory")
+                    raise NotARepository(self._path, "not a git repository" if exists else self._absent)
                 repository = Repository(place)
             except (NotARepository, OSError) as error:
                 reason = error.reason if isinstance(error, NotARepository) else error.strerror or "cannot be opened"

@@ -233,6 +233,9 @@ class DiskFiles(ComposedFiles):
                 missing.append(path)
                 path = os.path.dirname(path)
                 continue
+            except OSError as error:
+                error.filename = path  # mkdir knows only the last name of it
+                raise
             if not missing:
                 break
             path = missing.pop()

@@ -142,15 +142,22 @@ class AnnexFolders:
 
     def error(self, key: Key, error: OSError) -> AnnexError:
         """*error* as annexpy's own, naming key and repository."""
+        if error.errno in _FULL:
+            said = error.strerror or str(error)  # it may be the quota, or the inodes
+            return NoSpace(key, self.where, key.size or 0, self._free(), self.settings.reserve, said)
         return content_error(key, self.where, error)
+
+    def _free(self) -> int:
+        try:
+            return self.files.free()
+        except OSError:
+            return 0
 
 
 def content_error(key: Key, where: str, error: OSError) -> AnnexError:
     """*error*, met while handling the content of *key* in *where*, as annexpy's own."""
     reason = error.strerror or str(error)
     number = error.errno
-    if number in _FULL:
-        return NoSpace(key, where, key.size or 0, 0)
     if number in _UNSAFE:
         return NotRegularFile(key, where, f"{reason}; symbolic links are not followed")
     if number in _DENIED:

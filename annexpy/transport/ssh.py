@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import ctypes.util
+import os
+import re
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -158,6 +160,13 @@ def _check(host: str, user: str) -> None:
             raise InvalidInput(field, value, "not empty, no white space, no leading '-'")
 
 
+def _reason(error: OSError) -> str:
+    """What the system says; asyncio has words of its own, and several numbers where a host has several addresses."""
+    numbers = re.findall(r"\[Errno (\d+)\]", str(error)) if error.errno is None else [error.errno]
+    said = dict.fromkeys(os.strerror(int(number)) for number in numbers if int(number) > 0)
+    return ", ".join(said) or error.strerror or str(error)
+
+
 def _address(host: str, user: str, port: int) -> str:
     return f"ssh://{user + '@' if user else ''}{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
 
@@ -189,7 +198,7 @@ class _Connections:
         except asyncssh.Error as error:
             raise ConnectFailed(name, getattr(error, "reason", "") or str(error)) from error
         except OSError as error:
-            raise ConnectFailed(name, error.strerror or str(error)) from error
+            raise ConnectFailed(name, _reason(error)) from error
         except (asyncssh.KeyImportError, asyncssh.ConfigParseError, ValueError) as error:
             raise ConnectFailed(name, str(error)) from error
 

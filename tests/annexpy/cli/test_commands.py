@@ -174,6 +174,23 @@ def test_a_remote_that_is_away_is_named_and_one_failed_copy_makes_it_exit_1(lab:
     assert "no such directory" in said["failed"]["11111111-2222-4333-8444-555555555555"]
 
 
+def test_a_remote_that_is_not_known_is_said_to_be_none_and_those_that_are_known_are_named(lab: Lab, cli) -> None:
+    ran = cli("put", "nodisk", "file.txt")
+
+    assert ran.code == 1
+    assert "nodisk: no git remote and no directory of that name; the git remotes are " in ran.err
+    assert "one" in ran.err.rpartition("are ")[2]
+    assert "no such directory" in cli("put", "./nodisk", "file.txt").err
+
+
+def test_a_directory_is_not_put_and_a_way_to_name_its_files_is_shown(lab: Lab, cli) -> None:
+    (lab.work / "some dir").mkdir()
+    ran = cli("put", "one", "some dir")
+
+    assert ran.code == 1
+    assert "'some dir': is a directory: name the files in it, for instance some dir/*" in ran.err
+
+
 # -- the same fields, the same meaning ------------------------------------------------------------
 
 

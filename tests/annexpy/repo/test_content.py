@@ -566,9 +566,11 @@ async def test_errors_of_the_system_become_our_own(number: int, expected: type[E
         files = FaultyFiles(MemoryFiles(), Faults(at=1, error=number, only=frozenset((name,))))
         store = make(files, durability="fast", transfer_locks=False)
 
-        with pytest.raises(expected):
+        with pytest.raises(expected, match=os.strerror(number)) as caught:
             await put(store, key_of(SMALL), SMALL)
 
+        if isinstance(caught.value, NoSpace):
+            assert (caught.value.need, caught.value.free) == (len(SMALL), files.free())
         assert not store.present(key_of(SMALL))
         assert await put(store, key_of(SMALL), SMALL)
 

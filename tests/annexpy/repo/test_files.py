@@ -157,6 +157,14 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 # -- place ----------------------------------------------------------------------------------------
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    path, files = b"some/" + b"x" * 300, DiskFiles(tmp_path)
+    with pytest.raises(OSError, match="File name too long") as caught:
+        files.make_folders(path)
+    files.close()
+    assert caught.value.filename == path
+
+
 def test_place_makes_the_folders_and_freezes_the_last_one(files: Files) -> None:
     files.make_folders(b"tmp")
     put(files, b"tmp/k", b"content")

@@ -226,7 +226,7 @@ class TestAsyncSSH:
     async def test_a_host_that_nobody_answers_for_is_told(self) -> None:
         with pytest.raises(ConnectFailed, match=r"ssh://nowhere\.invalid"):
             await DialSSH("nowhere.invalid", "cat")()
-        with pytest.raises(ConnectFailed, match=r"ssh://127\.0\.0\.1:1: .*refused|Connect call failed"):
+        with pytest.raises(ConnectFailed, match=r"ssh://127\.0\.0\.1:1: Connection refused$"):
             await DialSSH("127.0.0.1", "cat", port=1)()
 
     async def test_a_host_that_says_nothing_is_given_up(self) -> None:
