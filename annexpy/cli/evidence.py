@@ -8,8 +8,10 @@ from annexpy.cli.copies import Wanted
 from annexpy.cli.work import Work
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, find_copies
+from annexpy.policy.routes import nearest_routes
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import Remote
+from annexpy.repo.topology import topology
 from annexpy.uuids import UUID
 from annexpy.values import dataclass, field
 
@@ -39,7 +41,8 @@ def evidence(at: Work, places: Sequence[Remote], wanted: Wanted) -> Evidence:
     """Look around.
 
     Args:
-        at: Where we work. In a repository, that and its git remotes are asked besides what --other names.
+        at: Where we work. In a repository, that, its git remotes and what they are proxies for are asked besides
+            what --other names.
         places: What the command itself names.
         wanted: What the command line says.
     """
@@ -55,6 +58,11 @@ def evidence(at: Work, places: Sequence[Remote], wanted: Wanted) -> Evidence:
     for remote in repository.config.remotes().values():
         if remote.url is not None and not remote.ignore and remote.uuid not in known and remote.name not in names:
             names.append(remote.name)
+    names += [
+        route.name
+        for route in nearest_routes(topology(repository))
+        if route.uuid not in known and route.name not in names
+    ]
     others += [at.other(name) for name in names]
     facts = at.facts(wanted.numcopies, wanted.mincopies)
     return Evidence(others, facts.copies, facts.trust, facts.recorded, facts.clusters)

@@ -1,4 +1,4 @@
-"""REMOTE as a kind of argument: taken as it is, and completed from the git remotes of the repository."""
+"""REMOTE as a kind of argument: completed from the git remotes of the repository, and what they are proxies for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class _Remote(_Text):
     name = "remote"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from annexpy.policy.routes import proxied_routes
         from annexpy.repo.repository import Repository
+        from annexpy.repo.topology import topology
 
         where = ctx.params.get("repository") or (ctx.parent.params.get("repository") if ctx.parent else None) or "."
         try:
@@ -29,6 +31,7 @@ class _Remote(_Text):
                 remotes = repository.config.remotes().values()
                 names = {remote.name for remote in remotes if remote.url is not None}
                 names |= {cluster for remote in remotes for cluster in remote.cluster_node}
+                names |= {*proxied_routes(topology(repository))}
         except AnnexError:
             names = set()
         found = [CompletionItem(name) for name in sorted(names) if name.startswith(incomplete)]

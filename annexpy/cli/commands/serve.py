@@ -64,7 +64,11 @@ def command(
         raise click.UsageError("Give --read-only or --append-only.")
 
     async def work() -> int:
+        from contextlib import AsyncExitStack
+
         from annexpy.cli.work import at_work
+        from annexpy.repo.topology import cluster_names
+        from annexpy.server.gateway import Gateway
         from annexpy.server.limits import LockQuota, ServerMode
         from annexpy.server.serve import serve
         from annexpy.transport.base import Transport
@@ -74,13 +78,21 @@ def command(
         mode = ServerMode.READ_ONLY if read_only else ServerMode.APPEND_ONLY if append_only else ServerMode.WRITE
         locks = LockQuota()
 
-        async with at_work(options) as at:
-            shown = await at.remote(remote)
-            branch = None if at.repository is None else at.repository.branch
+        async with at_work(options) as at, AsyncExitStack() as stack:
+            gateway, cluster = None, None
+            if at.repository is not None and (cluster := cluster_names(at.repository.config).get(remote)) is not None:
+                gateway = await stack.enter_async_context(Gateway(at.repository, durability=options.durability))
+            shown = await at.remote(remote) if gateway is None or cluster is None else gateway.shown(cluster)
+            holder = gateway or (None if at.repository is None else at.repository.branch)
 
             async def answer(transport: Transport) -> bool:
                 ended = await serve(
-                    transport, shown, mode=mode, locks=locks, on_idle=None if branch is None else branch.commit
+                    transport,
+                    shown,
+                    mode=mode,
+                    locks=locks,
+                    bypass=None if gateway is None or cluster is None else gateway.bypassing(cluster),
+                    on_idle=None if holder is None else holder.commit,
                 )
                 return ended is None
 
