@@ -191,7 +191,10 @@ class LocalDownload:
                 yield self._read(offset, end - offset)
         else:
             while offset < end:
-                for piece in await to_thread.run_sync(self._read_ahead, offset):
+                pieces = await to_thread.run_sync(self._read_ahead, offset)
+                pieces.reverse()
+                while pieces:
+                    piece = pieces.pop()  # nothing is kept that was handed over
                     offset += len(piece)
                     yield piece
         self.finish()

@@ -20,7 +20,7 @@ from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
 from annexpy.repo.durability import Change, GroupCommit
-from annexpy.repo.files import WRITE, Files, Status
+from annexpy.repo.files import WRITE, DiskFiles, Files, Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
 from annexpy.repo.locks import ContentLock, Removal
 from annexpy.repo.partial import Arrivals
@@ -39,7 +39,7 @@ class StoredObject:
 
     Attributes:
         key: Of the content.
-        fd: The descriptor, for whoever can send a file without reading it.
+        fd: The descriptor, of the store's files.
         size: Bytes, when it was opened.
         path: Where it is, below the git directory.
     """
@@ -49,6 +49,11 @@ class StoredObject:
     def __init__(self, key: Key, files: Files, path: bytes, fd: int, status: Status) -> None:
         self.key, self._files, self.path, self.fd, self._status = key, files, path, fd, status
         self.size: int = status.st_size
+
+    @property
+    def system_fd(self) -> int | None:
+        """The descriptor, where it is one of the operating system's."""
+        return self.fd if isinstance(self._files, DiskFiles) else None
 
     def pread(self, size: int, offset: int) -> bytes:
         """At most *size* bytes from *offset*; fewer at the end."""

@@ -86,6 +86,10 @@ class _ASGIExchange(Exchange):
         return self._broken
 
     @property
+    def sends_files(self) -> bool:
+        return False
+
+    @property
     def body_done(self) -> bool:
         return self._done
 

@@ -16,6 +16,7 @@ import logging
 import re
 from collections.abc import AsyncGenerator
 from math import inf
+from typing import Final
 from urllib.parse import quote_from_bytes
 
 from annexpy.errors import (
@@ -31,6 +32,7 @@ from annexpy.keys.storable import check_storable
 from annexpy.p2p.http import CONTENT_TYPE, DATA_LENGTH, GetRequest, PutRequest
 from annexpy.p2p.http_answers import StoredAnswer
 from annexpy.remote.base import Download, Remote, Stored, Upload, found
+from annexpy.remote.local_content import LocalDownload
 from annexpy.server.wire import others
 from annexpy.transport.http_server import ClientLeft, Exchange
 
@@ -38,6 +40,9 @@ __all__ = ["receive_content", "send_content"]
 
 log = logging.getLogger(__name__)
 
+_FILE: Final = 1024 * 1024
+"""Bytes from which on a content on this machine is sent by the system, without being read."""
+_LAST: Final = 64 * 1024
 _RANGE = re.compile(rb"bytes=[ \t]*(?:([0-9]{1,19})-([0-9]{0,19})|-([0-9]{1,19}))[ \t]*\Z", re.IGNORECASE)
 
 
@@ -125,6 +130,13 @@ async def _size(remote: Remote, request: GetRequest) -> int:
 
 async def _pour(exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], download: Download) -> None:
     """Send *download*; small contents leave with their head in one write."""
+    if isinstance(download, LocalDownload) and download.length > _FILE:
+        fd = download.stored.system_fd
+        if fd is not None:
+            exchange.start(status, headers, download.length)
+            if exchange.sends_files:
+                await _pour_file(exchange, download, fd)
+                return
     left, held = download.length, b""
     chunks = aiter(download)
     try:
@@ -145,6 +157,21 @@ async def _pour(exchange: Exchange, status: int, headers: list[tuple[bytes, byte
         exchange.end()
     else:
         exchange.answer(status, headers, held)
+
+
+async def _pour_file(exchange: Exchange, download: LocalDownload, fd: int) -> None:
+    """Send *download* straight from its file, but for the end, which nobody gets before it is known to be valid."""
+    most = download.length - _LAST
+    sent = await exchange.send_file(fd, download.offset, most)
+    try:
+        last = download.stored.pread(_LAST, download.offset + most) if sent == most else b""
+    except OSError as error:
+        raise ContentError(download.stored.key, str(download.source), error.strerror or str(error)) from error
+    download.finish()
+    if len(last) < _LAST or not download.valid:
+        raise ContentChanged("content", str(download.source))
+    await exchange.send(last)
+    exchange.end()
 
 
 # -- put --------------------------------------------------------------------------------------------

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["CHUNK", "Dial", "Transport"]
+__all__ = ["CHUNK", "Dial", "SendsFiles", "Transport"]
 
 CHUNK = 256 * 1024
 """Bytes that one ``receive`` gives at most by default, and a good size to send."""
@@ -66,6 +66,19 @@ class Transport(Protocol):
 
     async def aclose(self) -> None:
         """Close both directions now. Idempotent, never raises, takes at most 2 s."""
+        ...
+
+
+@runtime_checkable
+class SendsFiles(Protocol):
+    """A transport that can send a part of a file without reading it into this process."""
+
+    async def send_file(self, fd: int, offset: int, size: int) -> int:
+        """Send *size* bytes of the file *fd* from *offset*; as ``send`` otherwise.
+
+        Returns:
+            How many were sent: fewer when the file ends before.
+        """
         ...
 
 

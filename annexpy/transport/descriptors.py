@@ -23,6 +23,7 @@ from typing import TypeAlias
 
 import anyio
 import anyio.lowlevel
+from anyio import to_thread
 
 from annexpy.errors import ConnectionLost
 from annexpy.transport.base import CHUNK, Transport
@@ -33,6 +34,7 @@ Close: TypeAlias = Callable[[], Awaitable[None]]
 """Gives the descriptors back; called once, when nothing is registered any more; must not raise."""
 
 _SMALL = 64 * 1024
+_HOP = 4 * 1024 * 1024  # bytes of a file that are sent in one thread hop at most
 _RUN = 2 * 1024 * 1024  # bytes that may move without giving other tasks a turn
 
 
@@ -137,6 +139,51 @@ class _Descriptors:
             self._unsendable = error.strerror or str(error)
             raise ConnectionLost(self.peer, "the peer to read", self._unsendable) from error
 
+    async def send(self, data: bytes) -> None:
+        """As ``Transport`` has it."""
+        raise NotImplementedError
+
+    async def send_file(self, fd: int, offset: int, size: int) -> int:
+        """As ``SendsFiles`` has it."""
+        await self.send(b"")  # what was to go out soon
+        sent, target = 0, os.dup(self._write_fd)  # ours until the thread is done with it, whoever closes this
+        try:
+            self._unsendable = "cancelled while sending"
+            while sent < size:
+                hop = min(size - sent, _HOP)
+                # In a thread, because the file may have to come from a slow disk.
+                part, ended = await to_thread.run_sync(_send_file, target, fd, offset + sent, hop)
+                sent += part
+                if ended:
+                    break
+                if part < hop:
+                    await self._room()
+            self._unsendable = ""
+        except OSError as error:
+            self._unsendable = error.strerror or str(error)
+            raise ConnectionLost(self.peer, "the peer to read", self._unsendable) from error
+        finally:
+            os.close(target)
+        return sent
+
+    async def _room(self) -> None:
+        """Wait until the kernel takes more."""
+        raise NotImplementedError
+
+
+def _send_file(target: int, fd: int, offset: int, size: int) -> tuple[int, bool]:
+    """Send what fits now; how much that was, and whether the file has ended."""
+    sent = 0
+    while sent < size:
+        try:
+            part = os.sendfile(target, fd, offset + sent, size - sent)
+        except (BlockingIOError, InterruptedError):
+            return sent, False
+        if not part:
+            return sent, True
+        sent += part
+    return sent, False
+
 
 class AsyncioDescriptors(_Descriptors):
     """A transport on an asyncio loop. Make it with ``descriptors()``."""
@@ -226,17 +273,22 @@ class AsyncioDescriptors(_Descriptors):
         rest = memoryview(data)[sent:]
         while rest:
             self._unsendable = "cancelled while sending"
-            sender = self._sender = self._loop.create_future()
-            self._loop.add_writer(self._write_fd, self._writable)
-            try:
-                await sender
-            finally:
-                self._sender = None
-                if self._close is not None:
-                    self._loop.remove_writer(self._write_fd)
+            await self._room()
             self._unsendable = ""
             rest = rest[self._write(rest) :]
         self._run = 0
+
+    async def _room(self) -> None:
+        if self._close is None:
+            raise ConnectionLost(self.peer, "the peer to read", "closed on this side")
+        sender = self._sender = self._loop.create_future()
+        self._loop.add_writer(self._write_fd, self._writable)
+        try:
+            await sender
+        finally:
+            self._sender = None
+            if self._close is not None:
+                self._loop.remove_writer(self._write_fd)
 
     def _writable(self) -> None:
         if self._sender is not None and not self._sender.done():
@@ -309,6 +361,11 @@ class AnyioDescriptors(_Descriptors):
             self._unsendable = "cancelled while sending"
             await self._ready(anyio.wait_writable, self._write_fd)
             self._unsendable = ""
+
+    async def _room(self) -> None:
+        if self._close is None:
+            raise ConnectionLost(self.peer, "the peer to read", "closed on this side")
+        await self._ready(anyio.wait_writable, self._write_fd)
 
     async def _ready(self, wait: Callable[[int], Awaitable[None]], fd: int) -> None:
         try:

@@ -17,7 +17,7 @@ import anyio
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError, ConnectionLost, LocalProtocolError, TimedOut, TransportError
 from annexpy.system import CLOCK
-from annexpy.transport.base import CHUNK, Transport
+from annexpy.transport.base import CHUNK, SendsFiles, Transport
 from annexpy.transport.http import (
     CONTINUE,
     LAST_CHUNK,
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 _TOGETHER: Final = 64 * 1024  # pieces up to this size are joined to one write, larger ones are not copied
 _BULK: Final = 1024 * 1024
 _DRAIN: Final = 16 * 1024 * 1024  # this much of a body that nobody wanted is read, so that its sender hears why
+_FILE_PIECE: Final = 8 * 1024 * 1024
 _LOOK: Final = 1.0
 _SLOWEST: Final = 16 * 1024  # bytes a second that a reader of ours has to take beyond the first minute
 
@@ -208,6 +209,19 @@ class Exchange:
         self.sent += len(data)
         await self._connection.pour(chunk(data) if self._chunked else data)
 
+    @property
+    def sends_files(self) -> bool:
+        """``send_file`` may be used for the answer that was started."""
+        return not self._chunked and isinstance(self._connection.transport, SendsFiles)
+
+    async def send_file(self, fd: int, offset: int, size: int) -> int:
+        """As ``send``, of *size* bytes of the file *fd* from *offset*; how many it had."""
+        assert self._left is not None
+        sent = await self._connection.pour_file(fd, offset, min(size, self._left))
+        self._left -= sent
+        self.sent += sent
+        return sent
+
     def end(self) -> None:
         """All was sent."""
         if self._left and self.head.method != b"HEAD":
@@ -291,6 +305,26 @@ class _Connection:
             return
         self.say(data)
         await self.trim()
+
+    async def pour_file(self, fd: int, offset: int, size: int) -> int:
+        """Say a part of a file."""
+        transport = self.transport
+        assert isinstance(transport, SendsFiles)
+        await self.flush()
+        sent = 0
+        while sent < size:
+            piece = min(size - sent, _FILE_PIECE)
+            self._wait("room for the answer", self.deadlines.send + piece / _SLOWEST)
+            try:
+                part = await transport.send_file(fd, offset + sent, piece)
+            except TransportError as error:
+                raise self._gone(error) from error
+            finally:
+                self.until = inf
+            sent += part
+            if part < piece:
+                break
+        return sent
 
     async def trim(self) -> None:
         """Send what is collected, if that is much."""

@@ -3,9 +3,11 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from pathlib import Path
 
 import anyio
 import pytest
@@ -16,7 +18,10 @@ from annexpy.keys.key import Key
 from annexpy.p2p import http as h
 from annexpy.p2p import http_answers as a
 from annexpy.remote.base import Remote
+from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
+from annexpy.repo.content import StoredObject
+from annexpy.repo.repository import Repository
 from annexpy.server.auth import (
     APPEND_ONLY,
     EVERYTHING,
@@ -35,6 +40,7 @@ from annexpy.server.limits import LockQuota
 from annexpy.server.shown import Shown, ShownRepositories
 from annexpy.transport.http_client import HTTPConnection
 from annexpy.transport.memory import memory_pair
+from annexpy.transport.sockets import DialTCP, listen_tcp
 from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.anyio
@@ -256,6 +262,53 @@ async def test_content_that_changes_while_it_is_sent_never_arrives_whole() -> No
             while piece := await response.receive():
                 got += piece
         assert len(got) < len(LARGE)
+
+
+async def test_a_large_object_is_sent_from_its_file_and_not_when_it_is_cut(tmp_path: Path) -> None:
+    key, size = key_of(LARGE), len(LARGE)
+    with Repository.init(tmp_path / "bare", bare=True) as repository:
+        local = Local(repository, commit=False)
+        async with local.put(key) as upload:
+            await upload.start(size)
+            await upload.write(LARGE)
+            await upload.finish()
+
+        async def find(uuid: UUID, bypass: tuple[UUID, ...]) -> Remote | None:
+            return local
+
+        async with (
+            await listen_tcp() as listener,
+            Routes(ShownRepositories((Shown(find),)), access=OPEN) as routes,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(routes.serve, listener)
+            client = HTTPConnection(await DialTCP(*listener.address)(), b"localhost")  # type: ignore[misc]
+            target = h.format_request(h.GetRequest(HERE, key, version=None))
+            for asked, start, stop in (
+                (b"", 0, size),
+                (b"bytes=3-1500000", 3, 1_500_001),
+                (b"bytes=-1100000", -1_100_000, size),
+            ):
+                client.ask(b"GET", target, [(b"Range", asked)] if asked else [])
+                assert await (await client.response()).body(1 << 26) == LARGE[start:stop]
+            with local.store.open(key) as stored:
+                path = os.path.join(os.fsdecode(repository.git_dir), os.fsdecode(stored.path))
+            os.chmod(path, 0o644)
+            unchanged = StoredObject.unchanged
+            for change in (lambda: os.utime(path), lambda: os.truncate(path, size - 1)):
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(StoredObject, "unchanged", lambda stored, c=change: (c(), unchanged(stored))[1])
+                    client.ask(b"GET", target)
+                    response = await client.response()
+                    got = b""
+                    with pytest.raises(AnnexError):  # noqa: PT012
+                        while piece := await response.receive():
+                            got += piece
+                    assert len(got) < size
+                await client.aclose()
+                client = HTTPConnection(await DialTCP(*listener.address)(), b"localhost")  # type: ignore[misc]
+            await client.aclose()
+            group.cancel_scope.cancel()
 
 
 # -- storing --------------------------------------------------------------------------------------

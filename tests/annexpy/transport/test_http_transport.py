@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annexpy.errors import ConnectFailed, ConnectionLost, LocalProtocolError, RemoteProtocolError, TimedOut
-from annexpy.transport.base import Transport
+from annexpy.transport.base import SendsFiles, Transport
 from annexpy.transport.http import (
     MAX_HEAD,
     BadHTTP,
@@ -27,6 +28,7 @@ from annexpy.transport.http import (
 from annexpy.transport.http_client import HTTPConnection
 from annexpy.transport.http_server import Exchange, HTTPConnections
 from annexpy.transport.memory import MemoryTransport, memory_pair
+from annexpy.transport.sockets import DialTCP, listen_tcp
 from annexpy.transport.tls import start_tls
 
 HEAD = b"POST /a?b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
@@ -543,3 +545,58 @@ async def test_a_server_that_is_somebody_else_is_refused(certificate: Path) -> N
         group.start_soon(accept)
         with pytest.raises(ConnectFailed, match="elsewhere"):
             await start_tls(below_client, for_client, hostname="elsewhere")
+
+
+# -- files ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_file_is_sent_as_fast_as_its_reader_reads_and_no_further_than_it_goes(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 40_000
+    (tmp_path / "file").write_bytes(data)
+
+    async with await listen_tcp() as listener:
+        reader = await DialTCP(*listener.address)()  # type: ignore[misc]
+        writer = await listener.accept()
+        assert isinstance(writer, SendsFiles)
+        got = b""
+
+        async def send() -> None:
+            with (tmp_path / "file").open("rb") as file:
+                writer.send_soon(b"first")
+                assert await writer.send_file(file.fileno(), 1000, len(data)) == len(data) - 1000
+                await writer.send(b"last")
+            await writer.aclose()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+            while piece := await reader.receive(100_000):
+                got += piece
+        assert got == b"first" + data[1000:] + b"last"
+        await reader.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_reader_that_leaves_ends_the_sending_of_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 30_000_000)
+    async with await listen_tcp() as listener:
+        reader = await DialTCP(*listener.address)()  # type: ignore[misc]
+        writer = await listener.accept()
+        assert isinstance(writer, SendsFiles)
+        descriptors = len(os.listdir("/proc/self/fd"))
+
+        with (tmp_path / "file").open("rb") as file:
+
+            async def send() -> None:
+                with pytest.raises(ConnectionLost):
+                    await writer.send_file(file.fileno(), 0, 30_000_000)
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(send)
+                await reader.receive()
+                await reader.aclose()
+        with pytest.raises(ConnectionLost):
+            await writer.send(b"more")
+        await writer.aclose()
+        assert len(os.listdir("/proc/self/fd")) <= descriptors
