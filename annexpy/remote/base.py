@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from annexpy.clock import Deadline
-from annexpy.errors import AnnexError
+from annexpy.errors import AnnexError, RemoteProtocolError, TransportError
 from annexpy.keys.key import Key
 from annexpy.uuids import UUID
 from annexpy.values import dataclass, field
@@ -30,6 +30,7 @@ __all__ = [
     "Upload",
     "check_present_many",
     "found",
+    "is_open_end",
 ]
 
 _NOBODY: frozenset[UUID] = frozenset()
@@ -94,6 +95,17 @@ class LockedCopy(Protocol):
         it immediately before a removal that relies on the lock, and void the proof when False.
         """
         ...
+
+
+def is_open_end(error: BaseException | None) -> bool:
+    """Leaving a lock with *error* means that a removal which relies on it may be under way: do not give it back.
+
+    So do a TransportError, a peer that broke the protocol, and a group of errors with one of those in it. After
+    anything else whoever held the lock knows that nothing relies on it.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_open_end, error.exceptions))
+    return isinstance(error, TransportError | RemoteProtocolError)
 
 
 class Upload(Protocol):

@@ -19,12 +19,11 @@ from annexpy.errors import (
     AnnexError,
     InvalidInput,
     KeyNotPresent,
-    TransportError,
 )
 from annexpy.keys.backend import is_secure
 from annexpy.keys.key import Key
 from annexpy.keys.storable import check_storable
-from annexpy.remote.base import Removed
+from annexpy.remote.base import Removed, is_open_end
 from annexpy.remote.local_content import LocalDownload, LocalLock, LocalPut, LocalUpload
 from annexpy.remote.local_removal import LocalRemoval, TrashBin
 from annexpy.remote.local_repository import LocalRepository
@@ -157,8 +156,8 @@ class Local:
     async def lock_content(self, key: Key, *, retention: bool = True) -> AsyncIterator[LocalLock]:
         """Keep the content. Leaving unlocks it, with two exceptions.
 
-        A TransportError says that whoever relies on the lock hung up without unlocking, and where a *client*
-        is served, a cancellation says that we do: he may have asked for a removal elsewhere already, which
+        An open end (``is_open_end``) says that whoever relies on the lock may not have come to unlock it, and where a
+        *client* is served, a cancellation says that we do: he may have asked for a removal elsewhere already, which
         relies on it. Then the content stays locked until the retention is over.
 
         Args:
@@ -169,18 +168,13 @@ class Local:
             await self.check_present(key)  # reads the object, in a thread, so that locking need not
         async with self._store.exclusion():
             lock = self._store.lock(key, retention=retention)
-        vanished: tuple[type[BaseException], ...] = (TransportError,)
-        if self._client is not None:
-            vanished += (get_cancelled_exc_class(),)
         try:
             if retention:
                 await self._store.sync_lock(lock)
             yield LocalLock(self._uuid, lock)
-        except vanished:
-            self._let_go(lock.vanish)
-            raise
-        except BaseException:
-            self._let_go(lock.release)
+        except BaseException as error:
+            stopped = self._client is not None and isinstance(error, get_cancelled_exc_class())
+            self._let_go(lock.vanish if stopped or is_open_end(error) else lock.release)
             raise
         self._let_go(lock.release)
 

@@ -22,12 +22,11 @@ from annexpy.errors import (
     NotLocked,
     TimedOut,
     TransferInProgress,
-    TransportError,
     VerificationFailed,
 )
 from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
-from annexpy.remote.base import Removed, Stored
+from annexpy.remote.base import Removed, Stored, is_open_end
 from annexpy.system import CLOCK
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
@@ -81,8 +80,8 @@ class MemoryRemote:
     async def lock_content(self, key: Key) -> AsyncIterator[MemoryLock]:
         """Hold *key*. Any number may.
 
-        Leaving releases the lock, except with a TransportError: then its holder vanished without
-        UNLOCKCONTENT, and the content stays locked until ``expires``.
+        Leaving releases the lock, except at an open end (``is_open_end``): then its holder vanished
+        without UNLOCKCONTENT, and the content stays locked until ``expires``.
         """
         if key not in self.objects:
             raise NotLocked(key, self._name, "it is not present")
@@ -90,8 +89,9 @@ class MemoryRemote:
         self._locks.setdefault(key, []).append(lock)
         try:
             yield lock
-        except TransportError:
-            self._retained_until[key] = max(lock.expires, self._retained_until.get(key, lock.expires))
+        except BaseException as error:
+            if is_open_end(error):
+                self._retained_until[key] = max(lock.expires, self._retained_until.get(key, lock.expires))
             raise
         finally:
             lock.released = True

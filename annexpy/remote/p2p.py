@@ -47,7 +47,7 @@ from annexpy.p2p.messages import (
     SuccessPlus,
     Timestamp,
 )
-from annexpy.remote.base import Download, LockedCopy, Removed, Upload
+from annexpy.remote.base import Download, LockedCopy, Removed, Upload, is_open_end
 from annexpy.remote.p2p_content import P2PDownload, P2PUpload, copies, refusal, unexpected
 from annexpy.remote.pool import Pool, Use
 from annexpy.remote.wire import Greeting, Wire, open_wire
@@ -380,7 +380,7 @@ class P2PLock:
     ) -> None:
         if self._wire is not None:
             wire, self._wire = self._wire, None
-            if isinstance(error, ConnectionLost):
+            if is_open_end(error):
                 # Whoever relies on the lock cannot be told any more: hang up, so that the retention stands.
                 await self._pool.discard(wire, Use.LOCK)
                 return
