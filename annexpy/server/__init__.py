@@ -1,28 +1,53 @@
-"""Repositories shown to others: over any transport, and as ``annexpy-shell``.
+"""Repositories shown to others: over any transport, over HTTP, and as ``annexpy-shell``.
 
 Nothing is imported until a name is used: the shell runs once per connection, and this package comes first.
 """
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from annexpy.server.asgi import ASGI
+    from annexpy.server.auth import Access, Role, Secret, User
+    from annexpy.server.git import GitMount
+    from annexpy.server.http import Routes, serve_http
     from annexpy.server.limits import Authenticate, Deadlines, LockQuota, ServerMode, Services
     from annexpy.server.serve import serve as serve_remote
+    from annexpy.server.shown import Shown, ShownRepositories
 
 __all__ = [
+    "ASGI",
+    "Access",
     "Authenticate",
     "Deadlines",
+    "GitMount",
     "LockQuota",
+    "Role",
+    "Routes",
+    "Secret",
     "ServerMode",
     "Services",
+    "Shown",
+    "ShownRepositories",
+    "User",
+    "serve_http",
     "serve_remote",
 ]
 
 _PLACES = {
+    "ASGI": "annexpy.server.asgi",
+    "Access": "annexpy.server.auth",
     "Authenticate": "annexpy.server.limits",
     "Deadlines": "annexpy.server.limits",
+    "GitMount": "annexpy.server.git",
     "LockQuota": "annexpy.server.limits",
+    "Role": "annexpy.server.auth",
+    "Routes": "annexpy.server.http",
+    "Secret": "annexpy.server.auth",
     "ServerMode": "annexpy.server.limits",
     "Services": "annexpy.server.limits",
+    "Shown": "annexpy.server.shown",
+    "ShownRepositories": "annexpy.server.shown",
+    "User": "annexpy.server.auth",
+    "serve_http": "annexpy.server.http",
     "serve_remote": "annexpy.server.serve:serve",
 }
 """Name → module, or module:name where the two differ (the module ``serve`` has taken that name)."""
