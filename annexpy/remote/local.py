@@ -275,7 +275,7 @@ class Local:
     async def aclose(self) -> None:
         """Bring the branch, and the unlocked files of the work tree, up to date with what was done."""
         try:
-            if self._recorded and self._commit:
+            if self._commit and (self._recorded or self.repository.branch.queued):
                 await self.repository.branch.commit()
                 self._recorded = False
         finally:

@@ -18,6 +18,9 @@ __all__ = ["LocalRepository"]
 class _Branch(Protocol):
     """What is asked of the git-annex branch."""
 
+    @property
+    def queued(self) -> int: ...
+
     def set_present(self, key: Key, uuid: UUID, present: bool) -> None: ...
 
     def locations(self, key: Key) -> LocationLog: ...

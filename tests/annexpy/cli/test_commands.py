@@ -321,6 +321,23 @@ def test_explain_says_why_and_removes_nothing(lab: Lab, cli) -> None:
     assert any(line.startswith("may be dropped, within ") for line in cli("explain", KEY, "--from", "one").lines)
 
 
+def test_fsck_sets_the_log_of_a_repository_right_also_outside_of_any(lab: Lab, cli, monkeypatch) -> None:
+    cli("put", "one", "file.txt")
+    place = lab.folder / "one"
+    (key,) = (path.name for path in place.glob("annex/objects/*/*/*"))
+    for path in place.glob("annex/objects/*/*/*"):
+        path.chmod(0o755)
+        (path / key).unlink()
+    (lab.folder / "nowhere").mkdir()
+    monkeypatch.chdir(lab.folder / "nowhere")
+
+    (said,) = cli("fsck", str(place), key, "--json").json
+
+    assert "fixing location log" in said["note"]
+    with Repository.open(place) as repository:
+        assert repository.uuid not in repository.branch.locations(Key.parse(key)).present
+
+
 def test_fsck_finds_damage_and_sets_the_log_right(lab: Lab, cli) -> None:
     cli("put", "one", "file.txt")
     path = lab.folder / "one/annex/objects" / os.fsdecode(object_paths(KEY)[0])
