@@ -177,7 +177,8 @@ def _behind(topology: Topology) -> Iterator[Route]:
         for proxied in sorted(topology.proxies.get(gateway.uuid, ())):
             if proxied.uuid in passed:
                 continue
-            route = Route(f"{gateway.name}-{proxied.name}", gateway.via, proxied.uuid, gateway.hops + 1)
+            hops = gateway.hops + _relays(proxied)
+            route = Route(f"{gateway.name}-{proxied.name}", gateway.via, proxied.uuid, hops)
             yield route
             if proxied.uuid in topology.proxies and route.hops < _MOST_HOPS and not is_cluster(proxied.uuid):
                 waiting.append((route, passed | {proxied.uuid}))
@@ -243,8 +244,9 @@ def cluster_routes(topology: Topology, uuid: UUID, bypass: frozenset[UUID] = fro
     """The way to each node of a cluster that this repository is a gateway of, each node in one way only.
 
     A node is used when cluster.log and the git configuration name it. Where there are other gateways, each of
-    them is told whom to leave out: us, those we ask ourselves, those behind the others, and those that are
-    nearer to us. So each node is asked once, whatever the gateways know of each other.
+    them is told whom to leave out: us, the others that we ask, and the nodes that are reached in another way. So
+    each node is asked once, whatever the gateways know of each other. (git-annex leaves out gateways only, and
+    sends twice to a node that two of them lead to.)
 
     Args:
         topology: What is known here.
@@ -274,42 +276,31 @@ def _relayed(
     peers: Mapping[UUID, Route],
     bypass: frozenset[UUID],
 ) -> tuple[Relay, ...]:
-    """What each of *peers* is to be asked for."""
-    if not peers:
-        return ()
-    distances = {gateway: _distances(topology, gateway, members) for gateway in _gateways(topology, cluster) | {*peers}}
-    homes: dict[UUID, UUID] = {}  # node → the gateway that it is next to
-    for node in members:
-        near = [(far[node], gateway) for gateway, far in distances.items() if node in far]
-        if near:
-            homes[node] = min(near)[1]
-    # Each gateway that is not asked by us is asked by the one of those we ask that is nearest to it.
-    by: dict[UUID, UUID] = {peer: peer for peer in peers}
-    for gateway in sorted(set(homes.values()) - set(peers) - bypass - {topology.uuid}):
-        ways = [
-            (min(distances[peer][node] for node in homes if homes[node] == gateway and node in distances[peer]), peer)
-            for peer in peers
-            if any(homes[node] == gateway and node in distances[peer] for node in homes)
-        ]
+    """What each of *peers* is to be asked for.
+
+    The way to a node through a gateway has fewer dashes in its name at that gateway than at any before it, so the
+    peer that has the fewest does not need another one. That holds however the remotes are called.
+    """
+    listed = {peer: _distances(topology, peer, topology.clusters.get(cluster, frozenset())) for peer in peers}
+    by: dict[UUID, UUID] = {}
+    for node in members - nodes.keys():
+        ways = [(listed[peer][node], peers[peer].cost, peer) for peer in peers if node in listed[peer]]
         if ways:
-            by[gateway] = min(ways)[1]
+            by[node] = min(ways)[2]
     relays = []
     for peer, route in sorted(peers.items(), key=lambda item: item[1].order):
-        others = {gateway for gateway, asked in by.items() if asked != peer}
-        shared = {node for node in nodes if node in distances[peer]}
-        reached = {node for node, home in homes.items() if by.get(home) == peer and node not in nodes}
-        behind = sum(1 for gateway, asked in by.items() if asked == peer)
-        told = tuple(sorted({topology.uuid, *bypass, *others, *shared} - {peer}))
-        relays.append(Relay(route, told, frozenset(reached), behind))
+        reached = frozenset(node for node, asked in by.items() if asked == peer)
+        if listed[peer] and not reached:
+            continue  # whatever is behind it is reached in other ways, or not to be reached
+        told = {topology.uuid, *bypass, *peers, *listed[peer]} - reached - {peer}
+        depth = 1 + max((listed[peer][node] - _nearest(topology, node) for node in reached), default=0)
+        relays.append(Relay(route, tuple(sorted(told)), reached, depth))
     return tuple(relays)
 
 
-def _gateways(topology: Topology, cluster: UUID) -> set[UUID]:
-    return {
-        gateway
-        for gateway, proxied in topology.proxies.items()
-        if gateway != topology.uuid and any(one.uuid == cluster for one in proxied)
-    }
+def _nearest(topology: Topology, node: UUID) -> int:
+    """The fewest dashes that any gateway has in its name for *node*."""
+    return min(one.name.count("-") for proxied in topology.proxies.values() for one in proxied if one.uuid == node)
 
 
 def _distances(topology: Topology, gateway: UUID, members: frozenset[UUID]) -> dict[UUID, int]:
