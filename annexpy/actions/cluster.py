@@ -16,7 +16,7 @@ from annexpy.logs.line import whole_seconds
 from annexpy.logs.paths import Log
 from annexpy.logs.repos import CLUSTERS, DESCRIPTIONS, PROXIES, Proxied
 from annexpy.patterns import regex
-from annexpy.policy.routes import cluster_log, proxied_routes, proxy_log
+from annexpy.policy.routes import cluster_log, proxy_log
 from annexpy.remote.address import LocalPlace, connect
 from annexpy.repo.repository import Repository
 from annexpy.repo.topology import cluster_names, topology
@@ -75,7 +75,7 @@ async def _describe(repository: Repository, uuid: UUID, description: str) -> Non
 
 
 async def add_nodes(repository: Repository, cluster: str, remotes: Iterable[str]) -> Changes:
-    """Make git remotes, or proxied ones, nodes of a cluster.
+    """Make git remotes nodes of a cluster.
 
     Raises:
         InvalidInput: There is no such cluster, or no such remote.
@@ -196,18 +196,13 @@ def _nodes_of(repository: Repository, remote: str) -> list[str]:
 
 def _check_remote(repository: Repository, remote: str) -> None:
     if _uuid_of(repository, remote) is None:
-        reason = "a git remote, or one that is proxied for, and known: annexpy sync meets it"
+        reason = "a git remote that is a git-annex repository, and known: annexpy sync meets it"
         raise InvalidInput("remote", remote, reason)
 
 
 def _uuid_of(repository: Repository, remote: str) -> UUID | None:
     _meet_neighbours(repository, remote)
-    known = topology(repository)
-    for neighbour in known.neighbours:
-        if neighbour.name == remote and neighbour.uuid:
-            return neighbour.uuid
-    route = proxied_routes(known).get(remote)
-    return None if route is None else route.uuid
+    return next((near.uuid for near in topology(repository).neighbours if near.name == remote), None)
 
 
 def _meet_neighbours(repository: Repository, only: str | None = None) -> None:

@@ -64,8 +64,7 @@ class Topology:
 
     Attributes:
         uuid: Its own.
-        neighbours: Its git remotes, and its settings for proxied remotes (``remote.GATEWAY-NODE.annex-proxy``),
-            which have an empty UUID.
+        neighbours: Its git remotes. (Settings of proxied remotes, which are none, mean nothing to git-annex.)
         proxies: proxy.log.
         clusters: cluster.log.
         names: ``annex.cluster.NAME``: the clusters that it is a gateway of.
@@ -146,7 +145,7 @@ def proxied_routes(topology: Topology) -> dict[str, Route]:
 
     A name that a git remote has is that git remote's.
     """
-    taken = {neighbour.name for neighbour in topology.neighbours if neighbour.uuid}
+    taken = {neighbour.name for neighbour in topology.neighbours}
     found: dict[str, Route] = {}
     for route in _behind(topology):
         if route.name not in taken and (route.name not in found or route.order < found[route.name].order):
@@ -170,7 +169,6 @@ def _behind(topology: Topology) -> Iterator[Route]:
     waiting: deque[tuple[Route, frozenset[UUID]]] = deque(
         (Route(neighbour.name, neighbour, neighbour.uuid), frozenset((topology.uuid, neighbour.uuid)))
         for neighbour in topology.neighbours
-        if neighbour.uuid
     )
     while waiting:
         gateway, passed = waiting.popleft()
@@ -184,18 +182,6 @@ def _behind(topology: Topology) -> Iterator[Route]:
                 waiting.append((route, passed | {proxied.uuid}))
 
 
-def _configured(topology: Topology) -> Iterator[tuple[Route, Neighbour]]:
-    """The way to each remote that has settings of its own, and the settings: git remotes, then proxied ones."""
-    for neighbour in topology.neighbours:
-        if neighbour.uuid:
-            yield Route(neighbour.name, neighbour, neighbour.uuid), neighbour
-    settings = {neighbour.name: neighbour for neighbour in topology.neighbours if not neighbour.uuid}
-    if settings:
-        for name, route in proxied_routes(topology).items():
-            if name in settings and route.uuid != topology.uuid:
-                yield route, settings[name]
-
-
 def proxied_route(topology: Topology, uuid: UUID) -> Route | None:
     """The way on to *uuid* for a client that asks this repository for it; None when it is not proxied for.
 
@@ -204,32 +190,27 @@ def proxied_route(topology: Topology, uuid: UUID) -> Route | None:
     """
     own = {proxied.uuid for proxied in topology.proxies.get(topology.uuid, ())}
     ways: list[Route] = []
-    for route, settings in _configured(topology):
-        if route.uuid in own and _may_be_proxied(topology, settings):
-            ways.append(route)
-            if settings.proxied and route.uuid != uuid:
-                beyond = Topology(topology.uuid, (Neighbour(route.name, route.uuid),), topology.proxies, {}, {})
-                ways += [
-                    Route(far.name, route.via, far.uuid, route.hops + far.hops)
-                    for far in _behind(beyond)
-                    if far.uuid == uuid
-                ]
-        if uuid in own and _gateways_of(topology, settings):
+    for near in topology.neighbours:
+        if near.uuid in own and _may_be_proxied(topology, near):
+            ways.append(Route(near.name, near, near.uuid))
+            if near.proxied:
+                ways += _behind(Topology(topology.uuid, (near,), topology.proxies, {}, {}))
+        if uuid in own and _gateways_of(topology, near):
             ways += [
-                Route(f"{route.name}-{proxied.name}", route.via, proxied.uuid, route.hops + _relays(proxied))
-                for proxied in topology.proxies.get(route.uuid, ())
-                if proxied.uuid == uuid and not is_cluster(uuid)
+                Route(f"{near.name}-{proxied.name}", near, proxied.uuid, _relays(proxied))
+                for proxied in topology.proxies.get(near.uuid, ())
+                if not is_cluster(uuid)
             ]
     return min((way for way in ways if way.uuid == uuid), key=lambda way: way.order, default=None)
 
 
-def _may_be_proxied(topology: Topology, settings: Neighbour) -> bool:
-    return settings.proxied or any(name in topology.names for name in settings.node_of)
+def _may_be_proxied(topology: Topology, near: Neighbour) -> bool:
+    return near.proxied or any(name in topology.names for name in near.node_of)
 
 
-def _gateways_of(topology: Topology, settings: Neighbour) -> frozenset[UUID]:
+def _gateways_of(topology: Topology, near: Neighbour) -> frozenset[UUID]:
     """The clusters that it and this repository are gateways of."""
-    return settings.gateway_of & frozenset(topology.names.values())
+    return near.gateway_of & frozenset(topology.names.values())
 
 
 def _relays(proxied: Proxied) -> int:
@@ -259,12 +240,12 @@ def cluster_routes(topology: Topology, uuid: UUID, bypass: frozenset[UUID] = fro
     members = topology.clusters.get(uuid, frozenset()) - bypass - {topology.uuid}
     nodes: dict[UUID, Route] = {}
     peers: dict[UUID, Route] = {}
-    for route, settings in _configured(topology):
-        known = nodes.get(route.uuid)
-        if route.uuid in members and not settings.node_of.isdisjoint(names):
-            nodes[route.uuid] = route if known is None or route.order < known.order else known
-        if uuid in settings.gateway_of and route.uuid not in bypass | {topology.uuid}:
-            peers.setdefault(route.uuid, Route(f"{route.name}-{names[0]}", route.via, uuid, route.hops + 1))
+    for near in topology.neighbours:
+        route, known = Route(near.name, near, near.uuid), nodes.get(near.uuid)
+        if near.uuid in members and not near.node_of.isdisjoint(names):
+            nodes[near.uuid] = route if known is None or route.order < known.order else known
+        if uuid in near.gateway_of and near.uuid not in bypass | {topology.uuid}:
+            peers.setdefault(near.uuid, Route(f"{near.name}-{names[0]}", near, uuid, 1))
     return ClusterRoutes(uuid, names[0], tuple(nodes.values()), _relayed(topology, uuid, members, nodes, peers, bypass))
 
 
@@ -322,10 +303,7 @@ def cluster_log(topology: Topology, cluster: UUID) -> frozenset[UUID]:
     Its own nodes come and go with the configuration; those of other gateways stay.
     """
     names = {name for name, uuid in topology.names.items() if uuid == cluster}
-    own: set[UUID] = set()
-    for route, settings in _configured(topology):
-        if not settings.node_of.isdisjoint(names):
-            own.add(route.uuid)
+    own = {near.uuid for near in topology.neighbours if not near.node_of.isdisjoint(names)}
     proxied = {one.uuid: one.name for one in topology.proxies.get(topology.uuid, ())}
     theirs = {
         one.uuid
@@ -345,17 +323,16 @@ def proxy_log(topology: Topology) -> frozenset[Proxied]:
     that it sees, and so a longer one each time where three gateways know each other.)
     """
     found = {Proxied(uuid, name) for name, uuid in topology.names.items()}
-    configured = [*_configured(topology)]
-    own = {Proxied(route.uuid, route.name) for route, settings in configured if settings.proxied or settings.node_of}
+    own = {Proxied(near.uuid, near.name) for near in topology.neighbours if near.proxied or near.node_of}
     nearer = {one.uuid for one in own} | {topology.uuid}
     found |= own
-    for route, settings in configured:
+    for near in topology.neighbours:
         members: set[UUID] = set()
-        for cluster in _gateways_of(topology, settings):
+        for cluster in _gateways_of(topology, near):
             members |= topology.clusters.get(cluster, frozenset())
         names: dict[UUID, str] = {}
-        for one in topology.proxies.get(route.uuid, ()):
+        for one in topology.proxies.get(near.uuid, ()):
             if one.uuid in members and one.uuid not in nearer:
                 names[one.uuid] = min(names.get(one.uuid, one.name), one.name, key=lambda name: (len(name), name))
-        found |= {Proxied(uuid, f"{route.name}-{name}") for uuid, name in names.items()}
+        found |= {Proxied(uuid, f"{near.name}-{name}") for uuid, name in names.items()}
     return frozenset(found)

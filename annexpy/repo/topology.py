@@ -14,20 +14,15 @@ from annexpy.uuids import UUID, is_cluster, parse_uuid
 __all__ = ["cluster_names", "neighbour", "topology"]
 
 _CLUSTER: str = "annex.cluster."
-_SETTINGS: tuple[str, ...] = ("annex-proxy", "annex-cluster-node", "annex-cluster-gateway")
 
 
 def topology(repository: Repository) -> Topology:
-    """What *repository* knows now. Settings that do not parse count as not there."""
+    """What *repository* knows now. Settings that do not parse count as not there, as do remotes of unknown UUID."""
     config, branch = repository.config, repository.branch
-    remotes = config.remotes()
-    found = [neighbour(remote) for remote in remotes.values() if not remote.ignore]
-    for name in _only_settings(config):
-        fields = {field: config.get(f"remote.{name}.{field}") or "" for field in _SETTINGS}
-        found.append(neighbour(RemoteConfig(name, None, None, {k: v for k, v in fields.items() if v})))
+    found = [neighbour(remote) for remote in config.remotes().values() if not remote.ignore]
     return Topology(
         repository.uuid,
-        tuple(found),
+        tuple(one for one in found if one.uuid),
         PROXIES.parse(branch.read(Log.PROXY.value)),
         clusters(branch.read(Log.CLUSTER.value)),
         cluster_names(config),
@@ -67,13 +62,3 @@ def _uuid(remote: RemoteConfig) -> UUID:
 def _usual_cost(remote: RemoteConfig) -> int:
     url = remote.url or ""
     return 100 if url.startswith(("/", ".", "~", "file:")) else 200
-
-
-def _only_settings(config: GitConfig) -> list[str]:
-    """Names of remotes with settings of ours and no address: those of proxied remotes."""
-    names: dict[str, None] = {}
-    for full, _ in config.items("remote."):
-        name, _, field = full[len("remote.") :].rpartition(".")
-        if field in _SETTINGS:
-            names[name] = None
-    return [name for name in names if name not in config.remotes()]

@@ -20,7 +20,7 @@ from annexpy.repo.repository import Repository
 from annexpy.transport.pipe import DialCommand
 from annexpy.uuids import UUID
 
-__all__ = ["Gateways", "Session", "content_of", "git", "key_of"]
+__all__ = ["Gateways", "Session", "annexpy", "content_of", "git", "key_of"]
 
 FAKE = Path(__file__).with_name("fake_node.py")
 SSH = """#!/bin/sh
@@ -45,6 +45,22 @@ def git(path: Path, *words: str, fails: bool = False) -> str:
     )
     assert (done.returncode != 0) == fails, (words, done.stdout[-3000:], done.stderr[-3000:])
     return done.stdout + done.stderr
+
+
+def annexpy(path: Path, *words: object, fails: bool = False) -> str:
+    """A command of ours."""
+    done = subprocess.run(
+        [sys.executable, "-m", "annexpy.cli.app", *map(str, words)],
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | dict(OURS),
+    )
+    assert (done.returncode != 0) == fails, (words, done.stdout[-3000:], done.stderr[-3000:])
+    return done.stdout
 
 
 class Gateways:
