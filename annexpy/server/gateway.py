@@ -17,14 +17,14 @@ Source: fact sheet p2p-protocol, section 5.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
 from anyio import CancelScope
 
-from annexpy.errors import AnnexError, InvalidInput, Refused, UnknownUUID
+from annexpy.errors import AnnexError, InvalidInput, Refused, TransportError, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.logs.paths import Log
 from annexpy.policy.routes import ClusterRoutes, Relay, Route, Topology, cluster_routes, proxied_route
@@ -126,6 +126,11 @@ class Gateway:
         """The cluster with this UUID, to look at its nodes."""
         self._now(uuid, ())
         return self._clusters.get(uuid)
+
+    def records(self, uuid: UUID, key: Key) -> bool:
+        """Somebody in this cluster is recorded to have *key*; True also of what is no cluster."""
+        members = self.topology().clusters.get(uuid)
+        return members is None or not members.isdisjoint(self.repository.branch.locations(key).present)
 
     def topology(self) -> Topology:
         """What is known of proxies and clusters, at most a second old."""
@@ -322,6 +327,24 @@ class _Current(Wrapper):
     @property
     def uuid(self) -> UUID:
         return self._uuid
+
+    async def check_present(self, key: Key) -> bool:
+        """As the cluster; but nodes that are away and not recorded to have it do not keep the others from saying no.
+
+        Stock clients ask before they put.
+        """
+        try:
+            return await self.remote.check_present(key)
+        except TransportError:
+            if self._gateway.records(self._uuid, key):
+                raise
+            return False
+
+    async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
+        try:
+            return await super().check_present_many(keys)
+        except TransportError:
+            return [await self.check_present(key) for key in keys]
 
     @property
     def cost(self) -> int:
