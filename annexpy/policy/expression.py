@@ -20,7 +20,7 @@ from annexpy.errors import InvalidExpression, InvalidInput
 from annexpy.policy.terms import Test, parse_test
 from annexpy.values import dataclass
 
-__all__ = ["MAX_DEPTH", "Chain", "Expression", "Node", "Not", "Step", "Term", "parse", "tests"]
+__all__ = ["MAX_DEPTH", "Chain", "Expression", "Node", "Not", "Step", "Term", "all_tests", "parse"]
 
 MAX_DEPTH: Final = 100
 """How deep groups and ``not`` may be nested."""
@@ -102,15 +102,15 @@ def parse(text: str) -> Expression:
     return Expression(text, _Parser(text).all())
 
 
-def tests(node: Node) -> list[Test]:
+def all_tests(node: Node) -> list[Test]:
     """Every test of *node*, in the order of the text."""
     match node:
         case Term(test=test):
             return [test]
         case Not(node=inner):
-            return tests(inner)
+            return all_tests(inner)
         case Chain(steps=steps):
-            return [test for step in steps for test in tests(step.node)]
+            return [test for step in steps for test in all_tests(step.node)]
         case _:
             assert_never(node)
 

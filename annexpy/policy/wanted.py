@@ -17,7 +17,7 @@ from functools import partial
 from typing import Final
 
 from annexpy.errors import InvalidExpression
-from annexpy.policy.expression import Chain, Node, Not, Step, Term, parse, tests
+from annexpy.policy.expression import Chain, Node, Not, Step, Term, all_tests, parse
 from annexpy.policy.facts import KeyFacts, Repositories
 from annexpy.policy.groups import STANDARD_GROUPS
 from annexpy.policy.matcher import Question, answer, matches
@@ -109,7 +109,7 @@ class Policy:
         needed = _NONE
         for uuid in uuids:
             node = self._wanted(uuid)
-            for test in () if node is None else tests(node):
+            for test in () if node is None else all_tests(node):
                 needed |= _needs(test)
         return needed
 
@@ -153,7 +153,7 @@ class Policy:
                     return _PRESENT
                 inner = self._put_in(uuid, parse(found[0]).root, may - {flag}, negated=negated)
                 # git-annex does not look how often such a test is negated in there
-                return _PRESENT if negated and any(map(_varies, tests(inner))) else inner
+                return _PRESENT if negated and any(map(_varies, all_tests(inner))) else inner
             case Term():
                 return node
             case Not(node=inner):

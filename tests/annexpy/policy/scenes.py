@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from annexpy.policy.facts import KeyFacts, Repositories
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, WEB
+from annexpy.values import dataclass, field
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 
@@ -31,7 +31,7 @@ def vectors(name: str) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Network:
     """What is recorded about all repositories, and the files there are."""
 

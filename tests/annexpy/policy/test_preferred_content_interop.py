@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import pytest
 from scenes import Scene, recorded_network, vectors
 
+from annexpy.actions.wanted import Wanted
 from annexpy.errors import InvalidExpression
 from annexpy.policy.expression import parse
 from annexpy.policy.matchexpression import Lacking, match_expression
@@ -168,10 +169,12 @@ def check_wanted(scene: Scene, seed: int, number: int) -> None:
             said.update({uuid: "bogus" for uuid, text in said.items() if "=[a" in text or "=[b" in text})
         scene.prefer(wanted, required)
         policy = Policy(NETWORK.repositories(preferred=wanted, required=required, maxsizes=LIMITS))
+        gathered = Wanted(scene.repository)
         for uuid in wanted:
             get = {f.file for f in NETWORK.files if policy.wants(uuid, f, default=False)}
             drop = {f.file for f in NETWORK.files if policy.wants_drop(uuid, f, default=False)}
             said = (wanted[uuid], required[uuid], uuid)
+            assert get == {f.file for f in NETWORK.files if gathered.wants(uuid, f.key, f.file, default=False)}, said
             assert get == scene.find(f"--want-get-by={uuid}"), said
             assert drop == scene.find(f"--want-drop-by={uuid}"), said
 
