@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from annexpy.actions.sync import Synced
     from annexpy.actions.sync import sync as sync_branch
     from annexpy.actions.verify import Checked, fsck, verify
+    from annexpy.actions.wanted import Wanted
     from annexpy.actions.whereis import Location, Whereis, whereis, whereis_all, whereis_many
     from annexpy.clock import Clock, Deadline
     from annexpy.errors import (
@@ -68,7 +69,12 @@ if TYPE_CHECKING:
     from annexpy.keys.backend import is_secure, is_verifiable, name_content
     from annexpy.keys.key import Key
     from annexpy.logs.repos import TrustLevel
+    from annexpy.policy.expression import Expression
+    from annexpy.policy.expression import parse as parse_expression
+    from annexpy.policy.facts import KeyFacts, Repositories
     from annexpy.policy.numcopies import Copies, DropProof
+    from annexpy.policy.placement import Choice, Unwanted
+    from annexpy.policy.wanted import Policy
     from annexpy.remote.address import Connected, connect
     from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Stored, Upload
     from annexpy.remote.cluster import Cluster
@@ -89,6 +95,7 @@ __all__ = [
     "Branch",
     "BranchConflict",
     "Checked",
+    "Choice",
     "Clock",
     "Cluster",
     "ConnectFailed",
@@ -103,6 +110,7 @@ __all__ = [
     "DropIncomplete",
     "DropProof",
     "DropResult",
+    "Expression",
     "Facts",
     "IncompleteTransfer",
     "Info",
@@ -112,6 +120,7 @@ __all__ = [
     "InvalidPath",
     "InvalidUUID",
     "Key",
+    "KeyFacts",
     "KeyNotPresent",
     "KeyReader",
     "Local",
@@ -131,6 +140,7 @@ __all__ = [
     "NotWanted",
     "P2PRemote",
     "PeerError",
+    "Policy",
     "PolicyError",
     "Progress",
     "ProtocolError",
@@ -140,6 +150,7 @@ __all__ = [
     "Remote",
     "RemoteProtocolError",
     "Removed",
+    "Repositories",
     "Repository",
     "RepositoryError",
     "Stored",
@@ -152,9 +163,11 @@ __all__ = [
     "TrustLevel",
     "UnknownUUID",
     "UnsupportedRepository",
+    "Unwanted",
     "Upload",
     "VerificationFailed",
     "Verified",
+    "Wanted",
     "Whereis",
     "__version__",
     "connect",
@@ -175,6 +188,7 @@ __all__ = [
     "name_content",
     "open",
     "open_key",
+    "parse_expression",
     "parse_uuid",
     "put",
     "put_many",
@@ -196,6 +210,7 @@ _PLACES = {
     "Branch": "annexpy.repo.branch",
     "BranchConflict": "annexpy.errors",
     "Checked": "annexpy.actions.verify",
+    "Choice": "annexpy.policy.placement",
     "Clock": "annexpy.clock",
     "Cluster": "annexpy.remote.cluster",
     "ConnectFailed": "annexpy.errors",
@@ -210,6 +225,7 @@ _PLACES = {
     "DropIncomplete": "annexpy.errors",
     "DropProof": "annexpy.policy.numcopies",
     "DropResult": "annexpy.actions.results",
+    "Expression": "annexpy.policy.expression",
     "Facts": "annexpy.actions.facts",
     "IncompleteTransfer": "annexpy.errors",
     "Info": "annexpy.actions.info",
@@ -219,6 +235,7 @@ _PLACES = {
     "InvalidPath": "annexpy.errors",
     "InvalidUUID": "annexpy.errors",
     "Key": "annexpy.keys.key",
+    "KeyFacts": "annexpy.policy.facts",
     "KeyNotPresent": "annexpy.errors",
     "KeyReader": "annexpy.actions.reader",
     "Local": "annexpy.remote.local",
@@ -238,6 +255,7 @@ _PLACES = {
     "NotWanted": "annexpy.errors",
     "P2PRemote": "annexpy.remote.p2p",
     "PeerError": "annexpy.errors",
+    "Policy": "annexpy.policy.wanted",
     "PolicyError": "annexpy.errors",
     "Progress": "annexpy.actions.results",
     "ProtocolError": "annexpy.errors",
@@ -247,6 +265,7 @@ _PLACES = {
     "Remote": "annexpy.remote.base",
     "RemoteProtocolError": "annexpy.errors",
     "Removed": "annexpy.remote.base",
+    "Repositories": "annexpy.policy.facts",
     "Repository": "annexpy.repo.repository",
     "RepositoryError": "annexpy.errors",
     "Stored": "annexpy.remote.base",
@@ -260,9 +279,11 @@ _PLACES = {
     "UUID": "annexpy.uuids",
     "UnknownUUID": "annexpy.errors",
     "UnsupportedRepository": "annexpy.errors",
+    "Unwanted": "annexpy.policy.placement",
     "Upload": "annexpy.remote.base",
     "VerificationFailed": "annexpy.errors",
     "Verified": "annexpy.actions.results",
+    "Wanted": "annexpy.actions.wanted",
     "Whereis": "annexpy.actions.whereis",
     "connect": "annexpy.remote.address",
     "copy": "annexpy.actions.copy",
@@ -282,6 +303,7 @@ _PLACES = {
     "name_content": "annexpy.keys.backend",
     "open": "annexpy.actions.reader:open_key",
     "open_key": "annexpy.actions.reader",
+    "parse_expression": "annexpy.policy.expression:parse",
     "parse_uuid": "annexpy.uuids",
     "put": "annexpy.actions.put",
     "put_many": "annexpy.actions.put",

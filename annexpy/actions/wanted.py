@@ -20,9 +20,11 @@ from annexpy.logs.preferred import GROUP_PREFERRED_CONTENT, PREFERRED_CONTENT, R
 from annexpy.logs.remotes import SPECIAL_REMOTES
 from annexpy.logs.repos import GROUPS, MAXSIZES
 from annexpy.logs.urls import equivalent_keys, urls
+from annexpy.policy.expression import Expression
 from annexpy.policy.facts import KeyFacts, Repositories
+from annexpy.policy.matchexpression import Lacking, match_expression
 from annexpy.policy.placement import Candidate, Choice, Unwanted, Wants, choose
-from annexpy.policy.wanted import Needs, Policy
+from annexpy.policy.wanted import Needs, Policy, needs_of
 from annexpy.repo.held import HeldSizes
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
@@ -114,8 +116,10 @@ class Wanted:
             file: The path that it is looked at for, from the top of the work tree.
             log: Its location log, where it was read already.
         """
+        return self._gathered(key, file, log, self._needs)
+
+    def _gathered(self, key: Key, file: bytes | None, log: LocationLog | None, needs: Needs) -> KeyFacts:
         holders = frozenset((self._branch.locations(key) if log is None else log).present)
-        needs = self._needs
         if not needs:
             return KeyFacts(key, file, holders)
         if Needs.SIZES in needs:
@@ -143,6 +147,33 @@ class Wanted:
         logs = self._branch.locations_many(key for key, _ in again)
         for (key, file), (_, log) in zip(asked, logs, strict=True):
             yield key, file, self.policy.wants(uuid, self.facts(key, file, log), default=default)
+
+    def matches(
+        self, expression: Expression, *, key: Key | None = None, file: bytes | None = None, size: int | None = None
+    ) -> bool | Lacking:
+        """Whether *expression* matches, as ``git annex matchexpression`` says in this repository.
+
+        Args:
+            expression: Which.
+            key: What it is asked of.
+            file: The path that it is asked for.
+            size: Bytes, where the key does not tell.
+
+        Returns:
+            What was not told, where it depends on that.
+        """
+        needs = needs_of(expression.root)
+        here, repositories = self._repository.uuid, self.repositories
+        if Needs.SIZES in needs:
+            repositories = replace(repositories, sizes=self._held.sizes())
+        if key is None:
+            return match_expression(
+                expression, KeyFacts(Key(b"WORM", b"", size), file), repositories, here, without_key=True
+            )
+        facts = self._gathered(key, file, None, needs)
+        if key.size is None and size is not None:
+            facts = replace(facts, key=Key(key.backend, key.name, size, mtime=key.mtime))
+        return match_expression(expression, facts, repositories, here)
 
     def wanting(self, key: Key, associated_file: str = "") -> Wants:
         """For ``policy.placement``: does a repository want *key*, if those have it?

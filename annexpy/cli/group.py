@@ -28,6 +28,7 @@ COMMANDS = {
     "key": "Print the keys of files.",
     "lock": "Keep a key from being dropped while something runs.",
     "log": "Show when which repository got or lost keys.",
+    "matchexpression": "Check if a preferred content expression matches.",
     "move": "Move keys from one remote to another.",
     "proxy": "Show remotes of this repository to others.",
     "put": "Store files on a remote.",

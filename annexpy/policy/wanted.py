@@ -32,7 +32,7 @@ from annexpy.policy.terms import (
 )
 from annexpy.uuids import UUID
 
-__all__ = ["Needs", "Policy", "is_stable"]
+__all__ = ["Needs", "Policy", "is_stable", "needs_of"]
 
 _PRESENT: Final = Term("present", Flag.PRESENT)
 _NOTHING: Final = Term("nothing", Flag.NOTHING)
@@ -106,12 +106,8 @@ class Policy:
 
     def needs(self, uuids: Iterable[UUID]) -> Needs:
         """Which facts the answers for *uuids* depend on."""
-        needed = _NONE
-        for uuid in uuids:
-            node = self._wanted(uuid)
-            for test in () if node is None else all_tests(node):
-                needed |= _needs(test)
-        return needed
+        nodes = [node for uuid in uuids if (node := self._wanted(uuid)) is not None]
+        return needs_of(Chain(tuple([Step(False, node) for node in nodes])))
 
     def _without(self, uuid: UUID, facts: KeyFacts) -> Question:
         having = self.repositories.copies(facts.holders)
@@ -181,6 +177,14 @@ def is_stable(node: Node, *, negated: bool = False) -> bool:
 def _varies(test: Test) -> bool:
     """The answer depends on whether the repository has the content."""
     return test is Flag.PRESENT or (isinstance(test, Balanced) and not test.full)
+
+
+def needs_of(node: Node) -> Needs:
+    """Which facts the answer of *node* depends on."""
+    needed = _NONE
+    for test in all_tests(node):
+        needed |= _needs(test)
+    return needed
 
 
 def _needs(test: Test) -> Needs:
