@@ -40,6 +40,7 @@ _FILE: Final = STATE + b"/sizes"
 _COMMIT: Final = regex(rb"[0-9a-f]{40}")
 _WINDOW: Final = 8192
 _FRESH: Final = 1.0
+_RARELY: Final = 20
 _REMEMBERED: Final = 1024
 
 
@@ -50,7 +51,8 @@ class HeldSizes:
 
     Args:
         repository: Open.
-        fresh: Seconds for which what was read is not looked at again.
+        fresh: Seconds for which what was read is not looked at again; longer where looking takes long. 0: always
+            look.
     """
 
     def __init__(self, repository: Repository, *, fresh: float = _FRESH) -> None:
@@ -61,7 +63,7 @@ class HeldSizes:
         self._known = False
         self._committed: Counter[UUID] = Counter()
         self._now: dict[UUID, int] = {}
-        self._looked = float("-inf")
+        self._next = float("-inf")
         self._arriving: Counter[UUID] = Counter()
         self._holders: dict[bytes, tuple[UUID, ...]] = {}
 
@@ -71,10 +73,13 @@ class HeldSizes:
         Raises:
             RepositoryError: Objects are missing or corrupt.
         """
-        now = self._repository.clock.now()
-        if not 0 <= now - self._looked < self._fresh:
+        clock = self._repository.clock
+        begun = clock.now()
+        if begun >= self._next:
             self._look()
-            self._looked = now
+            ended = clock.now()
+            # what takes long is done rarely
+            self._next = ended + max(self._fresh, (ended - begun) * _RARELY if self._fresh else 0.0)
         return self._now
 
     @contextmanager
