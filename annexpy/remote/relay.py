@@ -18,7 +18,8 @@ from annexpy.uuids import UUID, is_cluster
 __all__ = ["Relayed", "patience"]
 
 _SLOWER: Final = 1.2
-_ON_TOP: Final = 2.0
+_ON_TOP: Final = 3.5
+"""Seconds to connect, and to close a connection that hangs, which a child or ssh has two for."""
 
 
 def patience(deadline: float, depth: int) -> float:

@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from anyio import CancelScope
 
@@ -42,6 +42,9 @@ from annexpy.repo.settings import Durability
 from annexpy.repo.topology import topology
 from annexpy.server.placing import Placing
 from annexpy.uuids import UUID
+
+if TYPE_CHECKING:
+    from annexpy.server.telling import Teller
 
 __all__ = ["Gateway"]
 
@@ -83,6 +86,7 @@ class Gateway:
         self._looked = float("-inf")
         self._stamp: tuple[object, ...] = ()
         self._topology: Topology | None = None
+        self._teller: Teller | None = None
         self._late = LateCopies(self._arrived)
 
     @property
@@ -270,12 +274,23 @@ class Gateway:
 
     async def commit(self) -> None:
         """Bring what was recorded into the branches of the gateway and of its nodes on this machine."""
-        await self.repository.branch.commit()
+        changed = await self.repository.branch.commit()
         for remote in self._places():
             try:
                 await remote.local.repository.branch.commit()
             except AnnexError as error:
                 log.warning("%s: %s", remote.name, error)
+        if changed:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Have other gateways of the same clusters hear of what was recorded."""
+        if any(near.gateway_of for near in self.topology().neighbours):
+            if self._teller is None:
+                from annexpy.server.telling import Teller  # only where there is somebody to tell
+
+                self._teller = Teller(self.repository)
+            self._teller.tell(self.topology())
 
     def _places(self) -> list[LocalPlace]:
         inner = [remote.remote if isinstance(remote, ReadOnly) else remote for remote in self._opened.values()]
@@ -311,7 +326,10 @@ class Gateway:
                 log.warning("%s: %s", remote.name, failed)
         self._own = None
         self._in_use.close()
-        await self.repository.branch.commit()
+        if await self.repository.branch.commit():
+            self._tell()
+        if self._teller is not None:
+            self._teller.forget()
 
 
 class _Current(Wrapper):

@@ -151,6 +151,19 @@ class Gateways:
         with Repository.open(self.path(here)) as repository:
             repository.branch.merge_now()
 
+    def link(self, one: str, other: str, cluster: str) -> None:
+        """Two gateways of the same cluster come to know of each other."""
+        for here, there in ((one, other), (other, one)):
+            self.connect(here, there)
+            self.learn(here, there)
+            with Repository.open(self.path(here)) as repository:
+                anyio.run(partial(clusters.extend, repository, there, cluster))
+
+    def update(self, name: str) -> None:
+        """What the configuration of a gateway says is recorded."""
+        with Repository.open(self.path(name)) as repository:
+            anyio.run(clusters.update, repository)
+
     def client(self, name: str, contents: Mapping[str, bytes], *, remotes: Sequence[str]) -> dict[str, Key]:
         """A work tree of the real git-annex; the keys of its files."""
         path = self.path(name)

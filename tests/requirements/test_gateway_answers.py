@@ -15,6 +15,7 @@ import anyio
 import pytest
 from gateways import Gateways, content_of, git, key_of
 
+from annexpy.actions import cluster as clusters
 from annexpy.errors import NoSpace
 from annexpy.keys.key import Key
 from annexpy.remote.p2p import P2PRemote
@@ -499,3 +500,79 @@ def test_a_removal_with_a_deadline_is_never_made_without_one(three: Gateways, fa
 
     assert "REMOVE" not in log.read_text()
     assert three.believed("g", KEY) == "3"
+
+
+# -- several gateways ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["silent", "hangs"])
+def test_each_gateway_answers_before_the_one_that_waits_for_it_gives_up(two: Gateways, fault: str) -> None:
+    """Both have the same deadline, and a node behind the second one says nothing."""
+    place = two.place("4")
+    two.places["h"].set("remote.4.url", str(place.path))
+    two.places["h"].set("remote.4.annex-uuid", place.uuid)
+    with Repository.open(two.path("h")) as repository:
+        anyio.run(clusters.add_nodes, repository, "safe", ["4"])
+    two.learn("g", "h")
+    with Repository.open(two.path("g")) as repository:
+        anyio.run(clusters.update, repository)
+    fill(two, "3", OTHER_KEY, OTHER)
+    two.spoil("h", "4", fault)
+
+    with two.talk("g", "safe") as session:
+        session.greet()
+        assert names(two, session.put(KEY, CONTENT)) == ("SUCCESS-PLUS", "123")
+        assert session.get(OTHER_KEY) == (OTHER, "VALID")
+        assert names(two, session.ask(f"REMOVE {KEY}")) == ("FAILURE-PLUS", "123")
+
+    assert two.believed("g", KEY) == ""
+
+
+def test_a_gateway_that_is_away_costs_only_its_own_nodes(two: Gateways) -> None:
+    """C and N1 with a gateway in the place of a node."""
+    fill(two, "123", OTHER_KEY, OTHER)
+    two.places["g"].set("remote.h.url", "ssh://nowhere/h")
+
+    with two.talk("g", "safe") as session:
+        session.greet()
+        assert names(two, session.put(KEY, CONTENT)) == ("SUCCESS-PLUS", "12")
+        assert session.get(OTHER_KEY) == (OTHER, "VALID")
+        assert names(two, session.ask(f"REMOVE {OTHER_KEY}")) == ("FAILURE-PLUS", "12")
+
+    assert two.believed("g", OTHER_KEY) == "3"
+
+
+def test_what_is_stored_through_one_gateway_is_known_at_the_other(two: Gateways) -> None:
+    """Gateways of the reference know only what they learnt themselves."""
+    with two.talk("g", "safe") as session:
+        session.greet()
+        assert names(two, session.put(KEY, CONTENT)) == ("SUCCESS-PLUS", "123")
+
+    until = time.monotonic() + 30
+    while (found := two.letters(two.places["h"].whereis([KEY])[KEY] - {two.uuid("safe")})) != "123":
+        assert time.monotonic() < until, found
+
+
+@pytest.mark.parametrize("links", [("gh", "hi"), ("gh", "hi", "gi")])
+def test_each_node_of_three_gateways_is_sent_to_once(world: Gateways, links: tuple[str, ...]) -> None:
+    """In a chain and in a full mesh; the reference sends twice where two ways lead to a node."""
+    world.gateway("g", nodes="1", cluster="safe")
+    world.gateway("h", nodes="2", extends="g", cluster="safe")
+    world.gateway("i", nodes="3", extends="h", cluster="safe")
+    for one, other in links[2:]:
+        world.link(one, other, "safe")
+    for one, other in ("gh", "hi", "gh", "hi"):
+        world.learn(one, other)
+        world.update(one)
+        world.learn(other, one)
+        world.update(other)
+    before = len(world.asked())
+
+    with world.talk("g", "safe") as session:
+        session.greet()
+        assert names(world, session.put(KEY, CONTENT)) == ("SUCCESS-PLUS", "123")
+        assert names(world, session.ask(f"REMOVE {KEY}")) == ("SUCCESS-PLUS", "123")
+        talks = [line for line in world.asked()[before:] if "p2pstdio" in line]
+
+    assert len(talks) == 2, "one connection to each of the other gateways"
+    assert [world.believed(name, KEY) for name in "ghi"] == ["", "", ""]
