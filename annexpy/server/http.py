@@ -25,17 +25,11 @@ from anyio.abc import TaskGroup
 
 from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
 from annexpy.errors import (
-    AccessDenied,
     AnnexError,
     ContentError,
     ContentLocked,
     InvalidInput,
-    KeyNotPresent,
-    LockHeld,
-    NoSpace,
-    ProtocolError,
     TimedOut,
-    TransportError,
 )
 from annexpy.keys.key import Key
 from annexpy.p2p.http import (
@@ -45,7 +39,6 @@ from annexpy.p2p.http import (
     GetTimestampRequest,
     KeepLockedRequest,
     LockContentRequest,
-    NoSuchRoute,
     PutOffsetRequest,
     PutRequest,
     RemoveBeforeRequest,
@@ -69,8 +62,10 @@ from annexpy.p2p.http_answers import (
 )
 from annexpy.remote.base import Remote
 from annexpy.server.auth import Access, Role, Verdict, Visitor
+from annexpy.server.commits import Commits
 from annexpy.server.http_content import receive_content, send_content
 from annexpy.server.http_locks import HeldLocks
+from annexpy.server.http_told import Asked, hardest, line, refuse, say, tell
 from annexpy.server.limits import LockQuota
 from annexpy.server.metrics import METRICS_TYPE, Metrics
 from annexpy.server.shown import Find, Mount, Shown, ShownRepositories
@@ -97,14 +92,7 @@ _ROLES: Final = {
     b"remove": Role.WRITE,
     b"remove-before": Role.WRITE,
 }
-_TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
 _JSON: Final = (b"Content-Type", JSON_TYPE)
-_WHO: Final = (b"WWW-Authenticate", b'Basic realm="git-annex", charset="UTF-8"')
-_HARDNESS: Final = (Verdict.WHO_ARE_YOU, Verdict.FORBIDDEN, Verdict.NOT_THERE)
-"""What to say when there is more than one way, and none is open."""
-_NOT_HERE: Final = b"not found\n"
-_SOON: Final = 1.0  # seconds without a change after which it is committed
-_AT_LAST: Final = 10.0  # and with changes that do not end
 _QUICK: Final = 100  # the cost of a repository on this machine
 
 
@@ -143,12 +131,11 @@ class Routes:
                 that goes on; and at the end.
         """
         self.shown, self.access, self._mounts = shown, access, mounts
-        self._allow_unverifiable, self._clock, self._on_idle = allow_unverifiable, clock, on_idle
+        self._allow_unverifiable, self._clock = allow_unverifiable, clock
+        self._commits = Commits(on_idle)
         self._quota = LockQuota() if locks is None else locks
         self._group: TaskGroup | None = None
         self._locks: HeldLocks | None = None
-        self._changed: anyio.Event = anyio.Event()
-        self._last_change = 0.0
         self.metrics = Metrics()
         usual = HTTPDeadlines() if deadlines is None else deadlines
         self.connections = HTTPConnections(self.answer, deadlines=usual, clock=clock)
@@ -161,8 +148,7 @@ class Routes:
         self._group = await anyio.create_task_group().__aenter__()
         self._locks = HeldLocks(self._group, self._quota, new_uuid)
         self._group.start_soon(self.connections.watch)
-        if self._on_idle is not None:
-            self._group.start_soon(self._commit, self._on_idle)
+        self._group.start_soon(self._commits.run)
         return self
 
     async def __aexit__(
@@ -174,9 +160,8 @@ class Routes:
             await self._locks.let_go()
         self._group.cancel_scope.cancel()
         await self._group.__aexit__(kind, error, trace)
-        if self._on_idle is not None and self._changed.is_set():
-            with anyio.CancelScope(shield=True):
-                await self._idle(self._on_idle)
+        with anyio.CancelScope(shield=True):
+            await self._commits.now()
 
     # -- serving --------------------------------------------------------------------------------------
 
@@ -237,37 +222,12 @@ class Routes:
             return
         await self.connections.serve(transport, secure=secure or tls is not None)
 
-    # -- commits --------------------------------------------------------------------------------------
-
-    def _note_change(self) -> None:
-        self._last_change = anyio.current_time()
-        self._changed.set()
-
-    async def _commit(self, on_idle: Callable[[], Awaitable[object]]) -> None:
-        while True:
-            await self._changed.wait()
-            latest = anyio.current_time() + _AT_LAST
-            while True:
-                due = min(self._last_change + _SOON, latest)
-                if due <= anyio.current_time():
-                    break
-                await anyio.sleep_until(due)
-            self._changed = anyio.Event()
-            await self._idle(on_idle)
-
-    @staticmethod
-    async def _idle(on_idle: Callable[[], Awaitable[object]]) -> None:
-        try:
-            await on_idle()
-        except AnnexError as error:
-            log.warning("while idle: %s", error)
-
     # -- one request ------------------------------------------------------------------------------------
 
     async def answer(self, exchange: Exchange) -> None:
         """Answer one request: status, metrics and a line in the log for everything that can happen."""
         begun = self._clock.now()
-        asked = _Asked()
+        asked = Asked()
         try:
             await self._answer(exchange, asked)
         except (ClientLeft, BadHTTP) as error:
@@ -276,16 +236,14 @@ class Routes:
         except AnnexError as error:
             asked.why = str(error)
             if not exchange.status:
-                status, more = _status(error)
-                text = _NOT_HERE if status == 404 else f"{error}\n".encode("utf-8", "backslashreplace")
-                _say(exchange, status, text, *more)
+                tell(exchange, error)
         finally:
             seconds = self._clock.now() - begun
             self.metrics.request(asked.verb, exchange.status, seconds, exchange.received, exchange.sent)
             if log.isEnabledFor(logging.INFO):
-                log.info("%s", _line(exchange, asked, seconds))
+                log.info("%s", line(exchange, asked, seconds))
 
-    async def _answer(self, exchange: Exchange, asked: _Asked) -> None:
+    async def _answer(self, exchange: Exchange, asked: Asked) -> None:
         head = exchange.head
         base = self.shown.base(head.target.partition(b"?")[0])
         if not base:
@@ -298,7 +256,7 @@ class Routes:
         for way in self.shown.ways(base, route.uuid):
             verdict = visitor.verdict(route.uuid if way.uuid is None else way.uuid, role)
             if verdict is not Verdict.ALLOWED:
-                refused = min(refused, verdict, key=_HARDNESS.index)
+                refused = hardest(refused, verdict)
                 continue
             if request is None:
                 request = parse_request(route, head.headers.get(DATA_LENGTH))
@@ -306,9 +264,9 @@ class Routes:
             if remote is not None:
                 await self._ask(exchange, remote, request, asked)
                 return
-        _refuse(exchange, Verdict.NOT_THERE if request is not None else refused)
+        refuse(exchange, Verdict.NOT_THERE if request is not None else refused)
 
-    async def _ask(self, exchange: Exchange, remote: Remote, request: Request, asked: _Asked) -> None:
+    async def _ask(self, exchange: Exchange, remote: Remote, request: Request, asked: Asked) -> None:
         if remote.cost > _QUICK:
             await exchange.flush()  # what was asked before has its answer, and this one may take its time
         if isinstance(request, GetRequest):
@@ -317,19 +275,19 @@ class Routes:
         answer = await self._do(exchange, remote, request, asked)
         exchange.answer(200, (_JSON,), format_answer(answer, request.version))
 
-    def _visitor(self, exchange: Exchange, asked: _Asked) -> Visitor:
+    def _visitor(self, exchange: Exchange, asked: Asked) -> Visitor:
         visitor = self.access.visitor(exchange.head.headers.get(b"authorization"), secure=exchange.secure)
         asked.user = visitor.name
         return visitor
 
-    async def _elsewhere(self, exchange: Exchange, asked: _Asked) -> None:
+    async def _elsewhere(self, exchange: Exchange, asked: Asked) -> None:
         path = exchange.head.target.partition(b"?")[0]
         if path in (b"/healthz", b"/metrics"):
             asked.verb = path[1:].decode()
             if exchange.head.method not in (b"GET", b"HEAD"):
                 raise WrongMethod(exchange.head.method, b"GET HEAD")
             if path == b"/healthz":
-                _say(exchange, 200, b"ok\n")
+                say(exchange, 200, b"ok\n")
             else:
                 exchange.answer(200, [(b"Content-Type", METRICS_TYPE)], self.metrics.text())
             return
@@ -339,13 +297,13 @@ class Routes:
                 asked.verb = "git"
                 verdict = self._visitor(exchange, asked).verdict(*found)
                 if verdict is not Verdict.ALLOWED:
-                    _refuse(exchange, verdict)
+                    refuse(exchange, verdict)
                 elif await mount.answer(exchange):
-                    self._note_change()
+                    self._commits.note()
                 return
-        _refuse(exchange, Verdict.NOT_THERE)
+        refuse(exchange, Verdict.NOT_THERE)
 
-    async def _do(self, exchange: Exchange, remote: Remote, request: _Verb, asked: _Asked) -> Answer:
+    async def _do(self, exchange: Exchange, remote: Remote, request: _Verb, asked: Asked) -> Answer:
         match request:
             case CheckPresentRequest(key=key):
                 return PresentAnswer(await remote.check_present(key))
@@ -373,23 +331,23 @@ class Routes:
             case other:
                 assert_never(other)
 
-    async def _put(self, exchange: Exchange, remote: Remote, request: PutRequest, asked: _Asked) -> Answer:
+    async def _put(self, exchange: Exchange, remote: Remote, request: PutRequest, asked: Asked) -> Answer:
         try:
             answer = await receive_content(exchange, remote, request, allow_unverifiable=self._allow_unverifiable)
         except ContentError as error:
             asked.why = str(error)
             return StoredAnswer(False)
         if answer.stored:
-            self._note_change()
+            self._commits.note()
         return answer
 
-    async def _remove(self, remote: Remote, key: Key, deadline: Deadline | None, asked: _Asked) -> Answer:
+    async def _remove(self, remote: Remote, key: Key, deadline: Deadline | None, asked: Asked) -> Answer:
         try:
             removed = await remote.remove_content(key, deadline=deadline)
         except (ContentLocked, TimedOut) as error:
             asked.why = str(error)
             return RemovedAnswer(False)
-        self._note_change()
+        self._commits.note()
         named = others(removed.uuids, remote)
         if not removed.ok:
             asked.why = "; ".join(map(str, removed.failed.values()))
@@ -411,70 +369,12 @@ _Verb: TypeAlias = (
 )
 
 
-class _Asked:
-    """What is known about a request, for the log."""
-
-    __slots__ = ("user", "verb", "why")
-
-    def __init__(self) -> None:
-        self.verb, self.user, self.why = "other", "", ""
-
-
 async def _offset(remote: Remote, key: Key) -> Answer:
     async with remote.put(key) as upload:
         if upload.already:
             return AlreadyHaveAnswer(others(upload.already, remote))
         # Left without a word: what is there already stays.
         return OffsetAnswer(upload.offset)
-
-
-def _refuse(exchange: Exchange, verdict: Verdict) -> None:
-    match verdict:
-        case Verdict.WHO_ARE_YOU:
-            _say(exchange, 401, b"authentication needed\n", _WHO)
-        case Verdict.FORBIDDEN:
-            _say(exchange, 403, b"not allowed\n")
-        case _:
-            _say(exchange, 404, _NOT_HERE)
-
-
-def _say(exchange: Exchange, status: int, text: bytes, *headers: tuple[bytes, bytes]) -> None:
-    exchange.answer(status, [_TEXT, *headers], text)
-
-
-def _status(error: AnnexError) -> tuple[int, list[tuple[bytes, bytes]]]:
-    """What a client is told; and what goes with it."""
-    match error:
-        case WrongMethod():
-            return 405, [(b"Allow", error.allowed)]
-        case NoSuchRoute() | KeyNotPresent():
-            return 404, []
-        case AccessDenied():
-            return 403, []
-        case InvalidInput():
-            return 400, []
-        case NoSpace():
-            return 507, []
-        case TimedOut():
-            return 504, []
-        case LockHeld():
-            return 503, []
-        case TransportError() | ProtocolError():
-            return 502, []
-        case _:
-            return 500, []
-
-
-def _line(exchange: Exchange, asked: _Asked, seconds: float) -> str:
-    """One line about a request. The query of ``keeplocked`` is left out: whoever knows the id can unlock."""
-    target = exchange.head.target
-    if asked.verb == "keeplocked":
-        target = target.partition(b"?")[0]
-    why = f" ({asked.why})" if asked.why else ""
-    return (
-        f"{exchange.peer} {asked.user or '-'} {exchange.head.method.decode()} {target[:400].decode('latin-1')} "
-        f"{exchange.status} {exchange.received}+{exchange.sent} bytes {seconds * 1000:.1f} ms{why}"
-    )
 
 
 async def serve_http(
