@@ -341,7 +341,9 @@ class P2PUpload(_Transfer):
         return await self._result(wire, True, wire.deadline)
 
     async def _result(self, wire: Wire, valid: bool, patience: float) -> Stored:
-        if self._pool.lend(wire, Use.TRANSFER):
+        # Whoever takes it waits until the peer has hashed everything.
+        quick = self.offset + (self._length or 0) <= _VERIFIED_PER_SECOND
+        if quick and self._pool.lend(wire, Use.TRANSFER):
             self._wire = None
             event = await self._pool.last_answer(wire, patience)
         else:

@@ -140,6 +140,12 @@ class Pool:
         """
         surplus = wire
         try:
+            if wire.lent:  # so nothing was asked over it, and somebody else still waits for his answer
+                if wire.lendable:
+                    self._came_back(wire)
+                else:
+                    wire.doomed = True
+                return
             if wire.usable:
                 wire.flush_soon()
                 if not self._closed:

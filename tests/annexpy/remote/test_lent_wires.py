@@ -9,11 +9,14 @@ import pytest
 import trio.testing
 from anyio.lowlevel import checkpoint
 from peers import Step, scripted
-from remote_contract import CONTENT, KEY, A, content_of, key_of, store
+from remote_contract import CONTENT, KEY, A, HandClock, content_of, key_of, store
 
+from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, ConnectionLost, TimedOut, VerificationFailed
+from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
 from annexpy.remote.p2p import P2PRemote
+from annexpy.remote.wire import Wire
 from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.anyio
@@ -155,6 +158,58 @@ async def test_where_a_wire_is_dear_a_third_one_waits_for_one_to_come_back() -> 
                 for _ in range(5):
                     await checkpoint()
             await done.wait()
+
+
+SLOW_PUT: list[Step] = ["> PUT", 0.02, "< PUT-FROM 0", "> DATA 100", ">> 100", "> VALID", 0.02, "< SUCCESS"]
+
+
+@pytest.mark.parametrize("version", [4, 2])
+async def test_who_takes_a_lent_wire_and_asks_nothing_leaves_the_other_his_answer(version: int) -> None:
+    greeting: list[Step] = ["> VERSION 4", f"< AUTH-SUCCESS {A}", f"< VERSION {version}"]
+    again: list[Step] = ["> CHECKPRESENT", "< SUCCESS"]
+    async with scripted(
+        [*greeting, *LOCKS], [*greeting, *SLOW_PUT, *again], greet=False, price=60.0, clock=HandClock()
+    ) as (remote, _):
+
+        async def asks_nothing() -> object:
+            if version == 4:
+                return await remote.connect()
+            # A peer of version 2 knows no deadlines, so it is not asked.
+            return (await remote.remove_content(KEY, deadline=Deadline(1010.0))).ok
+
+        async with remote.lock_content(KEY):
+            ended = await both(remote, lambda: store(remote, KEY, CONTENT), asks_nothing)
+            assert ended == [STORED, UUID(A) if version == 4 else False]
+            assert await remote.check_present(KEY)  # over the same wire
+
+
+async def test_one_who_asks_takes_a_lent_wire_that_another_gave_back() -> None:
+    script: list[Step] = [*SLOW_PUT[:-2], "> CHECKPRESENT", "< SUCCESS", "< SUCCESS"]
+    async with scripted([*LOCKS], script, price=60.0) as (remote, _):
+
+        async def asks_nothing_first() -> object:
+            await remote.connect()
+            return await remote.check_present(KEY)
+
+        async with remote.lock_content(KEY):
+            ended = await both(remote, lambda: store(remote, KEY, CONTENT), asks_nothing_first)
+            assert ended == [STORED, True]
+
+
+async def test_the_wire_of_a_content_that_takes_long_to_hash_is_not_lent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever came next would wait behind that."""
+    monkeypatch.delattr(Wire, "lend")
+    script: list[Step] = ["> PUT", "< PUT-FROM 99999900", "> DATA 100", ">> 100", "> VALID", "< SUCCESS"]
+    key = Key.parse(b"SHA256-s100000000--" + b"0" * 64)
+    async with scripted([*script, "> PUT", *BEHIND], connections=1) as (remote, _):
+
+        async def resumed() -> object:
+            async with remote.put(key) as upload:
+                await upload.start(100)
+                await upload.write(CONTENT)
+                return await upload.finish()
+
+        assert await both(remote, resumed, lambda: store(remote, KEY, CONTENT)) == [STORED, STORED]
 
 
 class TestInTime:
