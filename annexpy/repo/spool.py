@@ -103,7 +103,8 @@ class Spool:
                 own = self._own = self._begin()
             try:
                 if not files.try_lock(own.fd, exclusive=True):
-                    continue  # somebody is sealing it
+                    self.close()  # somebody is sealing it
+                    continue
             except OSError:
                 self._locks = False
                 self.close()
@@ -170,7 +171,7 @@ class Spool:
                             own.close()
                 own.named = True
                 with self._mutex:
-                    if own.written == written:
+                    if own.written == written and own in self._unsynced:  # absorbed, a new file may have put it out
                         self._unsynced.remove(own)
 
     def _sync_one(self, own: SpoolFile) -> None:
@@ -200,8 +201,12 @@ class Spool:
             self._make_folder()
             folder = files.folder(SPOOL)
             fd = folder.open_write(name, exclusive=True, append=True)
-        own = SpoolFile(files, folder, self._name, fd)
-        apply_mode(files, fd, self._lockdown)
+        try:
+            own = SpoolFile(files, folder, self._name, fd)
+            apply_mode(files, fd, self._lockdown)
+        except BaseException:
+            files.close_fd(fd)
+            raise
         return own
 
     def close(self) -> None:
@@ -286,8 +291,11 @@ class Spool:
             else:
                 return None
             sealed = path.removesuffix(OPEN) + READY
-            files.rename(path, sealed)
-            files.unlink(path)  # still there when a power cut had left both names: then rename does nothing
+            try:
+                files.rename(path, sealed)
+                files.unlink(path)  # still there when a power cut had left both names: then rename does nothing
+            finally:
+                files.unlock(fd)  # closing would not do it while a forked child has the descriptor
             return sealed
         except FileNotFoundError:
             return None

@@ -391,3 +391,81 @@ def test_records_are_found_in_files_of_any_form(files: DiskFiles) -> None:
 
     assert overlay(reader) == overlay(spool(files))
     assert reader.records(b"f") == []
+
+
+def test_what_is_absorbed_while_it_waits_to_be_synced_is_no_concern_of_the_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annexpy.repo.spool._LARGEST", 1)
+    meanwhile: list[list[bytes]] = []
+
+    class Slow(DiskFiles):
+        """Another thread adds a record, once another process has taken everything."""
+
+        def sync(self, fd: int) -> None:
+            super().sync(fd)
+            if not meanwhile:
+                meanwhile.append(absorbed(spool(DiskFiles(tmp_path))))
+                writer.append(lines(4), BASE, sync=False)
+
+    writer = spool(Slow(tmp_path))
+    for number in (1, 2, 3):
+        writer.append(lines(number), BASE, sync=False)
+    writer.sync()
+    writer.sync()
+
+    assert not writer.unsynced
+    assert meanwhile == [lines(1, 2, 3)]
+    assert absorbed(spool(DiskFiles(tmp_path))) == lines(4)
+
+
+def test_nobody_waits_for_a_file_that_stays_locked(files: DiskFiles) -> None:
+    """A child that was forked while its parent sealed the file keeps the lock."""
+
+    class Counted(DiskFiles):
+        tries = 0
+
+        def try_lock(self, fd: int, *, exclusive: bool) -> bool:
+            Counted.tries += 1
+            assert Counted.tries < 50
+            return super().try_lock(fd, exclusive=exclusive)
+
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    path = SPOOL + b"/" + files.names(SPOOL)[0]
+    kept = files.open_write(path, create=False)
+    assert files.try_lock(kept, exclusive=True)
+    files.rename(path, path.removesuffix(b".open") + b".ready")
+    writer._files = Counted(files.path)
+    writer.append(lines(2), BASE, sync=True)
+    files.close_fd(kept)
+
+    assert absorbed(spool(files)) == lines(1, 2)
+
+
+def test_whoever_seals_a_file_takes_the_lock_along_for_no_child(files: DiskFiles) -> None:
+    kept: list[int] = []
+
+    class Forking(DiskFiles):
+        """A child is forked after the file was locked: it has the same descriptor."""
+
+        def rename(self, old: bytes, new: bytes) -> None:
+            super().rename(old, new)
+            kept.extend(os.dup(int(fd)) for fd in os.listdir("/proc/self/fd") if is_at(int(fd), new))
+
+    def is_at(fd: int, path: bytes) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(os.path.join(files.path, path)))
+        except OSError:
+            return False
+
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    own = writer._own
+    assert own is not None
+    spool(Forking(files.path)).seal()
+
+    assert kept
+    assert files.try_lock(own.fd, exclusive=True)
+    for fd in kept:
+        os.close(fd)
