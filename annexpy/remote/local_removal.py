@@ -75,46 +75,56 @@ class LocalRemoval:
         return failed
 
     async def _some(self, keys: Sequence[Key], not_after: float | None, failed: dict[Key, AnnexError]) -> None:
-        local = self._local
         held: dict[Key, Removal] = {}
         gone: list[Key] = []  # according to our records
         try:
-            for key in keys:
-                try:
-                    if await self._may_go(key, not_after, held):
-                        local.record(key, present=False)
-                        gone.append(key)
-                except (AnnexError, OSError) as error:
-                    failed[key] = self._error(key, error)
-            if gone:
-                try:
-                    await local.sync_records()
-                except AnnexError as error:
-                    self._still_here(gone)
-                    failed.update(dict.fromkeys(gone, error))
-                    return
-                except BaseException:
-                    self._still_here(gone)
-                    raise
-            for at, key in enumerate(gone):
-                if key not in held:
-                    continue
-                try:
-                    held[key].unlink(not_after=not_after)
-                except (AnnexError, OSError) as error:
-                    self._still_here((key,))
-                    failed[key] = self._error(key, error)
-                except BaseException:
-                    self._still_here(gone[at:])
-                    raise
-                else:
-                    local.record(key, present=False)  # once more: somebody may have looked and recorded it meanwhile
+            await self._record(keys, not_after, held, gone, failed)
+            while gone:
+                key = gone[-1]
+                if key in held:
+                    try:
+                        held[key].unlink(not_after=not_after)
+                    except (AnnexError, OSError) as error:
+                        self._still_here((key,))
+                        failed[key] = self._error(key, error)
+                    else:
+                        self._note(key, present=False)  # once more: somebody may have looked and recorded it meanwhile
+                gone.pop()
+        except BaseException:
+            self._still_here(gone)
+            raise
         finally:
             for key, removal in held.items():
                 try:
                     removal.leave()
                 except OSError as error:
                     failed.setdefault(key, self._error(key, error))
+
+    async def _record(
+        self,
+        keys: Sequence[Key],
+        not_after: float | None,
+        held: dict[Key, Removal],
+        gone: list[Key],
+        failed: dict[Key, AnnexError],
+    ) -> None:
+        """Lock *keys*, and have it survive us that they go."""
+        for key in keys:
+            try:
+                if await self._may_go(key, not_after, held):
+                    gone.append(key)
+                    self._local.record(key, present=False)
+            except (AnnexError, OSError) as error:
+                failed[key] = self._error(key, error)
+                if gone[-1:] == [key]:
+                    self._still_here((gone.pop(),))
+        if gone:
+            try:
+                await self._local.sync_records()
+            except AnnexError as error:
+                self._still_here(gone)
+                failed.update(dict.fromkeys(gone, error))
+                gone.clear()
 
     async def _may_go(self, key: Key, not_after: float | None, held: dict[Key, Removal]) -> bool:
         """Whether it has to be recorded that *key* goes; locked then, if it is here."""
@@ -134,9 +144,16 @@ class LocalRemoval:
     def _still_here(self, keys: Iterable[Key]) -> None:
         for key in keys:
             try:
-                self._local.record(key, present=self._local.store.present(key))
+                self._note(key, present=self._local.store.present(key))
             except AnnexError as error:
                 log.warning("%s: recorded as removed, and may still be here: %s", key, error)
+
+    def _note(self, key: Key, *, present: bool) -> None:
+        """Record how it ended, which nothing that goes wrong with records changes any more."""
+        try:
+            self._local.record(key, present=present)
+        except AnnexError as error:  # they are queued, and the next to write them down meets the same
+            log.warning("%s: %s", self._local.name, error)
 
     def _error(self, key: Key, error: AnnexError | OSError) -> AnnexError:
         return error if isinstance(error, AnnexError) else self._local.store.folders.error(key, error)

@@ -31,6 +31,7 @@ from annexpy.errors import (
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, Remote
 from annexpy.remote.local import Local, LocalDownload, LocalUpload
+from annexpy.remote.local_removal import TrashBin
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID
@@ -425,6 +426,29 @@ async def test_nothing_is_removed_when_the_trash_bin_does_not_take_it(tmp_path: 
     assert not removed.ok
     assert await local.check_present(KEY)
     assert log_lines(local, KEY) == [f"1 {A}"]
+
+
+async def test_what_did_not_go_before_a_cancellation_is_still_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = with_trash(tmp_path)
+    await store(local, KEY, CONTENT)
+    await store(local, WORM, CONTENT)
+    keep, scope = TrashBin.keep, anyio.CancelScope()
+
+    async def then_cancelled(bin: TrashBin, key: Key) -> None:
+        await keep(bin, key)
+        if key == WORM:
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(TrashBin, "keep", then_cancelled)
+    with scope:
+        await local.remove_content_many([KEY, WORM])
+
+    for key in (KEY, WORM):
+        assert await local.check_present(key)
+        assert A in local.repository.branch.locations(key).present
 
 
 @pytest.mark.parametrize(
