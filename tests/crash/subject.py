@@ -14,13 +14,17 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import anyio
 from anyio import to_thread
 
+from annexpy.actions.copy import copy
+from annexpy.actions.drop import drop_many
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
+from annexpy.policy.numcopies import Copies
 from annexpy.remote.local import Local
 from annexpy.repo.repository import Repository
 
@@ -87,8 +91,60 @@ async def removed(local: Local) -> None:
         raise error
 
 
+async def removed_together(local: Local) -> None:
+    for number in range(4):
+        await put(local, number)
+    for key in KEYS[:4]:
+        acknowledge("removing", key)
+    errors: list[AnnexError] = []
+    for key, removed in zip(KEYS, await local.remove_content_many(KEYS[:4]), strict=False):
+        if removed.ok:
+            acknowledge("removed", key)
+        errors += removed.failed.values()
+    for error in errors:
+        raise error
+
+
+async def copied(local: Local) -> None:
+    """Some at once, from the repository beside this one, which has everything."""
+    fast = Local(local.repository, durability="fast")
+    errors: list[AnnexError] = []
+    with beside(local) as giver:
+        async for transfer in copy(giver, fast, KEYS[:4]):
+            if transfer.ok:
+                acknowledge("stored", transfer.key)
+            elif transfer.error is not None:
+                errors.append(transfer.error)
+    await fast.aclose()
+    for error in errors:
+        raise error
+
+
+async def dropped(local: Local) -> None:
+    """Some at once, with locks on those of the repository beside this one."""
+    await copied(local)
+    errors: list[AnnexError] = []
+    for key in KEYS[:4]:
+        acknowledge("removing", key)
+    with beside(local) as other:
+        async for result in drop_many(KEYS[:4], from_=local, others=[other], copies=Copies()):
+            if result.ok:
+                acknowledge("removed", result.key)
+            elif result.error is not None:
+                errors.append(result.error)
+    for error in errors:
+        raise error
+
+
+@contextmanager
+def beside(local: Local) -> Iterator[Local]:
+    with Repository.open(os.path.dirname(local.repository.path) + "/beside.git") as repository:
+        yield Local(repository)
+
+
 SCENARIOS: dict[str, Callable[[Local], Awaitable[None]]] = {
-    scenario.__name__: scenario for scenario in (small, resumed, large, together, locked, removed)
+    scenario.__name__: scenario
+    for scenario in (small, resumed, large, together, locked, removed, removed_together, copied, dropped)
 }
 
 
@@ -140,6 +196,8 @@ def main() -> None:
     before = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     Repository.init(warm + "/r.git", bare=True).close()
+    Repository.init(warm + "/beside.git", bare=True).close()
+    perform("together", warm + "/beside.git")
     for scenario in SCENARIOS:
         perform(scenario, warm + "/r.git")
     os.dup2(before, 1)
