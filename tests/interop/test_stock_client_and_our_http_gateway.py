@@ -6,17 +6,14 @@ The steps are those of ``test_stock_client_and_our_gateway``; the disks are the 
 from __future__ import annotations
 
 import os
-import re
-import signal
 import subprocess
-import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from gateways import Gateways, content_of, git
-from places import ROOT
+from served import serve
 
 from annexpy.keys.key import Key
 
@@ -30,40 +27,16 @@ CONTENTS = {
 class HTTPGateways(Gateways):
     """A world whose client comes by HTTP."""
 
-    server: subprocess.Popen[str] | None = None
-    url = ""
-
     def serve(self) -> None:
+        self.stack = ExitStack()
         names = [str(place.path) for name, place in self.places.items() if name in "gh"]
-        command = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from annexpy.cli.app import main; sys.exit(main())"
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", command, "serve", "--http", "127.0.0.1:0", "--wideopen", *names],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.server.stderr is not None
-        line = self.server.stderr.readline()
-        match = re.search(r" at (\S+)/g\n", line)
-        assert match, line + self.server.stderr.read()
-        self.url = match[1]
-        self.lines: list[str] = []
-        self.reader = threading.Thread(target=self._read)
-        self.reader.start()
-
-    def _read(self) -> None:
-        assert self.server is not None
-        assert self.server.stderr is not None
-        self.lines.extend(self.server.stderr)
+        self.server = self.stack.enter_context(serve("--http", "127.0.0.1:0", "--wideopen", *names))
+        self.url = self.server.url
 
     def stop(self) -> None:
-        if self.server is not None:
-            server, self.server = self.server, None
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(30) == 0
-            self.reader.join()
-            assert server.stderr is not None
-            server.stderr.close()
-            assert not [line for line in self.lines if "Traceback" in line]
+        if self.server.process.poll() is None:
+            assert self.server.stop() == 0
+            assert not [line for line in self.server.lines if "Traceback" in line]
 
     def client(self, name: str, contents: Mapping[str, bytes], *, remotes: Sequence[str]) -> dict[str, Key]:
         self.serve()

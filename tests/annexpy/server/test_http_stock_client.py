@@ -7,95 +7,17 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from served import Served, Work, curl, serve
 
-from annexpy.keys.key import Key
 from annexpy.repo.repository import Repository
 
 pytestmark = pytest.mark.interop
 
-ROOT = Path(__file__).parents[3]
 LARGE = bytes(range(256)) * 4000
-
-
-class Served:
-    """A running server."""
-
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
-        self.process, self.url = process, url
-        self.lines: list[str] = []
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        self.lines.extend(self.process.stderr)
-
-    def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(20)
-        self._reader.join()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
-
-
-@contextmanager
-def serve(*args: str, **environment: str) -> Iterator[Served]:
-    command = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from annexpy.cli.app import main; sys.exit(main())"
-    process = subprocess.Popen(
-        [sys.executable, "-c", command, "serve", *args],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    match = re.search(r" at (\S+)/[^/]+\n", line)
-    assert match, line + process.stderr.read()
-    served = Served(process, match[1])
-    try:
-        yield served
-    finally:
-        if process.poll() is None:
-            served.stop()
-
-
-class Work:
-    """A work tree of the real git-annex."""
-
-    def __init__(self, path: Path, git_annex: str) -> None:
-        self.path = path
-        self.env = {**os.environ, "PATH": f"{Path(git_annex).parent}{os.pathsep}{os.environ['PATH']}"}
-        self.env.pop("GIT_ASKPASS", None)
-        self.env["GIT_TERMINAL_PROMPT"] = "0"
-
-    def git(self, *argv: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            ["git", *argv], cwd=self.path, env=self.env, capture_output=True, text=True, check=False, timeout=60
-        )
-        assert (done.returncode != 0) == fails, (argv, done.stdout, done.stderr)
-        return done.stdout + done.stderr
-
-    def begin(self, name: str) -> None:
-        self.git("config", "annex.security.allowed-ip-addresses", "all")
-        self.git("annex", "init", "-q", name)
-
-    def add(self, name: str, content: bytes) -> Key:
-        (self.path / name).write_bytes(content)
-        self.git("annex", "add", "-q", name)
-        self.git("commit", "-qm", name)
-        return Key.parse(self.git("annex", "lookupkey", name).strip())
-
-    @property
-    def uuid(self) -> str:
-        return self.git("config", "annex.uuid").strip()
 
 
 @pytest.fixture
@@ -116,11 +38,6 @@ def make(tmp_path: Path, git_annex: str) -> Callable[[str], Work]:
         return work
 
     return made
-
-
-def curl(*args: str) -> str:
-    done = subprocess.run(["curl", "-sS", *args], capture_output=True, check=False, timeout=30)
-    return (done.stdout + done.stderr).decode("latin-1")
 
 
 def test_one_url_serves_the_history_and_the_contents(make: Callable[[str], Work], bare: Path, tmp_path: Path) -> None:
