@@ -1,4 +1,4 @@
-"""``annexpy serve --http``: repositories, what they are gateways for, and their git history, to HTTP clients."""
+"""``annexpy serve --http --ssh``: repositories, what they are gateways for, and their git history, to many clients."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote, unquote
 
 import anyio
 import click
@@ -19,17 +20,25 @@ from annexpy.cli.options import Options
 from annexpy.errors import AnnexError
 from annexpy.repo.repository import Repository
 from annexpy.server.auth import Access, open_to_all, users_of_environment
+from annexpy.server.authorized import AuthorizedKeys, read_authorized_keys
 from annexpy.server.gateway import Gateway
 from annexpy.server.git import GitMount
 from annexpy.server.http import Routes
+from annexpy.server.metrics import Metrics
+from annexpy.server.places import Places, is_folder
 from annexpy.server.shown import Shown, ShownRepositories
 from annexpy.transport.sockets import Listener, listen_tcp, listen_unix
 from annexpy.values import dataclass
 
-__all__ = ["HTTPOptions", "serve_over_http"]
+__all__ = ["HTTPOptions", "SSHOptions", "serve_networks"]
+
+if TYPE_CHECKING:
+    from annexpy.server.ssh import SSHServer
 
 log = logging.getLogger(__name__)
 
+GRACE: Final = 30.0
+"""Seconds for what is under way when the server is told to stop."""
 _ALL = "0.0.0.0"
 """Who leaves the host out asks for it."""
 
@@ -96,14 +105,49 @@ class HTTPOptions:
             raise click.ClickException(f"certificate {self.certfile}: {error}") from error
 
 
-async def serve_over_http(options: Options, directories: Sequence[str], http: HTTPOptions) -> int:
-    """Serve until SIGINT or SIGTERM; what is being answered then is answered. SIGHUP reads certificates again."""
+@dataclass(frozen=True, slots=True)
+class SSHOptions:
+    """What may be said on the command line about ssh.
+
+    Attributes:
+        places: ``HOST:PORT`` or ``:PORT``, of which each is listened on.
+        authorized_keys: The file that says who may log in.
+        host_key: The file with our own key; made when it is not there. None: beside *authorized_keys*.
+    """
+
+    places: tuple[str, ...] = ()
+    authorized_keys: str | None = None
+    host_key: str | None = None
+
+    def keys(self) -> AuthorizedKeys:
+        """Who may log in."""
+        if self.authorized_keys is None:
+            raise click.UsageError("Give --authorized-keys with --ssh.")
+        return read_authorized_keys(self.authorized_keys)
+
+    def server(self, places: Places, metrics: Metrics) -> SSHServer:
+        """The server."""
+        from annexpy.server.ssh import SSHServer, host_key
+
+        keys = self.keys()
+        beside = os.path.join(os.path.dirname(self.authorized_keys or ""), "ssh_host_ed25519_key")
+        return SSHServer(places, keys, [host_key(self.host_key or beside)], metrics=metrics)
+
+
+async def serve_networks(options: Options, directories: Sequence[str], http: HTTPOptions, ssh: SSHOptions) -> int:
+    """Serve until SIGINT or SIGTERM; what is being answered then is answered. SIGHUP reads certificates and keys again.
+
+    Over ssh a directory that is no repository stands for all repositories below it.
+    """
     _log_requests(options)
     tls, access = http.tls(), http.access()
     stop = anyio.Event()
     async with AsyncExitStack() as stack:
         shown, mount, gateways = [], {}, []
+        folders = [one for one in directories if ssh.places and is_folder(one)]
         for directory in directories:
+            if directory in folders:
+                continue
             repository = stack.enter_context(Repository.open(directory))
             gateway = await stack.enter_async_context(Gateway(repository, durability=options.durability))
             name = quote(_name(repository)).encode()
@@ -123,13 +167,31 @@ async def serve_over_http(options: Options, directories: Sequence[str], http: HT
         git = GitMount(mount, url=http.url)
         routes = Routes(ShownRepositories(shown), access=access, mounts=(git,), on_idle=commit)
         listeners = [await stack.enter_async_context(await _listen(place)) for place in http.places]
+        sshd = None
+        if ssh.places:
+            named = {unquote(name.decode()): gateway for name, gateway in zip(mount, gateways, strict=True)}
+            places = await stack.enter_async_context(Places(named, folders, durability=options.durability))
+            sshd = await stack.enter_async_context(ssh.server(places, routes.metrics))
+            for place in ssh.places:
+                host, port = await sshd.listen(*_address("--ssh", place))
+                _tell(options, f"ssh://{_in_url(host)}:{port}", mount, folders)
+
+        def reload() -> None:
+            if tls is not None:
+                http.load(tls)
+            if sshd is not None:
+                sshd.reload(ssh.keys())
+
         async with routes, anyio.create_task_group() as group:
-            group.start_soon(_obey, stop, group, http, tls)
+            group.start_soon(_obey, stop, group, reload)
             async with anyio.create_task_group() as serving:
                 for place, listener in zip(http.places, listeners, strict=True):
                     private = place.startswith("unix:")
-                    _tell(options, place, listener, mount, tls)
+                    _tell(options, _url(place, listener, tls), mount)
                     serving.start_soon(partial(routes.serve, listener, tls=tls, secure=private, stop=stop))
+                if sshd is not None:
+                    await stop.wait()
+                    await sshd.leave(GRACE)
             group.cancel_scope.cancel()
     return 0
 
@@ -141,23 +203,35 @@ def _name(repository: Repository) -> str:
 async def _listen(place: str) -> Listener:
     if place.startswith("unix:"):
         return await listen_unix(place.removeprefix("unix:"))
+    return await listen_tcp(*_address("--http", place))
+
+
+def _address(option: str, place: str) -> tuple[str, int]:
     host, colon, port = place.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise click.UsageError(f"--http {place}: give HOST:PORT, :PORT or unix:PATH.")
-    return await listen_tcp(host.removeprefix("[").removesuffix("]") or _ALL, int(port))
+        more = " or unix:PATH" if option == "--http" else ""
+        raise click.UsageError(f"{option} {place}: give HOST:PORT, :PORT{more}.")
+    return host.removeprefix("[").removesuffix("]") or _ALL, int(port)
 
 
-def _tell(
-    options: Options, place: str, listener: Listener, names: dict[bytes, Repository], tls: ssl.SSLContext | None
-) -> None:
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _url(place: str, listener: Listener, tls: ssl.SSLContext | None) -> str:
+    if not isinstance(listener.address, tuple):
+        return place
+    host, port = listener.address
+    return f"http{'s' if tls else ''}://{_in_url(host)}:{port}"
+
+
+def _tell(options: Options, where: str, names: Mapping[bytes, Repository], folders: Sequence[str] = ()) -> None:
     if options.quiet:
         return
-    where = place
-    if isinstance(listener.address, tuple):
-        host, port = listener.address
-        where = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
     for name, repository in names.items():
         click.echo(f"annexpy: serve: {repository.uuid} at {where}/{name.decode()}", err=True)
+    for folder in folders:
+        click.echo(f"annexpy: serve: repositories below {folder} at {where}/", err=True)
 
 
 def _log_requests(options: Options) -> None:
@@ -170,15 +244,14 @@ def _log_requests(options: Options) -> None:
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")
 
 
-async def _obey(stop: anyio.Event, group: anyio.abc.TaskGroup, http: HTTPOptions, tls: ssl.SSLContext | None) -> None:
+async def _obey(stop: anyio.Event, group: anyio.abc.TaskGroup, reload: Callable[[], None]) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
-                if tls is not None:
-                    try:
-                        http.load(tls)
-                    except click.ClickException as error:
-                        log.warning("kept the old one: %s", error.format_message())
+                try:
+                    reload()
+                except (click.ClickException, AnnexError) as error:
+                    log.warning("kept the old one: %s", getattr(error, "message", None) or error)
                 continue
             if stop.is_set():
                 group.cancel_scope.cancel()

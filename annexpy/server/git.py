@@ -10,10 +10,8 @@ git-annex branch starts from it; both sides compare and swap that ref. What was 
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import subprocess
 import zlib
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
@@ -21,21 +19,19 @@ from typing import Final
 import anyio
 import anyio.abc
 
-from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, RepositoryError
+from annexpy.errors import AnnexError, InvalidInput, RepositoryError
 from annexpy.p2p.http import NoSuchRoute, WrongMethod
 from annexpy.repo.repository import Repository
 from annexpy.server.auth import Role
+from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
 from annexpy.transport.base import CHUNK
 from annexpy.transport.http_server import Exchange
 from annexpy.uuids import UUID
 
 __all__ = ["GitMount"]
 
-log = logging.getLogger(__name__)
-
 _SERVICES: Final = {b"git-upload-pack": Role.READ, b"git-receive-pack": Role.WRITE}
 _AUTHORITY = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
-_PROTOCOL = re.compile(rb"[a-z0-9=.:-]{1,64}\Z")
 _NO_CACHE: Final = (b"Cache-Control", b"no-cache, max-age=0, must-revalidate")
 _MAX_INFLATED: Final = 256 * 1024 * 1024
 """Bytes that a compressed request may become; git compresses what it has and wants, never packs."""
@@ -94,13 +90,13 @@ class GitMount:
             exchange.answer(200, [(b"Content-Type", b"text/plain; charset=utf-8"), _NO_CACHE], text)
             return False
         if rest == b"info/refs":
-            await _commit(repository)
+            await make_visible(repository)
             await self._refs(exchange, repository, query.removeprefix(b"service="))
             return False
         await self._service(exchange, repository, rest)
         if rest != b"git-receive-pack":
             return False
-        await _merge(repository)
+        await take_in(repository)
         return True
 
     # -- what git-annex wants to know -------------------------------------------------------------------
@@ -133,8 +129,14 @@ class GitMount:
 
     async def _refs(self, exchange: Exchange, repository: Repository, service: bytes) -> None:
         protocol = _protocol(exchange)
-        argv = ["git", service.decode().removeprefix("git-"), "--stateless-rpc", "--advertise-refs", _place(repository)]
-        async with _running(argv, protocol) as process:
+        argv = [
+            "git",
+            service.decode().removeprefix("git-"),
+            "--stateless-rpc",
+            "--advertise-refs",
+            os.fsdecode(repository.git_dir),
+        ]
+        async with RunningGit(argv, protocol) as process:
             assert process.stdout is not None
             said = b"".join([piece async for piece in process.stdout])
             code = await process.wait()
@@ -146,8 +148,8 @@ class GitMount:
         exchange.answer(200, [(b"Content-Type", b"application/x-" + service + b"-advertisement"), _NO_CACHE], said)
 
     async def _service(self, exchange: Exchange, repository: Repository, service: bytes) -> None:
-        argv = ["git", service.decode().removeprefix("git-"), "--stateless-rpc", _place(repository)]
-        async with _running(argv, _protocol(exchange)) as process, anyio.create_task_group() as group:
+        argv = ["git", service.decode().removeprefix("git-"), "--stateless-rpc", os.fsdecode(repository.git_dir)]
+        async with RunningGit(argv, _protocol(exchange)) as process, anyio.create_task_group() as group:
             failed: list[AnnexError] = []
             group.start_soon(_feed, exchange, process, failed)
             assert process.stdout is not None
@@ -168,45 +170,9 @@ class GitMount:
         exchange.end()
 
 
-def _place(repository: Repository) -> str:
-    return os.fsdecode(repository.git_dir)
-
-
 def _protocol(exchange: Exchange) -> str:
     said = exchange.head.headers.get(b"git-protocol", b"")
-    return said.decode() if _PROTOCOL.match(said) else ""
-
-
-class _running:
-    """git as a child, killed when it is still there at the end."""
-
-    def __init__(self, argv: list[str], protocol: str) -> None:
-        self._argv, self._protocol = argv, protocol
-        self._process: anyio.abc.Process | None = None
-
-    async def __aenter__(self) -> anyio.abc.Process:
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("GIT_ANNEX_P2PHTTP_", "GIT_DIR", "GIT_WORK_TREE", "GIT_PROTOCOL"))
-        }
-        if self._protocol:
-            environment["GIT_PROTOCOL"] = self._protocol
-        try:
-            self._process = await anyio.open_process(
-                self._argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-            )
-        except OSError as error:
-            raise ConnectFailed("git", error.strerror or str(error)) from error
-        return self._process
-
-    async def __aexit__(self, *error: object) -> None:
-        process = self._process
-        assert process is not None
-        with anyio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-            await process.aclose()
+    return git_protocol(said)
 
 
 async def _feed(exchange: Exchange, process: anyio.abc.Process, failed: list[AnnexError]) -> None:
@@ -244,21 +210,3 @@ async def _inflated(exchange: Exchange) -> AsyncIterator[bytes]:
                 raise InvalidInput("body", total, f"at most {_MAX_INFLATED} bytes when inflated")
             if inflated:
                 yield inflated
-
-
-async def _commit(repository: Repository) -> None:
-    """What is journalled becomes visible to git."""
-    if repository.writable:
-        try:
-            await repository.branch.commit()
-        except AnnexError as error:
-            log.warning("%s: %s", repository.path, error)
-
-
-async def _merge(repository: Repository) -> None:
-    """What was pushed beside the git-annex branch goes into it, as git-annex does when it next looks."""
-    try:
-        if repository.config.get_bool("annex.merge-annex-branches", True) and repository.branch.unmerged():
-            await repository.branch.merge()
-    except AnnexError as error:
-        log.warning("%s: %s", repository.path, error)

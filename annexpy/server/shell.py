@@ -20,7 +20,7 @@ import sys
 
 from annexpy.server.refusal import Refusal
 
-__all__ = ["main"]
+__all__ = ["Asked", "is_uuid", "main", "parse_command"]
 
 COMMANDS = ("configlist", "inannex", "p2pstdio")
 GIT_COMMANDS = ("git-upload-pack", "git-receive-pack", "git-upload-archive")
@@ -46,20 +46,70 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except Refusal as refusal:
-        _complain(f"git-annex-shell: {refusal}\n\n")
+        os.write(2, refusal.said.encode("utf-8", "surrogateescape"))
         return refusal.code
     except BrokenPipeError:
         return 1
 
 
-def _complain(text: str) -> None:
-    os.write(2, text.encode("utf-8", "surrogateescape"))
+def _run(args: list[str]) -> int:
+    asked = parse_command(args, limited=bool(os.environ.get("GIT_ANNEX_SHELL_LIMITED")))
+    if asked.git:
+        return _git(asked.name, asked.path)
+    directory = _directory(asked.path)
+    if asked.name == "p2pstdio":
+        return _p2pstdio(directory, asked.client(), asked.options)
+    if asked.name == "inannex":
+        return _inannex(directory, asked.parameters, asked.options)
+    return _configlist(directory, asked.parameters, asked.options)
 
 
 # -- the command line -----------------------------------------------------------------------------
 
 
-def _run(args: list[str]) -> int:
+class Asked:
+    """A command line that is understood.
+
+    Attributes:
+        name: One of COMMANDS or GIT_COMMANDS.
+        path: Of the repository, as the client has it.
+        parameters: What follows the path.
+        options: ``--uuid``, ``--debug``, … and the fields between two ``--``.
+    """
+
+    __slots__ = ("name", "options", "parameters", "path")
+
+    def __init__(self, name: str, path: str, parameters: list[str], options: dict[str, str]) -> None:
+        self.name, self.path, self.parameters, self.options = name, path, parameters, options
+
+    @property
+    def git(self) -> bool:
+        """One of git's own commands."""
+        return self.name in GIT_COMMANDS
+
+    def client(self) -> str:
+        """Who says *p2pstdio*: the UUID of the client.
+
+        Raises:
+            Refusal: None was said.
+        """
+        if len(self.parameters) != 1:
+            raise Refusal("missing UUID parameter")
+        if not is_uuid(self.parameters[0]):
+            raise Refusal("bad UUID parameter")
+        return self.parameters[0]
+
+
+def parse_command(args: list[str], *, limited: bool = False) -> Asked:
+    """What *args* ask for: words, or ``-c`` and a line of them.
+
+    Args:
+        args: Without the program's name.
+        limited: git's own commands are refused.
+
+    Raises:
+        Refusal: Nothing that is offered.
+    """
     line = None
     if args[:1] == ["-c"]:
         if len(args) < 2:
@@ -73,25 +123,18 @@ def _run(args: list[str]) -> int:
     if args[:1] == ["git"] and len(args) > 1:
         args = [f"git-{args[1]}", *args[2:]]
     if args and args[0] in GIT_COMMANDS and len(args) > 1:
-        return _git(args[0], args[-1])
+        if limited:
+            raise Refusal("Action blocked by GIT_ANNEX_SHELL_LIMITED")
+        return Asked(args[0], args[-1], [], {})
     if line is not None or args[0] not in COMMANDS:
-        _unknown(line if line is not None else args[0])
+        if limited:
+            raise Refusal("Action blocked by GIT_ANNEX_SHELL_LIMITED")
+        unknown = line if line is not None else args[0]
+        raise Refusal(f"fatal: unrecognized command '{unknown}'\ngit-annex-shell: git-shell failed\n\n", bare=True)
     parameters, options = _options(args[1:])
     if not parameters:
         raise Refusal(f"bad parameters\n\n{USAGE}")
-    directory = _directory(parameters.pop(0))
-    if args[0] == "p2pstdio":
-        return _p2pstdio(directory, parameters, options)
-    if args[0] == "inannex":
-        return _inannex(directory, parameters, options)
-    return _configlist(directory, parameters, options)
-
-
-def _unknown(line: str) -> None:
-    if os.environ.get("GIT_ANNEX_SHELL_LIMITED"):
-        raise Refusal("Action blocked by GIT_ANNEX_SHELL_LIMITED")
-    _complain(f"fatal: unrecognized command '{line}'\n")
-    raise Refusal("git-shell failed")
+    return Asked(args[0], parameters[0], parameters[1:], options)
 
 
 def _options(args: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -113,8 +156,7 @@ def _options(args: list[str]) -> tuple[list[str], dict[str, str]]:
         elif arg in ("--debug", "--quiet", "--verbose", "--force", "-q", "-v", "-d"):
             options[{"-d": "--debug"}.get(arg, arg)] = ""
         elif arg.startswith("--"):
-            _complain(f"Invalid option `{arg}'\n\n{USAGE}")
-            raise SystemExit(1)
+            raise Refusal(f"Invalid option `{arg}'\n\n{USAGE}", bare=True)
         else:
             parameters.append(arg)
     return parameters, options
@@ -272,8 +314,6 @@ def _inannex(directory: str, keys: list[str], options: dict[str, str]) -> int:
 
 
 def _git(command: str, path: str) -> int:
-    if os.environ.get("GIT_ANNEX_SHELL_LIMITED"):
-        raise Refusal("Action blocked by GIT_ANNEX_SHELL_LIMITED")
     directory = _directory(path)
     if os.path.isdir(directory) and _quick_uuid(directory) is not None:
         from annexpy.server.direct import commit_records
@@ -285,12 +325,7 @@ def _git(command: str, path: str) -> int:
         raise Refusal(f"git: {error.strerror}") from error
 
 
-def _p2pstdio(directory: str, parameters: list[str], options: dict[str, str]) -> int:
-    if len(parameters) != 1:
-        raise Refusal("missing UUID parameter")
-    client = parameters[0]
-    if not is_uuid(client):
-        raise Refusal("bad UUID parameter")
+def _p2pstdio(directory: str, client: str, options: dict[str, str]) -> int:
     uuid = _uuid(directory, options)
     if not uuid:
         raise Refusal("Not a git-annex or gcrypt repository.")

@@ -31,11 +31,21 @@ from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.pipe import MAX_COMPLAINT, DialCommand
 from annexpy.values import dataclass
 
-__all__ = ["DialSSH", "DialSystemSSH", "SSHTransport", "load_asyncssh"]
+__all__ = [
+    "CIPHERS",
+    "PACKET",
+    "WINDOW",
+    "DialSSH",
+    "DialSystemSSH",
+    "SSHTransport",
+    "leave_out_empty",
+    "load_asyncssh",
+    "write_together",
+]
 
 _AsyncSSH: TypeAlias = Any
 """The module, or a thing of it. Its types would be an import, which costs 150 ms."""
-_CIPHERS: Final = (
+CIPHERS: Final = (
     "aes128-gcm@openssh.com",
     "aes256-gcm@openssh.com",
     "chacha20-poly1305@openssh.com",
@@ -44,9 +54,9 @@ _CIPHERS: Final = (
     "aes256-ctr",
 )
 """Half again as fast as the usual default, which is the third."""
-_PACKET: Final = 256 * 1024
+PACKET: Final = 256 * 1024
 """Doubles the rate between two asyncssh; OpenSSH caps it to 32 KiB by itself."""
-_WINDOW: Final = 16 * 1024 * 1024
+WINDOW: Final = 16 * 1024 * 1024
 _AHEAD: Final = 1024 * 1024  # received bytes that wait for us before the peer is held back
 _AUTHENTICATED: Final = ("-gcm@openssh.com", "chacha20-poly1305@openssh.com")
 _IGNORE: Final = 2  # SSH_MSG_IGNORE
@@ -211,8 +221,8 @@ class _Connections:
                     lambda session=session: session,
                     dial.command,
                     encoding=None,
-                    window=_WINDOW,
-                    max_pktsize=_PACKET,
+                    window=WINDOW,
+                    max_pktsize=PACKET,
                 )
             except asyncssh.ChannelOpenError:
                 others = self._open[connection] - 1
@@ -235,8 +245,8 @@ class _Connections:
                     self._open[connection] += 1
                     return connection
             connection = await asyncssh.connect(**_options(dial, asyncssh))
-            _write_together(connection)
-            _leave_out_empty(connection)
+            write_together(connection)
+            leave_out_empty(connection)
             self._open[connection] = 1
             return connection
 
@@ -273,7 +283,7 @@ def _options(dial: DialSSH, asyncssh: _AsyncSSH) -> dict[str, object]:
         wanted["client_keys"] = list(dial.identities)
     read = asyncssh.SSHClientConnectionOptions(**wanted)
     if not read.config.get("Ciphers"):
-        wanted["encryption_algs"] = _CIPHERS
+        wanted["encryption_algs"] = CIPHERS
     if not read.config.get("ServerAliveInterval"):
         wanted |= {"keepalive_interval": 30, "keepalive_count_max": 4}
     if read.known_hosts is None:
@@ -318,14 +328,14 @@ class _Together:
         return getattr(self._socket, name)
 
 
-def _write_together(connection: _AsyncSSH) -> None:
+def write_together(connection: _AsyncSSH) -> None:
     """Put ``_Together`` under *connection*. There is no public way, so where it has no such socket nothing is done."""
     socket = getattr(connection, "_transport", None)
     if isinstance(socket, asyncio.Transport):
         connection._transport = _Together(socket, asyncio.get_running_loop())
 
 
-def _leave_out_empty(connection: _AsyncSSH) -> None:
+def leave_out_empty(connection: _AsyncSSH) -> None:
     """Spare both ends the empty packet that asyncssh sends before each one, where the cipher does not need it.
 
     It keeps the initial vector of ciphers in CBC mode unknown (RFC 4251, section 9.3.1). Authenticated ciphers

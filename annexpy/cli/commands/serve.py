@@ -33,6 +33,9 @@ __all__ = ["command"]
 @click.option("--chainfile", metavar="FILE", type=click.Path(), help="HTTPS: certificates between it and the root.")
 @click.option("--privatekeyfile", metavar="FILE", type=click.Path(), help="HTTPS: its key, if in a file of its own.")
 @click.option("--url", default="", metavar="URL", help="HTTP: where clients find this server.")
+@click.option("--ssh", "ssh_places", metavar="HOST:PORT", multiple=True, help="ssh clients, there.")
+@click.option("--authorized-keys", metavar="FILE", type=click.Path(), help="ssh: who may log in, and do what.")
+@click.option("--host-key", metavar="FILE", type=click.Path(), help="ssh: our own key, made when it is not there.")
 def command(
     options: Options,
     remotes: tuple[str, ...],
@@ -41,6 +44,9 @@ def command(
     read_only: bool,
     append_only: bool,
     places: tuple[str, ...],
+    ssh_places: tuple[str, ...],
+    authorized_keys: str | None,
+    host_key: str | None,
     **http: Any,  # the options of HTTP, by the names that HTTPOptions has for them
 ) -> int:
     """Show a repository, or any other remote, to others.
@@ -49,12 +55,15 @@ def command(
     whoever may open the socket (`unix:SOCKET` is an address); these speak P2P for REMOTE, by default the repository
     you work in, where what is stored in another remote is recorded. With --http the repositories at DIR... with
     everything they are gateways for: `git clone http://HOST:PORT/NAME` finds the contents too, NAME being the last
-    part of DIR. Ctrl-C ends it after everything is committed.
+    part of DIR. With --ssh the same at `ssh://HOST:PORT/NAME`, for who has a key in the file of --authorized-keys,
+    which is like that of sshd and git-annex-shell; a DIR that is no repository stands for all those below it. Ctrl-C
+    ends it after everything is committed.
     """
-    if on_stdio + (path is not None) + bool(places) != 1:
-        raise click.UsageError("Give --stdio, --unix SOCKET or --http HOST:PORT.")
-    if places:
-        return _over_http(options, remotes or (options.repository or ".",), places, http)
+    if on_stdio + (path is not None) + bool(places or ssh_places) != 1:
+        raise click.UsageError("Give --stdio, --unix SOCKET, --http HOST:PORT or --ssh HOST:PORT.")
+    if places or ssh_places:
+        ssh = {"places": ssh_places, "authorized_keys": authorized_keys, "host_key": host_key}
+        return _over_networks(options, remotes or (options.repository or ".",), http | {"places": places}, ssh)
     if any(http.values()):
         raise click.UsageError("Options of HTTP go with --http.")
     if len(remotes) > 1:
@@ -107,11 +116,11 @@ def command(
     return _until_interrupted(work)
 
 
-def _over_http(options: Options, directories: tuple[str, ...], places: tuple[str, ...], said: dict[str, Any]) -> int:
+def _over_networks(options: Options, directories: tuple[str, ...], http: dict[str, Any], ssh: dict[str, Any]) -> int:
     async def work() -> int:
-        from annexpy.cli.serving import HTTPOptions, serve_over_http
+        from annexpy.cli.serving import HTTPOptions, SSHOptions, serve_networks
 
-        return await serve_over_http(options, directories, HTTPOptions(places, **said))
+        return await serve_networks(options, directories, HTTPOptions(**http), SSHOptions(**ssh))
 
     return _until_interrupted(work)
 

@@ -195,7 +195,7 @@ class TestAsyncSSH:
             "log_sent_packet",
             lambda self, kind, *rest: (kinds.append(kind), log(self, kind, *rest)),
         )
-        monkeypatch.setattr("annexpy.transport.ssh._CIPHERS", (cipher,))
+        monkeypatch.setattr("annexpy.transport.ssh.CIPHERS", (cipher,))
         async with dialled(DialSSH(sshd.host, "cat")) as cat:
             kinds.clear()
             await cat.send(b"meow\n")

@@ -1,0 +1,612 @@
+"""The ssh server: git-annex-shell and git for many keys, in one process and without accounts on this machine.
+
+It is no login server. A channel runs one of the commands of ``annexpy-shell``, here, or git as a child; there is no
+shell, no terminal, no forwarding, no agent, no sftp. Who a client is, is a matter of its key; the name it gives for
+itself is not looked at.
+
+Only AES-GCM is offered: clients have the first word on the cipher, and OpenSSH would choose one that takes half again
+as long. asyncio only, as asyncssh is.
+
+Source: fact sheets p2p-protocol, section 7, and performance, section 3.7; git-annex-shell(1).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+import anyio
+import anyio.abc
+from anyio import to_thread
+
+from annexpy.clock import Clock
+from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, NotARepository, ProtocolError, TransportError
+from annexpy.p2p.connection import Connection, Role, State
+from annexpy.server.authorized import AuthorizedKeys, Rights
+from annexpy.server.direct import find_uuid, in_annex
+from annexpy.server.gateway import Gateway
+from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
+from annexpy.server.limits import READ_ONLY_TEXT, Deadlines, LockQuota, ServerMode
+from annexpy.server.metrics import Metrics
+from annexpy.server.places import Places
+from annexpy.server.refusal import Refusal
+from annexpy.server.serve import serve
+from annexpy.server.shell import Asked, parse_command
+from annexpy.system import CLOCK
+from annexpy.transport.base import CHUNK
+from annexpy.transport.descriptors import on_asyncio
+from annexpy.transport.ssh import PACKET, WINDOW, SSHTransport, leave_out_empty, load_asyncssh, write_together
+from annexpy.uuids import UUID, parse_uuid
+from annexpy.values import dataclass
+
+__all__ = ["SSHLimits", "SSHServer", "host_key"]
+
+log = logging.getLogger(__name__)
+
+_AsyncSSH: TypeAlias = Any
+"""The module, or a thing of it; see transport/ssh.py."""
+_CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+_STDERR: Final = 1  # SSH_EXTENDED_DATA_STDERR
+_CLOSE_SECONDS: Final = 2.0
+_LOOK: Final = 0.1
+_TOO_MANY: Final = 4  # SSH_OPEN_RESOURCE_SHORTAGE
+_BY_APPLICATION: Final = 11  # SSH_DISCONNECT_BY_APPLICATION
+_TOO_MANY_CONNECTIONS: Final = 12  # SSH_DISCONNECT_TOO_MANY_CONNECTIONS
+_CONFIG: Final = b"annex.uuid=%s\ncore.gcrypt-id=\n"
+_QUIET: Final = frozenset((State.IDLE, State.GREETING))
+
+
+@dataclass(frozen=True, slots=True)
+class SSHLimits:
+    """How much one server takes.
+
+    Attributes:
+        connections: At the same time; and a quarter of it that have not logged in.
+        sessions: Commands at the same time on one connection.
+        login: Seconds until a client has logged in.
+        idle: Seconds between two requests of a client, and for which it may hold a lock without a word. Stock
+            clients fall silent for hours while they work.
+        alive: Seconds between two questions whether the client is still there; four without an answer end it.
+    """
+
+    connections: int = 1000
+    sessions: int = 16
+    login: float = 30.0
+    idle: float = 6 * 3600.0
+    alive: float = 30.0
+
+
+def host_key(path: str) -> _AsyncSSH:
+    """The host key in the file at *path*; an Ed25519 key is made when there is none (mode 0600, ``.pub`` beside it).
+
+    Raises:
+        InvalidInput: It cannot be read or made, or others may read it.
+    """
+    asyncssh = load_asyncssh()
+    try:
+        if not os.path.lexists(path):
+            key = asyncssh.generate_private_key("ssh-ed25519", "annexpy")
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.write(key.export_private_key())
+            with open(f"{path}.pub", "wb") as file:
+                file.write(key.export_public_key())
+        if os.stat(path).st_mode & 0o077:
+            raise InvalidInput("host key", path, "readable by nobody but its owner (chmod 600)")
+        return asyncssh.read_private_key(path)
+    except OSError as error:
+        raise InvalidInput("host key", path, f"a file to read or to make ({error.strerror})") from error
+    except asyncssh.KeyImportError as error:
+        raise InvalidInput("host key", path, f"a private key without passphrase ({error})") from error
+
+
+class SSHServer:
+    """Answers ssh clients. An async context manager: when it is left, everything ends at once.
+
+    Attributes:
+        places: The repositories.
+        limits: How much it takes.
+        connections: How many there are.
+        sessions: How many commands are running.
+    """
+
+    def __init__(
+        self,
+        places: Places,
+        keys: AuthorizedKeys,
+        host_keys: list[_AsyncSSH],
+        *,
+        limits: SSHLimits | None = None,
+        locks: LockQuota | None = None,
+        metrics: Metrics | None = None,
+        allow_unverifiable: bool = True,
+        clock: Clock = CLOCK,
+    ) -> None:
+        """Serve *places*.
+
+        Args:
+            places: Entered.
+            keys: Who may log in.
+            host_keys: Of ``host_key``.
+            limits: How much it takes.
+            locks: How many content locks a key may hold or leave behind.
+            metrics: What is counted.
+            allow_unverifiable: False refuses PUT of keys whose content cannot be verified.
+            clock: For removals that rely on time.
+        """
+        self.places = places
+        self.limits = SSHLimits() if limits is None else limits
+        self._keys, self._host_keys = keys, host_keys
+        self._locks = LockQuota() if locks is None else locks
+        self._metrics = metrics
+        self._allow_unverifiable, self._clock = allow_unverifiable, clock
+        self._deadlines = Deadlines(first=self.limits.idle, idle=self.limits.idle)
+        self._doors: dict[_AsyncSSH, _Connection] = {}
+        self._running: set[_Session] = set()
+        self._acceptors: list[_AsyncSSH] = []
+        self._stopping = False
+        self._group: anyio.abc.TaskGroup | None = None
+        if metrics is not None:
+            metrics.gauge("ssh_connections", "Connections over ssh that are open.", lambda: self.connections)
+            metrics.gauge("ssh_sessions", "Commands over ssh that are running.", lambda: self.sessions)
+
+    @property
+    def connections(self) -> int:
+        """Open ones, logged in or not."""
+        return len(self._doors)
+
+    @property
+    def sessions(self) -> int:
+        """Running commands."""
+        return len(self._running)
+
+    # -- serving ----------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        self._group = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._group is not None
+        self._stopping = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._group.cancel_scope.cancel()
+        await self._group.__aexit__(kind, error, trace)
+        for connection in [*self._doors]:
+            connection.abort()
+        with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
+            for acceptor in self._acceptors:
+                await acceptor.wait_closed()
+
+    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> tuple[str, int]:
+        """Answer who connects to this address, which is given (port 0: a free one).
+
+        Raises:
+            ConnectFailed: The address is taken, or not ours.
+            InvalidInput: On another event loop than asyncio's.
+        """
+        if not on_asyncio():
+            raise InvalidInput("event loop", "trio", "asyncio, for ssh")
+        asyncssh = load_asyncssh()
+        door = _door_of(asyncssh)
+        try:
+            acceptor = await asyncssh.listen(
+                host,
+                port,
+                server_factory=lambda: door(self),
+                server_host_keys=self._host_keys,
+                encryption_algs=_CIPHERS,
+                compression_algs=None,
+                encoding=None,
+                window=WINDOW,
+                max_pktsize=PACKET,
+                login_timeout=self.limits.login,
+                keepalive_interval=self.limits.alive,
+                keepalive_count_max=4,
+                allow_pty=False,
+                agent_forwarding=False,
+                x11_forwarding=False,
+                allow_scp=False,
+                sftp_factory=None,
+                password_auth=False,
+                kbdint_auth=False,
+                host_based_auth=False,
+                gss_host=None,
+                config=None,
+                backlog=256,
+                reuse_address=True,
+            )
+        except OSError as error:
+            raise ConnectFailed(f"ssh:{host}:{port}", error.strerror or str(error)) from error
+        self._acceptors.append(acceptor)
+        address = acceptor.get_addresses()[0]
+        return address[0], address[1]
+
+    async def leave(self, grace: float) -> bool:
+        """Take no new connections and commands, and wait *grace* seconds for those under way; are they all over?
+
+        Clients that have asked for nothing are let go at once.
+        """
+        self._stopping = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        with anyio.move_on_after(grace):
+            while self._running:
+                for session in self._running:
+                    session.let_go()
+                await anyio.sleep(_LOOK)
+        left = len(self._running)
+        if left:
+            log.warning("%d ssh commands were not done within %g s", left, grace)
+        for connection in [*self._doors]:
+            connection.disconnect(_BY_APPLICATION, "the server stops")
+        return not left
+
+    def reload(self, keys: AuthorizedKeys) -> None:
+        """Let in *keys* from now on. Who is here with a key that may no longer do the same is thrown out."""
+        self._keys = keys
+        for connection, here in [*self._doors.items()]:
+            if here.rights is not None and keys.find(here.blob, here.address) != here.rights:
+                log.warning("%s: the key of %s may no longer do the same", here.peer, here.rights.name)
+                connection.abort()
+
+    # -- connections ------------------------------------------------------------------------------------
+
+    def _came(self, connection: _AsyncSSH) -> _Connection:
+        here = _Connection(*connection.get_extra_info("peername")[:2])
+        self._doors[connection] = here
+        strangers = sum(one.rights is None for one in self._doors.values())
+        if self._stopping:
+            connection.disconnect(_BY_APPLICATION, "the server stops")
+        elif len(self._doors) > self.limits.connections or strangers > max(8, self.limits.connections // 4):
+            log.warning("%s: too many connections", here.peer)
+            connection.disconnect(_TOO_MANY_CONNECTIONS, "too many connections")
+        else:
+            write_together(connection)
+        return here
+
+    def _went(self, connection: _AsyncSSH) -> None:
+        self._doors.pop(connection, None)
+
+    def _admit(self, here: _Connection, blob: bytes) -> bool:
+        here.blob = blob
+        here.candidate = self._keys.find(blob, here.address)
+        return here.candidate is not None
+
+    def _open(self, here: _Connection) -> _Session | None:
+        if self._stopping or here.sessions >= self.limits.sessions or here.rights is None:
+            return None
+        return _Session(self, here, here.rights)
+
+    def _start(self, session: _Session) -> None:
+        assert self._group is not None
+        self._running.add(session)
+        session.connection.sessions += 1
+        self._group.start_soon(self._run, session)
+
+    # -- one command --------------------------------------------------------------------------------------
+
+    async def _run(self, session: _Session) -> None:
+        begun = self._clock.now()
+        why, said, code, verb = "", "", 1, "other"
+        try:
+            asked = parse_command(["-c", session.command or "shell"], limited=session.rights.limited)
+            verb = asked.name
+            code = await self._answer(session, asked)
+        except Refusal as refusal:
+            why, said, code = str(refusal), refusal.said, refusal.code
+        except AnnexError as error:
+            why = str(error)
+            text = "protocol error" if isinstance(error, ProtocolError) else why
+            said = f"git-annex: {text}\n{verb}: 1 failed\n"
+        finally:
+            with anyio.CancelScope(shield=True):
+                await session.finish(code, said)
+            self._running.discard(session)
+            session.connection.sessions -= 1
+            seconds = self._clock.now() - begun
+            if self._metrics is not None:
+                self._metrics.request(f"ssh {verb}", code, seconds, session.received, session.sent)
+            because = f" ({why.splitlines()[0]})" if why else ""
+            log.info(
+                "%s %s ssh %a %d %d+%d bytes %.1f ms%s",
+                session.peer,
+                session.rights.name,
+                session.command[:400],
+                code,
+                session.received,
+                session.sent,
+                seconds * 1000,
+                because,
+            )
+
+    async def _answer(self, session: _Session, asked: Asked) -> int:
+        rights = session.rights
+        directory = self.places.find(asked.path, root=rights.root, directory=rights.directory)
+        if asked.git:
+            return await self._git(session, asked, directory)
+        async with AsyncExitStack() as stack:
+            try:
+                gateway = await stack.enter_async_context(self.places.using(directory))
+            except NotARepository:
+                if not await to_thread.run_sync(partial(_made_annex, directory, asked, rights)):
+                    if asked.name == "configlist":
+                        await session.send(_CONFIG % b"")
+                        return 0
+                    raise Refusal("Not a git-annex or gcrypt repository.") from None
+                gateway = await stack.enter_async_context(self.places.using(directory))
+            return await self._ask(session, gateway, asked)
+
+    async def _ask(self, session: _Session, gateway: Gateway, asked: Asked) -> int:
+        own = gateway.uuid
+        expected = parse_uuid(asked.options.get("--uuid") or own)
+        if not gateway.knows(expected):
+            raise Refusal(f"expected repository UUID {expected} but found UUID {own}")
+        if asked.name == "p2pstdio":
+            return await self._p2p(session, gateway, expected, asked.client())
+        if expected != own:
+            raise Refusal(f"Cannot proxy {asked.name} command.")
+        if asked.name == "configlist":
+            await session.send(_CONFIG % own.encode())
+            return 0
+        return await to_thread.run_sync(in_annex, gateway.repository.path, asked.parameters)
+
+    async def _p2p(self, session: _Session, gateway: Gateway, uuid: UUID, client: str) -> int:
+        session.protocol = Connection(Role.SERVER)
+        ended = await serve(
+            session,
+            gateway.shown(uuid),
+            mode=session.rights.mode,
+            connection=session.protocol,
+            client=session.rights.fingerprint or client,
+            deadlines=self._deadlines,
+            locks=self._locks,
+            bypass=gateway.bypassing(uuid),
+            allow_unverifiable=self._allow_unverifiable,
+            clock=self._clock,
+            on_idle=gateway.commit,
+        )
+        if ended is not None:
+            raise ended
+        return 0
+
+    async def _git(self, session: _Session, asked: Asked, directory: str) -> int:
+        argv = ["git"]
+        pushing = asked.name == "git-receive-pack"
+        if pushing and session.rights.mode is ServerMode.READ_ONLY:
+            raise Refusal(READ_ONLY_TEXT)
+        if pushing and session.rights.mode is ServerMode.APPEND_ONLY:
+            argv += ["-c", "receive.denyDeletes=true", "-c", "receive.denyNonFastForwards=true"]
+        argv += [asked.name.removeprefix("git-"), directory]
+        async with AsyncExitStack() as stack:
+            try:
+                gateway = await stack.enter_async_context(self.places.using(directory))
+            except NotARepository:  # git without git-annex
+                return await _relay(session, argv)
+            await make_visible(gateway.repository)
+            code = await _relay(session, argv)
+            if pushing:
+                await take_in(gateway.repository)
+            return code
+
+
+def _made_annex(directory: str, asked: Asked, rights: Rights) -> bool:
+    """Has a git repository become an annex? As git-annex-shell does it: one with a git-annex branch, or on request."""
+    wanted, read_only = bool(asked.options.get("autoinit")), rights.mode is ServerMode.READ_ONLY
+    return bool(find_uuid(directory, wanted=wanted, read_only=read_only))
+
+
+async def _relay(session: _Session, argv: list[str]) -> int:
+    """Run git on the other end of *session*; its exit code."""
+    protocol = git_protocol(session.environment(b"GIT_PROTOCOL"))
+    async with RunningGit(argv, protocol, heard=True) as process, anyio.create_task_group() as group:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        group.start_soon(_feed, session, process)
+        try:
+            async with anyio.create_task_group() as output:
+                output.start_soon(_pass_on, session, process.stderr)
+                async for piece in process.stdout:
+                    await session.send(piece)
+        except* TransportError as errors:
+            raise errors.exceptions[0] from None
+        code = await process.wait()
+        group.cancel_scope.cancel()
+    return code if code >= 0 else 128 - code
+
+
+async def _feed(session: _Session, process: anyio.abc.Process) -> None:
+    assert process.stdin is not None
+    try:
+        while piece := await session.receive(CHUNK):
+            await process.stdin.send(piece)
+        await process.stdin.aclose()
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass  # git has heard enough; what it says tells why
+
+
+async def _pass_on(session: _Session, stderr: anyio.abc.ByteReceiveStream) -> None:
+    async for piece in stderr:
+        session.complain(piece)
+
+
+# -- what asyncssh calls ------------------------------------------------------------------------------------
+
+
+class _Connection:
+    """Somebody who is connected.
+
+    Attributes:
+        rights: What they may do; None until they have logged in.
+        candidate: Of the key that they showed last.
+        blob: That key.
+        sessions: How many commands are running for them.
+    """
+
+    def __init__(self, address: str, port: int) -> None:
+        self.address, self.peer = address, f"{address}:{port}"
+        self.rights: Rights | None = None
+        self.candidate: Rights | None = None
+        self.blob = b""
+        self.sessions = 0
+
+
+def _door_of(asyncssh: _AsyncSSH) -> _AsyncSSH:
+    class Door(asyncssh.SSHServer):  # type: ignore[misc]  # of no type, see _AsyncSSH
+        """One connection, as asyncssh wants to see it. What is not here is refused."""
+
+        def __init__(self, server: SSHServer) -> None:
+            self._server = server
+
+        def connection_made(self, conn: _AsyncSSH) -> None:
+            self._conn = conn
+            self._here = self._server._came(conn)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._server._went(self._conn)
+
+        def begin_auth(self, username: str) -> bool:
+            return True
+
+        def public_key_auth_supported(self) -> bool:
+            return True
+
+        def validate_public_key(self, username: str, key: _AsyncSSH) -> bool:
+            # Called once more for the request that is signed, right before the signature is checked.
+            return self._server._admit(self._here, key.public_data)
+
+        def auth_completed(self) -> None:
+            self._here.rights = self._here.candidate
+            leave_out_empty(self._conn)
+
+        def session_requested(self) -> _Session:
+            session = self._server._open(self._here)
+            if session is None:
+                raise asyncssh.ChannelOpenError(_TOO_MANY, "no more sessions")
+            return session
+
+    return Door
+
+
+class _Session(SSHTransport):
+    """One command: the server's side of a channel, and the transport that it makes.
+
+    Attributes:
+        rights: Whose command it is.
+        command: As it came; "" for a shell.
+        received, sent: Bytes.
+        protocol: Of p2pstdio, once it has begun.
+    """
+
+    def __init__(self, server: SSHServer, connection: _Connection, rights: Rights) -> None:
+        super().__init__(connection.peer, _nothing)
+        self._server = server
+        self.connection, self.rights = connection, rights
+        self.command = ""
+        self.received = self.sent = 0
+        self.protocol: Connection | None = None
+
+    def environment(self, name: bytes) -> bytes:
+        """A variable that the client wants to be set."""
+        channel: _AsyncSSH = self._channel
+        value = channel.get_environment_bytes().get(name, b"")
+        return bytes(value)
+
+    def complain(self, text: bytes) -> None:
+        """On the stderr of the command."""
+        if self._channel is not None and not self._gone:
+            channel: _AsyncSSH = self._channel
+            channel.write(text, _STDERR)
+
+    def let_go(self) -> None:
+        """Let the client go if it has asked for nothing: as if it had left."""
+        waits = self._reader is not None and self.protocol is not None and self.protocol.state in _QUIET
+        if waits and not self._chunks:
+            self.eof_received()
+
+    async def finish(self, code: int, said: str) -> None:
+        """The command is over: last words, exit code, and the channel is closed."""
+        channel: _AsyncSSH = self._channel
+        await self.aclose()
+        if channel is None or self._gone:
+            return
+        if self._held_back:
+            channel.abort()
+            return
+        if said:
+            channel.write(said.encode("utf-8", "surrogateescape"), _STDERR)
+        channel.exit(code)
+        with anyio.move_on_after(_CLOSE_SECONDS):
+            await channel.wait_closed()
+        if not self._gone:
+            channel.abort()
+
+    # -- Transport ----------------------------------------------------------------------------------------
+
+    async def send(self, data: bytes) -> None:
+        self.sent += len(data)
+        await super().send(data)
+
+    async def aclose(self) -> None:
+        """The stream is over. The channel stays open for the exit code."""
+        if not self._closed:
+            self._flush_soon()
+            self._closed = True
+            self._wake()
+            if self._paused and self._channel is not None:
+                self._paused = False
+                self._channel.resume_reading()
+
+    async def _departure(self) -> None:
+        """A client says nothing after the end of its stream."""
+
+    # -- asyncssh.SSHServerSession ------------------------------------------------------------------------
+
+    def data_received(self, data: bytes, datatype: int | None) -> None:
+        """Bytes from the client."""
+        self.received += len(data)
+        super().data_received(data, datatype)
+
+    def exec_requested(self, command: str) -> bool:
+        """A command: which one is looked at when it runs."""
+        self.command = command
+        return True
+
+    def shell_requested(self) -> bool:
+        """Told that there is none, when it runs."""
+        return True
+
+    def subsystem_requested(self, subsystem: str) -> bool:
+        """Such as sftp."""
+        return False
+
+    def pty_requested(self, *wanted: object) -> bool:
+        """No terminals."""
+        return False
+
+    def terminal_size_changed(self, *size: int) -> None:
+        """Of no terminal."""
+
+    def break_received(self, msec: int) -> bool:
+        """To nobody."""
+        return False
+
+    def signal_received(self, signal: str) -> None:
+        """To nobody: who wants to end a command closes its stream."""
+
+    def soft_eof_received(self) -> None:
+        """Of no terminal."""
+
+    def session_started(self) -> None:
+        """The channel is open."""
+        self._server._start(self)
+
+
+async def _nothing() -> None: ...
