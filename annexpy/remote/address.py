@@ -4,6 +4,9 @@
 ``/srv/lab.git``        a repository on this machine; ``./name`` where a git remote has the name
 ``ssh://host/path``     git-annex-shell over ssh, also ``host:path``; by the system's ssh where
                         ``GIT_SSH_COMMAND``, ``core.sshCommand`` or ``annex-ssh-options`` is set
+``annex+http://host/``  annexpy or git-annex p2phttp, also ``annex+https://``; behind ``git-annex/`` the UUID
+                        of the repository, where it is not known otherwise
+``https://host/x.git``  a git repository over HTTP that says where its contents are (``annex.url``)
 ``unix:/run/a.socket``  whoever speaks P2P on that unix socket
 ``exec:command …``      whatever speaks P2P on its stdin and stdout
 ``name``                the git remote of that name, with its ``annex-*`` settings; or the cluster of that
@@ -53,6 +56,7 @@ _SHELL: Final = "git-annex-shell"
 _SSH_WIRES: Final = 2
 """Each wire is a shell process at the other end, which costs more to start than hundreds of requests."""
 _SHELL_SECONDS: Final = 0.3
+_HTTP_CONNECTIONS: Final = 16
 _DEADLINE: Final = 60.0
 _LONGER: Final = 1.2
 """Who waits for somebody who waits for others must wait longer than they do."""
@@ -87,7 +91,8 @@ class Address:
     Attributes:
         name: As the user wrote it, for messages.
         path: Of a repository on this machine; None when *dial* leads there.
-        dial: Opens a connection that speaks P2P; None for a path.
+        dial: Opens a connection that speaks P2P; None for a path and for *http*.
+        http: What ``HTTPRemote`` takes; None for all else.
         uuid: Which repository must be there, where that is known.
         cost: git-annex's cost.
         connections: How many wires at once are sensible.
@@ -97,6 +102,7 @@ class Address:
     name: str
     path: str | None = None
     dial: Dial | None = None
+    http: str | None = None
     uuid: UUID | None = None
     cost: int = 200
     connections: int = 4
@@ -136,6 +142,8 @@ def connect(
     found = resolve(text, repository)
     wanted = found.uuid if uuid is None else parse_uuid(uuid)
     shown = found.name if name is None else name
+    if found.http is not None:
+        return _http(found, repository, wanted, shown, found.cost, clock)
     if found.dial is not None:
         from annexpy.remote.p2p import P2PRemote
 
@@ -202,6 +210,10 @@ def connect_route(
                 client=repository.uuid,
             )
         found = _shell_at(found, remote, repository, route.uuid)
+    deadline = _DEADLINE * _LONGER**route.hops
+    if found.http is not None:
+        gateway = None if remote.uuid is None else parse_uuid(remote.uuid)
+        return _http(found, repository, route.uuid, shown, route.cost, clock, gateway, deadline, bypass, connections)
     if found.dial is None:
         raise Refused("remote", shown, f"{remote.url} has no way to ask for a repository behind it")
     from annexpy.remote.p2p import P2PRemote
@@ -214,7 +226,37 @@ def connect_route(
         clock=clock,
         connections=connections or found.connections,
         price=found.price,
-        deadline=_DEADLINE * _LONGER**route.hops,
+        deadline=deadline,
+        bypass=bypass,
+    )
+
+
+def _http(
+    found: Address,
+    repository: Repository | None,
+    uuid: UUID | None,
+    name: str,
+    cost: int,
+    clock: Clock,
+    gateway: UUID | None = None,
+    deadline: float = _DEADLINE,
+    bypass: tuple[UUID, ...] = (),
+    connections: int | None = None,
+) -> Connected:
+    from annexpy.remote.http import HTTPRemote
+
+    assert found.http is not None
+    return HTTPRemote(
+        found.http,
+        uuid=uuid,
+        gateway=gateway,
+        name=name,
+        cost=cost,
+        clock=clock,
+        client_uuid=None if repository is None else repository.uuid,
+        folder=None if repository is None else repository.path,
+        connections=connections or found.connections,
+        deadline=deadline,
         bypass=bypass,
     )
 
@@ -304,10 +346,11 @@ def _git_remote(remote: RemoteConfig, repository: Repository, expected: UUID | N
         kind = remote.get("annex-externaltype") or "without url"
         raise Refused("remote", remote.name, f"a special remote ({kind}), which git-annex itself reaches")
     uuid = expected or (None if remote.uuid is None else parse_uuid(remote.uuid))
+    url = remote.annex_url or remote.url
     asker = replace(
         _Asker.of(repository), shell=remote.shell or _SHELL, ssh_options=remote.ssh_options or "", expected=uuid
     )
-    found = _place(remote.url, remote.name, asker)
+    found = _place(url, remote.name, asker)
     path = found.path
     if path is not None and not os.path.isabs(path):
         path = os.path.join(repository.path, path)  # as git takes it
@@ -317,7 +360,11 @@ def _git_remote(remote: RemoteConfig, repository: Repository, expected: UUID | N
 
 def _place(text: str, name: str, asker: _Asker) -> Address:
     if not text or "\0" in text or "\n" in text:
-        raise InvalidInput("remote", text, "must be a path, ssh://HOST/PATH, unix:SOCKET, exec:COMMAND or a git remote")
+        raise InvalidInput(
+            "remote",
+            text,
+            "must be a path, ssh://HOST/PATH, annex+http://HOST/, unix:SOCKET, exec:COMMAND or a git remote",
+        )
     prefix = text.partition("::")[0]
     if "::" in text and prefix in _NOT_OFFERED:
         raise Refused("remote", text, _NOT_OFFERED[prefix])
@@ -342,7 +389,7 @@ def _place(text: str, name: str, asker: _Asker) -> Address:
             path = unquote(parts.path)
             return _ssh(host, parts.port, path, name, asker)  # "/~/x" goes out as it is; the shell there knows it
         case "annex+http" | "annex+https" | "http" | "https":
-            raise Refused("remote", text, "P2P over HTTP is not spoken yet; use ssh")
+            return Address(name, http=text, connections=_HTTP_CONNECTIONS)
         case other:
             raise Refused("remote", text, f"{other}:// is not carried; use ssh, a unix socket or a path")
 

@@ -59,9 +59,10 @@ def is_behind_wire(remote: Remote) -> bool:
     inner = _innermost(remote)
     if isinstance(inner, Local | LocalPlace):
         return False
-    from annexpy.remote.p2p import P2PRemote  # not for those who never leave this machine
+    from annexpy.remote.http import HTTPRemote  # not for those who never leave this machine
+    from annexpy.remote.p2p import P2PRemote
 
-    return isinstance(inner, P2PRemote)
+    return isinstance(inner, HTTPRemote | P2PRemote)
 
 
 @runtime_checkable

@@ -333,7 +333,7 @@ class P2PLock:
 
     __slots__ = ("_clock", "_key", "_pool", "_wire", "expires", "uuid")
 
-    def __init__(self, pool: Pool, key: Key, clock: Clock) -> None:
+    def __init__(self, pool: Pool[Wire], key: Key, clock: Clock) -> None:
         self._pool, self._key, self._clock = pool, key, clock
         self._wire: Wire | None = None
         self.uuid = UUID("")

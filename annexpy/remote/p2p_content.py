@@ -86,7 +86,7 @@ class _Transfer:
 
     __slots__ = ("_associated_file", "_key", "_pool", "_settled", "_wire")
 
-    def __init__(self, pool: Pool, key: Key, associated_file: str) -> None:
+    def __init__(self, pool: Pool[Wire], key: Key, associated_file: str) -> None:
         self._pool, self._key = pool, key
         # An absolute path is refused by every server and helps none: better no name than that.
         self._associated_file = b"" if associated_file[:1] == "/" else escape_associated_file(associated_file)
@@ -131,7 +131,7 @@ class P2PDownload(_Transfer):
 
     __slots__ = ("_acknowledged", "_body", "_end", "_left", "_offset", "length", "source", "valid")
 
-    def __init__(self, pool: Pool, key: Key, offset: int, end: int | None, associated_file: str) -> None:
+    def __init__(self, pool: Pool[Wire], key: Key, offset: int, end: int | None, associated_file: str) -> None:
         super().__init__(pool, key, associated_file)
         if offset < 0 or (end is not None and end < 0):
             raise InvalidInput("offset", min(offset, offset if end is None else end), "0 or more")
@@ -249,7 +249,7 @@ class P2PUpload(_Transfer):
 
     __slots__ = ("_left", "_length", "_withheld", "already", "claimed", "offset")
 
-    def __init__(self, pool: Pool, key: Key, associated_file: str) -> None:
+    def __init__(self, pool: Pool[Wire], key: Key, associated_file: str) -> None:
         super().__init__(pool, key, associated_file)
         self.already: frozenset[UUID] | None = None
         self.claimed: frozenset[UUID] = frozenset()

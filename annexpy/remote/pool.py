@@ -6,7 +6,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable, Callable
 from enum import IntEnum
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 
 from anyio import CancelScope, Event, create_task_group, current_time
 from anyio.lowlevel import EventLoopToken, current_token
@@ -16,7 +16,7 @@ from annexpy.p2p.connection import Data
 from annexpy.p2p.messages import Message
 from annexpy.remote.wire import Wire
 
-__all__ = ["MAX_CONNECTIONS", "Pool", "Use"]
+__all__ = ["MAX_CONNECTIONS", "Pool", "Pooled", "Use"]
 
 MAX_CONNECTIONS: Final = 16
 MAX_LOCKS: Final = 64
@@ -33,7 +33,31 @@ class Use(IntEnum):
     LOCK = 2  # as long as the lock
 
 
-class Pool:
+class Pooled(Protocol):
+    """A connection as a pool sees it; attributes as those of ``Wire``."""
+
+    used: bool
+    heard: bool
+    doomed: bool
+
+    @property
+    def usable(self) -> bool: ...
+
+    @property
+    def lent(self) -> bool: ...
+
+    @property
+    def lendable(self) -> bool: ...
+
+    def flush_soon(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+W = TypeVar("W", bound=Pooled)
+
+
+class Pool(Generic[W]):
     """Hands out wires, one owner each.
 
     Transfers wait for each other; questions wait for questions only, because one wire beyond the
@@ -50,7 +74,7 @@ class Pool:
     """
 
     def __init__(
-        self, open_: Callable[[], Awaitable[Wire]], name: str, *, limit: int, patience: float, price: float = 0.0
+        self, open_: Callable[[], Awaitable[W]], name: str, *, limit: int, patience: float, price: float = 0.0
     ) -> None:
         """Begin with nothing.
 
@@ -64,14 +88,14 @@ class Pool:
         self._open, self._name, self._price = open_, name, price
         self._limit = max(1, min(limit, MAX_CONNECTIONS))
         self._patience = patience
-        self._idle: list[Wire] = []
+        self._idle: list[W] = []
         self._busy = [0, 0, 0]
         self._waiting: tuple[deque[Event], ...] = tuple(deque() for _ in Use)
         self._hoping: deque[Event] = deque()  # may open a wire, and would rather have one that comes back
         self._home: tuple[int, EventLoopToken] | None = None
         self._closed = False
 
-    async def take(self, use: Use) -> Wire:
+    async def take(self, use: Use) -> W:
         """A wire that is ready for a request. Give it back, whatever happened.
 
         Raises:
@@ -97,9 +121,9 @@ class Pool:
             self._release(use)
             raise
 
-    async def _pick(self, use: Use) -> Wire | None:
+    async def _pick(self, use: Use) -> W | None:
         """An idle wire, the last that came back; or one that is lent, if need be."""
-        lent: Wire | None = None
+        lent: W | None = None
         for wire in reversed(tuple(self._idle)):
             if wire.lent and wire.lendable:
                 lent = wire
@@ -126,12 +150,12 @@ class Pool:
             if turn in self._hoping:
                 self._hoping.remove(turn)
 
-    def _came_back(self, wire: Wire) -> None:
+    def _came_back(self, wire: W) -> None:
         self._idle.append(wire)
         if self._hoping:
             self._hoping.popleft().set()
 
-    async def give_back(self, wire: Wire, use: Use) -> None:
+    async def give_back(self, wire: W, use: Use) -> None:
         """*wire* is to be used again, if it is at rest; otherwise it is closed.
 
         What it has not sent yet (the end of a get, of a lock) goes out with its next request, or as
@@ -159,7 +183,7 @@ class Pool:
         finally:
             self._release(use)
 
-    async def discard(self, wire: Wire, use: Use) -> None:
+    async def discard(self, wire: W, use: Use) -> None:
         """*wire* is broken, or in the middle of something."""
         try:
             if wire.lent:
@@ -169,7 +193,7 @@ class Pool:
         finally:
             self._release(use)
 
-    def lend(self, wire: Wire, use: Use) -> bool:
+    def lend(self: Pool[Wire], wire: Wire, use: Use) -> bool:
         """Give *wire* to the next who waits, if there is one, although one answer is still to come.
 
         Who lent it gets that with ``last_answer``, and has nothing to do with the wire afterwards.
@@ -182,7 +206,7 @@ class Pool:
         self._release(use)
         return True
 
-    async def last_answer(self, wire: Wire, seconds: float) -> Message | Data:
+    async def last_answer(self: Pool[Wire], wire: Wire, seconds: float) -> Message | Data:
         """What ``lend`` left open; as ``Wire.event``."""
         try:
             return await wire.last_answer(seconds)

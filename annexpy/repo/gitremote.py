@@ -80,6 +80,11 @@ class RemoteConfig:
         return self.fields.get("annex-ssh-options")
 
     @property
+    def annex_url(self) -> str | None:
+        """``annexUrl``: where the contents are, when git's own url does not lead there."""
+        return self.fields.get("annexurl") or None
+
+    @property
     def cluster_node(self) -> tuple[str, ...]:
         """Names of the clusters this remote is a node of (``annex-cluster-node``)."""
         return tuple(self.fields.get("annex-cluster-node", "").split())

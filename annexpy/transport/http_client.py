@@ -36,6 +36,7 @@ class HTTPConnection:
 
     Attributes:
         used: At least one answer has come.
+        delivered: False while, or since, something went out only in part or not at all.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class HTTPConnection:
         "_response",
         "_transport",
         "_unsent",
+        "delivered",
         "used",
     )
 
@@ -69,6 +71,7 @@ class HTTPConnection:
         self._response: Response | None = None
         self._broken = False
         self.used = False
+        self.delivered = True
 
     @property
     def peer(self) -> str:
@@ -87,6 +90,11 @@ class HTTPConnection:
             and not self._transport.has_input
             and not self._transport.at_eof
         )
+
+    @property
+    def closing(self) -> bool:
+        """Nothing more can be asked: the server has said so, or something went wrong."""
+        return self._broken
 
     @property
     def has_input(self) -> bool:
@@ -171,7 +179,7 @@ class HTTPConnection:
             await self._send(data)
 
     async def _send(self, data: bytes) -> None:
-        self._broken = True
+        self._broken, self.delivered = True, False
         # In pieces, because a deadline is about bytes that do not move, not about how fast they do.
         view = memoryview(data)
         for at in range(0, len(data), _BULK):
@@ -180,7 +188,7 @@ class HTTPConnection:
                 await self._transport.send(piece)
             if scope.cancelled_caught:
                 raise TimedOut(self.peer, "room for a request", self._deadline)
-        self._broken = False
+        self._broken, self.delivered = False, True
 
     # -- the answers ------------------------------------------------------------------------------------
 
@@ -218,6 +226,20 @@ class HTTPConnection:
         self._broken = not head.keep_alive
         self._response = Response(self, head)
         return self._response
+
+    async def tunnel(self) -> int:
+        """Read the head that answers a CONNECT; its status. After 2xx the transport is somebody else's."""
+        await self.flush()
+        while (found := read_response_head(self._kept, b"HEAD")) is None:
+            data = await self._receive("answer to CONNECT", self._deadline, CHUNK)
+            if not data:
+                raise ConnectionLost(self.peer, "an answer to CONNECT", self._transport.complaint)
+            self._kept += data
+        self._broken = True
+        head, rest = found
+        if rest and 200 <= head.status < 300:
+            raise RemoteProtocolError(f"{self.peer}: it speaks before it was asked")
+        return head.status
 
     async def _receive(self, what: str, seconds: float, most: int) -> bytes:
         transport = self._transport

@@ -60,6 +60,8 @@ class HTTPDeadlines:
 
 
 _USUAL: Final = HTTPDeadlines()
+_SERVER: Final = (b"Server", b"annexpy")
+"""By this our clients know that they may send requests ahead of the answers."""
 
 
 class ClientLeft(ConnectionLost):
@@ -178,7 +180,7 @@ class Exchange:
         connection = self._connection
         self.status = status
         last = connection.leaving or not self.head.keep_alive or not self._worth_draining()
-        more: list[tuple[bytes, bytes]] = [(b"Date", connection.date()), *headers]
+        more: list[tuple[bytes, bytes]] = [(b"Date", connection.date()), _SERVER, *headers]
         if last:
             connection.leaving = True
             more.append((b"Connection", b"close"))

@@ -91,8 +91,6 @@ def test_what_is_no_address_is_refused_by_name(text: str) -> None:
         "annex::uuid",
         "ext::sh -c x",
         "ftp://h/p",
-        "annex+https://h/",
-        "https://h/p",
     ],
 )
 def test_carriers_that_are_not_offered_are_refused_by_name(text: str) -> None:

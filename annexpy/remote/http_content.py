@@ -1,0 +1,434 @@
+"""One put and one get over HTTP.
+
+A body that is shorter than its ``X-git-annex-data-length`` is the only way in which a sender can say that the content
+changed. What a server claims to have is looked for before it counts, as over every other wire.
+
+Source: fact sheet p2p-protocol, section 6.
+"""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+from typing import Final, Self
+
+from anyio import CancelScope
+
+from annexpy.errors import (
+    ConnectionLost,
+    ContentChanged,
+    ContentError,
+    IncompleteTransfer,
+    InvalidInput,
+    KeyNotPresent,
+    LocalProtocolError,
+    Refused,
+    RemoteProtocolError,
+    VerificationFailed,
+)
+from annexpy.keys.backend import is_verifiable
+from annexpy.keys.key import Key
+from annexpy.p2p.http import (
+    CONTENT_TYPE,
+    DATA_LENGTH,
+    CheckPresentRequest,
+    GetRequest,
+    PutOffsetRequest,
+    PutRequest,
+    Request,
+    parse_data_length,
+)
+from annexpy.p2p.http_answers import AlreadyHaveAnswer, Answer, OffsetAnswer, PresentAnswer, StoredAnswer
+from annexpy.remote.base import Stored
+from annexpy.remote.http_line import Line, Said, was_stale
+from annexpy.remote.http_session import Attempts, HTTPSession, Pair
+from annexpy.remote.pool import Use
+from annexpy.transport.base import CHUNK
+from annexpy.transport.http_client import Response
+from annexpy.uuids import UUID, is_cluster
+
+__all__ = ["HTTPDownload", "HTTPUpload", "copies", "is_present"]
+
+_SMALL: Final = 64 * 1024
+"""A content up to this size is one request, which can be asked again."""
+_SMALL_ANSWER: Final = 64 * 1024
+_VERIFIED_PER_SECOND: Final = 16 * 1024 * 1024
+"""Bytes that a slow server hashes: after a resumed put it reads the whole file again before it answers."""
+_RANGE = re.compile(rb"bytes ([0-9]{1,19})-([0-9]{1,19})/(?:[0-9]{1,19}|\*)\Z", re.IGNORECASE)
+_BODY: Final[Pair] = (b"Content-Type", CONTENT_TYPE)
+
+
+def copies(uuid: UUID, named: tuple[UUID, ...]) -> frozenset[UUID]:
+    """Who has done it, when *uuid* says so and names these: itself too, unless it is a cluster, which is nobody."""
+    found = frozenset(one for one in named if not is_cluster(one))
+    return found if found and is_cluster(uuid) else found | {uuid}
+
+
+async def is_present(session: HTTPSession, key: Key) -> bool:
+    """Was *key* looked for and found?"""
+    answer = await session.ask(CheckPresentRequest(session.uuid, key, session.client, session.version, session.bypass))
+    assert isinstance(answer, PresentAnswer)
+    return answer.present
+
+
+def _name(associated_file: str) -> str:
+    # An absolute path is refused by every server and helps none: better no name than that.
+    return "" if associated_file[:1] == "/" else associated_file
+
+
+class HTTPDownload:
+    """``Download`` over HTTP, and the ``async with`` block around it.
+
+    With *end* only that part is asked for where the server has offered parts; elsewhere what comes after it is read
+    and thrown away when it is little, and otherwise the connection is closed.
+    """
+
+    __slots__ = (
+        "_body",
+        "_end",
+        "_key",
+        "_left",
+        "_line",
+        "_name",
+        "_offset",
+        "_response",
+        "_session",
+        "_skip",
+        "length",
+        "valid",
+    )
+
+    def __init__(self, session: HTTPSession, key: Key, offset: int, end: int | None, associated_file: str) -> None:
+        if offset < 0 or (end is not None and end < 0):
+            raise InvalidInput("offset", min(offset, offset if end is None else end), "0 or more")
+        self._session, self._key, self._offset, self._end = session, key, offset, end
+        self._name = _name(associated_file)
+        self._line: Line | None = None
+        self._response: Response | None = None
+        self.length = 0
+        self.valid = True
+        self._body = 0  # bytes that the server still sends
+        self._left = 0  # bytes of them that are wanted
+        self._skip = 0  # bytes of them that come before the wanted ones
+
+    @property
+    def source(self) -> UUID:
+        return self._session.uuid
+
+    async def __aenter__(self) -> Self:
+        session, key = self._session, self._key
+        await session.begin()
+        if not session.settled:
+            await session.settle(key)
+        wanted = None if self._end is None else max(0, self._end - self._offset)
+        if wanted == 0 or (key.size is not None and self._offset >= key.size):
+            await self._nothing()
+            return self
+        ranged = session.ranges and self._end is not None
+        offset = 0 if ranged else self._offset
+        request: Request = GetRequest(
+            session.uuid, key, session.client, session.version, session.bypass, offset, self._name
+        )
+        more = [(b"Range", b"bytes=%d-%d" % (self._offset, (self._end or 0) - 1))] if ranged else []
+        attempts = Attempts(session)
+        while True:
+            line = self._line = await session.pool.take(Use.TRANSFER)
+            try:
+                used = session.say(line, request, more)
+                response = self._response = await line.response()
+                if response.status in (200, 206):
+                    session.heard(response)
+                    await session.accepted()
+                    await self._announced(response, ranged)
+                    return self
+                body = await response.body(_SMALL_ANSWER)
+            except BaseException as error:
+                await self._leave()
+                if was_stale(line, error):
+                    continue
+                raise
+            await self._leave()
+            match response.status:
+                case 404 if session.settled:
+                    raise KeyNotPresent(key, session.name)
+                case 416:
+                    await self._nothing()
+                    return self
+            request = await attempts.after(Said(request, used, response.status, response.headers, body))
+
+    async def _nothing(self) -> None:
+        """Nothing of it is wanted: is it there?"""
+        if not await is_present(self._session, self._key):
+            raise KeyNotPresent(self._key, self._session.name)
+
+    async def _announced(self, response: Response, ranged: bool) -> None:
+        session, key, offset, size = self._session, self._key, self._offset, self._key.size
+        length = _length(session.name, response)
+        if response.status == 206:
+            match = _RANGE.match(response.headers.get(b"content-range", b""))
+            if not ranged or match is None or int(match[1]) != offset or int(match[2]) - offset + 1 != length:
+                raise RemoteProtocolError(
+                    f"{session.name}: another part of the content than the one that was asked for"
+                )
+            if size is not None and length != min(self._end or size, size) - offset:
+                raise VerificationFailed(key, session.name, f"it has {offset + length} of {size} bytes")
+            self.length = self._body = self._left = length
+            return
+        first = 0 if ranged else offset  # where what it sends begins
+        if size is not None and length > size - first:
+            raise RemoteProtocolError(
+                f"{session.name}: {length} bytes of {key} from byte {first}, which has {size} bytes"
+            )
+        if not length:
+            await response.body(_SMALL_ANSWER)
+            # So stock servers say that they have nothing; and all do of what is empty.
+            await self._leave()
+            await self._nothing()
+        if size is not None and length < size - first:
+            raise VerificationFailed(key, session.name, f"it has {first + length} of {size} bytes")
+        self._body = length
+        self._skip = min(offset - first, length)
+        left = length - self._skip
+        self.length = self._left = left if self._end is None else min(left, self._end - offset)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while self._left:
+            chunk = await self._receive()
+            if self._skip:
+                skipped = min(self._skip, len(chunk))
+                chunk = chunk[skipped:]
+                self._skip -= skipped
+                if not chunk:
+                    continue
+            if len(chunk) > self._left:
+                chunk = chunk[: self._left]
+            self._left -= len(chunk)
+            if not self._left:
+                await self._rest()
+            return chunk
+        raise StopAsyncIteration
+
+    async def _receive(self) -> bytes:
+        if self._response is None:
+            raise LocalProtocolError("used outside of its async with block")
+        chunk = await self._response.receive()
+        self._body -= len(chunk)
+        if not chunk:
+            raise ContentChanged(self._key, self._session.name)
+        if self._body < 0:
+            raise RemoteProtocolError(f"{self._session.name}: more bytes than it announced")
+        return chunk
+
+    async def _rest(self) -> None:
+        """All that is wanted is here. Read to the end of the answer, if it is not far."""
+        response = self._response
+        if self._body > CHUNK or response is None:
+            return
+        while self._body:
+            await self._receive()
+        if not response.done and await response.receive():
+            raise RemoteProtocolError(f"{self._session.name}: more bytes than it announced")
+
+    async def _leave(self) -> None:
+        if self._line is not None:
+            line, self._line = self._line, None
+            await self._session.pool.give_back(line, Use.TRANSFER)  # closed, unless all was read
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._leave()
+
+
+def _length(name: str, response: Response) -> int:
+    said = response.headers.get(DATA_LENGTH)
+    if said is None:
+        if response.length is None:
+            raise RemoteProtocolError(f"{name}: content of no length")
+        return response.length
+    try:
+        return parse_data_length(said)
+    except InvalidInput as error:
+        raise RemoteProtocolError(f"{name}: {error}") from error
+
+
+class HTTPUpload:
+    """``Upload`` over HTTP, and the ``async with`` block around it.
+
+    Small contents are one request. Of large ones that nobody can verify the last byte is held back until ``finish``,
+    so that a source that changed never leaves a whole content behind.
+
+    Attributes:
+        already: The repository itself, when it said that it has the content and a check confirmed it. Nobody else is
+            ever named here.
+        claimed: Others that the server named. Claims: ask each of them before it is recorded or relied on.
+    """
+
+    __slots__ = (
+        "_held",
+        "_key",
+        "_left",
+        "_length",
+        "_line",
+        "_name",
+        "_session",
+        "_used",
+        "already",
+        "claimed",
+        "offset",
+    )
+
+    def __init__(self, session: HTTPSession, key: Key, associated_file: str) -> None:
+        self._session, self._key, self._name = session, key, _name(associated_file)
+        self.already: frozenset[UUID] | None = None
+        self.claimed: frozenset[UUID] = frozenset()
+        self.offset = 0
+        self._line: Line | None = None
+        self._used: bytes | None = None
+        self._length: int | None = None
+        self._left = 0
+        self._held: list[bytes] = []
+
+    async def __aenter__(self) -> Self:
+        session, key = self._session, self._key
+        await session.begin()
+        if not session.settled:
+            await session.settle(key)
+        if session.version < 1:
+            if await is_present(session, key):
+                self.already = frozenset((session.uuid,))
+            return self
+        answer = await session.ask(PutOffsetRequest(session.uuid, key, session.client, session.version, session.bypass))
+        match answer:
+            case OffsetAnswer(offset):
+                self.offset = offset
+            case AlreadyHaveAnswer(uuids):
+                self.claimed = frozenset(uuids) - {session.uuid}
+                if not await is_present(session, key):
+                    raise ContentError(key, session.name, "it claims to have the content and a check did not find it")
+                self.already = frozenset((session.uuid,))
+        return self
+
+    async def start(self, length: int) -> None:
+        size = self._key.size
+        if self.already is not None or self._length is not None:
+            raise LocalProtocolError("content was announced twice, or is already there")
+        if length < 0 or (length and size is not None and self.offset + length > size):
+            raise InvalidInput("length of content", length, f"0 to {max(0, (size or 0) - self.offset)} bytes")
+        self._length = self._left = length
+
+    def _request(self, data_present: bool = False) -> PutRequest:
+        session = self._session
+        return PutRequest(
+            session.uuid,
+            self._key,
+            self._length or 0,
+            session.client,
+            session.version,
+            session.bypass,
+            self.offset,
+            self._name,
+            data_present,
+        )
+
+    async def write(self, data: bytes) -> None:
+        if self._length is None or len(data) > self._left:
+            raise LocalProtocolError(f"{len(data)} bytes of content where {self._left} were announced")
+        self._left -= len(data)
+        if self._length <= _SMALL:
+            self._held.append(data)
+            return
+        if not data:
+            return
+        if not self._left and not is_verifiable(self._key):
+            data, self._held = data[:-1], [data[-1:]]
+        line = self._line or await self._begin()
+        if line.has_input:
+            await self._interrupted(line)
+        try:
+            await line.send(data)
+        except ConnectionLost:
+            await self._interrupted(line)
+
+    async def _begin(self) -> Line:
+        assert self._length is not None
+        session, request = self._session, self._request()
+        line = self._line = await session.pool.take(Use.TRANSFER)
+        more = (_BODY, (DATA_LENGTH, b"%d" % self._length))
+        self._used = session.say(line, request, more, length=self._length)
+        return line
+
+    async def _interrupted(self, line: Line) -> None:
+        """The server left or spoke in the middle of the content: hear why, which ends it in any case."""
+        said = await self._session.read(line, self._request(), self._used)
+        if said.status == 200:
+            self._outcome(said.answer(), True)  # raises, unless it takes a part for the whole
+            raise IncompleteTransfer(self._key, (self._length or 0) - self._left, self._length or 0, self._session.name)
+        await self._again(said)
+
+    async def _again(self, said: Said) -> None:
+        """A large content cannot be sent twice from here: get ready for the next attempt, and end this one."""
+        await Attempts(self._session).after(said)
+        raise ConnectionLost(self._session.name, "the answer to a put", f"{said.status}: it has to be sent again")
+
+    async def finish(self, valid: bool = True) -> Stored:
+        session, key = self._session, self._key
+        if self._length is None:
+            raise LocalProtocolError("the end of content that was never announced")
+        if self._left:
+            raise IncompleteTransfer(key, self._length - self._left, self._length, session.name)
+        if not valid and not is_verifiable(key):
+            raise ContentChanged(key, session.name, "not sent to its end, because only that keeps it from being stored")
+        request = self._request()
+        patience = session.deadline + (self.offset + self._length) / _VERIFIED_PER_SECOND
+        if self._length <= _SMALL:
+            more = (_BODY, (DATA_LENGTH, b"%d" % self._length))
+            answer = await session.ask(request, more, b"".join(self._held), patience)
+            return self._outcome(answer, valid)
+        line = self._line
+        assert line is not None
+        try:
+            for data in self._held:
+                await line.send(data)
+            line.end()
+        except ConnectionLost:
+            await self._interrupted(line)
+        said = await session.read(line, request, self._used, patience)
+        if said.status != 200:
+            await self._again(said)
+        return self._outcome(said.answer(), valid)
+
+    async def data_present(self) -> Stored:
+        session = self._session
+        if session.version < 4:
+            raise Refused("DATA-PRESENT", session.version, "protocol version 4 or higher")
+        self._length = 0
+        more = (_BODY, (DATA_LENGTH, b"0"))
+        return self._outcome(await session.ask(self._request(data_present=True), more), True)
+
+    def _outcome(self, answer: Answer, valid: bool) -> Stored:
+        assert isinstance(answer, StoredAnswer)
+        uuid, key, name = self._session.uuid, self._key, self._session.name
+        if answer.stored:
+            return Stored(uuids=copies(uuid, answer.uuids))
+        if answer.uuids:
+            failure = ContentError(key, name, "it answered that it did not store it everywhere")
+            named = frozenset(one for one in answer.uuids if not is_cluster(one))
+            return Stored(uuids=named - {uuid}, failed={uuid: failure})
+        if not valid:
+            raise ContentChanged(key, name)
+        if is_verifiable(key):
+            raise VerificationFailed(key, name, "it did not store the whole content")
+        raise ContentError(key, name, "it did not store the whole content")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Hanging up in the middle is what keeps a partial at the server.
+        if self._line is not None:
+            line, self._line = self._line, None
+            with CancelScope(shield=error is not None):
+                await self._session.pool.give_back(line, Use.TRANSFER)
