@@ -32,6 +32,9 @@ def cli_page() -> str:
         command = annexpy.get_command(click.Context(annexpy), name)
         assert command is not None
         parts += [f"## annexpy {name}\n", "```text\n" + _help(command, f"annexpy {name}") + "\n```\n"]
+        for one, part in sorted(command.commands.items() if isinstance(command, click.Group) else ()):
+            said = _help(part, f"annexpy {name} {one}").partition("\nCommon options:")[0].rstrip()
+            parts += [f"### annexpy {name} {one}\n", "```text\n" + said + "\n```\n"]
     return "\n".join(parts)
 
 
