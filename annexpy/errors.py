@@ -11,7 +11,8 @@
     ├── ContentError             KeyNotPresent · VerificationFailed · ContentChanged ·
     │                            IncompleteTransfer · ContentLocked · NotLocked ·
     │                            TransferInProgress · NoSpace · NotRegularFile
-    ├── PolicyError              NotEnoughCopies · DropIncomplete · NotWanted · AccessDenied
+    ├── PolicyError              NotEnoughCopies · DropIncomplete · RequiredContent · NotWanted ·
+    │                            AccessDenied
     └── RepositoryError          NotARepository · UnsupportedRepository · UnknownUUID ·
                                  LockHeld · BranchConflict
 
@@ -57,6 +58,7 @@ __all__ = [
     "Refused",
     "RemoteProtocolError",
     "RepositoryError",
+    "RequiredContent",
     "TimedOut",
     "TransferInProgress",
     "TransportError",
@@ -357,6 +359,21 @@ class DropIncomplete(PolicyError):
         super().__init__(
             f"{_text(self.key)}: removed from {', '.join(map(_text, self.removed)) or 'nowhere'}; remaining: {left}"
         )
+
+
+class RequiredContent(PolicyError):
+    """A drop was refused because a repository must keep the content. Nothing was removed.
+
+    Attributes:
+        key: The key, as text.
+        places: The repositories that require it, as the user knows them.
+        file: The file that it is required for; None for the key itself.
+    """
+
+    def __init__(self, key: object, places: Iterable[str], file: bytes | None = None) -> None:
+        self.key, self.places, self.file = str(key), tuple(places), file
+        named = f" as {_text(file.decode('utf-8', 'surrogateescape'))}" if file is not None else ""
+        super().__init__(f"{_text(self.key)}: required content of {', '.join(map(_text, self.places))}{named}")
 
 
 class NotWanted(PolicyError):

@@ -112,7 +112,7 @@ def drop_many(
     Args:
         keys: Taken in windows; memory does not grow with their number.
         from_, others, trust, nodes, force, clock: As for ``drop``.
-        copies: The same for all, or asked per key.
+        copies: The same for all, or asked per key; it may raise to refuse one (``Wanted.keeping``).
         recorded: Asked per key.
         jobs: Drops at once; by default as many as suit the remotes. Each holds its locks meanwhile, and a lock at
             the other end of a wire has that wire to itself.
@@ -167,6 +167,11 @@ def drop_for_move(
     one_for_one = Copies(1, 1, "one copy for another", "one copy for another")
 
     async def give_up(key: Key, stored: Stored, recorded: Mapping[UUID, str] | None) -> DropResult:
+        if callable(copies) and not force:
+            try:
+                copies(key)  # may refuse whatever the number
+            except AnnexError as error:
+                return DropResult(key, error=error)
         one_copy_goes = len((await full.others()).dropped_from) == 1 and not is_cluster(source.uuid)
         if stored.uuids and not stored.already and one_copy_goes:
             new = [place for place in places if place.uuid in stored.uuids]

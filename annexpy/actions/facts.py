@@ -18,7 +18,7 @@ from annexpy.logs.repos import DESCRIPTIONS, TRUST, clusters
 from annexpy.logs.settings import MINCOPIES, NUMCOPIES
 from annexpy.policy.numcopies import Copies, FileCopies, find_copies, read_number
 from annexpy.policy.trust import TrustLevel, trust_levels
-from annexpy.repo.attributes import Attributes, FilesOfKeys, read_index
+from annexpy.repo.attributes import Attributes, FilesOfKeys, IndexEntry, read_index
 from annexpy.repo.objects import Objects
 from annexpy.repo.repository import Repository
 from annexpy.uuids import BITTORRENT, UUID, WEB
@@ -123,6 +123,10 @@ class Facts:
         """The files with *key* whose attributes could matter; none where no attribute mentions copies at all."""
         return [] if self._files is None else self._files.of(key)
 
+    def all_files(self, key: Key) -> list[bytes]:
+        """Every file of the index that has *key*; none in a bare repository."""
+        return [] if self.repository.work_tree is None else self._all_files.of(key)
+
     def attribute_copies(self, path: bytes) -> int | None:
         """What the git attribute ``annex.numcopies`` says of the file at *path*; None where it says no number."""
         return None if self._attributes is None else self._file_copies(path).num
@@ -149,13 +153,20 @@ class Facts:
         attributes = self._attributes
         if attributes is None:
             return None
-        entries = read_index(self.repository.worktree_git_dir)
         # Reading every link costs; most repositories set no number of copies by attributes.
-        if not attributes.mention(_ATTRIBUTES, _one_per_folder(entry.path for entry in entries)):
+        if not attributes.mention(_ATTRIBUTES, _one_per_folder(entry.path for entry in self._index)):
             return None
+        return self._all_files
+
+    @cached_property
+    def _index(self) -> list[IndexEntry]:
+        return read_index(self.repository.worktree_git_dir)
+
+    @cached_property
+    def _all_files(self) -> FilesOfKeys:
         objects = Objects(self.repository.files)
         try:
-            return FilesOfKeys(entries, objects)
+            return FilesOfKeys(self._index, objects)
         finally:
             objects.close()
 

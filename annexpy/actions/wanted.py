@@ -6,12 +6,13 @@ expressions need is read, mostly its location log. Sizes follow the branch (``re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import tee
 from typing import Final
 
 from annexpy.actions.facts import Facts
+from annexpy.errors import RequiredContent
 from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog
 from annexpy.logs.metadata import current_metadata
@@ -23,6 +24,7 @@ from annexpy.logs.urls import equivalent_keys, urls
 from annexpy.policy.expression import Expression
 from annexpy.policy.facts import KeyFacts, Repositories
 from annexpy.policy.matchexpression import Lacking, match_expression
+from annexpy.policy.numcopies import Copies
 from annexpy.policy.placement import Candidate, Choice, Unwanted, Wants, choose
 from annexpy.policy.wanted import Needs, Policy, needs_of
 from annexpy.repo.held import HeldSizes
@@ -209,6 +211,29 @@ class Wanted:
             size=key.size,
             refused=refused,
         )
+
+    def keeping(self, copies: Callable[[Key], Copies], uuids: Collection[UUID]) -> Callable[[Key], Copies]:
+        """*copies*, for a drop from *uuids*, that raises where one of these must keep the key.
+
+        A key is required when it is for any of its files.
+
+        Raises:
+            RequiredContent: When what is returned is called with such a key.
+        """
+        required = {uuid for uuid in uuids if self.repositories.required.get(uuid)}
+        if not required:
+            return copies
+
+        def check(key: Key) -> Copies:
+            files: list[bytes | None] = [*self._facts.all_files(key)]
+            for file in files or [None]:
+                facts = self.facts(key, file)
+                places = [uuid for uuid in required if self.policy.requires(uuid, facts)]
+                if places:
+                    raise RequiredContent(key, map(self._facts.name, sorted(places)), file)
+            return copies(key)
+
+        return check
 
     # -- of one key ------------------------------------------------------------------------------
 

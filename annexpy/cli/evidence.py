@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from annexpy.cli.copies import Wanted
 from annexpy.cli.work import Work
 from annexpy.keys.key import Key
+from annexpy.logs.paths import Log
 from annexpy.policy.numcopies import Copies, find_copies
 from annexpy.policy.routes import nearest_routes
 from annexpy.policy.trust import TrustLevel
@@ -43,7 +44,7 @@ def evidence(at: Work, places: Sequence[Remote], wanted: Wanted) -> Evidence:
     Args:
         at: Where we work. In a repository, that, its git remotes and what they are proxies for are asked besides
             what --other names.
-        places: What the command itself names.
+        places: What the command itself names, first of all where a content may be dropped.
         wanted: What the command line says.
     """
     known = {place.uuid for place in places}
@@ -65,4 +66,10 @@ def evidence(at: Work, places: Sequence[Remote], wanted: Wanted) -> Evidence:
     ]
     others += [at.other(name) for name in names]
     facts = at.facts(wanted.numcopies, wanted.mincopies)
-    return Evidence(others, facts.copies, facts.trust, facts.recorded, facts.clusters)
+    copies: Callable[[Key], Copies] = facts.copies
+    if repository.branch.read(Log.REQUIRED_CONTENT.value):
+        from annexpy.actions.wanted import Wanted as Preferences
+
+        dropped_from = facts.clusters.get(places[0].uuid, {places[0].uuid})
+        copies = Preferences(facts).keeping(copies, dropped_from)
+    return Evidence(others, copies, facts.trust, facts.recorded, facts.clusters)
