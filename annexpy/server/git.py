@@ -25,7 +25,7 @@ from annexpy.repo.repository import Repository
 from annexpy.server.auth import Role
 from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
 from annexpy.transport.base import CHUNK
-from annexpy.transport.http_server import Exchange
+from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
 
 __all__ = ["GitMount"]

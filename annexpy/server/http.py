@@ -73,7 +73,9 @@ from annexpy.server.wire import others
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Transport
 from annexpy.transport.http import BadHTTP
-from annexpy.transport.http_server import ClientLeft, Exchange, HTTPConnections, HTTPDeadlines
+from annexpy.transport.http_exchange import Exchange
+from annexpy.transport.http_server import HTTPConnections
+from annexpy.transport.http_wire import ClientLeft, HTTPDeadlines
 from annexpy.transport.sockets import Listener
 from annexpy.transport.tls import start_tls
 

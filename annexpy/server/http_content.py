@@ -34,7 +34,8 @@ from annexpy.p2p.http_answers import StoredAnswer
 from annexpy.remote.base import Download, Remote, Stored, Upload, found
 from annexpy.remote.local_content import LocalDownload
 from annexpy.server.wire import others
-from annexpy.transport.http_server import ClientLeft, Exchange
+from annexpy.transport.http_exchange import Exchange
+from annexpy.transport.http_wire import ClientLeft
 
 __all__ = ["receive_content", "send_content"]
 

@@ -22,7 +22,7 @@ from annexpy.keys.key import Key
 from annexpy.p2p.http_answers import KeepLockedBody
 from annexpy.remote.base import LockedCopy, Remote
 from annexpy.server.limits import LockQuota
-from annexpy.transport.http_server import Exchange
+from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
 
 __all__ = ["HeldLocks"]

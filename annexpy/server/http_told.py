@@ -17,7 +17,7 @@ from annexpy.errors import (
 )
 from annexpy.p2p.http import NoSuchRoute, WrongMethod
 from annexpy.server.auth import Verdict
-from annexpy.transport.http_server import Exchange
+from annexpy.transport.http_exchange import Exchange
 
 __all__ = ["Asked", "hardest", "line", "refuse", "say", "tell"]
 

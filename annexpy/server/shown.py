@@ -14,7 +14,7 @@ from annexpy.errors import InvalidInput
 from annexpy.p2p.http import BASE
 from annexpy.remote.base import Remote
 from annexpy.server.auth import Role
-from annexpy.transport.http_server import Exchange
+from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
 from annexpy.values import dataclass
 

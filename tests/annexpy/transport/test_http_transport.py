@@ -26,7 +26,8 @@ from annexpy.transport.http import (
     read_response_head,
 )
 from annexpy.transport.http_client import HTTPConnection
-from annexpy.transport.http_server import Exchange, HTTPConnections
+from annexpy.transport.http_exchange import Exchange
+from annexpy.transport.http_server import HTTPConnections
 from annexpy.transport.memory import MemoryTransport, memory_pair
 from annexpy.transport.sockets import DialTCP, listen_tcp
 from annexpy.transport.tls import start_tls
