@@ -339,11 +339,11 @@ def leave_out_empty(connection: _AsyncSSH) -> None:
     """Spare both ends the empty packet that asyncssh sends before each one, where the cipher does not need it.
 
     It keeps the initial vector of ciphers in CBC mode unknown (RFC 4251, section 9.3.1). Authenticated ciphers
-    have none that depends on what was sent before.
+    have none that depends on what was sent before. Where asyncssh has no such method, nothing is done.
     """
-    if not str(connection.get_extra_info("send_cipher")).endswith(_AUTHENTICATED):
+    send = getattr(connection, "send_packet", None)
+    if send is None or not str(connection.get_extra_info("send_cipher")).endswith(_AUTHENTICATED):
         return
-    send = connection.send_packet
 
     def send_packet(kind: int, *parts: bytes, **named: object) -> None:
         if kind != _IGNORE or parts != (_NO_TEXT,):

@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from annexpy.errors import AuthFailed, ConnectFailed, ConnectionLost, InvalidInput, TimedOut
+from annexpy.transport import ssh as ssh_module
 from annexpy.transport.base import Transport
 from annexpy.transport.pipe import Child
 from annexpy.transport.sockets import listen_tcp
@@ -201,6 +202,69 @@ class TestAsyncSSH:
             await cat.send(b"meow\n")
             assert await cat.receive() == b"meow\n"
         assert (2 in kinds) is empty
+
+    @pytest.mark.parametrize("cipher", ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes128-ctr"])
+    async def test_keys_are_exchanged_again_and_bytes_compressed_with_packets_left_out(
+        self, sshd, cipher: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import asyncssh.connection
+
+        exchanges: list[int] = []
+        log = asyncssh.connection.SSHConnection.log_sent_packet
+
+        def logged(self: object, kind: int, *rest: object) -> None:
+            if kind == asyncssh.constants.MSG_NEWKEYS:
+                exchanges.append(kind)
+            log(self, kind, *rest)
+
+        monkeypatch.setattr(asyncssh.connection.SSHConnection, "log_sent_packet", logged)
+        options = ssh_module._options
+
+        def with_rekeying(*given: object) -> dict[str, object]:
+            compressed = {"compression_algs": ["zlib@openssh.com"], "rekey_bytes": 100_000}
+            return options(*given) | compressed | {"encryption_algs": [cipher]}
+
+        monkeypatch.setattr(ssh_module, "_options", with_rekeying)
+        body = os.urandom(1_000_000) + bytes(1_000_000)
+        async with dialled(DialSSH(sshd.host, "cat")) as cat, anyio.create_task_group() as tasks:
+            assert cat._channel.get_extra_info("send_compression") == "zlib@openssh.com"  # type: ignore[attr-defined]
+            tasks.start_soon(cat.send, body)
+            with anyio.fail_after(30):
+                assert await receive_exactly(cat, len(body)) == body
+            for _ in range(50):
+                await cat.send(b"small")
+                assert await receive_exactly(cat, 5) == b"small"
+        assert len(exchanges) > 3
+
+    async def test_what_is_said_in_one_turn_goes_out_in_one_write(self, sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+        writes: list[int] = []
+        join = ssh_module._Together._flush
+
+        def counted(self: ssh_module._Together) -> None:
+            writes.append(len(self._packets))
+            join(self)
+
+        monkeypatch.setattr(ssh_module._Together, "_flush", counted)
+        dial = DialSSH(sshd.host, "cat")
+        async with dialled(dial) as one, dialled(dial) as two:
+            await anyio.sleep(0.05)
+            writes.clear()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(one.send, b"one")
+                tasks.start_soon(two.send, b"two")
+            assert await receive_exactly(one, 3) == b"one"
+            assert await receive_exactly(two, 3) == b"two"
+        assert writes[0] == 2
+
+    async def test_an_asyncssh_of_another_make_does_without_our_shortcuts(self) -> None:
+        class Bare:
+            __slots__ = ()
+
+            def get_extra_info(self, name: str) -> str:
+                return "aes128-gcm@openssh.com"
+
+        ssh_module.write_together(Bare())
+        ssh_module.leave_out_empty(Bare())
 
     async def test_a_key_that_is_not_accepted_is_told_apart(self, sshd) -> None:
         stranger = (str(sshd.folder / "stranger"),)
