@@ -11,13 +11,14 @@ work in a worker thread; their twins ``sync_now``, ``commit_now`` and ``merge_no
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from annexpy.clock import Clock
-from annexpy.errors import InvalidInput, RepositoryError
+from annexpy.errors import AnnexError, InvalidInput, RepositoryError
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
 from annexpy.logs.location import LocationLog
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from annexpy.repo.committer import Committer
 
 __all__ = ["Branch"]
+
+log = logging.getLogger(__name__)
 
 _SPILL: Final = 4096  # records kept in memory before they go to the spool, unsynced
 _REMEMBERED: Final = 1024
@@ -175,8 +178,11 @@ class Branch:
 
     def _record(self, path: bytes, info: bytes, status: bytes, private: bool) -> None:
         time = self._times.time(self._clock.wall(), path, info, status)
-        if self._queue.add(presence_record(path, time, status, info, private=private)) >= _SPILL:
-            self.sync_now(durable=False)
+        if self._queue.add(presence_record(path, time, status, info, private=private)) % _SPILL == 0:
+            try:
+                self.sync_now(durable=False)
+            except AnnexError as error:  # what was done stands, and ``sync`` and ``commit`` meet the same
+                log.warning("%s; the records are kept in memory", error)
 
     def _known_tip(self) -> bytes | None:
         try:

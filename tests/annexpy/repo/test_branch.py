@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from annexpy.errors import BranchConflict, InvalidInput, LockHeld
+from annexpy.errors import BranchConflict, InvalidInput, LockHeld, RepositoryError
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
 from annexpy.logs.location import Presence
@@ -214,6 +215,29 @@ def test_many_records_go_to_the_spool_by_themselves(repository: Repository, monk
     repository.branch.commit_now()
     assert commits(repository) == 3
     assert all(repository.branch.locations(key).present == [U1] for key in KEYS[:25])
+
+
+def test_records_that_cannot_be_spooled_now_are_no_affair_of_whoever_makes_one(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """He did what he records; that the disk is full is said, and said again by the sync."""
+    monkeypatch.setattr(branch_module, "_SPILL", 10)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(repository.branch._spool, "append", full)
+        for key in KEYS[:25]:
+            repository.branch.set_present(key, U1, True)
+        with pytest.raises(RepositoryError, match="No space left"):
+            repository.branch.sync_now()
+
+    assert [record.getMessage().count("No space left") for record in caplog.records] == [1, 1]
+    assert repository.branch.queued == 25
+    repository.branch.commit_now()
+    with Repository.open(repository.path) as again:
+        assert all(again.branch.locations(key).present == [U1] for key in KEYS[:25])
 
 
 def test_more_records_than_memory_holds_are_one_commit(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
