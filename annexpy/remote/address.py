@@ -214,7 +214,7 @@ def connect_route(
     if found.http is not None:
         gateway = None if remote.uuid is None else parse_uuid(remote.uuid)
         return _http(found, repository, route.uuid, shown, route.cost, clock, gateway, deadline, bypass, connections)
-    if found.dial is None:
+    if found.dial is None or (route.hops and (remote.url or "").startswith(("unix:", "exec:"))):
         raise Refused("remote", shown, f"{remote.url} has no way to ask for a repository behind it")
     from annexpy.remote.p2p import P2PRemote
 
