@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import anyio
 import pytest
 import trio.testing
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from peers import Step, scripted
 from remote_contract import CONTENT, KEY, A, HandClock, content_of, key_of, store
@@ -15,8 +17,12 @@ from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, ConnectionLost, TimedOut, VerificationFailed
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
+from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.p2p import P2PRemote
 from annexpy.remote.wire import Wire
+from annexpy.server.serve import serve
+from annexpy.transport.base import CHUNK
+from annexpy.transport.memory import MemoryTransport, memory_pair
 from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.anyio
@@ -210,6 +216,86 @@ async def test_the_wire_of_a_content_that_takes_long_to_hash_is_not_lent(monkeyp
                 return await upload.finish()
 
         assert await both(remote, resumed, lambda: store(remote, KEY, CONTENT)) == [STORED, STORED]
+
+
+# -- cancelled at every await --
+
+
+class Counted:
+    """A transport that says each time before it waits."""
+
+    def __init__(self, inner: MemoryTransport, waits: Callable[[], object]) -> None:
+        self.inner, self._waits, self.closed = inner, waits, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def receive(self, max_bytes: int = CHUNK) -> bytes:
+        self._waits()
+        return await self.inner.receive(max_bytes)
+
+    async def send(self, data: bytes) -> None:
+        self._waits()
+        await self.inner.send(data)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self.inner.aclose()
+
+
+async def stopped_at(nth: int, stopped: int, price: float) -> bool:
+    """Three puts and a question over as few wires as there may be; whether the *stopped* one was, at the *nth* await."""
+    contents, place, scope = [content_of(number) for number in range(3)], MemoryRemote(UUID(A)), anyio.CancelScope()
+    opened: list[Counted] = []
+    left = nth
+
+    def waits() -> None:
+        nonlocal left
+        if left == 0:
+            scope.cancel()
+        left -= 1
+
+    async def dial() -> Counted:
+        client, server = memory_pair()
+        servers.start_soon(serve, server, place)
+        opened.append(Counted(client, waits))
+        return opened[-1]
+
+    remote = P2PRemote(dial, uuid=UUID(A), connections=1, price=price)
+    ended: list[object] = [None] * 4
+
+    async def run(number: int) -> None:
+        with scope if number == stopped else anyio.CancelScope():
+            if number == 3:
+                ended[number] = await remote.check_present(key_of(contents[0]))
+            else:
+                ended[number] = await store(remote, key_of(contents[number]), contents[number])
+
+    async with anyio.create_task_group() as servers:
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as tasks:
+                for number in range(4):
+                    tasks.start_soon(run, number)
+        assert all(ended[number] is not None for number in range(4) if number != stopped), (nth, ended)
+        pool = remote._pool
+        assert pool._busy == [0, 0, 0]
+        assert not pool._hoping
+        assert not any(wire.lent or not wire.usable for wire in pool._idle)
+        assert len(pool._idle) == sum(not transport.closed for transport in opened)
+        await remote.aclose()
+        assert all(transport.closed for transport in opened)
+    assert all(place.objects[key_of(content)] == content for at, content in enumerate(contents) if at != stopped)
+    return scope.cancelled_caught or left < 0
+
+
+@pytest.mark.parametrize("price", [0.0, 60.0])
+@pytest.mark.parametrize("stopped", range(4))
+async def test_whoever_is_cancelled_at_any_await_costs_nobody_else_an_answer(stopped: int, price: float) -> None:
+    nth = 0
+    while await stopped_at(nth, stopped, price):
+        nth += 1
+        assert nth < 200
+    assert nth > 10
 
 
 class TestInTime:
