@@ -8,7 +8,6 @@ from typing import Any
 import anyio
 import pytest
 import trio.testing
-from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from peers import Step, scripted
 from remote_contract import CONTENT, KEY, A, HandClock, content_of, key_of, store
@@ -244,7 +243,7 @@ class Counted:
 
 
 async def stopped_at(nth: int, stopped: int, price: float) -> bool:
-    """Three puts and a question over as few wires as there may be; whether the *stopped* one was, at the *nth* await."""
+    """Three puts and a question over as few wires as may be; whether the *stopped* one was, at the *nth* await."""
     contents, place, scope = [content_of(number) for number in range(3)], MemoryRemote(UUID(A)), anyio.CancelScope()
     opened: list[Counted] = []
     left = nth
