@@ -13,10 +13,10 @@ Source: fact sheet repository-format, section 6 (parse); git-annex-preferred-con
 
 from __future__ import annotations
 
-import re
 from typing import Final, TypeAlias, assert_never
 
 from annexpy.errors import InvalidExpression, InvalidInput
+from annexpy.patterns import regex
 from annexpy.policy.terms import Test, parse_test
 from annexpy.values import dataclass
 
@@ -27,7 +27,7 @@ MAX_DEPTH: Final = 100
 
 # blanks as git-annex knows them; Python's \s has some more
 _BLANK: Final = r" \t-\r\xa0\u1680\u2000-\u200a\u202f\u205f\u3000"
-_WORD: Final = re.compile(rf"[()]|[^(){_BLANK}]+")
+_WORD: Final = regex(rf"[()]|[^(){_BLANK}]+")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from annexpy.errors import InvalidInput
+from annexpy.patterns import regex
 from annexpy.values import dataclass
 
 __all__ = ["Glob", "compile_glob"]
@@ -42,7 +43,7 @@ _CLASSES: Final = {
     "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }
-_NAMED: Final = re.compile(r"\[:([^:]*):\]|\[=(.+?)=\]|\[\.(.+?)\.\]", re.DOTALL)
+_NAMED: Final = regex(r"\[:([^:]*):\]|\[=(.+?)=\]|\[\.(.+?)\.\]", re.DOTALL)
 _NEVER: Final = r"(?!)"
 
 
@@ -64,7 +65,7 @@ class Glob:
         return self.pattern.search(text) is not None
 
 
-_SLASHES: Final = re.compile("//+")
+_SLASHES: Final = regex("//+")
 
 
 @lru_cache(maxsize=512)
@@ -145,7 +146,7 @@ def _second_step(glob: str, expression: str) -> tuple[str, bool]:
     ), ambiguous
 
 
-_ROW: Final = re.compile(r"(?:/\+)+")
+_ROW: Final = regex(r"(?:/\+)+")
 
 
 def _set(glob: str, expression: str, at: int) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from typing import Final, assert_never
 
 from annexpy.keys.backend import is_secure
 from annexpy.logs.uuidbased import raw, text
+from annexpy.patterns import regex
 from annexpy.policy.balanced import has_room, pick, roomiest
 from annexpy.policy.expression import Chain, Node, Not, Term
 from annexpy.policy.facts import KeyFacts, Repositories
@@ -40,7 +41,7 @@ __all__ = ["Question", "answer", "matches"]
 
 _PUBLIC: Final = "public"
 _RISING: Final = (TrustLevel.DEAD, TrustLevel.UNTRUSTED, TrustLevel.SEMITRUSTED, TrustLevel.TRUSTED)
-_NUMBER: Final = re.compile(r"\s*-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\s*\Z", re.ASCII)
+_NUMBER: Final = regex(r"\s*-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\s*\Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from annexpy.errors import InvalidInput
 from annexpy.logs.number import leading_integer
 from annexpy.logs.sizes import parse_size
 from annexpy.logs.uuidbased import raw
+from annexpy.patterns import regex
 from annexpy.policy.globs import compile_glob
 from annexpy.policy.trust import TrustLevel
 from annexpy.values import dataclass
@@ -173,8 +174,8 @@ Test: TypeAlias = (
 
 _FLAGS: Final = {flag.value: flag for flag in Flag}
 _LEVELS: Final = {level.value: level for level in TrustLevel}
-_METADATA: Final = re.compile(r"([^=<>]*)(=|<=?|>=?|\Z)(.*)", re.DOTALL)
-_FIELD: Final = re.compile(r"[^\W_][\w.-]*")
+_METADATA: Final = regex(r"([^=<>]*)(=|<=?|>=?|\Z)(.*)", re.DOTALL)
+_FIELD: Final = regex(r"[^\W_][\w.-]*")
 
 
 def parse_test(term: str) -> Test:
