@@ -24,22 +24,23 @@ import anyio.abc
 from anyio import to_thread
 
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, NotARepository, ProtocolError, TransportError
-from annexpy.p2p.connection import Connection, Role, State
+from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, NotARepository, ProtocolError
+from annexpy.p2p.connection import Connection, Role
 from annexpy.server.authorized import AuthorizedKeys, Rights
 from annexpy.server.direct import find_uuid, in_annex
 from annexpy.server.gateway import Gateway
-from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
-from annexpy.server.limits import READ_ONLY_TEXT, Deadlines, LockQuota, ServerMode
+from annexpy.server.git_process import make_visible, take_in
+from annexpy.server.limits import Deadlines, LockQuota, ServerMode
 from annexpy.server.metrics import Metrics
 from annexpy.server.places import Places
 from annexpy.server.refusal import Refusal
 from annexpy.server.serve import serve
 from annexpy.server.shell import Asked, parse_command
+from annexpy.server.ssh_git import push, relay
+from annexpy.server.ssh_session import SSHClient, SSHSession
 from annexpy.system import CLOCK
-from annexpy.transport.base import CHUNK
 from annexpy.transport.descriptors import on_asyncio
-from annexpy.transport.ssh import PACKET, WINDOW, SSHTransport, leave_out_empty, load_asyncssh, write_together
+from annexpy.transport.ssh import PACKET, leave_out_empty, load_asyncssh, write_together
 from annexpy.uuids import UUID, parse_uuid
 from annexpy.values import dataclass
 
@@ -50,14 +51,14 @@ log = logging.getLogger(__name__)
 _AsyncSSH: TypeAlias = Any
 """The module, or a thing of it; see transport/ssh.py."""
 _CIPHERS: Final = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-_STDERR: Final = 1  # SSH_EXTENDED_DATA_STDERR
 _CLOSE_SECONDS: Final = 2.0
 _LOOK: Final = 0.1
+_WINDOW: Final = 4 * 1024 * 1024
+"""Bytes that may wait here for a slow disk, for each command: a quarter of what clients of ours allow a server."""
 _TOO_MANY: Final = 4  # SSH_OPEN_RESOURCE_SHORTAGE
 _BY_APPLICATION: Final = 11  # SSH_DISCONNECT_BY_APPLICATION
 _TOO_MANY_CONNECTIONS: Final = 12  # SSH_DISCONNECT_TOO_MANY_CONNECTIONS
 _CONFIG: Final = b"annex.uuid=%s\ncore.gcrypt-id=\n"
-_QUIET: Final = frozenset((State.IDLE, State.GREETING))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +146,8 @@ class SSHServer:
         self._metrics = metrics
         self._allow_unverifiable, self._clock = allow_unverifiable, clock
         self._deadlines = Deadlines(first=self.limits.idle, idle=self.limits.idle)
-        self._doors: dict[_AsyncSSH, _Connection] = {}
-        self._running: set[_Session] = set()
+        self._doors: dict[_AsyncSSH, SSHClient] = {}
+        self._running: set[SSHSession] = set()
         self._acceptors: list[_AsyncSSH] = []
         self._stopping = False
         self._group: anyio.abc.TaskGroup | None = None
@@ -205,7 +206,7 @@ class SSHServer:
                 encryption_algs=_CIPHERS,
                 compression_algs=None,
                 encoding=None,
-                window=WINDOW,
+                window=_WINDOW,
                 max_pktsize=PACKET,
                 login_timeout=self.limits.login,
                 keepalive_interval=self.limits.alive,
@@ -259,8 +260,9 @@ class SSHServer:
 
     # -- connections ------------------------------------------------------------------------------------
 
-    def _came(self, connection: _AsyncSSH) -> _Connection:
-        here = _Connection(*connection.get_extra_info("peername")[:2])
+    def _came(self, connection: _AsyncSSH) -> SSHClient:
+        peer = connection.get_extra_info("peername") or ("unknown", 0)  # who has left already
+        here = SSHClient(*peer[:2])
         self._doors[connection] = here
         strangers = sum(one.rights is None for one in self._doors.values())
         if self._stopping:
@@ -275,25 +277,25 @@ class SSHServer:
     def _went(self, connection: _AsyncSSH) -> None:
         self._doors.pop(connection, None)
 
-    def _admit(self, here: _Connection, blob: bytes) -> bool:
+    def _admit(self, here: SSHClient, blob: bytes) -> bool:
         here.blob = blob
         here.candidate = self._keys.find(blob, here.address)
         return here.candidate is not None
 
-    def _open(self, here: _Connection) -> _Session | None:
+    def _open(self, here: SSHClient) -> SSHSession | None:
         if self._stopping or here.sessions >= self.limits.sessions or here.rights is None:
             return None
-        return _Session(self, here, here.rights)
+        here.sessions += 1
+        return SSHSession(here, here.rights, self._start)
 
-    def _start(self, session: _Session) -> None:
+    def _start(self, session: SSHSession) -> None:
         assert self._group is not None
         self._running.add(session)
-        session.connection.sessions += 1
         self._group.start_soon(self._run, session)
 
     # -- one command --------------------------------------------------------------------------------------
 
-    async def _run(self, session: _Session) -> None:
+    async def _run(self, session: SSHSession) -> None:
         begun = self._clock.now()
         why, said, code, verb = "", "", 1, "other"
         try:
@@ -310,7 +312,6 @@ class SSHServer:
             with anyio.CancelScope(shield=True):
                 await session.finish(code, said)
             self._running.discard(session)
-            session.connection.sessions -= 1
             seconds = self._clock.now() - begun
             if self._metrics is not None:
                 self._metrics.request(f"ssh {verb}", code, seconds, session.received, session.sent)
@@ -327,7 +328,7 @@ class SSHServer:
                 because,
             )
 
-    async def _answer(self, session: _Session, asked: Asked) -> int:
+    async def _answer(self, session: SSHSession, asked: Asked) -> int:
         rights = session.rights
         directory = self.places.find(asked.path, root=rights.root, directory=rights.directory)
         if asked.git:
@@ -344,7 +345,7 @@ class SSHServer:
                 gateway = await stack.enter_async_context(self.places.using(directory))
             return await self._ask(session, gateway, asked)
 
-    async def _ask(self, session: _Session, gateway: Gateway, asked: Asked) -> int:
+    async def _ask(self, session: SSHSession, gateway: Gateway, asked: Asked) -> int:
         own = gateway.uuid
         expected = parse_uuid(asked.options.get("--uuid") or own)
         if not gateway.knows(expected):
@@ -358,7 +359,7 @@ class SSHServer:
             return 0
         return await to_thread.run_sync(in_annex, gateway.repository.path, asked.parameters)
 
-    async def _p2p(self, session: _Session, gateway: Gateway, uuid: UUID, client: str) -> int:
+    async def _p2p(self, session: SSHSession, gateway: Gateway, uuid: UUID, client: str) -> int:
         session.protocol = Connection(Role.SERVER)
         ended = await serve(
             session,
@@ -377,22 +378,18 @@ class SSHServer:
             raise ended
         return 0
 
-    async def _git(self, session: _Session, asked: Asked, directory: str) -> int:
-        argv = ["git"]
-        pushing = asked.name == "git-receive-pack"
-        if pushing and session.rights.mode is ServerMode.READ_ONLY:
-            raise Refusal(READ_ONLY_TEXT)
-        if pushing and session.rights.mode is ServerMode.APPEND_ONLY:
-            argv += ["-c", "receive.denyDeletes=true", "-c", "receive.denyNonFastForwards=true"]
-        argv += [asked.name.removeprefix("git-"), directory]
+    async def _git(self, session: SSHSession, asked: Asked, directory: str) -> int:
         async with AsyncExitStack() as stack:
             try:
                 gateway = await stack.enter_async_context(self.places.using(directory))
             except NotARepository:  # git without git-annex
-                return await _relay(session, argv)
-            await make_visible(gateway.repository)
-            code = await _relay(session, argv)
-            if pushing:
+                gateway = None
+            if gateway is not None:
+                await make_visible(gateway.repository)
+            if asked.name != "git-receive-pack":
+                return await relay(session, [asked.name.removeprefix("git-"), directory])
+            code = await push(session, directory, gateway)
+            if gateway is not None:
                 await take_in(gateway.repository)
             return code
 
@@ -403,59 +400,7 @@ def _made_annex(directory: str, asked: Asked, rights: Rights) -> bool:
     return bool(find_uuid(directory, wanted=wanted, read_only=read_only))
 
 
-async def _relay(session: _Session, argv: list[str]) -> int:
-    """Run git on the other end of *session*; its exit code."""
-    protocol = git_protocol(session.environment(b"GIT_PROTOCOL"))
-    async with RunningGit(argv, protocol, heard=True) as process, anyio.create_task_group() as group:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        group.start_soon(_feed, session, process)
-        try:
-            async with anyio.create_task_group() as output:
-                output.start_soon(_pass_on, session, process.stderr)
-                async for piece in process.stdout:
-                    await session.send(piece)
-        except* TransportError as errors:
-            raise errors.exceptions[0] from None
-        code = await process.wait()
-        group.cancel_scope.cancel()
-    return code if code >= 0 else 128 - code
-
-
-async def _feed(session: _Session, process: anyio.abc.Process) -> None:
-    assert process.stdin is not None
-    try:
-        while piece := await session.receive(CHUNK):
-            await process.stdin.send(piece)
-        await process.stdin.aclose()
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass  # git has heard enough; what it says tells why
-
-
-async def _pass_on(session: _Session, stderr: anyio.abc.ByteReceiveStream) -> None:
-    async for piece in stderr:
-        session.complain(piece)
-
-
 # -- what asyncssh calls ------------------------------------------------------------------------------------
-
-
-class _Connection:
-    """Somebody who is connected.
-
-    Attributes:
-        rights: What they may do; None until they have logged in.
-        candidate: Of the key that they showed last.
-        blob: That key.
-        sessions: How many commands are running for them.
-    """
-
-    def __init__(self, address: str, port: int) -> None:
-        self.address, self.peer = address, f"{address}:{port}"
-        self.rights: Rights | None = None
-        self.candidate: Rights | None = None
-        self.blob = b""
-        self.sessions = 0
 
 
 def _door_of(asyncssh: _AsyncSSH) -> _AsyncSSH:
@@ -486,127 +431,10 @@ def _door_of(asyncssh: _AsyncSSH) -> _AsyncSSH:
             self._here.rights = self._here.candidate
             leave_out_empty(self._conn)
 
-        def session_requested(self) -> _Session:
+        def session_requested(self) -> SSHSession:
             session = self._server._open(self._here)
             if session is None:
                 raise asyncssh.ChannelOpenError(_TOO_MANY, "no more sessions")
             return session
 
     return Door
-
-
-class _Session(SSHTransport):
-    """One command: the server's side of a channel, and the transport that it makes.
-
-    Attributes:
-        rights: Whose command it is.
-        command: As it came; "" for a shell.
-        received, sent: Bytes.
-        protocol: Of p2pstdio, once it has begun.
-    """
-
-    def __init__(self, server: SSHServer, connection: _Connection, rights: Rights) -> None:
-        super().__init__(connection.peer, _nothing)
-        self._server = server
-        self.connection, self.rights = connection, rights
-        self.command = ""
-        self.received = self.sent = 0
-        self.protocol: Connection | None = None
-
-    def environment(self, name: bytes) -> bytes:
-        """A variable that the client wants to be set."""
-        channel: _AsyncSSH = self._channel
-        value = channel.get_environment_bytes().get(name, b"")
-        return bytes(value)
-
-    def complain(self, text: bytes) -> None:
-        """On the stderr of the command."""
-        if self._channel is not None and not self._gone:
-            channel: _AsyncSSH = self._channel
-            channel.write(text, _STDERR)
-
-    def let_go(self) -> None:
-        """Let the client go if it has asked for nothing: as if it had left."""
-        waits = self._reader is not None and self.protocol is not None and self.protocol.state in _QUIET
-        if waits and not self._chunks:
-            self.eof_received()
-
-    async def finish(self, code: int, said: str) -> None:
-        """The command is over: last words, exit code, and the channel is closed."""
-        channel: _AsyncSSH = self._channel
-        await self.aclose()
-        if channel is None or self._gone:
-            return
-        if self._held_back:
-            channel.abort()
-            return
-        if said:
-            channel.write(said.encode("utf-8", "surrogateescape"), _STDERR)
-        channel.exit(code)
-        with anyio.move_on_after(_CLOSE_SECONDS):
-            await channel.wait_closed()
-        if not self._gone:
-            channel.abort()
-
-    # -- Transport ----------------------------------------------------------------------------------------
-
-    async def send(self, data: bytes) -> None:
-        self.sent += len(data)
-        await super().send(data)
-
-    async def aclose(self) -> None:
-        """The stream is over. The channel stays open for the exit code."""
-        if not self._closed:
-            self._flush_soon()
-            self._closed = True
-            self._wake()
-            if self._paused and self._channel is not None:
-                self._paused = False
-                self._channel.resume_reading()
-
-    async def _departure(self) -> None:
-        """A client says nothing after the end of its stream."""
-
-    # -- asyncssh.SSHServerSession ------------------------------------------------------------------------
-
-    def data_received(self, data: bytes, datatype: int | None) -> None:
-        """Bytes from the client."""
-        self.received += len(data)
-        super().data_received(data, datatype)
-
-    def exec_requested(self, command: str) -> bool:
-        """A command: which one is looked at when it runs."""
-        self.command = command
-        return True
-
-    def shell_requested(self) -> bool:
-        """Told that there is none, when it runs."""
-        return True
-
-    def subsystem_requested(self, subsystem: str) -> bool:
-        """Such as sftp."""
-        return False
-
-    def pty_requested(self, *wanted: object) -> bool:
-        """No terminals."""
-        return False
-
-    def terminal_size_changed(self, *size: int) -> None:
-        """Of no terminal."""
-
-    def break_received(self, msec: int) -> bool:
-        """To nobody."""
-        return False
-
-    def signal_received(self, signal: str) -> None:
-        """To nobody: who wants to end a command closes its stream."""
-
-    def soft_eof_received(self) -> None:
-        """Of no terminal."""
-
-    def session_started(self) -> None:
-        """The channel is open."""
-        self._server._start(self)
-
-
-async def _nothing() -> None: ...
