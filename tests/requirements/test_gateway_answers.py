@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -500,6 +501,40 @@ def test_a_removal_with_a_deadline_is_never_made_without_one(three: Gateways, fa
 
     assert "REMOVE" not in log.read_text()
     assert three.believed("g", KEY) == "3"
+
+
+# -- the stock client, whatever is wrong with a node ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", ["gone", "refused", "silent", "hangs", "read-only", "full", "stale"])
+def test_a_bad_node_is_no_trouble_for_the_stock_client(three: Gateways, fault: str) -> None:
+    """copy, get, move, drop, fsck and sync as if the node were not there, and no wrong line in any log."""
+    files = {"old": CONTENT, "new": OTHER}
+    keys = three.client("w", files, remotes="g")
+    annex = partial(git, three.path("w"), "annex")
+    annex("copy", "--to", "g-safe", "old")
+    if fault == "stale":
+        three.places["2"].lose([keys["old"]])
+    else:
+        three.spoil("g", "2", fault)
+    others = "123" if fault == "stale" else "13"
+
+    annex("copy", "--to", "g-safe", "new")
+    assert three.holders(keys["new"], OTHER).replace("w", "") == others
+    annex("drop", "old", "new")
+    annex("get", "--from", "g-safe", "old", "new")
+    annex("fsck", "--from", "g-safe", "old", "new")
+    annex("move", "--to", "g-safe", "new")
+    annex("get", "new")
+    gone = annex("drop", "--from", "g-safe", "new", fails=fault in ("gone", "refused", "silent", "hangs", "read-only"))
+    assert "failed" in gone or fault in ("full", "stale")
+
+    assert three.holders(keys["new"], OTHER) == "w"
+    assert three.believed("g", keys["new"]).replace("w", "") == ""
+    assert three.believed("w", keys["new"]) in ("w", "2w")
+    for name in "13":
+        assert three.places[name].holds(keys["old"], CONTENT)
+    assert three.believed("g", keys["old"]).replace("w", "") == "123"
 
 
 # -- several gateways ---------------------------------------------------------------------------------------------
