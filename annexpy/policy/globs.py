@@ -57,8 +57,9 @@ class Glob:
     def matches(self, text: str) -> bool:
         """Whether *text* matches: all of it, or all of one of its lines.
 
-        A row of slashes in *text* counts as one where the glob has something else than a name after a slash
-        (``a/?b``); to try every way to share them out could take for ever. No path in a repository has any.
+        A row of slashes in *text* counts as one where the glob has something else than a name after a slash more
+        than once (``/?/?``): to try every way to share them out could take for ever. No path in a repository has
+        any.
         """
         if self.ambiguous and "//" in text:
             text = _SLASHES.sub("/", text)
@@ -109,13 +110,13 @@ def _first_step(glob: str) -> str:
 
 
 def _second_step(glob: str, expression: str) -> tuple[str, bool]:
-    """*expression* as Python writes it, and whether it has an ambiguous slash.
+    """*expression* as Python writes it, and whether slashes are ambiguous in it.
 
     What stands between two stars matches where it first can, for good: the next star takes up whatever is
     left, so an earlier end is never worse.
     """
     between: list[list[str]] = [[]]
-    ambiguous = False
+    ambiguous = 0
     at = 0
     while at < len(expression):
         character = expression[at]
@@ -136,14 +137,14 @@ def _second_step(glob: str, expression: str) -> tuple[str, bool]:
                 assert row is not None
                 at = row.end()
                 may_be_short = expression[at : at + 1] in (".", "[")
-                ambiguous |= may_be_short and not expression.startswith(".*", at)
+                ambiguous += may_be_short and not expression.startswith(".*", at)
                 between[-1].append(f"/{{{len(row[0]) // 2},}}{'?' if may_be_short else '+'}")
             case _:
                 between[-1].append(character)
     *atomic, last = map("".join, between)
     return "".join([f"(?>{'.*?' if n and part else ''}{part})" for n, part in enumerate(atomic)]) + (
         f".*{last}" if atomic else last
-    ), ambiguous
+    ), ambiguous > 1
 
 
 _ROW: Final = regex(r"(?:/\+)+")
