@@ -69,10 +69,11 @@ class AlreadyHaveAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer:
-    """To ``put``."""
+    """To ``put``. *already*: nothing was needed of it; only our own servers say that, git-annex reads over it."""
 
     stored: bool
     uuids: tuple[UUID, ...] = ()
+    already: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ def format_answer(answer: Answer, version: int) -> bytes:
 
     From version 2 on ``plusuuids`` has to be there, and git-annex has it first.
     """
+    already = False
     match answer:
         case PresentAnswer(present):
             return b'{"present":true}' if present else b'{"present":false}'
@@ -120,12 +122,13 @@ def format_answer(answer: Answer, version: int) -> bytes:
             return b'{"locked":true,"lockid":"%b"}' % str(lock_id).encode()
         case AlreadyHaveAnswer(uuids):
             return b'{"alreadyhave":true%b}' % (b"," + _plus(uuids) if version >= 2 else b"")
-        case StoredAnswer(done, uuids):
+        case StoredAnswer(done, uuids, already):
             word = b"stored"
         case RemovedAnswer(done, uuids):
             word = b"removed"
     plus = _plus(uuids) + b"," if version >= 2 else b""
-    return b'{%b"%b":%b}' % (plus, word, b"true" if done else b"false")
+    more = b',"already":true' if already else b""
+    return b'{%b"%b":%b%b}' % (plus, word, b"true" if done else b"false", more)
 
 
 def _plus(uuids: tuple[UUID, ...]) -> bytes:
@@ -155,7 +158,7 @@ def parse_answer(request: Request, body: bytes) -> Answer:
                 return AlreadyHaveAnswer(_uuids(said))
             raise RemoteProtocolError("answer to putoffset: neither offset nor alreadyhave")
         case PutRequest():
-            return StoredAnswer(_truth(said, "stored"), _uuids(said))
+            return StoredAnswer(_truth(said, "stored"), _uuids(said), said.get("already") is True)
         case RemoveRequest() | RemoveBeforeRequest():
             return RemovedAnswer(_truth(said, "removed"), _uuids(said))
         case GetTimestampRequest():

@@ -41,7 +41,7 @@ from annexpy.p2p.http import (
 from annexpy.p2p.http_answers import AlreadyHaveAnswer, Answer, OffsetAnswer, PresentAnswer, StoredAnswer
 from annexpy.remote.base import Stored
 from annexpy.remote.http_line import Line, Said, was_stale
-from annexpy.remote.http_session import Attempts, HTTPSession, Pair
+from annexpy.remote.http_session import SMALL, Attempts, HTTPSession, Pair
 from annexpy.remote.pool import Use
 from annexpy.transport.base import CHUNK
 from annexpy.transport.http_client import Response
@@ -49,8 +49,6 @@ from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["HTTPDownload", "HTTPUpload", "copies", "is_present"]
 
-_SMALL: Final = 64 * 1024
-"""A content up to this size is one request, which can be asked again."""
 _SMALL_ANSWER: Final = 64 * 1024
 _VERIFIED_PER_SECOND: Final = 16 * 1024 * 1024
 """Bytes that a slow server hashes: after a resumed put it reads the whole file again before it answers."""
@@ -275,6 +273,7 @@ class HTTPUpload:
         "_line",
         "_name",
         "_session",
+        "_unasked",
         "_used",
         "already",
         "claimed",
@@ -291,12 +290,16 @@ class HTTPUpload:
         self._length: int | None = None
         self._left = 0
         self._held: list[bytes] = []
+        self._unasked = False
 
     async def __aenter__(self) -> Self:
         session, key = self._session, self._key
         await session.begin()
         if not session.settled:
             await session.settle(key)
+        if session.need_not_ask(key):
+            self._unasked = True
+            return self
         if session.version < 1:
             if await is_present(session, key):
                 self.already = frozenset((session.uuid,))
@@ -338,7 +341,7 @@ class HTTPUpload:
         if self._length is None or len(data) > self._left:
             raise LocalProtocolError(f"{len(data)} bytes of content where {self._left} were announced")
         self._left -= len(data)
-        if self._length <= _SMALL:
+        if self._length <= SMALL:
             self._held.append(data)
             return
         if not data:
@@ -384,9 +387,12 @@ class HTTPUpload:
             raise ContentChanged(key, session.name, "not sent to its end, because only that keeps it from being stored")
         request = self._request()
         patience = session.deadline + (self.offset + self._length) / _VERIFIED_PER_SECOND
-        if self._length <= _SMALL:
+        if self._length <= SMALL:
             more = (_BODY, (DATA_LENGTH, b"%d" % self._length))
-            answer = await session.ask(request, more, b"".join(self._held), patience)
+            body = b"".join(self._held)
+            answer = await session.ask(request, more, body, patience)
+            if self._unasked and isinstance(answer, StoredAnswer) and not answer.stored:
+                answer = await session.ask(request, more, body, patience)  # perhaps after a partial that was wrong
             return self._outcome(answer, valid)
         line = self._line
         assert line is not None
@@ -413,7 +419,8 @@ class HTTPUpload:
         assert isinstance(answer, StoredAnswer)
         uuid, key, name = self._session.uuid, self._key, self._session.name
         if answer.stored:
-            return Stored(uuids=copies(uuid, answer.uuids))
+            done = copies(uuid, answer.uuids)
+            return Stored(already=done) if answer.already else Stored(uuids=done)
         if answer.uuids:
             failure = ContentError(key, name, "it answered that it did not store it everywhere")
             named = frozenset(one for one in answer.uuids if not is_cluster(one))

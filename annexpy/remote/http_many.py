@@ -75,7 +75,10 @@ async def check_many(session: HTTPSession, keys: Sequence[Key]) -> list[bool]:
     async def work() -> None:
         for start in starts:
             some = keys[start : start + step]
-            found[start : start + step] = await _present(session, some)
+            found[start : start + step] = present = await _present(session, some)
+            for key, there in zip(some, present, strict=True):
+                if not there:
+                    session.found_absent(key)
 
     await _at_once(min(lines, -(-len(keys) // step)), work)
     return found

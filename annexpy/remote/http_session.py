@@ -45,6 +45,9 @@ __all__ = ["Attempts", "HTTPSession", "HTTPWay", "KeyRequest", "Pair"]
 _USER_AGENT: Final = (b"User-Agent", b"annexpy")
 _OURS: Final = b"annexpy"
 _SMALL_ANSWER: Final = 64 * 1024
+SMALL: Final = 64 * 1024
+"""A content up to this size is one request, which can be asked again."""
+_REMEMBERED: Final = 4096
 _MOST_CONFIG: Final = 256 * 1024
 _WAITS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds to wait before each further request to a server that is busy and does not say for how long."""
@@ -118,6 +121,7 @@ class HTTPSession:
         self.version = way.max_version
         self.settled = self.ours = self.ranges = False
         self.pipelines = True
+        self._absent: dict[Key, None] = {}
         self._beginning = anyio.Lock()
         self._begun = False
         self._go_to(way.place)
@@ -332,6 +336,17 @@ class HTTPSession:
         if version == self.version and not self.settled:
             self.version = version - 1
         return replace(request, version=self.version)
+
+    def found_absent(self, key: Key) -> None:
+        """*key* was looked for, for somebody who is likely to put it next."""
+        if self.ours and key.size is not None and key.size <= SMALL:
+            if len(self._absent) >= _REMEMBERED:
+                self._absent.clear()
+            self._absent[key] = None
+
+    def need_not_ask(self, key: Key) -> bool:
+        """A put may begin at its first byte unasked: it is small, was not there, and the server says if it now is."""
+        return self.ours and self._absent.pop(key, 0) is None
 
     def unsettle(self) -> None:
         """Begin again with the highest version."""

@@ -58,7 +58,9 @@ async def send_content(exchange: Exchange, remote: Remote, request: GetRequest) 
         AnnexError: And perhaps a part was, in which case hanging up says so.
     """
     key, offset = request.key, request.offset
-    tag = b'"%b"' % quote_from_bytes(key.raw, safe="-._~").encode() if is_verifiable(key) and not offset else b""
+    # For those who know no keys, and what stands between them and us.
+    tagged = request.version is None and is_verifiable(key)
+    tag = b'"%b"' % quote_from_bytes(key.raw, safe="-._~").encode() if tagged else b""
     headers = [(b"Content-Type", CONTENT_TYPE), (b"Accept-Ranges", b"none" if offset else b"bytes")]
     if tag:
         headers.append((b"ETag", tag))
@@ -213,11 +215,11 @@ async def receive_content(
             if not await _take(exchange, upload, request.length, skip):
                 return StoredAnswer(False)
             stored = await upload.finish()
-    return _told(stored, remote)
+    return _told(stored, remote, upload.already is not None and not request.data_present)
 
 
-def _told(stored: Stored, remote: Remote) -> StoredAnswer:
-    return StoredAnswer(stored.ok, others(stored.copies, remote) if stored.ok else ())
+def _told(stored: Stored, remote: Remote, already: bool) -> StoredAnswer:
+    return StoredAnswer(stored.ok, others(stored.copies, remote) if stored.ok else (), already)
 
 
 async def _take(exchange: Exchange, upload: Upload, length: int, skip: int) -> bool:

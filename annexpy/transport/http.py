@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import h11
@@ -26,6 +27,7 @@ __all__ = [
     "RequestHead",
     "RequestReader",
     "ResponseHead",
+    "ResponseReader",
     "chunk",
     "format_request_head",
     "format_response_head",
@@ -183,6 +185,32 @@ def _request_head(raw: bytes) -> RequestHead:
     )
 
 
+class ResponseReader:
+    """Reads the heads of the answers on one connection.
+
+    Small answers are alike but for their bodies, so a head that is the last one to the byte was looked at already.
+    """
+
+    __slots__ = ("_again", "_method", "_raw")
+
+    def __init__(self) -> None:
+        self._raw = self._method = b""
+        self._again: ResponseHead | None = None
+
+    def read(self, buffer: bytes, method: bytes) -> tuple[ResponseHead, bytes] | None:
+        """As ``read_response_head``."""
+        raw = self._raw
+        if raw and buffer.startswith(raw) and method == self._method:
+            assert self._again is not None
+            return self._again, buffer[len(raw) :]
+        found = read_response_head(buffer, method)
+        if found is not None:
+            head, rest = found
+            self._again, self._method = head, method
+            self._raw = buffer[: len(buffer) - len(rest)] if head.status >= 200 else b""
+        return found
+
+
 def read_response_head(buffer: bytes, method: bytes) -> tuple[ResponseHead, bytes] | None:
     """The head at the start of *buffer*, which answers *method*, and what comes after it; None while it is not whole.
 
@@ -288,13 +316,15 @@ def format_response_head(status: int, headers: Iterable[tuple[bytes, bytes]]) ->
 
 
 def _head(first: bytes, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    lines = [first]
-    for name, value in headers:
-        if not _FIELD.match(name) or not _VALUE.match(value):
-            raise LocalProtocolError(f"not to be sent as a header: {name[:40]!r}")
-        lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(b"\r\n")
+    lines = [first, *[_line(name, value) for name, value in headers], b"\r\n"]
     return b"".join(lines)
+
+
+@lru_cache(512)
+def _line(name: bytes, value: bytes) -> bytes:
+    if not _FIELD.match(name) or not _VALUE.match(value):
+        raise LocalProtocolError(f"not to be sent as a header: {name[:40]!r}")
+    return b"%b: %b\r\n" % (name, value)
 
 
 # -- bodies -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from annexpy.transport.http import (
     BodyReader,
     Headers,
     ResponseHead,
+    ResponseReader,
     chunk,
     format_request_head,
     read_response_head,
@@ -45,6 +46,7 @@ class HTTPConnection:
         "_broken",
         "_chunked",
         "_deadline",
+        "_heads",
         "_kept",
         "_left",
         "_response",
@@ -66,6 +68,7 @@ class HTTPConnection:
         self._asked: deque[bytes] = deque()
         self._unsent: list[bytes] = []
         self._kept = b""
+        self._heads = ResponseReader()
         self._left: int | None = 0  # bytes of the request's body that are owed; None while it goes in chunks
         self._chunked = False
         self._response: Response | None = None
@@ -205,13 +208,12 @@ class HTTPConnection:
         """
         if not self._asked or (self._response is not None and not self._response.done):
             raise LocalProtocolError("nothing was asked, or the last answer was not read")
-        if self._left == 0:
-            await self.flush()
         self._broken = True
+        method, seconds = self._asked[0], self._deadline if deadline is None else deadline
         while True:
-            found = read_response_head(self._kept, self._asked[0])
+            found = self._heads.read(self._kept, method) if self._kept else None
             if found is None:
-                data = await self._receive("answer", self._deadline if deadline is None else deadline, CHUNK)
+                data = await self._next("answer", seconds)
                 if not data:
                     raise ConnectionLost(self.peer, "an answer", self._transport.complaint)
                 self._kept += data
@@ -226,6 +228,24 @@ class HTTPConnection:
         self._broken = not head.keep_alive
         self._response = Response(self, head)
         return self._response
+
+    async def _next(self, what: str, seconds: float) -> bytes:
+        """Send what was said, unless a body is to follow, and wait for the next bytes."""
+        transport = self._transport
+        if self._unsent and self._left == 0:
+            data = self._unsent[0] if len(self._unsent) == 1 else b"".join(self._unsent)
+            self._unsent.clear()
+            if len(data) > _TOGETHER:
+                await self._send(data)
+                self._broken = True
+            else:
+                with CancelScope(deadline=current_time() + seconds):
+                    self.delivered = False
+                    await transport.send(data)
+                    self.delivered = True
+                    return await transport.receive(CHUNK)
+                raise TimedOut(self.peer, what, seconds)
+        return await self._receive(what, seconds, CHUNK)
 
     async def tunnel(self) -> int:
         """Read the head that answers a CONNECT; its status. After 2xx the transport is somebody else's."""
