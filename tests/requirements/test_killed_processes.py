@@ -7,6 +7,7 @@ repository alone, at every system call; here it is the commands as they are run.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,11 +24,15 @@ from places import OURS, Place, content_of, key_of, over_pipe, remote_at
 from annexpy.actions.destination import partial_name
 from annexpy.actions.put import put
 from annexpy.errors import AnnexError
+from annexpy.keys.key import Key
+from annexpy.repo.repository import Repository
 
 pytestmark = pytest.mark.interop
 
 CONTENT = content_of(1, 2_500_000)
 KEY = key_of(CONTENT)
+MANY = [content_of(10 + number, 300) for number in range(40)]
+KEYS = [key_of(content) for content in MANY]
 MOST = 200
 
 
@@ -68,11 +73,11 @@ class Try:
 
     Attributes:
         done: It came to its end before the kill.
-        told: It said that the content is stored.
+        told: It said that the content is stored; or of which of many it said that it is done.
     """
 
     done: bool
-    told: bool
+    told: bool | set[Key]
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Place.make(folder / "empty.git")
     Place.make(folder / "full.git", [CONTENT])
     (folder / "file").write_bytes(CONTENT)
+    for name in ("many.git", "spare.git"):
+        Place.make(folder / name, MANY)
     return folder
 
 
@@ -144,10 +151,60 @@ def check_got(folder: Path) -> None:
     assert not (folder / os.fsdecode(partial_name(KEY))).exists()
 
 
+def told_keys(said: str) -> set[Key]:
+    """Those of which a whole line says that it is done."""
+    lines = [json.loads(line) for line in said.splitlines(keepends=True) if line.endswith("\n")]
+    return {Key.parse(line["key"]) for line in lines if line["success"]}
+
+
+def copy_many(folder: Path, prefix: tuple[str, ...] = ()) -> Try:
+    """Some at once, with one write of their records."""
+    places = folder / "many.git", folder / "empty.git"
+    done = run(*prefix, *annexpy("--json", "--durability", "fast", "copy", *places, *KEYS))
+    return Try(done.returncode == 0, told_keys(done.stdout))
+
+
+def drop_many(folder: Path, prefix: tuple[str, ...] = ()) -> Try:
+    done = run(*prefix, *annexpy("--json", "drop", "--other", folder / "spare.git", folder / "many.git", *KEYS))
+    return Try(done.returncode == 0, told_keys(done.stdout))
+
+
+def held_and_logged(place: Place) -> tuple[set[Key], set[Key]]:
+    held = {key for key, content in zip(KEYS, MANY, strict=True) if place.holds(key, content)}
+    return held, {key for key, holders in place.logged(KEYS).items() if place.uuid in holders}
+
+
+def check_copies(folder: Path, told: set[Key]) -> None:
+    held, logged = held_and_logged(Place(folder / "empty.git"))
+    assert told <= held, "acknowledged and lost"
+    assert told <= logged, "acknowledged and not recorded"
+    assert logged <= held, "recorded and not there"
+    assert held_and_logged(Place(folder / "many.git")) == (set(KEYS), set(KEYS))
+
+
+def check_copied(folder: Path) -> None:
+    place = Place(folder / "empty.git")
+    assert held_and_logged(place) == (set(KEYS), set(KEYS))
+    assert "failed" not in place.git("annex", "fsck", "--all", "--quiet")
+
+
+def check_drops(folder: Path, told: set[Key]) -> None:
+    held, logged = held_and_logged(Place(folder / "many.git"))
+    assert not told & held, "said to be gone and still there"
+    assert logged <= held, "recorded and not there"
+    assert held_and_logged(Place(folder / "spare.git"))[0] == set(KEYS), "the last copy is gone"
+
+
+def check_dropped(folder: Path) -> None:
+    assert held_and_logged(Place(folder / "many.git")) == (set(), set())
+    with Repository.open(folder / "spare.git") as spare:
+        assert all(spare.content.remove(key) for key in KEYS)  # no lock keeps them
+
+
 @dataclass(frozen=True)
 class Scenario:
     attempt: Callable[..., Try]
-    after_kill: Callable[[Path, bool], None]
+    after_kill: Callable[..., None]
     after_retry: Callable[[Path], None]
 
 
@@ -155,6 +212,8 @@ SCENARIOS = {
     "put": Scenario(put_by_command, check_store, check_stored),
     "shell": Scenario(put_through_shell, check_store, check_stored),
     "get": Scenario(get_by_command, check_file, check_got),
+    "copy": Scenario(copy_many, check_copies, check_copied),
+    "drop": Scenario(drop_many, check_drops, check_dropped),
 }
 
 
@@ -196,6 +255,16 @@ def test_what_is_killed_left_nothing_or_the_whole_and_can_be_run_again(
     scenario: str, name: str, template: Path, tmp_path: Path, git_annex: str
 ) -> None:
     assert sweep(SCENARIOS[scenario], template, tmp_path, name, lambda n: n + 1 if n < 4 else 2 * n - 2) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("scenario", "name"), [("copy", "renameat"), ("copy", "write"), ("drop", "unlinkat"), ("drop", "write")]
+)
+def test_many_at_once_that_are_killed_left_each_as_the_records_say(
+    scenario: str, name: str, template: Path, tmp_path: Path, git_annex: str
+) -> None:
+    assert sweep(SCENARIOS[scenario], template, tmp_path, name, lambda n: n + 1 if n < 3 else 13 * n - 35) > 0
 
 
 @pytest.mark.campaign
