@@ -21,10 +21,12 @@ from annexpy.errors import AnnexError, AuthFailed, ConnectFailed, NodesFailed, T
 from annexpy.remote.base import Remote
 from annexpy.uuids import UUID
 
-__all__ = ["BACK_OFF", "Limited", "Node", "Patient", "Placed", "Usage", "reasons"]
+__all__ = ["BACK_OFF", "SHARED_BACK_OFF", "Limited", "Node", "Patient", "Placed", "Usage", "reasons"]
 
 BACK_OFF: Final = 60.0
 """Seconds for which a node that cost a whole deadline, or that the others overtook, is left alone."""
+SHARED_BACK_OFF: Final = 15.0
+"""Seconds for which other processes believe that a node is down: short sessions would each wait for it."""
 _DOWN: Final = (ConnectFailed, TimedOut, AuthFailed)
 
 
@@ -57,10 +59,21 @@ class Placed(Protocol):
 
 
 class Usage(Protocol):
-    """Counts requests to one node, for all processes that share it, and keeps its last error."""
+    """Counts requests to one node, for all processes that share it, and tells them when it is down.
 
-    def down(self, error: str, time: float) -> None:
-        """It could not be reached; *time* in seconds since 1970."""
+    Times are in seconds since 1970.
+    """
+
+    def down(self, error: str, time: float, until: float) -> None:
+        """It could not be reached at *time*; others need not try before *until*."""
+        ...
+
+    def up(self) -> None:
+        """It can be reached again."""
+        ...
+
+    def told_down(self, now: float) -> tuple[str, float] | None:
+        """Why others need not try, and until when."""
         ...
 
     def begin(self) -> None:
@@ -123,6 +136,10 @@ class Node:
         self._probe: float | None = None
         self._down_until = self._late_until = float("-inf")
         self._in_vain = 0.0
+        told = None if usage is None else usage.told_down(clock.wall())
+        if told is not None:
+            self._error = ConnectFailed(remote.name, f"another process has found: {told[0]}")
+            self._down_until = clock.now() + min(told[1] - clock.wall(), SHARED_BACK_OFF)
 
     @property
     def uuid(self) -> UUID:
@@ -181,6 +198,8 @@ class Node:
         """It gave its first answer: it is well."""
         self.moves()
         took = self._moved - began
+        if self._error is not None and self.usage is not None:
+            self.usage.up()
         self.speed = took if self.speed is None else self.speed + (took - self.speed) / 8
         self._error, self._failures = None, 0
 
@@ -207,7 +226,8 @@ class Node:
             pause = min(BACK_OFF, max(waited / self.deadline * BACK_OFF, 2.0 ** min(self._failures - 1, 6)))
             self._error, self._down_until, self.speed = error, now + pause, None
             if self.usage is not None:
-                self.usage.down(str(error), self._clock.wall())
+                wall = self._clock.wall()
+                self.usage.down(str(error), wall, wall + min(pause, SHARED_BACK_OFF))
 
     def overtaken(self, waited: float) -> None:
         """Others answered while it did not, in *waited* seconds: so long that they go first from now on."""

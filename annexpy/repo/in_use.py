@@ -54,16 +54,16 @@ class InUse:
                 self._fd = -1
         return None if self._fd < 0 else self._fd
 
-    def read_error(self, uuid: UUID) -> tuple[str, float] | None:
-        """What went wrong last at a node, and when."""
+    def read_error(self, uuid: UUID) -> tuple[str, float, float] | None:
+        """What went wrong last at a node, when, and until when nobody else need try."""
         try:
             found = json.loads(self._files.read(b"%b/%b" % (_ERRORS, os.fsencode(uuid))) or b"null")
-            return None if found is None else (str(found["error"]), float(found["time"]))
+            return None if found is None else (str(found["error"]), float(found["time"]), float(found["until"]))
         except (OSError, ValueError, KeyError, TypeError):
             return None  # told again with the next error
 
-    def write_error(self, uuid: UUID, error: str, time: float) -> None:
-        """Keep it for ``read_error``; it is only for people, so what cannot be written is not."""
+    def write_error(self, uuid: UUID, error: str, time: float, until: float) -> None:
+        """Keep it for ``read_error``. Nobody depends on it, so what cannot be written is not."""
         name = b"%b/%b" % (_ERRORS, os.fsencode(uuid))
         new = b"%b.%d" % (name, os.getpid())
         try:
@@ -71,7 +71,7 @@ class InUse:
             fd = self._files.open_write(new)
             try:
                 self._files.truncate(fd, 0)
-                self._files.write(fd, json.dumps({"error": error, "time": time}).encode())
+                self._files.write(fd, json.dumps({"error": error, "time": time, "until": until}).encode())
             finally:
                 self._files.close_fd(fd)
             self._files.rename(new, name)
@@ -125,13 +125,25 @@ class NodeInUse:
             except OSError:
                 self._all.close()  # it gives up all of them; the counts are too low for a moment
 
-    def down(self, error: str, time: float) -> None:
-        """It could not be reached; *time* in seconds since 1970."""
-        self._all.write_error(self._uuid, error, time)
+    def down(self, error: str, time: float, until: float) -> None:
+        """It could not be reached at *time*; others need not try before *until* (seconds since 1970)."""
+        self._all.write_error(self._uuid, error, time, until)
+
+    def up(self) -> None:
+        """It can be reached again."""
+        known = self._all.read_error(self._uuid)
+        if known is not None and known[2]:
+            self._all.write_error(self._uuid, known[0], known[1], 0.0)
+
+    def told_down(self, now: float) -> tuple[str, float] | None:
+        """Why others need not try, and until when."""
+        known = self._all.read_error(self._uuid)
+        return None if known is None or not known[1] <= now < known[2] else (known[0], known[2])
 
     def last_error(self) -> tuple[str, float] | None:
-        """What ``down`` was told last, by any process."""
-        return self._all.read_error(self._uuid)
+        """What ``down`` was told last, by any process, and when."""
+        known = self._all.read_error(self._uuid)
+        return None if known is None else known[:2]
 
     def others(self) -> int:
         """How many other processes have under way."""

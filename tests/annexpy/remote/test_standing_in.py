@@ -131,8 +131,14 @@ class Count:
     def others(self) -> int:
         return self.theirs
 
-    def down(self, error: str, time: float) -> None:
+    def down(self, error: str, time: float, until: float) -> None:
         self.errors.append(error)
+
+    def up(self) -> None:
+        self.errors.clear()
+
+    def told_down(self, now: float) -> tuple[str, float] | None:
+        return (self.errors[-1], now + 5) if self.errors else None
 
 
 async def test_what_others_ask_of_a_node_counts() -> None:
@@ -158,12 +164,26 @@ async def test_what_others_ask_of_a_node_counts() -> None:
 async def test_why_a_node_is_down_is_told() -> None:
     count = Count()
     faulty = Faulty(MemoryRemote(A), "present", lambda: ConnectFailed("there", "refused"))
-    cluster = Cluster([faulty, MemoryRemote(B, objects={KEY: CONTENT})], usage=lambda remote: count)
+    others = MemoryRemote(B, objects={KEY: CONTENT})
+    cluster = Cluster([faulty, others], usage=lambda remote: Count() if remote is others else count)
 
     assert await cluster.check_present(KEY)
 
     assert count.errors == ["cannot connect to there: refused"]
     assert count.mine == 0
+
+
+async def test_a_node_that_another_process_found_down_is_not_tried() -> None:
+    count = Count()
+    count.down("cannot connect to there: refused", 0, 0)
+    faulty = Faulty(MemoryRemote(A), "never")
+    cluster = Cluster([faulty, MemoryRemote(B)], usage=lambda remote: count if remote.uuid == A else Count())
+
+    stored = await store(cluster)
+
+    assert stored.uuids == {B}
+    assert "another process" in str(stored.failed[A])
+    assert not faulty.calls
 
 
 async def test_clusters_of_the_same_nodes_share_what_is_known_of_them() -> None:

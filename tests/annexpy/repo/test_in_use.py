@@ -62,17 +62,24 @@ def test_the_last_error_is_kept_for_whoever_looks(tmp_path: Path) -> None:
     (tmp_path / "annex").mkdir()
     node = InUse(DiskFiles(tmp_path)).node(A)
     assert node.last_error() is None
-    node.down("cannot connect", 1700000000.5)
-    node.down("n1: no answer to PUT within 5 s", 1700000001.5)
+    node.down("cannot connect", 1700000000.5, 0)
+    node.down("n1: no answer to PUT within 5 s", 1700000001.5, 1700000009)
+    other = InUse(DiskFiles(tmp_path)).node(A)
 
-    assert InUse(DiskFiles(tmp_path)).node(A).last_error() == ("n1: no answer to PUT within 5 s", 1700000001.5)
+    assert other.last_error() == ("n1: no answer to PUT within 5 s", 1700000001.5)
+    assert other.told_down(1700000005) == ("n1: no answer to PUT within 5 s", 1700000009)
+    assert other.told_down(1700000009) is None
+    assert other.told_down(1600000000) is None, "the clock has stepped"
+    node.up()
+    assert other.told_down(1700000005) is None
+    assert other.last_error() == ("n1: no answer to PUT within 5 s", 1700000001.5)
 
 
 def test_where_nothing_can_be_written_nobody_counts(tmp_path: Path) -> None:
     (tmp_path / "annex").write_text("no folder")
     node = InUse(DiskFiles(tmp_path)).node(A)
     node.begin()
-    node.down("away", 1.0)
+    node.down("away", 1.0, 2.0)
     assert node.others() == 0
     assert node.last_error() is None
     node.end()
