@@ -14,8 +14,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 
 import anyio
 from anyio import to_thread
@@ -31,6 +30,10 @@ from annexpy.repo.repository import Repository
 CONTENTS = [bytes([65 + number]) * (4096 + number) for number in range(4)]
 LARGE = bytes(range(256)) * 4000
 KEYS = [Key.parse(f"SHA256E-s{len(data)}--{hashlib.sha256(data).hexdigest()}") for data in (*CONTENTS, LARGE)]
+
+
+BESIDE: list[Local] = []
+"""A repository that has everything."""
 
 
 def say(line: str) -> None:
@@ -109,12 +112,11 @@ async def copied(local: Local) -> None:
     """Some at once, from the repository beside this one, which has everything."""
     fast = Local(local.repository, durability="fast")
     errors: list[AnnexError] = []
-    with beside(local) as giver:
-        async for transfer in copy(giver, fast, KEYS[:4]):
-            if transfer.ok:
-                acknowledge("stored", transfer.key)
-            elif transfer.error is not None:
-                errors.append(transfer.error)
+    async for transfer in copy(BESIDE[0], fast, KEYS[:4]):
+        if transfer.ok:
+            acknowledge("stored", transfer.key)
+        elif transfer.error is not None:
+            errors.append(transfer.error)
     await fast.aclose()
     for error in errors:
         raise error
@@ -126,20 +128,13 @@ async def dropped(local: Local) -> None:
     errors: list[AnnexError] = []
     for key in KEYS[:4]:
         acknowledge("removing", key)
-    with beside(local) as other:
-        async for result in drop_many(KEYS[:4], from_=local, others=[other], copies=Copies()):
-            if result.ok:
-                acknowledge("removed", result.key)
-            elif result.error is not None:
-                errors.append(result.error)
+    async for result in drop_many(KEYS[:4], from_=local, others=BESIDE, copies=Copies()):
+        if result.ok:
+            acknowledge("removed", result.key)
+        elif result.error is not None:
+            errors.append(result.error)
     for error in errors:
         raise error
-
-
-@contextmanager
-def beside(local: Local) -> Iterator[Local]:
-    with Repository.open(os.path.dirname(local.repository.path) + "/beside.git") as repository:
-        yield Local(repository)
 
 
 SCENARIOS: dict[str, Callable[[Local], Awaitable[None]]] = {
@@ -149,8 +144,10 @@ SCENARIOS: dict[str, Callable[[Local], Awaitable[None]]] = {
 
 
 def perform(scenario: str, path: str, begin: Callable[[], object] = bool) -> None:
-    with Repository.open(path) as repository:
+    beside = os.path.dirname(path) + "/beside.git"
+    with Repository.open(path) as repository, Repository.open(beside) as other:
         local = Local(repository)
+        BESIDE[:] = [Local(other)]
 
         async def main() -> None:
             begin()
