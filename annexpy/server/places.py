@@ -71,7 +71,7 @@ class Places:
     ) -> None:
         assert self._group is not None
         self._group.cancel_scope.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        await self._group.__aexit__(None, None, None)  # or what was raised inside comes in a group
         with anyio.CancelScope(shield=True):
             await self._commit_changed()
 

@@ -179,7 +179,7 @@ class SSHServer:
         for acceptor in self._acceptors:
             acceptor.close()
         self._group.cancel_scope.cancel()
-        await self._group.__aexit__(kind, error, trace)
+        await self._group.__aexit__(None, None, None)  # or what was raised inside comes in a group
         for connection in [*self._doors]:
             connection.abort()
         with anyio.CancelScope(shield=True), anyio.move_on_after(_CLOSE_SECONDS):
@@ -225,7 +225,8 @@ class SSHServer:
                 reuse_address=True,
             )
         except OSError as error:
-            raise ConnectFailed(f"ssh:{host}:{port}", error.strerror or str(error)) from error
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise ConnectFailed(f"ssh:{host}:{port}", reason) from error
         self._acceptors.append(acceptor)
         address = acceptor.get_addresses()[0]
         return address[0], address[1]
