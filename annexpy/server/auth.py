@@ -205,7 +205,7 @@ class Access:
         """Who sends this header ``Authorization``, or none.
 
         Raises:
-            InvalidInput: The header is none.
+            InvalidInput: Neither Basic nor Bearer, or no base64.
         """
         users = bool(self._by_name or self._tokens)
         helps = users and (secure or self._plain)
@@ -221,11 +221,11 @@ class Access:
         match scheme.lower():
             case b"basic":
                 try:
-                    name, colon, password = b64decode(said.strip(), validate=True).partition(b":")
-                except ValueError:
-                    colon = b""
-                if not colon:
-                    raise InvalidInput("authorization", "(hidden)", "Basic and base64 of NAME:PASSWORD")
+                    name, _, password = b64decode(said.strip(), validate=True).partition(b":")
+                except ValueError as error:
+                    raise InvalidInput("authorization", "(hidden)", "Basic and base64") from error
+                if not said.strip():
+                    raise InvalidInput("authorization", scheme, "Basic and base64")
                 user = self._by_name.get(name)
                 matches = (_NOBODY if user is None else user.secret).matches(password)
                 return user if matches else None

@@ -628,7 +628,9 @@ async def test_a_bearer_token_opens_what_it_is_for() -> None:
         for uuid in (HERE, other, UUID("nowhere")):
             assert await status(uuid, h.CheckPresentRequest, b"Bearer wrong") == 401
             assert await status(uuid, h.CheckPresentRequest, b"Bearer t0ke\xff") == 401
-        for said in (b"Basic !", b"Basic " + base64.b64encode(b"nocolon"), b"Digest x"):
+        for said in (b"Basic " + base64.b64encode(b"nocolon"), b"Bearer"):
+            assert await status(HERE, h.CheckPresentRequest, said) == 401
+        for said in (b"Basic !", b"Basic", b"Digest x"):
             assert await status(HERE, h.CheckPresentRequest, said) == 400
     assert "t0ken" not in repr(users)
     assert digest not in repr(users)
