@@ -259,12 +259,20 @@ class Connection:
         Raises:
             LocalProtocolError: More than was announced.
         """
-        if len(chunk) > self._outgoing:
-            raise LocalProtocolError(f"{len(chunk)} bytes of DATA where {self._outgoing} are left")
-        self._outgoing -= len(chunk)
-        if chunk and not self._outgoing:
-            self._data_over()
+        self.sent_data(len(chunk))
         return chunk
+
+    def sent_data(self, size: int) -> None:
+        """Count *size* bytes that go out without passing here.
+
+        Raises:
+            LocalProtocolError: More than was announced.
+        """
+        if size > self._outgoing:
+            raise LocalProtocolError(f"{size} bytes of DATA where {self._outgoing} are left")
+        self._outgoing -= size
+        if size and not self._outgoing:
+            self._data_over()
 
     def _refuse(self, message: Message, state: State) -> LocalProtocolError:
         return LocalProtocolError(

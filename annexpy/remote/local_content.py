@@ -15,14 +15,14 @@ from annexpy.remote.base import Stored
 from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.folders import content_error
 from annexpy.repo.locks import ContentLock
-from annexpy.repo.pipeline import PIECE
 from annexpy.repo.receiving import Receiving
 from annexpy.repo.settings import INLINE
 from annexpy.uuids import UUID
 
 __all__ = ["LocalDownload", "LocalLock", "LocalPlace", "LocalPut", "LocalUpload"]
 
-_READ_AHEAD: Final = 4
+_PIECE: Final = 512 * 1024
+"""Bytes that are read at a time. Every get that is under way holds about two of these."""
 
 
 class LocalPlace(Protocol):
@@ -191,18 +191,11 @@ class LocalDownload:
                 yield self._read(offset, end - offset)
         else:
             while offset < end:
-                pieces = await to_thread.run_sync(self._read_ahead, offset)
-                pieces.reverse()
-                while pieces:
-                    piece = pieces.pop()  # nothing is kept that was handed over
-                    offset += len(piece)
-                    yield piece
+                piece = await to_thread.run_sync(self._read, offset, min(_PIECE, end - offset))
+                offset += len(piece)
+                yield piece
+                del piece  # or two of them would be kept while the next is read
         self.finish()
-
-    def _read_ahead(self, offset: int) -> list[bytes]:
-        """The next few pieces, read in one thread hop."""
-        starts = range(offset, min(self._end, offset + _READ_AHEAD * PIECE), PIECE)
-        return [self._read(start, min(PIECE, self._end - start)) for start in starts]
 
     def _read(self, offset: int, size: int) -> bytes:
         try:

@@ -2,7 +2,7 @@
 
 The event loop (or a reader) only hands over immutable chunks. Both threads go through the same chunks, so
 the rate is that of the slower one and not of their sum: the hash alone at 1.6 to 1.8 GB/s, a write to tmpfs
-at 3. At most ``limit`` bytes wait at any time.
+at 3. At most ``limit`` bytes wait at any time, and less the more pipelines there are.
 """
 
 from __future__ import annotations
@@ -23,8 +23,14 @@ PIECE: Final = 1024 * 1024
 """Bytes per system call when a file is read."""
 
 _LIMIT: Final = 16 * 1024 * 1024
+"""Bytes that may wait, in all pipelines of this process together."""
+_LEAST: Final = 512 * 1024
+"""And in one of them, however many there are."""
 _AHEAD: Final = 2 * 1024 * 1024
 """Bytes that ``copy`` reads ahead. A local source makes nobody wait; memory that is used again needs no new pages."""
+
+
+_at_work: Final[set[Pipeline]] = set()
 
 
 class Pipeline:
@@ -66,6 +72,7 @@ class Pipeline:
             hashing = partial(self._hash, verifier, prefix)
             self._threads.append(threading.Thread(target=self._run, args=(hashing,), name="annexpy-hash", daemon=True))
         self._running = len(self._threads)
+        _at_work.add(self)
         for thread in self._threads:
             thread.start()
 
@@ -78,7 +85,11 @@ class Pipeline:
     @property
     def full(self) -> bool:
         """Call ``wait`` before the next ``put``."""
-        return self.waiting > self._limit
+        return self.waiting > self._allowed
+
+    @property
+    def _allowed(self) -> int:
+        return min(self._limit, max(_LEAST, _LIMIT // max(1, len(_at_work))))
 
     @property
     def ended(self) -> bool:
@@ -99,7 +110,7 @@ class Pipeline:
 
     def wait(self, limit: int | None = None) -> None:
         """Block until half of *limit* (of all that may wait) is free again, or it failed."""
-        enough = (self._limit if limit is None else limit) // 2
+        enough = (self._allowed if limit is None else limit) // 2
         while self._error is None and not self._stopping:
             self._progress.clear()
             if self.waiting <= enough:
@@ -169,6 +180,8 @@ class Pipeline:
         with self._ending:
             self._running -= 1
             action = None if self._running else self._at_end
+        if not self._running:
+            _at_work.discard(self)
         if action is not None:
             action()
 

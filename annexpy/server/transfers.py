@@ -19,6 +19,7 @@ from annexpy.errors import (
     RemoteProtocolError,
     VerificationFailed,
 )
+from annexpy.keys.backend import is_verifiable
 from annexpy.keys.storable import check_storable
 from annexpy.p2p.associated import unescape_associated_file
 from annexpy.p2p.connection import Closed, Data, State, Unexpected
@@ -39,7 +40,8 @@ from annexpy.p2p.messages import (
     SuccessPlus,
     Valid,
 )
-from annexpy.remote.base import Remote, Stored, Upload
+from annexpy.remote.base import Download, Remote, Stored, Upload
+from annexpy.remote.local_content import LocalDownload
 from annexpy.server.wire import ClientGone, ClientWire, HangUp, others
 from annexpy.uuids import UUID
 
@@ -47,6 +49,7 @@ __all__ = ["receive_content", "send_content"]
 
 log = logging.getLogger(__name__)
 
+_FILE: Final = 1024 * 1024  # contents on this machine from that size on are sent by the system
 _DRAIN: Final = 16 * 1024 * 1024  # this much of a body is read to its end after storing it has failed
 _NOT_THE_CONTENT: Final = (VerificationFailed, IncompleteTransfer, ContentChanged, KeyNotPresent)
 
@@ -60,14 +63,19 @@ async def send_content(wire: ClientWire, remote: Remote, request: Get) -> None:
             left = download.length
             wire.say(DataHeader(left))
             begun = True
-            chunks = aiter(download)
-            try:
-                async for chunk in chunks:
-                    left -= len(chunk)
-                    await wire.pour(chunk)
-            finally:
-                if isinstance(chunks, AsyncGenerator):
-                    await chunks.aclose()  # left early, it would be closed at some other time
+            fd = _file_of(download) if wire.sends_files and is_verifiable(request.key) else None
+            if fd is not None and isinstance(download, LocalDownload):
+                left -= await wire.pour_file(fd, download.offset, left)
+                download.finish()
+            else:
+                chunks = aiter(download)
+                try:
+                    async for chunk in chunks:
+                        left -= len(chunk)
+                        await wire.pour(chunk)
+                finally:
+                    if isinstance(chunks, AsyncGenerator):
+                        await chunks.aclose()  # left early, it would be closed at some other time
             if left:
                 raise HangUp(ConnectionLost(remote.name, f"{left} more bytes of {request.key}"))
             valid = download.valid
@@ -86,6 +94,16 @@ async def send_content(wire: ClientWire, remote: Remote, request: Get) -> None:
         wire.say(VALID if valid else INVALID)
     elif begun and not valid:
         raise HangUp(RemoteProtocolError("version 0 has no word for content that has changed"))
+
+
+def _file_of(download: Download) -> int | None:
+    """The descriptor of content that the system may send without our reading it.
+
+    What is written to the file meanwhile may reach the client after we have looked, so its hash has to tell.
+    """
+    if isinstance(download, LocalDownload) and download.length > _FILE:
+        return download.stored.system_fd
+    return None
 
 
 async def receive_content(wire: ClientWire, remote: Remote, request: Put, *, allow_unverifiable: bool) -> None:

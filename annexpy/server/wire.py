@@ -18,7 +18,7 @@ from annexpy.p2p.connection import NEED_DATA, Connection, ConnectionEvent, Data,
 from annexpy.p2p.messages import Message
 from annexpy.remote.base import LockedCopy, Remote
 from annexpy.server.limits import Deadlines
-from annexpy.transport.base import CHUNK, Transport
+from annexpy.transport.base import CHUNK, SendsFiles, Transport
 from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["STRANGER", "ClientGone", "ClientWire", "HangUp", "others"]
@@ -29,6 +29,7 @@ STRANGER: Final = frozenset((State.AUTH, State.AUTH_ANSWER, State.AUTH_REFUSED))
 """Before AUTH."""
 
 _TOGETHER: Final = 64 * 1024  # pieces up to this size are joined to one write, larger ones are not copied
+_FILE_PIECE: Final = 1024 * 1024  # for which a client that reads has as long as for a piece that we read
 _LOOK: Final = 1.0  # seconds between two looks at held locks and idleness
 _GLANCE: Final = 5.0  # and at deadlines alone
 _QUICK: Final = 100  # the cost of a repository on this machine
@@ -111,6 +112,31 @@ class ClientWire:
         self._answers_size += len(chunk)
         if self._answers_size > CHUNK:
             await self.flush()
+
+    @property
+    def sends_files(self) -> bool:
+        """``pour_file`` is possible."""
+        return isinstance(self._transport, SendsFiles)
+
+    async def pour_file(self, fd: int, offset: int, size: int) -> int:
+        """Say a part of a file as DATA, without reading it; how much of it there was."""
+        transport, sent = self._transport, 0
+        assert isinstance(transport, SendsFiles)
+        await self.flush()
+        while sent < size:
+            piece = min(size - sent, _FILE_PIECE)
+            self._wait("the client to read", self.deadlines.send)
+            try:
+                part = await transport.send_file(fd, offset + sent, piece)
+            except TransportError as error:
+                raise self.gone(str(error)) from error
+            finally:
+                self._until = self._since = inf
+            self.connection.sent_data(part)
+            sent += part
+            if part < piece:
+                break
+        return sent
 
     async def flush(self) -> None:
         """Send what is collected."""

@@ -126,6 +126,9 @@ def _over_networks(options: Options, directories: tuple[str, ...], http: dict[st
 
 
 def _until_interrupted(work: Callable[[], Awaitable[int]]) -> int:
+    from annexpy.server.limits import raise_descriptor_limit
+
+    raise_descriptor_limit()
     try:
         return in_event_loop(work)
     except KeyboardInterrupt:  # which is how a server ends
