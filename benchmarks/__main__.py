@@ -9,21 +9,26 @@ import platform
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks.branch import branch
 from benchmarks.harness import HEAD, Row, annexpy, environment, git_annex, remove, tmpfs
+from benchmarks.httpd import httpd
 from benchmarks.memory import TARGET, memory
 from benchmarks.references import references
 from benchmarks.small_files import small_files
 from benchmarks.sshd import sshd
 from benchmarks.startup import startup
 
-KINDS = ["startup", "local", "ssh", "large", "large-ssh", "branch", "memory", "ext4"]
+KINDS = ["startup", "local", "ssh", "large", "large-ssh", "cluster", "stock", "branch", "memory", "ext4"]
 LOCAL = {"copy --to": 15.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
 LARGE = {"copy --to": 3.5, "get": 3.5}
+CLUSTER = {"copy --to": 7.0, "get": 4.0, "drop --from": 6.0}
+LARGE_CLUSTER = {"copy --to": 4.5}
+NEVER_SLOWER = {"copy --to": 1.0, "drop": 1.0, "get": 1.0, "drop --from": 1.0}
 LARGE_SSH = {"copy --to": 3.3, "get": 3.3}
 
 
@@ -61,8 +66,11 @@ def main() -> int:
         rows.extend(more)
 
     common = {"pairs": given.pairs, "durability": given.durability}
+    shells = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
+    http = partial(httpd, env=env, durability=given.durability)
     try:
         with sshd(base / "sshd", home, env["PATH"]) as host:
+            over_ssh = f"ssh://{host}{{base}}/b.git"
             found = references(base, env, ssh=["ssh", host])
             report["references, MB/s"] = found
             print("references, MB/s: " + ", ".join(f"{name} {rate}" for name, rate in found.items()))
@@ -76,8 +84,6 @@ def main() -> int:
                 show(small_files(base / "local", env, files=given.files, kind="local", targets=targets, **common))
                 remove(base / "local")
             if "ssh" in chosen:
-                urls = (f"ssh://{host}{{base}}/b.git", f"ssh://{host}{{base}}/b.git")
-                config = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
                 show(
                     small_files(
                         base / "ssh",
@@ -85,8 +91,8 @@ def main() -> int:
                         files=given.files,
                         kind="ssh",
                         targets=SSH,
-                        urls=urls,
-                        config=config,
+                        url=over_ssh,
+                        config=shells,
                         **common,
                     )
                 )
@@ -99,8 +105,6 @@ def main() -> int:
                 )
                 remove(base / "large")
             if "large-ssh" in chosen:
-                urls = (f"ssh://{host}{{base}}/b.git", f"ssh://{host}{{base}}/b.git")
-                config = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
                 show(
                     small_files(
                         base / "lssh",
@@ -109,12 +113,57 @@ def main() -> int:
                         size=given.size << 20,
                         kind="ssh",
                         targets=LARGE_SSH,
-                        urls=urls,
-                        config=config,
+                        url=over_ssh,
+                        config=shells,
                         **common,
                     )
                 )
                 remove(base / "lssh")
+            if "cluster" in chosen:
+                show(
+                    small_files(
+                        base / "cluster",
+                        env,
+                        files=given.files,
+                        kind="cluster of 3, ssh",
+                        targets=CLUSTER,
+                        url=over_ssh,
+                        config=shells,
+                        nodes=3,
+                        **common,
+                    )
+                )
+                remove(base / "cluster")
+                show(
+                    small_files(
+                        base / "lcluster",
+                        env,
+                        files=1,
+                        size=given.size << 20,
+                        kind="cluster of 3, ssh",
+                        targets=LARGE_CLUSTER,
+                        url=over_ssh,
+                        config=shells,
+                        nodes=3,
+                        **common,
+                    )
+                )
+                remove(base / "lcluster")
+            if "stock" in chosen:
+                for kind, more in (("ssh", {"url": over_ssh, "config": shells}), ("http", {"serving": http})):
+                    show(
+                        small_files(
+                            base / "stock",
+                            env,
+                            files=given.files,
+                            kind=f"stock client, {kind}",
+                            targets=NEVER_SLOWER,
+                            stock=True,
+                            **more,
+                            **common,
+                        )
+                    )
+                    remove(base / "stock")
             if "branch" in chosen:
                 (base / "branch").mkdir()
                 show(branch(base / "branch", env, keys=given.keys, pairs=given.pairs))
