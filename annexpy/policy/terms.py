@@ -21,7 +21,6 @@ from annexpy.policy.trust import TrustLevel
 from annexpy.values import dataclass
 
 __all__ = [
-    "LACKING_COPIES",
     "Balanced",
     "Copies",
     "Flag",
@@ -137,9 +136,6 @@ class MetadataCompared:
     value: str
 
 
-LACKING_COPIES: Final = "lackingcopies"
-
-
 @dataclass(frozen=True, slots=True)
 class Balanced:
     """It is this repository's turn among those of the group.
@@ -172,6 +168,7 @@ Test: TypeAlias = (
     | Balanced
 )
 
+_LACKING: Final = "lackingcopies"
 _FLAGS: Final = {flag.value: flag for flag in Flag}
 _LEVELS: Final = {level.value: level for level in TrustLevel}
 _METADATA: Final = regex(r"([^=<>]*)(=|<=?|>=?|\Z)(.*)", re.DOTALL)
@@ -213,11 +210,24 @@ def _size(value: str, *, smaller: bool) -> Size:
     return Size(size, smaller)
 
 
-def _copies(value: str) -> Copies:
+def _among_and_number(value: str, name: str) -> tuple[str | None, int]:
+    """``WHAT:NUMBER``, or with a ``=`` between where no single colon is, or a number alone."""
     parts = value.split(":")
     if len(parts) != 2:
-        return Copies(_number(value, "copies"))
-    among, number = parts[0], _number(parts[1], "copies")
+        parts = value.split("=")
+    match parts:
+        case [number]:
+            return None, _number(number, name)
+        case [among, number]:
+            return among, _number(number, name)
+        case _:
+            raise InvalidInput(name, value, "NUMBER, or GROUP:NUMBER")
+
+
+def _copies(value: str) -> Copies:
+    among, number = _among_and_number(value, "copies")
+    if among is None:
+        return Copies(number)
     level = _LEVELS.get(among.removesuffix("+"))
     if level is None:
         return Copies(number, group=among)
@@ -225,10 +235,8 @@ def _copies(value: str) -> Copies:
 
 
 def _lacking(value: str, *, approximate: bool) -> LackingCopies:
-    parts = value.split(":")
-    # what stands before a colon means nothing here
-    number = _number(parts[1] if len(parts) == 2 else value, "lackingcopies")
-    return LackingCopies(number, approximate)
+    # git-annex reads a group here too, and does not look at it
+    return LackingCopies(_among_and_number(value, "lackingcopies")[1], approximate)
 
 
 def _metadata(value: str) -> MetadataMatches | MetadataCompared:
@@ -247,7 +255,7 @@ def _balanced(value: str, *, full: bool, by_size: bool) -> Balanced:
     match parts:
         case [group]:
             number: int | None = 1
-        case [group, "lackingcopies"]:
+        case [group, text] if text.partition("=")[0] == _LACKING:
             number = None
         case [group, text]:
             number = _number(text, "balanced")
