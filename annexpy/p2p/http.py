@@ -71,6 +71,7 @@ _VERBS: Final[Mapping[bytes, tuple[int, bytes]]] = {
 _VERSION = re.compile(rb"v([0-9])\Z")
 _NUMBER = re.compile(rb"-?[0-9]{1,19}\Z")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_OTHER_ALPHABET = re.compile(rb"[+/]")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _UNRESERVED: Final = "-._~"
@@ -395,6 +396,8 @@ def _value(name: str, raw: bytes) -> bytes:
         value = unquote_to_bytes(raw)
     if value[:1] == b"[" and value[-1:] == b"]":
         try:
+            if _OTHER_ALPHABET.search(value):
+                raise Base64Error
             return b64decode(value[1:-1], altchars=b"-_", validate=True)
         except Base64Error as error:
             raise InvalidInput(name, raw, "base64url with padding inside of [ and ]") from error

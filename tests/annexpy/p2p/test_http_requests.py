@@ -140,7 +140,7 @@ def test_what_leads_nowhere_is_no_route_so_that_clients_fall_back(target: bytes)
         (b"checkpresent?key=WORM--a%0d&clientuuid=x", None, "key", InvalidKey),
         (b"checkpresent?key=WORM--%zz&clientuuid=x", None, "key", InvalidInput),
         (b"checkpresent?key=[V09STS0tYQ]&clientuuid=x", None, "key", InvalidInput),  # no padding
-        (b"checkpresent?key=[__//gYmlu]&clientuuid=x", None, "key", InvalidInput),  # the other alphabet
+        (b"checkpresent?key=[V09STS0t_//=]&clientuuid=x", None, "key", InvalidInput),  # the other alphabet
         (b"checkpresent?clientuuid=../../x&key=" + KEY.raw, None, "clientuuid", InvalidInput),
         (b"checkpresent?bypass=a%2fb&clientuuid=x&key=" + KEY.raw, None, "bypass", InvalidInput),
         (b"put?" + NAMED, None, "x-git-annex-data-length", InvalidInput),
