@@ -305,12 +305,12 @@ class HTTPSession:
         Args:
             line: Nobody else uses it.
             requests: In their order.
-            answers: Grows in the same order. None: no answer that means anything; ask that once more.
+            answers: Grows in the same order, from what it has already. None: no answer that means anything; ask that once more.
 
         Raises:
             AnnexError: No more answers come.
         """
-        asked, unanswered = 0, 0
+        asked, unanswered = len(answers), 0
         for request in requests[len(answers) :]:
             while asked < len(requests) and (asked <= len(answers) or (self.ours and unanswered < _AHEAD)):
                 self.say(line, requests[asked])
