@@ -257,6 +257,8 @@ def test_requests_are_answered_as_recorded(name: str) -> None:
             remote.objects.setdefault(key, bytes(key.size or 0))
         if b"remove-before" in said or any(word in comment for word in SET_UP_OTHERWISE):
             continue  # they depend on the clock of that day
+        if b"%FF" in said:
+            continue  # bytes that are no text: nothing for the reference, the key that has them for us
         (answer,) = talk([said.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)], remote)
         ours, our_body = _body(answer)
         if (status, ours) in LISTED:
