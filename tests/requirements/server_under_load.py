@@ -17,14 +17,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from places import CLIENT, OURS, Place
+from places import CLIENT, OURS, Place, key_of
 
 from annexpy.keys.key import Key
 
-__all__ = ["FEW", "Served", "SlowClients", "eventually", "serve_http", "serve_unix"]
+__all__ = ["FEW", "Served", "SlowClients", "eventually", "locks_below", "serve_http", "serve_unix"]
 
 FEW = 256
 """Descriptors that a server may open by the soft limit it is started with: many systems say 1,024."""
+
+
+def locks_below(folder: Path) -> list[str]:
+    """Locks on files below *folder* that any process holds."""
+    inodes = {}
+    for below, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(below, name)
+            with suppress(FileNotFoundError):
+                inodes[os.stat(path).st_ino] = path
+    held = []
+    for line in Path("/proc/locks").read_text().splitlines():
+        words = line.split()
+        if "->" not in words and (path := inodes.get(int(words[5].rpartition(":")[2]), "")):
+            held.append(f"{words[1]} {words[3]} by {words[4]}: {path}")
+    return held
 
 
 class Served:
@@ -66,19 +82,11 @@ class Served:
                 return int(line.split()[1])
         raise AssertionError(f"no {field}")
 
-    def locks(self) -> list[str]:
-        """Locks on files below the repository that any process holds."""
-        inodes = {}
-        for folder, _, names in os.walk(self.place.git_dir):
-            for name in names:
-                with suppress(FileNotFoundError):
-                    inodes[os.stat(os.path.join(folder, name)).st_ino] = os.path.join(folder, name)
-        held = []
-        for line in Path("/proc/locks").read_text().splitlines():
-            words = line.split()
-            if "->" not in words and (path := inodes.get(int(words[5].rpartition(":")[2]))) is not None:
-                held.append(f"{words[1]} {words[3]} by {words[4]}: {path}")
-        return held
+    def warm_up(self) -> None:
+        """A put and a get: folders are kept open from here on."""
+        content = b"first"
+        self.put(key_of(content), iter([content]))
+        assert self.get(key_of(content)) == len(content)
 
     # -- connections --------------------------------------------------------------------------------------------------
 

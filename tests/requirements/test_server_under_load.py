@@ -1,0 +1,197 @@
+"""Stock clients that get and drop all the time, some interrupted: nothing stalls, and nothing is left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from gateways import Gateways, content_of, git
+from server_under_load import Served, eventually, locks_below, serve_http
+
+from annexpy.keys.key import Key
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+CONTENTS = {f"f{number}": content_of(number, size) for number, size in enumerate((10, 3_000, 50_000, 700_000, 3 << 20))}
+STALLED = 90.0
+"""Seconds for one command on five keys, on a machine that has far more to do than it can."""
+EVERY = 0.7
+"""Seconds between two interruptions."""
+
+
+GIVEN_UP = 60.0
+"""Seconds after which a lock whose client has never come back for it is given up."""
+
+
+def key_of_file(content: bytes) -> Key:
+    """As git-annex names it."""
+    return Key(b"SHA256E", hashlib.sha256(content).hexdigest().encode(), len(content))
+
+
+class Client(threading.Thread):
+    """One stock client. It gets and drops until told to stop."""
+
+    def __init__(self, path: Path, seed: int) -> None:
+        super().__init__()
+        self.path, self.random = path, random.Random(seed)
+        self.stop = threading.Event()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.interrupted = False
+        self.rounds = 0
+        self.trouble: list[str] = []
+
+    def run(self) -> None:
+        try:
+            while not self.stop.is_set():
+                files = self.random.sample(sorted(CONTENTS), self.random.randint(1, len(CONTENTS)))
+                done = self.annex("get", "-q", "--from", "srv", *files)
+                if self.annex("drop", "-q", *files) and done:
+                    self.rounds += 1
+        except Exception as error:
+            self.trouble.append(repr(error))
+
+    def annex(self, *words: str) -> bool:
+        """Run it. Errors count in clients that were never interrupted: that leaves things behind in a client."""
+        process = subprocess.Popen(
+            ["git", "annex", *words],
+            cwd=self.path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        self.process = process
+        try:
+            _, said = process.communicate(timeout=STALLED)
+        except subprocess.TimeoutExpired:
+            self.trouble.append(f"stalled: {words}")
+            process.kill()
+            process.communicate()
+            return False
+        if process.returncode and not self.interrupted:
+            self.trouble.append(f"{words}: {said.decode(errors='replace')[-500:]}")
+        return process.returncode == 0
+
+    def interrupt(self) -> bool:
+        process = self.process
+        if process is None or process.poll() is not None:
+            return False
+        self.interrupted = True
+        process.send_signal(self.random.choice((signal.SIGINT, signal.SIGKILL)))
+        return True
+
+
+def clients_of(world: Gateways, count: int, remote: str, more: Sequence[tuple[str, str]]) -> list[Client]:
+    made = []
+    for number in range(count):
+        path = world.path(f"w{number}")
+        git(world.folder, "clone", "-q", str(world.path("w")), str(path))
+        git(path, "annex", "init", "-q", f"w{number}")
+        git(path, "remote", "remove", "origin")
+        git(path, "remote", "add", "srv", remote)
+        git(path, "config", "remote.srv.annex-uuid", world.uuid("g"))
+        for name, value in more:
+            git(path, "config", name, value)
+        made.append(Client(path, number))
+    return made
+
+
+def processes_of(path: Path) -> list[int]:
+    """Processes that serve the repository at *path*, by their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if b"p2pstdio" in words and os.fsencode(path) in words:
+                found.append(int(entry.name))
+    return found
+
+
+def looping(clients: Sequence[Client], seconds: float) -> None:
+    """Let them work; every other one is interrupted again and again."""
+    for client in clients:
+        client.start()
+    chosen, interruptions = random.Random(len(clients)), 0
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        time.sleep(EVERY)
+        interruptions += chosen.choice(clients[::2]).interrupt()
+    for client in clients:
+        client.stop.set()
+    for client in clients:
+        client.join(2 * STALLED)
+        assert not client.is_alive()
+    assert [client.trouble for client in clients] == [[]] * len(clients)
+    assert interruptions > seconds / 4
+    assert all(client.rounds for client in clients[1::2])
+    print(f"{sum(client.rounds for client in clients)} rounds, {interruptions} interruptions")
+
+
+def gauges(served: Served) -> dict[str, int]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    shown = dict(line.removeprefix("annexpy_").split() for line in lines if not line.startswith("#"))
+    return {name: int(shown[name]) for name in ("connections", "busy", "locks")}
+
+
+LONG = pytest.param(50, 600, marks=pytest.mark.campaign)
+
+
+@pytest.fixture
+def world(tmp_path: Path, git_annex: str, monkeypatch: pytest.MonkeyPatch) -> Gateways:
+    """The place ``g`` has everything, and ``w`` knows that."""
+    made = Gateways(tmp_path, monkeypatch)
+    made.gateway("g")
+    made.client("w", CONTENTS, remotes="g")
+    git(made.path("w"), "annex", "move", "-q", "--to", "g", ".")
+    return made
+
+
+def nothing_was_lost(world: Gateways) -> None:
+    place = world.places["g"]
+    for content in CONTENTS.values():
+        key = key_of_file(content)
+        assert place.holds(key, content)
+        assert place.uuid in place.whereis([key])[key]
+    assert "failed" not in place.git("annex", "fsck", "--all")
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(8, 12), LONG])
+def test_nothing_stalls_and_nothing_is_left_behind_over_ssh(world: Gateways, count: int, seconds: float) -> None:
+    place = world.places["g"]
+    url = f"ssh://host-g{place.path}"
+    looping(clients_of(world, count, url, [("remote.srv.annex-shell", world.shell)]), seconds)
+
+    eventually(lambda: not processes_of(place.path))
+    assert not locks_below(place.git_dir)
+    nothing_was_lost(world)
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(8, 12), LONG])
+def test_nothing_stalls_and_nothing_is_left_behind_over_http(world: Gateways, count: int, seconds: float) -> None:
+    place = world.places["g"]
+    with serve_http(place) as served:
+        served.warm_up()
+        descriptors, threads = served.descriptors(), served.threads()
+        base = f"http://127.0.0.1:{served.port}"
+        settings = [("remote.srv.annexUrl", f"annex+{base}/git-annex/")]
+        settings.append(("annex.security.allowed-ip-addresses", "all"))
+        looping(clients_of(world, count, f"{base}/nothing-here", settings), seconds)
+
+        eventually(lambda: gauges(served) == {"connections": 1, "busy": 1, "locks": 0}, GIVEN_UP)  # the one who asks
+        served.back_to(descriptors)
+        assert served.threads() <= threads + 40  # a pool of them may stay
+        assert not served.children()
+        assert not locks_below(place.git_dir)
+    nothing_was_lost(world)
