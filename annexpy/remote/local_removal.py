@@ -81,14 +81,15 @@ class LocalRemoval:
             await self._record(keys, not_after, held, gone, failed)
             while gone:
                 key = gone[-1]
-                if key in held:
-                    try:
+                try:
+                    if key in held:
                         held[key].unlink(not_after=not_after)
-                    except (AnnexError, OSError) as error:
-                        self._still_here((key,))
-                        failed[key] = self._error(key, error)
-                    else:
                         self._note(key, present=False)  # once more: somebody may have looked and recorded it meanwhile
+                    elif self._local.store.present(key):  # it came before we recorded that it is not here
+                        self._note(key, present=True)
+                except (AnnexError, OSError) as error:
+                    self._still_here((key,))
+                    failed[key] = self._error(key, error)
                 gone.pop()
         except BaseException:
             self._still_here(gone)

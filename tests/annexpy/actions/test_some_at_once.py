@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -218,3 +221,39 @@ async def test_no_lock_is_left_when_a_drop_of_some_is_cancelled(places: Places) 
     assert places.held(places.one) == KEYS
     for key in KEYS:
         assert places.one.store.remove(key)  # nothing keeps it
+
+
+def test_drops_from_both_sides_at_once_leave_one_copy_and_no_lock(tmp_path: Path) -> None:
+    places = Places(tmp_path, "fast")
+    gone = [0, 0]
+    for number in range(12):
+        start = threading.Barrier(2)
+        for local in (places.one, places.two):
+            anyio.run(partial(places.store, local, keys=[key for key in KEYS if not local.store.present(key)]))
+
+        def drop(side: int, number: int = number, start: threading.Barrier = start) -> int:
+            """As another process would: nothing is shared, and one goes the other way."""
+            with Repository.open(places.one.repository.path) as one, Repository.open(places.two.repository.path) as two:
+                here, there = [Local(two), Local(one)] if side else [Local(one), Local(two)]
+                keys = KEYS[:: -1 if side and number % 2 else 1]
+
+                async def dropped() -> int:
+                    dropping = drop_many(keys, from_=here, others=[there], copies=Copies())
+                    done = sum([result.ok async for result in dropping])
+                    await here.aclose()
+                    return done
+
+                start.wait(10)
+                return anyio.run(dropped)
+
+        with ThreadPoolExecutor(2) as pool:
+            for side, done in enumerate(pool.map(drop, range(2))):
+                gone[side] += done
+        held = [set(places.held(local)) for local in (places.one, places.two)]
+        assert held[0] | held[1] == set(KEYS), "the last copy is gone"
+    assert all(gone)
+    for key in KEYS:
+        for local in (places.one, places.two):
+            local.store.remove(key)  # nothing keeps it
+    for repository in places.repositories:
+        repository.close()

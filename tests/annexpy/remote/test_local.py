@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -372,6 +373,27 @@ def test_a_forked_child_goes_on_using_it(tmp_path: Path) -> None:
     assert all(local.store.present(key_of(content)) for content in (b"parent", b"child", b"parent again"))
     for content in (b"parent", b"child", b"parent again"):
         assert log_lines(local, key_of(content)) == [f"1 {A}"]
+
+
+async def test_what_comes_while_it_is_found_to_be_gone_stays_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = Local(make(tmp_path / "r.git"))
+    local.record(KEY, present=True)  # which is wrong
+    record = local.record
+
+    def after_another(key: Key, *, present: bool) -> None:
+        monkeypatch.undo()
+        with Repository.open(local.repository.path) as repository, ThreadPoolExecutor(1) as another:
+            another.submit(anyio.run, store, Local(repository), KEY, CONTENT).result()
+        record(key, present=present)
+
+    monkeypatch.setattr(local, "record", after_another)
+    removed = await local.remove_content(KEY)
+
+    assert removed.ok
+    assert await local.check_present(KEY)
+    assert A in local.repository.branch.locations(KEY).present
 
 
 # -- annex.trashbin -------------------------------------------------------------------------------
