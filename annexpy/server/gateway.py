@@ -40,6 +40,7 @@ from annexpy.repo.in_use import InUse
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.repo.topology import topology
+from annexpy.server.keeping import Keeping, KeptLocks
 from annexpy.server.placing import Placing
 from annexpy.uuids import UUID
 
@@ -88,6 +89,7 @@ class Gateway:
         self._topology: Topology | None = None
         self._teller: Teller | None = None
         self._late = LateCopies(self._arrived)
+        self._kept = KeptLocks(repository.clock)
 
     @property
     def uuid(self) -> UUID:
@@ -238,7 +240,9 @@ class Gateway:
                 bypass=bypass,
                 connections=self._connections(),
             )
-            found = ReadOnly(opened) if settings is not None and settings.readonly else opened
+            found = opened if isinstance(opened, LocalPlace) else Keeping(opened, self._kept)
+            if settings is not None and settings.readonly:
+                found = ReadOnly(found)
             self._opened[at] = found
         return found
 
@@ -272,6 +276,10 @@ class Gateway:
 
     # -- the end ----------------------------------------------------------------------------------
 
+    async def linger(self) -> None:
+        """Wait until no lock is kept any more whose client has vanished: ten minutes at most."""
+        await self._kept.linger()
+
     async def commit(self) -> None:
         """Bring what was recorded into the branches of the gateway and of its nodes on this machine."""
         changed = await self.repository.branch.commit()
@@ -303,12 +311,14 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         await self._late.__aenter__()
+        await self._kept.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            await self._kept.__aexit__(kind, error, trace)
             await self._late.__aexit__(kind, error, trace)
         finally:
             with CancelScope(shield=True):

@@ -76,7 +76,7 @@ def serve_proxied(directory: str, uuid: str, own: str, *, client: str, debug: bo
 
 async def _serve(repository: Repository, gateway: Gateway, uuid: UUID, client: str) -> AnnexError | None:
     async with gateway:
-        return await serve(
+        ended = await serve(
             stdio(),
             gateway.shown(uuid),
             mode=mode_of_environment(),
@@ -86,3 +86,6 @@ async def _serve(repository: Repository, gateway: Gateway, uuid: UUID, client: s
             clock=repository.clock,
             on_idle=gateway.commit,
         )
+        await gateway.commit()
+        await gateway.linger()
+    return ended

@@ -302,6 +302,39 @@ def test_a_lock_outlives_the_connection_of_who_relies_on_it(three: Gateways) -> 
     assert three.holders(KEY, CONTENT) == "12"
 
 
+@pytest.mark.parametrize("shell", ["git-annex-shell", "annexpy-shell"])
+def test_a_lock_behind_a_proxy_outlives_who_relies_on_it(three: Gateways, shell: str) -> None:
+    """J: a stock node gives the lock up with its connection, so the gateway keeps that."""
+    fill(three, "12")
+    place = three.places["g"]
+    place.set("remote.2.url", f"ssh://host-2{three.path('2')}")
+    place.set("remote.2.annex-shell", shell if shell == "git-annex-shell" else three.shell)
+    first = three.talk("g", "2")
+    first.greet()
+    assert first.ask(f"LOCKCONTENT {KEY}") == "SUCCESS"
+    assert first.process.stdin is not None
+    first.process.stdin.close()
+    try:
+        (answer,) = ask(three, f"REMOVE {KEY}", target="2")
+        assert answer == "FAILURE" or answer.startswith("ERROR ")
+        assert three.holders(KEY, CONTENT) == "12"
+    finally:
+        first.process.terminate()
+        first.close()
+
+
+def test_a_lock_behind_a_proxy_ends_with_unlocking(three: Gateways) -> None:
+    fill(three, "12")
+    three.places["g"].set("remote.2.url", f"ssh://host-2{three.path('2')}")
+    with three.talk("g", "2") as session:
+        session.greet()
+        assert session.ask(f"LOCKCONTENT {KEY}") == "SUCCESS"
+        session.say("UNLOCKCONTENT")
+        assert session.ask(f"LOCKCONTENT {OTHER_KEY}") == "FAILURE"
+        assert session.ask(f"REMOVE {KEY}") == "SUCCESS"
+        assert session.close()[0] == 0
+
+
 def test_a_client_loses_its_wire_when_the_lock_behind_it_is_lost(three: Gateways) -> None:
     """J at a proxy: whoever relies on a lock must see that it is gone."""
     three.spoil("g", "1", "dies-locked", CONTENT)
