@@ -324,8 +324,9 @@ class Routes:
                 return TimestampAnswer(int(self._clock.now() // 1))
             case LockContentRequest(uuid=uuid, key=key, client=client):
                 assert self._locks is not None
-                owner = asked.user
-                return LockAnswer(await self._locks.take(remote, key, uuid, owner=owner, client=f"{owner} {client}"))
+                owner, host = asked.user, asked.user or exchange.peer.rpartition(":")[0]
+                lock_id = await self._locks.take(remote, key, uuid, owner=owner, client=f"{host} {client}", host=host)
+                return LockAnswer(lock_id)
             case KeepLockedRequest(uuid=uuid, lock_id=lock_id):
                 assert self._locks is not None
                 await self._locks.keep(lock_id, uuid, asked.user, exchange)

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _PATIENCE: Final = 1200.0
 """Seconds between two pieces of the body of ``keeplocked``, as stock clients announce (``Keep-Alive``)."""
 _LOOK: Final = 1.0
+_CROWD: Final = 2000
+"""Locks that all clients of one host, or of one user, may hold or leave behind."""
 
 
 class _Held:
@@ -64,12 +66,13 @@ class HeldLocks:
 
     def __init__(self, group: TaskGroup, quota: LockQuota, new_id: Callable[[], str]) -> None:
         self._group, self._quota, self._new_id = group, quota, new_id
+        self._crowd = LockQuota(_CROWD)
         self._held: dict[str, _Held] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
-    async def take(self, remote: Remote, key: Key, uuid: UUID, *, owner: str, client: str) -> str | None:
+    async def take(self, remote: Remote, key: Key, uuid: UUID, *, owner: str, client: str, host: str) -> str | None:
         """Lock the content of *key*.
 
         Args:
@@ -77,7 +80,8 @@ class HeldLocks:
             key: Of the content.
             uuid: The repository that was asked, which ``keep`` has to name too.
             owner: The user, whom ``keep`` has to be too.
-            client: Whose quota it counts towards.
+            client: Whose quota it counts towards; what clients say of themselves, so
+            host: has a quota too: where the client is, or its user.
 
         Returns:
             The id of the lock; None when there is nothing to lock.
@@ -85,11 +89,15 @@ class HeldLocks:
         Raises:
             AnnexError: It cannot be told.
         """
+        if not self._crowd.take(host):
+            log.warning("%s: too many content locks are held for clients there", host)
+            return None
         if not self._quota.take(client):
+            self._crowd.give_back(host, left_behind=False)
             log.warning("%s: too many content locks are held for this client", client)
             return None
         held = _Held(uuid, owner)
-        self._group.start_soon(self._hold, held, remote, key, client)
+        self._group.start_soon(self._hold, held, remote, key, client, host)
         await held.answer.wait()
         if held.lock is None:
             if held.error is None or isinstance(held.error, (NotLocked, KeyNotPresent)):
@@ -100,7 +108,7 @@ class HeldLocks:
         self._group.start_soon(self._live, lock_id, held)
         return lock_id
 
-    async def _hold(self, held: _Held, remote: Remote, key: Key, client: str) -> None:
+    async def _hold(self, held: _Held, remote: Remote, key: Key, client: str, host: str) -> None:
         try:
             async with remote.lock_content(key) as lock:
                 held.lock = lock
@@ -115,7 +123,9 @@ class HeldLocks:
         finally:
             held.answer.set()
             held.left.set()
-            self._quota.give_back(client, left_behind=held.lock is not None and not held.unlocked)
+            left_behind = held.lock is not None and not held.unlocked
+            self._quota.give_back(client, left_behind=left_behind)
+            self._crowd.give_back(host, left_behind=left_behind)
 
     async def _live(self, lock_id: str, held: _Held) -> None:
         """Let go of the lock when nobody keeps it, or when it is lost."""
