@@ -10,7 +10,7 @@ import inspect
 import os
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -18,6 +18,9 @@ from anyio import to_thread
 from annexpy.errors import AuthFailed, InvalidInput
 from annexpy.remote.http_url import HTTPPlace
 from annexpy.transport.http_dial import authority
+
+if TYPE_CHECKING:
+    from annexpy.repo.gitcredential import Credential
 
 __all__ = ["Authorization", "Authorize"]
 
@@ -48,7 +51,8 @@ class Authorization:
         self._begun = authorize is None
         self._proven = False  # ``now`` was good at least once
         self._tried: set[bytes] = set()
-        self._credential: object = None
+        self._credential: Credential | None = None
+        self._given_up = False
         self._turn = anyio.Lock()
 
     async def begin(self) -> None:
@@ -64,10 +68,9 @@ class Authorization:
             return
         self._proven = True
         if self._credential is not None:
-            from annexpy.repo.gitcredential import Credential, approve
+            from annexpy.repo.gitcredential import approve
 
             credential = self._credential
-            assert isinstance(credential, Credential)
             await to_thread.run_sync(lambda: approve(credential, folder=self._folder))
 
     async def refused(self, used: bytes | None, challenges: str) -> None:
@@ -81,20 +84,19 @@ class Authorization:
                 return  # another request was refused before, and found something newer
             if used is not None:
                 self._tried.add(used)
-            if self._proven:
-                self._proven = False  # it was good and is not any more: git may have a newer one
-            found = await self._next(used, challenges)
+            proven, self._proven = self._proven, False
+            found = await self._next(challenges, renewed=proven)
             if found is None or found in self._tried:
                 self.now = None
-                raise AuthFailed(
-                    str(self._place), "it wants other credentials (401)" if used else "it wants to know who asks (401)"
-                )
+                reason = "it wants to know who asks (401)" if used is None else "it wants other credentials (401)"
+                raise AuthFailed(str(self._place), reason)
             self.now = found
 
-    async def _next(self, used: bytes | None, challenges: str) -> bytes | None:
+    async def _next(self, challenges: str, *, renewed: bool) -> bytes | None:
+        """Something else to offer. *renewed*: what was good no longer is, so whoever gave it may have a newer one."""
         if self._authorize is not None:
             return await self._ask_callback(True)
-        await self._reject()
+        refused = await self._reject()
         place = self._place
         if place.password is not None:
             found = _basic(place.user or "", place.password)
@@ -103,6 +105,9 @@ class Authorization:
         machine = await to_thread.run_sync(_netrc, place.host, place.user)
         if machine is not None and (found := _basic(*machine)) not in self._tried:
             return found
+        if self._given_up or (refused and not renewed):
+            self._given_up = True  # nobody wants to be asked for every key again
+            return None
         return await self._fill(challenges)
 
     async def _ask_callback(self, again: bool) -> bytes:
@@ -120,40 +125,36 @@ class Authorization:
             raise InvalidInput("authorization", "(hidden)", "a value of the header Authorization, such as Bearer TOKEN")
         return text.encode("utf-8", "surrogateescape")
 
-    async def _reject(self) -> None:
-        if self._credential is not None:
-            from annexpy.repo.gitcredential import Credential, reject
+    async def _reject(self) -> bool:
+        """Tell git about a credential of its that was refused; was there one?"""
+        credential, self._credential = self._credential, None
+        if credential is None:
+            return False
+        from annexpy.repo.gitcredential import reject
 
-            credential, self._credential = self._credential, None
-            assert isinstance(credential, Credential)
-            await to_thread.run_sync(lambda: reject(credential, folder=self._folder))
+        await to_thread.run_sync(lambda: reject(credential, folder=self._folder))
+        return True
 
     async def _fill(self, challenges: str) -> bytes | None:
-        from annexpy.repo.gitcredential import fill, reject
+        from annexpy.repo.gitcredential import fill
 
         place = self._place
         protocol, host = "https" if place.tls else "http", authority(place.host, place.port, tls=place.tls)
-        for _ in range(2):
-            credential = await to_thread.run_sync(
-                lambda: fill(
-                    protocol,
-                    host,
-                    path=place.path.lstrip("/"),
-                    user=place.user,
-                    challenges=(challenges,),
-                    folder=self._folder,
-                ),
-                abandon_on_cancel=True,
-            )
-            if credential is None or credential.authorization is None:
-                return None
-            found = credential.authorization.encode("utf-8", "surrogateescape")
-            self._credential = credential
-            if found not in self._tried:
-                return found
-            await to_thread.run_sync(lambda c=credential: reject(c, folder=self._folder))  # type: ignore[misc]
-        self._credential = None
-        return None
+        path, user, folder = place.path.lstrip("/"), place.user, self._folder
+        credential = await to_thread.run_sync(
+            lambda: fill(protocol, host, path=path, user=user, challenges=(challenges,), folder=folder),
+            abandon_on_cancel=True,
+        )
+        if credential is None or credential.authorization is None:
+            self._given_up = True
+            return None
+        self._credential = credential
+        found = credential.authorization.encode("utf-8", "surrogateescape")
+        if found in self._tried:
+            await self._reject()  # a helper that gives the same again
+            self._given_up = True
+            return None
+        return found
 
 
 def _basic(user: str, password: str) -> bytes:

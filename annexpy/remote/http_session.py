@@ -305,7 +305,8 @@ class HTTPSession:
         Args:
             line: Nobody else uses it.
             requests: In their order.
-            answers: Grows in the same order, from what it has already. None: no answer that means anything; ask that once more.
+            answers: Grows in the same order, from what it has already. None: no answer that means anything; ask that
+                once more.
 
         Raises:
             AnnexError: No more answers come.
