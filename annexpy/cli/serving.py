@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -41,6 +42,8 @@ GRACE: Final = 30.0
 """Seconds for what is under way when the server is told to stop."""
 _ALL = "0.0.0.0"
 """Who leaves the host out asks for it."""
+_DESCRIPTORS = 16384
+"""Files and connections that a server may have open, where the system lets it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +185,29 @@ async def serve_networks(options: Options, directories: Sequence[str], http: HTT
             if sshd is not None:
                 sshd.reload(ssh.keys())
 
+        most = _connections(len(listeners))
         async with routes, anyio.create_task_group() as group:
             group.start_soon(_obey, stop, group, reload)
             async with anyio.create_task_group() as serving:
                 for place, listener in zip(http.places, listeners, strict=True):
                     private = place.startswith("unix:")
                     _tell(options, _url(place, listener, tls), mount)
-                    serving.start_soon(partial(routes.serve, listener, tls=tls, secure=private, stop=stop))
+                    serving.start_soon(partial(routes.serve, listener, tls=tls, secure=private, most=most, stop=stop))
                 if sshd is not None:
                     await stop.wait()
                     await sshd.leave(GRACE)
             group.cancel_scope.cancel()
     return 0
+
+
+def _connections(listeners: int) -> int:
+    """How many each listener may have: a request may need descriptors for files beside its own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    return max(8, min(4096, (soft - 64) // 2 // max(1, listeners)))
 
 
 def _name(repository: Repository) -> str:
