@@ -24,6 +24,7 @@ from annexpy.errors import (
     ContentChanged,
     IncompleteTransfer,
     InvalidInput,
+    KeyNotPresent,
     LocalProtocolError,
     NodesFailed,
     VerificationFailed,
@@ -318,7 +319,7 @@ class FanOut:
     def _blame_source(self) -> None:
         """When all who took the content refuse it for the same reason, that is about the content and not about them."""
         errors = [lane.error for lane in self.lanes if lane.offset is not None]
-        for kind in (VerificationFailed, ContentChanged, IncompleteTransfer):
+        for kind in (VerificationFailed, ContentChanged, IncompleteTransfer, KeyNotPresent):
             for error in errors:
                 if error is not None and all(isinstance(other, kind) for other in errors):
                     raise error from self._nobody()

@@ -8,6 +8,10 @@ lines said by hand to ``annexpy-shell``; the disks and the gateway's branch are 
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -15,6 +19,7 @@ from pathlib import Path
 import anyio
 import pytest
 from gateways import Gateways, content_of, git, key_of
+from places import OURS
 
 from annexpy.actions import cluster as clusters
 from annexpy.errors import NoSpace
@@ -342,9 +347,6 @@ def test_a_client_loses_its_wire_when_the_lock_behind_it_is_lost(three: Gateways
         session.greet()
         assert session.ask(f"LOCKCONTENT {KEY}") == "SUCCESS"
         (pid,) = three.fakes("1")
-        import os
-        import signal
-
         os.kill(pid, signal.SIGKILL)
         assert session.hear() == ""
 
@@ -534,6 +536,112 @@ def test_a_removal_with_a_deadline_is_never_made_without_one(three: Gateways, fa
 
     assert "REMOVE" not in log.read_text()
     assert three.believed("g", KEY) == "3"
+
+
+# -- what the reference gets right, and so do we -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", range(5))
+@pytest.mark.parametrize("nodes", ["1", "123"])
+def test_clusters_of_any_size_answer_in_the_words_of_each_version(world: Gateways, nodes: str, version: int) -> None:
+    """Fact sheet p2p-protocol, section 5: -PLUS from version 2 on, also of one node."""
+    world.gateway("g", nodes=nodes, cluster="safe")
+    plus = "-PLUS" if version >= 2 else ""
+    named = nodes if plus else ""
+    valid = b"VALID\n" if version else b""
+    with world.talk("g", "safe") as session:
+        session.greet(version)
+        assert session.ask(f"CHECKPRESENT {KEY}") == "FAILURE"
+        assert session.ask(f"PUT f {KEY}") == "PUT-FROM 0"
+        body = b"DATA %d\n%b%b" % (len(CONTENT), CONTENT, valid)
+        assert names(world, session.ask(body)) == (f"SUCCESS{plus}", named)
+        assert names(world, session.ask(f"PUT f {KEY}")) == (f"ALREADY-HAVE{plus}", named)
+        assert session.ask(f"LOCKCONTENT {KEY}") == "FAILURE"
+        now = int(session.ask("GETTIMESTAMP").removeprefix("TIMESTAMP "))
+        assert session.ask(f"REMOVE-BEFORE {now} {KEY}") == "FAILURE"
+        assert session.ask(f"CHECKPRESENT {KEY}") == "SUCCESS"
+        assert names(world, session.ask(f"REMOVE-BEFORE {now + 60} {KEY}")) == (f"SUCCESS{plus}", named)
+        assert names(world, session.ask(f"REMOVE {KEY}")) == (f"SUCCESS{plus}", named)
+    assert world.believed("g", KEY) == ""
+
+
+def test_a_put_begins_where_the_node_that_has_least_wants_it(three: Gateways) -> None:
+    """Partials of different lengths, one of them too long and one of another content."""
+    for node, partial_ in (("1", CONTENT[:7_000]), ("2", CONTENT[:3_000]), ("3", CONTENT[:5_000])):
+        file = three.places[node].partial(KEY)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(partial_)
+    three.places["1"].partial(OTHER_KEY).write_bytes(OTHER + b"too long")
+    with three.talk("g", "safe") as session:
+        session.greet()
+        assert session.ask(f"PUT f {KEY}") == "PUT-FROM 3000"
+        rest = CONTENT[3_000:]
+        assert names(three, session.ask(b"DATA %d\n%bVALID\n" % (len(rest), rest))) == ("SUCCESS-PLUS", "123")
+        assert names(three, session.put(OTHER_KEY, OTHER)) == ("SUCCESS-PLUS", "123")
+    assert three.holders(KEY, CONTENT) == three.holders(OTHER_KEY, OTHER) == "123"
+
+
+def test_wrong_or_short_content_is_stored_nowhere(three: Gateways) -> None:
+    with three.talk("g", "safe") as session:
+        session.greet()
+        assert session.put(KEY, CONTENT[::-1]) == "FAILURE"
+        assert session.ask(f"PUT f {KEY}") == "PUT-FROM 0"
+        assert session.ask(b"DATA 100\n" + CONTENT[:100] + b"VALID\n") == "FAILURE"
+        assert session.ask(f"PUT f {KEY}") == "PUT-FROM 0"
+        session.say(b"DATA 10000\n" + CONTENT[:5000])
+    assert three.holders(KEY, CONTENT) == ""
+    assert three.believed("g", KEY) == ""
+    with three.talk("g", "safe") as session:
+        session.greet()
+        assert session.ask(f"PUT f {KEY}") == "PUT-FROM 5000", "what came before the client left is kept"
+
+
+def test_content_that_came_by_other_means_is_found(three: Gateways) -> None:
+    """DATA-PRESENT: those that have it are named."""
+    with three.talk("g", "safe") as session:
+        session.greet()
+        assert session.ask(f"PUT f {KEY}") == "PUT-FROM 0"
+        fill(three, "13", logged=False)
+        assert names(three, session.ask("DATA-PRESENT")) == ("SUCCESS-PLUS", "13")
+        assert session.ask(f"PUT f {OTHER_KEY}") == "PUT-FROM 0"
+        assert session.ask("DATA-PRESENT") == "FAILURE"
+    assert three.believed("g", KEY) == "13"
+
+
+@pytest.mark.parametrize(
+    ("variable", "refused"),
+    [("GIT_ANNEX_SHELL_READONLY", ("PUT", "REMOVE")), ("GIT_ANNEX_SHELL_APPENDONLY", ("REMOVE",))],
+)
+def test_a_forced_mode_holds_for_all_nodes(three: Gateways, variable: str, refused: tuple[str, ...]) -> None:
+    fill(three, "123")
+    for target in ("safe", "1"):
+        with three.talk("g", target, env={variable: "1"}) as session:
+            session.greet()
+            assert session.ask(f"PUT f {OTHER_KEY}").startswith("ERROR ") is ("PUT" in refused)
+            if "PUT" not in refused:
+                session.say("ERROR no thanks")
+            assert session.ask(f"REMOVE {KEY}").startswith("ERROR ")
+            assert session.ask(f"CHECKPRESENT {KEY}") == "SUCCESS"
+    assert three.holders(KEY, CONTENT) == "123"
+
+
+@pytest.mark.parametrize("command", ["configlist", "inannex"])
+def test_other_commands_are_about_the_gateway_alone(three: Gateways, command: str) -> None:
+    def run(uuid: str) -> tuple[int, str]:
+        argv = [sys.executable, "-m", "annexpy.server.shell", command, str(three.path("g"))]
+        done = subprocess.run(
+            [*argv, *([str(KEY)] if command == "inannex" else []), "--uuid", uuid],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=os.environ | dict(OURS),
+        )
+        return done.returncode, done.stderr.strip()
+
+    assert run(three.uuid("1")) == (1, f"git-annex-shell: Cannot proxy {command} command.")
+    stranger = "99999999-0000-4000-8000-000000000009"
+    expected = f"git-annex-shell: expected repository UUID {stranger} but found UUID {three.uuid('g')}"
+    assert run(stranger) == (1, expected)
 
 
 # -- the stock client, whatever is wrong with a node ---------------------------------------------------------------
