@@ -28,7 +28,7 @@ class Batch:
         changes: In order.
     """
 
-    __slots__ = ("_index", "_indexed", "base", "changes", "lines")
+    __slots__ = ("_index", "_indexed", "_indexing", "base", "changes", "lines")
 
     def __init__(self, base: bytes = b"") -> None:
         self.base = base
@@ -36,22 +36,30 @@ class Batch:
         self.changes: list[Change] = []
         self._index: dict[bytes, list[Queued]] = {}
         self._indexed = 0
+        self._indexing = threading.Lock()  # others go on adding meanwhile
 
     def __bool__(self) -> bool:
         return bool(self.lines or self.changes)
 
     def records(self, path: bytes) -> list[Queued]:
         """The records about *path*."""
-        if self._indexed < len(self.lines):  # built when somebody reads, not while a million are added
-            for line in self.lines[self._indexed :]:
-                self._index.setdefault(record_path(line), []).append(Queued(line, self.base))
-            self._indexed = len(self.lines)
-        return self._index.get(path, [])
+        with self._indexing:
+            self._bring_up_to_date()
+            return list(self._index.get(path, ()))
 
     def paths(self) -> set[bytes]:
         """Every path that has a record or a change here."""
-        self.records(b"")
-        return {*self._index, *(path for path, _, _ in self.changes)}
+        with self._indexing:
+            self._bring_up_to_date()
+            return {*self._index, *(path for path, _, _ in self.changes)}
+
+    def _bring_up_to_date(self) -> None:
+        """The index is built when somebody reads, not while a million are added."""
+        end = len(self.lines)  # as of now: what comes while this runs is for the next time
+        if self._indexed < end:
+            for line in self.lines[self._indexed : end]:
+                self._index.setdefault(record_path(line), []).append(Queued(line, self.base))
+            self._indexed = end
 
 
 class Queue:
