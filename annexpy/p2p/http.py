@@ -73,7 +73,6 @@ _NUMBER = re.compile(rb"-?[0-9]{1,19}\Z")
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _OTHER_ALPHABET = re.compile(rb"[+/]")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
-_ORIGIN = re.compile(rb"https?://[^/?#]*", re.IGNORECASE)
 _UNRESERVED: Final = "-._~"
 
 
@@ -234,8 +233,7 @@ def parse_route(method: bytes, target: bytes, base: bytes = BASE) -> Route:
         NoSuchRoute: Nowhere. Tells nothing about which repositories there are.
         WrongMethod: It is there, but not for *method*.
     """
-    origin = _ORIGIN.match(target)
-    path, _, query = target[origin.end() if origin else 0 :].partition(b"?")
+    path, _, query = target.partition(b"?")
     if not path.startswith(base):
         raise NoSuchRoute("path", path, f"below {base.decode()}")
     words = path[len(base) :].removesuffix(b"/").split(b"/")

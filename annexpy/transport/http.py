@@ -47,6 +47,7 @@ _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\Z")
 _FIELD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*\Z")
 _FIRST_LINE = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+) ([\x21-\x7e]+) HTTP/1\.1\Z")
+_ORIGIN = re.compile(rb"https?://[^/?#]+(?=/|\Z)", re.IGNORECASE)
 _TARGET = re.compile(rb"[\x21-\x7e]+\Z")
 _MAX_SIZE_LINE: Final = 256
 _REASONS: Final = {
@@ -89,7 +90,7 @@ class RequestHead:
     """The head of a request.
 
     Attributes:
-        method, target, headers: As they came.
+        method, target, headers: As they came; but *target* begins with its path.
         length: Bytes of its body; None when that is chunked.
         keep_alive: The client may ask more on this connection.
         expects: The client waits for ``CONTINUE`` before it sends the body.
@@ -153,12 +154,20 @@ class RequestReader:
             if match is not None:
                 method, target = match.groups()
                 head = RequestHead(
-                    method, target, again.headers, again.length, again.keep_alive, again.expects, again.old
+                    method, _path(target), again.headers, again.length, again.keep_alive, again.expects, again.old
                 )
                 return head, rest
         head = _request_head(raw)
         self._again, self._block = (None, b"") if head.old else (head, block)
         return head, rest
+
+
+def _path(target: bytes) -> bytes:
+    """*target* without the origin that clients of proxies put before it."""
+    if target[:1] == b"/":
+        return target
+    match = _ORIGIN.match(target)
+    return target if match is None else target[match.end() :] or b"/"
 
 
 def _request_head(raw: bytes) -> RequestHead:
@@ -176,7 +185,7 @@ def _request_head(raw: bytes) -> RequestHead:
     words = _words(headers, b"connection")
     return RequestHead(
         event.method,
-        event.target,
+        _path(event.target),
         headers,
         length,
         b"keep-alive" in words if old else b"close" not in words,

@@ -82,6 +82,18 @@ def test_a_head_without_end_is_refused_before_it_fills_the_memory() -> None:
 
 
 @pytest.mark.parametrize(
+    ("target", "path"),
+    [(b"http://x/a?b", b"/a?b"), (b"HTTPS://[::1]:9417/a", b"/a"), (b"http://x", b"/"), (b"/http://x/", b"/http://x/")],
+)
+def test_a_target_begins_with_its_path(target: bytes, path: bytes) -> None:
+    reader = RequestReader()
+    for _ in range(2):
+        found = reader.read(b"GET " + target + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert found is not None
+        assert found[0].target == path
+
+
+@pytest.mark.parametrize(
     "line",
     [
         b"GET /b HTTP/1.1",
