@@ -21,7 +21,7 @@ from annexpy.uuids import UUID
 
 __all__ = ["LocalDownload", "LocalLock", "LocalPlace", "LocalPut", "LocalUpload"]
 
-_PIECE: Final = 512 * 1024
+_PIECE: Final = 256 * 1024
 """Bytes that are read at a time. Every get that is under way holds about two of these."""
 
 

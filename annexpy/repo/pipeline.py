@@ -22,10 +22,10 @@ __all__ = ["PIECE", "Pipeline"]
 PIECE: Final = 1024 * 1024
 """Bytes per system call when a file is read."""
 
-_LIMIT: Final = 16 * 1024 * 1024
-"""Bytes that may wait, in all pipelines of this process together."""
-_LEAST: Final = 512 * 1024
-"""And in one of them, however many there are."""
+_LIMIT: Final = 4 * 1024 * 1024
+"""Bytes that may wait in all pipelines of this process together,"""
+_LEAST: Final = 256 * 1024
+"""and in one of them however many there are."""
 _AHEAD: Final = 2 * 1024 * 1024
 """Bytes that ``copy`` reads ahead. A local source makes nobody wait; memory that is used again needs no new pages."""
 

@@ -143,7 +143,7 @@ class Receiving:
             self._partial.promise(length)
 
     async def write(self, data: bytes) -> None:
-        """Take the next bytes. Waits while more than 16 MiB of them are neither written nor hashed.
+        """Take the next bytes. Waits while more than 4 MiB of them are neither written nor hashed.
 
         Raises:
             IncompleteTransfer: More bytes than the key has, or than were announced. All is thrown away.
