@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 DEADLINE: Final = 5.0
 """Seconds without progress after which a node counts as dead; ``annexpy.deadline`` sets it."""
-_LOOK: Final = 1.0
+_LOOK: Final = 0.25
 """Seconds between two looks at the configuration and the branch."""
 
 _Asked: TypeAlias = tuple[UUID, tuple[UUID, ...]]
@@ -139,7 +139,7 @@ class Gateway:
         return members is None or not members.isdisjoint(self.repository.branch.locations(key).present)
 
     def topology(self) -> Topology:
-        """What is known of proxies and clusters, at most a second old."""
+        """What is known of proxies and clusters, a quarter of a second old at most."""
         now = self.repository.clock.now()
         if self._topology is None or now - self._looked >= _LOOK:
             self._looked = now
@@ -154,7 +154,7 @@ class Gateway:
         if self._topology is None or changed or stamp != self._stamp:
             self._stamp = stamp
             found = topology(self.repository)
-            if found != self._topology:
+            if changed or found != self._topology:
                 if self._topology is not None:
                     log.info("%s: the configuration of proxies or clusters has changed", self.repository.path)
                 self._topology = found

@@ -6,7 +6,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -223,6 +225,29 @@ class Gateways:
                 if str(FAKE).encode() in words and str(self.folder / f"{node}.log").encode() in words:
                     found.append(int(entry.name))
         return found
+
+    @contextmanager
+    def over_http(self, gateway: str, client: str) -> Iterator[None]:
+        """The client talks to the gateway over HTTP, except for git."""
+        with subprocess.Popen(
+            [sys.executable, "-m", "annexpy.cli.app", "serve", "--http", "127.0.0.1:0", "--wideopen", "."],
+            cwd=self.path(gateway),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | dict(OURS),
+        ) as server:
+            try:
+                assert server.stderr is not None
+                told = server.stderr.readline()
+                address = next(word for word in told.split() if word.startswith("http://")).split("/")[2]
+                place = self.places[client]
+                place.set(f"remote.{gateway}.annexurl", f"annex+http://{address}/git-annex/")
+                place.set("annex.security.allowed-ip-addresses", "127.0.0.1")
+                threading.Thread(target=server.stderr.read, daemon=True).start()
+                yield
+            finally:
+                server.terminate()
+                server.wait(20)
 
     # -- looking ----------------------------------------------------------------------------------
 

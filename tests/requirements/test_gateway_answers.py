@@ -100,6 +100,31 @@ def test_a_move_to_a_node_that_takes_nothing_keeps_the_only_copy(world: Gateways
     assert world.believed("g", keys["file"]) in ("", "w")
 
 
+@pytest.mark.parametrize("remote", ["g-1", "g-safe"])
+def test_a_move_over_http_to_a_node_that_takes_nothing_keeps_the_only_copy(world: Gateways, remote: str) -> None:
+    """A: putoffset says "already have" of a node that answers ERROR, and the move deletes the only copy."""
+    world.gateway("g", nodes="1", cluster="safe")
+    world.spoil("g", "1", "read-only")
+    keys = world.client("w", {"file": CONTENT}, remotes="g")
+    asked = len(world.asked())
+
+    with world.over_http("g", "w"):
+        git(world.path("w"), "annex", "move", "--to", remote, "file", fails=True)
+        assert world.holders(keys["file"], CONTENT) == "w"
+        git(world.path("g"), "config", "remote.1.url", str(world.path("1")))
+        words = ["git", "annex", "move", "--to", remote, "file"]
+        tries = (subprocess.run(words, cwd=world.path("w"), capture_output=True, check=False) for _ in range(20))
+        assert any(done.returncode == 0 for done in tries), "the server sees that the node has changed"
+        assert world.holders(keys["file"], CONTENT) == "1"
+        git(world.path("w"), "annex", "get", "--from", remote, "file")
+        git(world.path("w"), "annex", "drop", "--from", remote, "file")
+        assert world.holders(keys["file"], CONTENT) == "w"
+
+    assert not [line for line in world.asked()[asked:] if "p2pstdio" in line and str(world.path("g")) in line]
+    assert world.believed("w", keys["file"]) == "w"
+    assert world.believed("g", keys["file"]).replace("w", "") == ""
+
+
 @pytest.mark.parametrize("how", ["without nodes", "with nodes that are not configured", "with nodes that are away"])
 def test_a_cluster_without_usable_nodes_claims_nothing(world: Gateways, how: str) -> None:
     """B: such a cluster answers ALREADY-HAVE, and a move deletes the only copy."""

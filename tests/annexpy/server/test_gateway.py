@@ -201,6 +201,19 @@ async def test_what_is_no_longer_proxied_for_is_refused_from_then_on(world: Worl
     assert a.holds(KEY, CONTENT)
 
 
+async def test_a_node_that_has_moved_is_found_where_it_is_now(world: World, tmp_path: Path) -> None:
+    a = world.node("a")
+    async with world.open() as (gateway, cluster):
+        remote = await shown(gateway, cluster)
+        assert (await store(remote, KEY, CONTENT)).uuids == {a.uuid}
+        a.path.rename(tmp_path / "elsewhere")
+        world.gateway.set("remote.a.url", str(tmp_path / "elsewhere"))
+        await world.update()
+
+        assert await read(remote, KEY) == CONTENT
+        assert (await remote.remove_content(KEY)).uuids == {a.uuid}
+
+
 async def test_a_node_in_the_log_alone_is_not_used(world: World) -> None:
     world.node("a")
     b = world.node("b")
