@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from annexpy.remote.address import Connected, connect
     from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Stored, Upload
     from annexpy.remote.cluster import Cluster
+    from annexpy.remote.http import HTTPRemote
     from annexpy.remote.local import Local
     from annexpy.remote.memory import MemoryRemote
     from annexpy.remote.p2p import P2PRemote
@@ -113,6 +114,7 @@ __all__ = [
     "DropResult",
     "Expression",
     "Facts",
+    "HTTPRemote",
     "IncompleteTransfer",
     "Info",
     "InvalidExpression",
@@ -229,6 +231,7 @@ _PLACES = {
     "DropResult": "annexpy.actions.results",
     "Expression": "annexpy.policy.expression",
     "Facts": "annexpy.actions.facts",
+    "HTTPRemote": "annexpy.remote.http",
     "IncompleteTransfer": "annexpy.errors",
     "Info": "annexpy.actions.info",
     "InvalidExpression": "annexpy.errors",

@@ -53,7 +53,7 @@ from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
 from annexpy.remote import address as _address
-from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload, check_present_many
+from annexpy.remote.base import Download, LockedCopy, Ranged, Remote, Removed, Upload, check_present_many
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.wrappers import Recording
 from annexpy.repo.repository import Repository
@@ -311,6 +311,11 @@ class Handle:
     @property
     def cost(self) -> int:
         return self._remote.cost
+
+    @property
+    def ranges(self) -> bool:
+        """As in ``annexpy.remote.base.Ranged``."""
+        return isinstance(self._remote, Ranged) and self._remote.ranges
 
     # -- Remote, for the event loop -------------------------------------------------------------------
 

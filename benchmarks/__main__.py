@@ -21,10 +21,13 @@ from benchmarks.small_files import small_files
 from benchmarks.sshd import sshd
 from benchmarks.startup import startup
 
-KINDS = ["startup", "local", "ssh", "large", "large-ssh", "cluster", "stock", "branch", "memory", "ext4"]
+KINDS = ["startup", "local", "ssh", "http", "large", "large-ssh", "large-http", "cluster", "stock", "branch", "memory"]
+KINDS += ["ext4"]
 LOCAL = {"copy --to": 15.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
+HTTP = {"copy --to": 10.0, "get": 9.0, "drop --from": 8.0}
+HTTP_1000 = {"copy --to": 7.0, "get": 6.0, "drop --from": 5.0}
 LARGE = {"copy --to": 3.5, "get": 3.5}
 CLUSTER = {"copy --to": 7.0, "get": 4.0, "drop --from": 6.0}
 LARGE_CLUSTER = {"copy --to": 4.5}
@@ -119,6 +122,17 @@ def main() -> int:
                     )
                 )
                 remove(base / "lssh")
+            for name, size in (("http", 4096), ("large-http", given.size << 20)):
+                if name in chosen:
+                    files = given.files if name == "http" else 1
+                    targets = LARGE if files == 1 else HTTP if files >= 5000 else HTTP_1000
+                    place = base / name
+                    show(
+                        small_files(
+                            place, env, files=files, size=size, kind="http", targets=targets, serving=http, **common
+                        )
+                    )
+                    remove(place)
             if "cluster" in chosen:
                 show(
                     small_files(

@@ -14,20 +14,24 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from annexpy.actions.get import chunks_of
 from annexpy.errors import AnnexError, ContentChanged, IncompleteTransfer, InvalidInput, LocalProtocolError
 from annexpy.keys.key import Key
-from annexpy.remote.base import Remote
+from annexpy.remote.base import Ranged, Remote
 
 __all__ = ["KeyReader", "open_key"]
 
 _SKIP: Final = 256 * 1024
 """Bytes that are cheaper to read over than to ask for a new offset."""
+_WINDOW: Final = 64 * 1024
+_WIDEST: Final = 16 * 1024 * 1024
+"""Bytes that are asked for at least, after a jump and after much was read on, where a part alone can be asked for."""
 
 
 @asynccontextmanager
 async def open_key(remote: Remote, key: Key) -> AsyncIterator[KeyReader]:
     """The content of *key* at *remote*, for reading from any position.
 
-    Reading on streams one get; a jump ends it and begins another, which may cost a connection where the
-    remote cannot be told to stop. Nothing is verified: that takes the whole content (``get``).
+    Where the remote can send parts (``Ranged``), a jump costs little more than the bytes that are read, and reading
+    on asks for larger and larger parts. Elsewhere reading on streams one get; a jump ends it and begins another,
+    which may cost a connection. Nothing is verified: that takes the whole content (``get``).
 
     Raises:
         KeyNotPresent: With the first read.
@@ -56,6 +60,7 @@ class KeyReader:
         self._position = 0
         self._size = key.size
         self._stream: _Stream | None = None
+        self._window = _WINDOW
         self._busy = False
 
     @property
@@ -119,9 +124,14 @@ class KeyReader:
 
     async def _some(self, most: int | None) -> bytes:
         stream = self._stream
-        if stream is None or not stream.position <= self._position <= stream.position + _SKIP:
+        if stream is None or not stream.leads_to(self._position):
+            read_on = stream is not None and stream.end == self._position
+            self._window = min(4 * self._window, _WIDEST) if read_on else _WINDOW
             self.stop()
-            stream = self._stream = _Stream(self._remote, self.key, self._position)
+            end = None
+            if most is not None and isinstance(self._remote, Ranged) and self._remote.ranges:
+                end = self._position + max(most, self._window)
+            stream = self._stream = _Stream(self._remote, self.key, self._position, end)
             self._tasks.start_soon(stream.run)
         try:
             while stream.position < self._position:
@@ -145,8 +155,8 @@ class KeyReader:
 class _Stream:
     """One get, in a task of its own: contexts are left by the task that entered them."""
 
-    def __init__(self, remote: Remote, key: Key, position: int) -> None:
-        self._remote, self._key, self.position = remote, key, position
+    def __init__(self, remote: Remote, key: Key, position: int, end: int | None) -> None:
+        self._remote, self._key, self.position, self.end = remote, key, position, end
         self.total: int | None = None
         self.scope = anyio.CancelScope()
         self._rest = b""
@@ -156,13 +166,15 @@ class _Stream:
         self._send, self._receive = anyio.create_memory_object_stream[bytes](0)
 
     async def run(self) -> None:
-        key, start = self._key, self.position
+        key, start, end = self._key, self.position, self.end
         with self.scope, self._send:
             try:
-                async with self._remote.get(key, offset=start) as download:
-                    self.total = start + download.length
-                    if key.size is not None and start <= key.size != self.total:
-                        raise IncompleteTransfer(key, self.total, key.size, self._remote.name)
+                async with self._remote.get(key, offset=start, end=end) as download:
+                    last = start + download.length
+                    if end is None or last < end:
+                        self.total = last
+                        if key.size is not None and start <= key.size != last:
+                            raise IncompleteTransfer(key, last, key.size, self._remote.name)
                     async with chunks_of(download) as chunks:
                         async for chunk in chunks:
                             await self._send.send(chunk)
@@ -172,6 +184,10 @@ class _Stream:
                 self._error = error
             except anyio.BrokenResourceError:
                 return  # the reader went elsewhere
+
+    def leads_to(self, position: int) -> bool:
+        """Reading on gets to *position* in no time."""
+        return self.position <= position <= self.position + _SKIP and (self.end is None or position < self.end)
 
     def stop(self) -> None:
         self.scope.cancel()

@@ -72,8 +72,9 @@ annexpy = LazyGroup(
     "annexpy",
     help=(
         "Store, prove and find every copy of your git-annex content, without git-annex.\n\n"
-        "REMOTE is a path, ssh://HOST/PATH, unix:SOCKET, exec:COMMAND, or the name of a git remote of the repository "
-        "you work in. KEY is a git-annex key; `-` or --batch reads keys from standard input."
+        "REMOTE is a path, ssh://HOST/PATH, https://HOST/PATH, annex+https://HOST/git-annex/UUID, unix:SOCKET, "
+        "exec:COMMAND, or the name of a git remote of the repository you work in. KEY is a git-annex key; `-` or "
+        "--batch reads keys from standard input."
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
     params=[

@@ -24,6 +24,7 @@ __all__ = [
     "Download",
     "LockedCopy",
     "NamesFailures",
+    "Ranged",
     "Remote",
     "Removed",
     "Stored",
@@ -279,6 +280,16 @@ class BatchRemove(Protocol):
 
         After a lost connection the rest is failed, outcome unknown.
         """
+        ...
+
+
+@runtime_checkable
+class Ranged(Protocol):
+    """A Remote that may be able to send a part of a content and nothing after it."""
+
+    @property
+    def ranges(self) -> bool:
+        """A get with an end costs no more than what it brings. May become True once something was asked."""
         ...
 
 

@@ -136,7 +136,7 @@ class HTTPRemote:
     @property
     def ranges(self) -> bool:
         """The server has offered to send parts of contents, so a get with an end costs no more than what it brings."""
-        return self._session.ranges
+        return self._session.ranges or self._session.ours
 
     def __repr__(self) -> str:
         return f"<HTTPRemote {self._way.place} {self._session.known_uuid or 'not connected yet'}>"

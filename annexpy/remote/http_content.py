@@ -122,7 +122,7 @@ class HTTPDownload:
         if wanted == 0 or (key.size is not None and self._offset >= key.size):
             await self._nothing()
             return self
-        ranged = session.ranges and self._end is not None
+        ranged = (session.ranges or session.ours) and self._end is not None
         offset = 0 if ranged else self._offset
         request: Request = GetRequest(
             session.uuid, key, session.client, session.version, session.bypass, offset, self._name

@@ -18,6 +18,7 @@ from annexpy.remote.base import (
     BatchRemove,
     Download,
     LockedCopy,
+    Ranged,
     Remote,
     Removed,
     Stored,
@@ -75,6 +76,11 @@ class Wrapper:
     def transfers(self) -> int:
         """As in ``Limited``; plenty when the inner remote has nothing to say about that."""
         return self.remote.transfers if isinstance(self.remote, Limited) else 64
+
+    @property
+    def ranges(self) -> bool:
+        """As in ``Ranged``."""
+        return isinstance(self.remote, Ranged) and self.remote.ranges
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.remote!r})"
