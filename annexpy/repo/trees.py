@@ -135,20 +135,19 @@ class TreeCache:
     At most about 4,096 + 1 trees are kept, 5 MB.
     """
 
-    __slots__ = ("_objects", "_raw", "_root", "_roots")
+    __slots__ = ("_objects", "_raw", "_root")
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._raw: dict[bytes, bytes] = {}
-        self._root: Entries = {}
-        self._roots: bytes = b""
+        self._root: tuple[bytes, Entries] = b"", {}  # in one, because threads may read different trees
 
     def root(self, tree: bytes) -> Entries:
         """The entries of the root tree *tree*. Do not change them."""
-        if tree != self._roots:
-            self._root = parse_tree(self._objects.get(tree)) if tree != EMPTY_TREE else {}
-            self._roots = tree
-        return self._root
+        known = self._root
+        if known[0] != tree:
+            known = self._root = tree, parse_tree(self._objects.get(tree)) if tree != EMPTY_TREE else {}
+        return known[1]
 
     def find(self, tree: bytes, path: bytes) -> bytes | None:
         """The id of the file at *path* below the root *tree*, or None."""
