@@ -297,6 +297,7 @@ class Cluster:
             enough=self._min_copies,
             slack=self._hedge,
             late=None if arrived is None else partial(arrived, key),
+            behind=self._late.is_behind,
             instead=instead,
         )
         return self._late.running(fan)

@@ -67,11 +67,13 @@ class FanOut:
         enough: int | None = None,
         slack: float = 0.0,
         late: Callable[[Stored], None] | None = None,
+        behind: Callable[[Node], bool] = lambda node: False,
         instead: Instead | None = None,
     ) -> None:
         """*enough* copies end the put; *slack* seconds is how long all of it waits for the nodes beyond that.
 
-        What they store later goes to *late*. *instead* is asked for others when nodes refuse.
+        Those that are *behind* with earlier puts are not waited for. What they store later goes to *late*. *instead*
+        is asked for others when nodes refuse.
         """
         self._name, self._key = name, key
         self.course = Course(key, associated_file, asking=len(nodes))
@@ -79,6 +81,7 @@ class FanOut:
         self._until = self.course.source.until
         self._not_asked = not_asked
         self._enough, self._slack, self._late, self._instead = enough, slack, late, instead
+        self._behind = behind
         self._group: TaskGroup | None = None
         self.launched = Event()
         self.early = False
@@ -240,13 +243,17 @@ class FanOut:
         if self._enough is not None and not awaited():
             began = current_time()
             with move_on_after(self._slack):
-                await self._until(awaited)
+                await self._until(lambda: awaited() or self._hopeless(late()))
             self._slack -= current_time() - began
             await self._until(lambda: awaited() or self._can_spare(late()))
             if not awaited():
                 for lane in late():
                     lane.lag()
         await self._until(awaited)
+
+    def _hopeless(self, late: list[Lane]) -> bool:
+        """All that are *late* are nodes that will be late, and they can be spared."""
+        return self._can_spare(late) and all(self._behind(lane.node) for lane in late)
 
     def _can_spare(self, late: list[Lane]) -> bool:
         wanting = sum(lane.follows and lane not in late for lane in self.lanes)

@@ -9,6 +9,7 @@ removed would come back.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -22,6 +23,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
 from annexpy.remote.catch_up import catch_up
 from annexpy.remote.fanout import FanOut
+from annexpy.remote.health import Node
 from annexpy.remote.lane import Lane
 
 __all__ = ["Arrived", "LateCopies", "LatePut"]
@@ -47,6 +49,7 @@ class LateCopies:
         self.turns = Semaphore(_CATCHING_UP, fast_acquire=True)
         self._group: TaskGroup | None = None
         self._puts: dict[Key, set[LatePut]] = {}
+        self._behind: Counter[int] = Counter()
 
     @property
     def entered(self) -> bool:
@@ -82,6 +85,10 @@ class LateCopies:
             fan.leave()
             await put.over()
 
+    def is_behind(self, node: Node) -> bool:
+        """It has yet to take what was put before."""
+        return self._behind[id(node)] > 0
+
     async def settle(self, keys: Iterable[Key]) -> None:
         """Cancel the late copies of *keys*, and wait until their nodes have been left."""
         if not self._puts:
@@ -102,6 +109,8 @@ class LateCopies:
         elif kept >= _WITH_CONTENT:
             put.drop_content()
         self._puts.setdefault(put.key, set()).add(put)
+        put.behind = put.nodes()
+        self._behind.update(put.behind)
 
     def forget(self, put: LatePut) -> None:
         puts = self._puts.get(put.key)
@@ -109,6 +118,8 @@ class LateCopies:
             puts.discard(put)
             if not puts:
                 del self._puts[put.key]
+        self._behind.subtract(put.behind)
+        put.behind = []
 
 
 class LatePut:
@@ -119,6 +130,11 @@ class LatePut:
         self._scope = CancelScope()
         self.key = fan.course.key
         self._left, self.ended = Event(), Event()
+        self.behind: list[int] = []
+
+    def nodes(self) -> list[int]:
+        """Who has not done it yet."""
+        return [id(lane.node) for lane in self._fan.lanes if lane.follows or lane.lagging]
 
     def cancel(self) -> None:
         self._scope.cancel()
