@@ -20,7 +20,7 @@ import click
 from annexpy.cli.options import Options
 from annexpy.errors import AnnexError
 from annexpy.repo.repository import Repository
-from annexpy.server.auth import Access, open_to_all, users_of_environment
+from annexpy.server.auth import Access, User, open_to_all, users_of_environment
 from annexpy.server.authorized import AuthorizedKeys, read_authorized_keys
 from annexpy.server.gateway import Gateway
 from annexpy.server.git import GitMount
@@ -53,6 +53,7 @@ class HTTPOptions:
     Attributes:
         places: ``HOST:PORT``, ``:PORT`` or ``unix:PATH``, of which each is listened on.
         url: Where clients find the server, when that is not what they call it.
+        users: Those of the configuration file.
     """
 
     places: tuple[str, ...]
@@ -66,6 +67,7 @@ class HTTPOptions:
     chainfile: str | None = None
     privatekeyfile: str | None = None
     url: str = ""
+    users: tuple[User, ...] = ()
 
     def access(self) -> Access:
         """The rules."""
@@ -76,7 +78,7 @@ class HTTPOptions:
             unauth_nolocking=self.unauth_nolocking,
         )
         users = users_of_environment(os.environ) if self.authenv or self.authenv_http else []
-        return Access(anonymous=anonymous, users=users, allow_plain_http=self.authenv_http)
+        return Access(anonymous=anonymous, users=[*self.users, *users], allow_plain_http=self.authenv_http)
 
     def tls(self) -> ssl.SSLContext | None:
         """TLS, when there is a certificate."""

@@ -36,6 +36,7 @@ __all__ = ["command"]
 @click.option("--ssh", "ssh_places", metavar="HOST:PORT", multiple=True, help="ssh clients, there.")
 @click.option("--authorized-keys", metavar="FILE", type=click.Path(), help="ssh: who may log in, and do what.")
 @click.option("--host-key", metavar="FILE", type=click.Path(), help="ssh: our own key, made when it is not there.")
+@click.option("--config", metavar="FILE", type=click.Path(), help="All that is about --http and --ssh, in TOML.")
 def command(
     options: Options,
     remotes: tuple[str, ...],
@@ -47,6 +48,7 @@ def command(
     ssh_places: tuple[str, ...],
     authorized_keys: str | None,
     host_key: str | None,
+    config: str | None,
     **http: Any,  # the options of HTTP, by the names that HTTPOptions has for them
 ) -> int:
     """Show a repository, or any other remote, to others.
@@ -57,8 +59,12 @@ def command(
     everything they are gateways for: `git clone http://HOST:PORT/NAME` finds the contents too, NAME being the last
     part of DIR. With --ssh the same at `ssh://HOST:PORT/NAME`, for who has a key in the file of --authorized-keys,
     which is like that of sshd and git-annex-shell; a DIR that is no repository stands for all those below it. Ctrl-C
-    ends it after everything is committed.
+    ends it after everything is committed. --config FILE says the same in TOML; see docs/serve.md.
     """
+    if config is not None:
+        if remotes or on_stdio or path or places or ssh_places or authorized_keys or host_key or any(http.values()):
+            raise click.UsageError("With --config everything is in FILE.")
+        return _as_configured(options, config)
     if on_stdio + (path is not None) + bool(places or ssh_places) != 1:
         raise click.UsageError("Give --stdio, --unix SOCKET, --http HOST:PORT or --ssh HOST:PORT.")
     if places or ssh_places:
@@ -121,6 +127,16 @@ def _over_networks(options: Options, directories: tuple[str, ...], http: dict[st
         from annexpy.cli.serving import HTTPOptions, SSHOptions, serve_networks
 
         return await serve_networks(options, directories, HTTPOptions(**http), SSHOptions(**ssh))
+
+    return _until_interrupted(work)
+
+
+def _as_configured(options: Options, path: str) -> int:
+    async def work() -> int:
+        from annexpy.cli.serve_config import read_config
+        from annexpy.cli.serving import serve_networks
+
+        return await serve_networks(options, *read_config(path))
 
     return _until_interrupted(work)
 

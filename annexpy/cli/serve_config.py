@@ -1,0 +1,139 @@
+"""The TOML file of ``annexpy serve --config``: the same as on the command line, and HTTP's users.
+
+::
+
+    directories = ["lab.git", "tenants"]
+
+    [http]
+    listen = ["127.0.0.1:9417"]
+    unauth-readonly = true
+
+    [ssh]
+    listen = ["127.0.0.1:2222"]
+    authorized-keys = "authorized_keys"
+
+    [[user]]
+    name = "alice"
+    password = "sha256:…"
+    may = "append-only"
+
+Paths are relative to the file. What is not known is refused: it may have been a restriction.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from typing import Any, Final
+
+import click
+
+from annexpy.cli.serving import HTTPOptions, SSHOptions
+from annexpy.errors import InvalidInput
+from annexpy.server.auth import APPEND_ONLY, EVERYTHING, READ_ONLY, Grants, Secret, User, everywhere
+from annexpy.uuids import parse_uuid
+
+__all__ = ["read_config"]
+
+_ROLES: Final = {"read-only": READ_ONLY, "append-only": APPEND_ONLY, "write": EVERYTHING}
+
+
+def read_config(path: str) -> tuple[tuple[str, ...], HTTPOptions, SSHOptions]:
+    """Directories, and what is said about HTTP and ssh.
+
+    Raises:
+        ClickException: It cannot be read, or not understood.
+    """
+    try:
+        with open(path, "rb") as file:
+            table = _Table(tomllib.load(file), "", os.path.dirname(os.path.abspath(path)))
+        directories = tuple(map(table.path, table.texts("directories") or ["."]))
+        http, ssh = table.table("http"), table.table("ssh")
+        users = tuple(_user(one) for one in table.tables("user"))
+        options = HTTPOptions(
+            tuple(http.texts("listen")),
+            wideopen=http.flag("wideopen"),
+            unauth_readonly=http.flag("unauth-readonly"),
+            unauth_appendonly=http.flag("unauth-appendonly"),
+            unauth_nolocking=http.flag("unauth-nolocking"),
+            authenv=http.flag("authenv"),
+            authenv_http=http.flag("authenv-http"),
+            certfile=http.file("certfile"),
+            chainfile=http.file("chainfile"),
+            privatekeyfile=http.file("privatekeyfile"),
+            url=http.text("url"),
+            users=users,
+        )
+        places = SSHOptions(tuple(ssh.texts("listen")), ssh.file("authorized-keys"), ssh.file("host-key"))
+        for one in (table, http, ssh):
+            one.end()
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, InvalidInput) as error:
+        raise click.ClickException(f"{path}: {error}") from error
+    if not options.places and not places.places:
+        raise click.ClickException(f"{path}: nothing to listen on: give http.listen or ssh.listen")
+    return directories, options, places
+
+
+def _user(table: _Table) -> User:
+    token = table.text("token")
+    secret = Secret.of(token or table.text("password"))
+    may = table.text("may") or "write"
+    if may not in _ROLES:
+        raise InvalidInput("may", may, ", ".join(_ROLES))
+    uuids = table.texts("repositories")
+    grants: Grants = {parse_uuid(uuid): _ROLES[may] for uuid in uuids} if uuids else everywhere(_ROLES[may])
+    user = User(table.text("name"), secret, grants, bool(token))
+    table.end()
+    return user
+
+
+class _Table:
+    """A table of which every key has to be asked for."""
+
+    def __init__(self, values: dict[str, Any], name: str, folder: str) -> None:
+        self._values, self._name, self._folder = values, name, folder
+
+    def _take(self, key: str, kind: type, usual: Any) -> Any:  # of that kind
+        value = self._values.pop(key, usual)
+        if not isinstance(value, kind):
+            raise InvalidInput(f"{self._name}{key}", str(value), f"of type {kind.__name__}")
+        return value
+
+    def text(self, key: str) -> str:
+        return str(self._take(key, str, ""))
+
+    def texts(self, key: str) -> list[str]:
+        found = self._take(key, list, [])
+        if not all(isinstance(one, str) for one in found):
+            raise InvalidInput(f"{self._name}{key}", str(found), "a list of texts")
+        return list(found)
+
+    def flag(self, key: str) -> bool:
+        return bool(self._take(key, bool, False))
+
+    def file(self, key: str) -> str | None:
+        name = self.text(key)
+        return self.path(name) if name else None
+
+    def path(self, name: str) -> str:
+        return os.path.join(self._folder, os.path.expanduser(name))
+
+    def table(self, key: str) -> _Table:
+        return _Table(self._take(key, dict, {}), f"{key}.", self._folder)
+
+    def tables(self, key: str) -> list[_Table]:
+        found = self._take(key, list, [])
+        if not all(isinstance(one, dict) for one in found):
+            raise InvalidInput(key, str(found), f"[[{key}]]")
+        return [_Table(one, f"{key}.", self._folder) for one in found]
+
+    def end(self) -> None:
+        """Nothing else is in it.
+
+        Raises:
+            InvalidInput: Something is.
+        """
+        for key, value in self._values.items():
+            raise InvalidInput("setting", f"{self._name}{key} = {value!r}", "one that is known; see docs/serve.md")
