@@ -109,11 +109,15 @@ class HeldLocks:
         return lock_id
 
     async def _hold(self, held: _Held, remote: Remote, key: Key, client: str, host: str) -> None:
+        ended: BaseException | None = None
         try:
             async with remote.lock_content(key) as lock:
                 held.lock = lock
                 held.answer.set()
-                await held.over.wait()
+                try:
+                    await held.over.wait()
+                except anyio.get_cancelled_exc_class() as error:
+                    ended = error  # the server is ended; whoever relies on the lock may go on
                 if not held.unlocked:
                     raise ConnectionLost(client, "the end of a content lock")
         except AnnexError as error:
@@ -126,6 +130,8 @@ class HeldLocks:
             left_behind = held.lock is not None and not held.unlocked
             self._quota.give_back(client, left_behind=left_behind)
             self._crowd.give_back(host, left_behind=left_behind)
+        if ended is not None:
+            raise ended
 
     async def _live(self, lock_id: str, held: _Held) -> None:
         """Let go of the lock when nobody keeps it, or when it is lost."""

@@ -473,6 +473,22 @@ async def test_a_lock_whose_client_vanished_keeps_its_retention(clock_of) -> Non
         assert await client.ask(h.RemoveRequest(HERE, KEY, CLIENT)) == a.RemovedAnswer(True)
 
 
+async def test_a_lock_outlives_a_server_that_is_cancelled(clock_of) -> None:  # type: ignore[no-untyped-def]
+    clock = clock_of()
+    remote = holding(clock=clock)
+    with anyio.CancelScope() as scope:
+        async with serving(remote) as client:
+            await locked(client)
+            keeping = keep(client, await locked(client))
+            await keeping.send(a.format_unlock(False))
+            await anyio.wait_all_tasks_blocked()
+            scope.cancel()
+            await anyio.sleep(1)
+    assert not (await remote.remove_content(KEY)).ok
+    clock.time += 601
+    assert (await remote.remove_content(KEY)).ok
+
+
 async def test_a_lock_that_was_not_given_uses_nothing_up() -> None:
     async with serving(holding(), locks=LockQuota(2)) as client:
         for _ in range(5):
