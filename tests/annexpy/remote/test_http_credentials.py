@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import base64
+import ssl
 import stat
+import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
-from http_peers import Asked, answer, json, scripted
-from remote_contract import KEY, A, B
+from http_peers import Asked, answer, json, routes_for, scripted
+from remote_contract import CONTENT, KEY, A, B, read
 
 from annexpy.errors import AccessDenied, AuthFailed, ConnectFailed, InvalidInput, PeerError, Refused, UnknownUUID
 from annexpy.remote.address import connect, resolve
 from annexpy.remote.http import HTTPRemote
 from annexpy.remote.http_line import ServerFailed
 from annexpy.remote.http_url import parse_annex_url, parse_http_url
+from annexpy.remote.memory import MemoryRemote
 from annexpy.repo.repository import Repository
 from annexpy.transport.http_dial import DialHTTP, Proxy, proxy_for
 from annexpy.transport.sockets import listen_tcp
@@ -288,3 +292,50 @@ async def test_a_proxy_is_asked_for_the_whole_url_and_for_a_tunnel(monkeypatch: 
     assert heads[0].startswith(f"POST http://far.example:9417/git-annex/{A}/v4/checkpresent?".encode())
     assert heads[1].startswith(b"CONNECT bad.example:443 HTTP/1.1\r\n")
     assert all(b"Proxy-Authorization: Basic bWU6cHc=\r\n" in head for head in heads)
+
+
+async def test_a_server_is_trusted_for_its_certificate_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=x"
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    subprocess.run(
+        [
+            "openssl",
+            *words.split(),
+            "-addext",
+            "subjectAltName=DNS:localhost",
+            "-keyout",
+            str(key),
+            "-out",
+            certificate,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "GIT_SSL_NO_VERIFY"):
+        monkeypatch.delenv(name, raising=False)
+    memory = MemoryRemote(A, objects={KEY: CONTENT})
+    routes = routes_for(memory)
+    async with await listen_tcp() as listener, routes, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(routes.serve, listener, tls=context))
+        port = listener.address[1]
+        for host, cafile, verify, works in (
+            ("localhost", str(certificate), "", True),
+            ("127.0.0.1", str(certificate), "", False),
+            ("localhost", "", "", False),
+            ("127.0.0.1", "", "1", True),
+        ):
+            monkeypatch.setenv("GIT_SSL_NO_VERIFY", verify)
+            if cafile:
+                monkeypatch.setenv("GIT_SSL_CAINFO", cafile)
+            else:
+                monkeypatch.delenv("GIT_SSL_CAINFO", raising=False)
+            remote = HTTPRemote(f"annex+https://{host}:{port}/git-annex/{A}")
+            if works:
+                assert await read(remote, KEY) == CONTENT
+            else:
+                with pytest.raises(ConnectFailed, match="certificate|verify"):
+                    await remote.check_present(KEY)
+            await remote.aclose()
+        tasks.cancel_scope.cancel()
