@@ -79,9 +79,10 @@ class Clockwork:
         recent, line = self._recent, (path, info)
         said = recent.get(line) or self._before.get(line)
         if said is None:
-            if len(recent) >= _REMEMBERED:
-                self._before, recent = recent, {}
-                self._recent = recent
+            if len(recent) >= _REMEMBERED and self._recent is recent:  # else another thread has just done it
+                fresh: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
+                self._before, self._recent = recent, fresh
+                recent = fresh
         elif said[0] >= second:
             second = said[0] if said[1] == status else said[0] + 1
             time = max(time, second * 1_000_000)
