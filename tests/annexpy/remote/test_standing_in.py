@@ -163,11 +163,11 @@ async def test_what_others_ask_of_a_node_counts() -> None:
 
 async def test_why_a_node_is_down_is_told() -> None:
     count = Count()
-    faulty = Faulty(MemoryRemote(A), "present", lambda: ConnectFailed("there", "refused"))
-    others = MemoryRemote(B, objects={KEY: CONTENT})
-    cluster = Cluster([faulty, others], usage=lambda remote: Count() if remote is others else count)
+    faulty = Faulty(MemoryRemote(A), "put", lambda: ConnectFailed("there", "refused"))
+    other = MemoryRemote(B)
+    cluster = Cluster([faulty, other], usage=lambda remote: Count() if remote is other else count)
 
-    assert await cluster.check_present(KEY)
+    assert (await store(cluster)).uuids == {B}
 
     assert count.errors == ["cannot connect to there: refused"]
     assert count.mine == 0
