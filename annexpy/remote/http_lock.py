@@ -97,8 +97,7 @@ class HTTPLock:
 
     @staticmethod
     async def _unlock(line: Line) -> None:
-        await line.send(format_unlock(True))
-        line.end()
+        line.end(format_unlock(True))
         response = await line.response()
         await response.body()
 

@@ -166,8 +166,12 @@ class HTTPConnection:
             self._unsent.append(piece)
             await self.flush()
 
-    def end(self) -> None:
-        """The body is over."""
+    def end(self, data: bytes = b"") -> None:
+        """The body is over, with *data* where it goes in chunks; they leave when the answer is waited for."""
+        if data:
+            if not self._chunked:
+                raise LocalProtocolError("the end of a body whose length was said comes by itself")
+            self._unsent.append(chunk(data))
         if self._chunked:
             self._unsent.append(LAST_CHUNK)
             self._chunked, self._left = False, 0

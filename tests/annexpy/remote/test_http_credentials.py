@@ -335,7 +335,7 @@ async def test_a_server_is_trusted_for_its_certificate_alone(tmp_path: Path, mon
             if works:
                 assert await read(remote, KEY) == CONTENT
             else:
-                with pytest.raises(ConnectFailed, match="certificate|verify"):
+                with pytest.raises(ConnectFailed, match=r"certificate|verify"):
                     await remote.check_present(KEY)
             await remote.aclose()
         tasks.cancel_scope.cancel()
