@@ -11,8 +11,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
+from places import Place
 
+from annexpy.actions import cluster as clusters
 from annexpy.keys.key import Key
 from annexpy.repo.repository import Repository
 
@@ -376,3 +379,61 @@ def test_a_key_that_is_taken_away_loses_its_connection(served: Served, tmp_path:
         # And who has asked for nothing does not hold up the end.
         assert served.stop() == 0
         bob.communicate(timeout=10)
+
+
+@pytest.mark.slow
+def test_testremote_passes_every_check(served: Served, tmp_path: Path, git_annex: str) -> None:
+    with bare(tmp_path / "lab.git"):
+        served.admit("alice")
+        served.start(str(tmp_path / "lab.git"))
+        work = Work(tmp_path / "work", served, "alice")
+        work.git("clone", "-q", served.url("lab"), "work")
+        work.annex("init", "-q", "work")
+        (work.path / "a").write_bytes(b"a")
+        work.annex("add", "-q", ".")
+        work.git("commit", "-qm", "a")
+        work.annex("sync", "-q", "origin")
+
+        said = work.annex("testremote", "--fast", "origin")
+
+        passed = re.search(r"All (\d+) tests passed", said)
+        assert passed, said[-3000:]
+        assert int(passed[1]) >= 125
+        assert "FAIL" not in said
+
+
+def test_the_stock_client_finds_nodes_and_clusters_behind_it(served: Served, tmp_path: Path, git_annex: str) -> None:
+    gateway = Place.make(tmp_path / "gate")
+    nodes = {name: Place.make(tmp_path / name) for name in ("n1", "n2")}
+    for name, node in nodes.items():
+        gateway.set(f"remote.{name}.url", str(node.path))
+        gateway.set(f"remote.{name}.annex-uuid", node.uuid)
+        gateway.set(f"remote.{name}.annex-cluster-node", "safe")
+        gateway.set(f"remote.{name}.annex-proxy", "true")
+
+    async def configure() -> None:
+        with Repository.open(gateway.path) as repository:
+            await clusters.init(repository, "safe")
+            await clusters.update(repository)
+
+    anyio.run(configure)
+    served.admit("alice")
+    served.start(str(gateway.path))
+    work = Work(tmp_path / "work", served, "alice")
+    work.git("clone", "-q", served.url("gate"), "work")
+    work.annex("init", "-q", "work")
+    (work.path / "a").write_bytes(LARGE)
+    work.annex("add", "-q", "a")
+    work.git("commit", "-qm", "a")
+    work.annex("sync", "-q", "origin")
+    key = Key.parse(work.annex("lookupkey", "a").strip())
+
+    work.annex("copy", "--to", "origin-safe", "a")
+    work.annex("drop", "a")
+    work.annex("get", "a", "--from", "origin-n2")
+    work.annex("drop", "--from", "origin-n1", "a")
+
+    assert [node.holds(key, LARGE) for node in nodes.values()] == [False, True]
+    assert served.stop() == 0
+    own = work.git("config", "annex.uuid").strip()  # which synced before it dropped
+    assert gateway.logged([key]) == {key: {nodes["n2"].uuid, own}}
