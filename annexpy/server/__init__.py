@@ -7,6 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from annexpy.server.asgi import ASGI
     from annexpy.server.auth import Access, Role, Secret, User
+    from annexpy.server.gateway import Gateway
     from annexpy.server.git import GitMount
     from annexpy.server.http import Routes, serve_http
     from annexpy.server.limits import Authenticate, Deadlines, LockQuota, ServerMode, Services
@@ -18,6 +19,7 @@ __all__ = [
     "Access",
     "Authenticate",
     "Deadlines",
+    "Gateway",
     "GitMount",
     "LockQuota",
     "Role",
@@ -37,6 +39,7 @@ _PLACES = {
     "Access": "annexpy.server.auth",
     "Authenticate": "annexpy.server.limits",
     "Deadlines": "annexpy.server.limits",
+    "Gateway": "annexpy.server.gateway",
     "GitMount": "annexpy.server.git",
     "LockQuota": "annexpy.server.limits",
     "Role": "annexpy.server.auth",
