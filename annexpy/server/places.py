@@ -156,17 +156,23 @@ class Places:
             self._let_go()
 
     async def _keep(self, directory: str, *, task_status: TaskStatus[_Kept]) -> None:
-        with Repository.open(directory) as repository:
-            async with Gateway(repository, durability=self._durability) as gateway:
-                kept = self._kept[directory] = _Kept(gateway)
-                self._owned.add(directory)
-                task_status.started(kept)
-                try:
-                    await kept.leave.wait()
-                finally:
-                    if self._kept.get(directory) is kept:
-                        del self._kept[directory]
-                        self._owned.discard(directory)
+        kept = None
+        try:
+            with Repository.open(directory) as repository:
+                async with Gateway(repository, durability=self._durability) as gateway:
+                    kept = self._kept[directory] = _Kept(gateway)
+                    self._owned.add(directory)
+                    task_status.started(kept)
+                    try:
+                        await kept.leave.wait()
+                    finally:
+                        if self._kept.get(directory) is kept:
+                            del self._kept[directory]
+                            self._owned.discard(directory)
+        except AnnexError as error:
+            if kept is None:
+                raise
+            log.warning("%s: %s", directory, error)  # what is not committed now is in the journal
 
     def _let_go(self) -> None:
         if len(self._owned) > _KEPT:

@@ -69,8 +69,8 @@ class SSHLimits:
         connections: At the same time; and a quarter of it that have not logged in.
         sessions: Commands at the same time on one connection.
         login: Seconds until a client has logged in.
-        idle: Seconds between two requests of a client, and for which it may hold a lock without a word. Stock
-            clients fall silent for hours while they work.
+        idle: Seconds between two requests of a client, for which it may hold a lock without a word, and for a whole
+            fetch or push. Stock clients fall silent for hours while they work.
         alive: Seconds between two questions whether the client is still there; four without an answer end it.
     """
 
@@ -309,6 +309,10 @@ class SSHServer:
             why = str(error)
             text = "protocol error" if isinstance(error, ProtocolError) else why
             said = f"git-annex: {text}\n{verb}: 1 failed\n"
+        except (OSError, ExceptionGroup) as error:  # of this one command: the others go on
+            log.exception("%s: %a", session.peer, session.command[:400])
+            why = str(error) or type(error).__name__
+            said = "git-annex: the server cannot do it; its log says why\n"
         finally:
             with anyio.CancelScope(shield=True):
                 await session.finish(code, said)
@@ -316,7 +320,7 @@ class SSHServer:
             seconds = self._clock.now() - begun
             if self._metrics is not None:
                 self._metrics.request(f"ssh {verb}", code, seconds, session.received, session.sent)
-            because = f" ({why.splitlines()[0]})" if why else ""
+            because = f" ({why.splitlines()[0]!a})" if why else ""
             log.info(
                 "%s %s ssh %a %d %d+%d bytes %.1f ms%s",
                 session.peer,
@@ -333,7 +337,8 @@ class SSHServer:
         rights = session.rights
         directory = self.places.find(asked.path, root=rights.root, directory=rights.directory)
         if asked.git:
-            return await self._git(session, asked, directory)
+            with anyio.fail_after(self.limits.idle):
+                return await self._git(session, asked, directory)
         async with AsyncExitStack() as stack:
             try:
                 gateway = await stack.enter_async_context(self.places.using(directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import anyio
@@ -66,7 +67,8 @@ class SSHSession(SSHTransport):
         """On the stderr of the command."""
         if self._channel is not None and not self._gone:
             channel: _AsyncSSH = self._channel
-            channel.write(text, _STDERR)
+            with suppress(OSError):  # the client has closed it
+                channel.write(text, _STDERR)
 
     def let_go(self) -> None:
         """Let the client go if it has asked for nothing: as if it had left."""
@@ -83,9 +85,10 @@ class SSHSession(SSHTransport):
         if self._held_back:
             channel.abort()
             return
-        if said:
-            channel.write(said.encode("utf-8", "surrogateescape"), _STDERR)
-        channel.exit(code)
+        with suppress(OSError):
+            if said:
+                channel.write(said.encode("utf-8", "surrogateescape"), _STDERR)
+            channel.exit(code)
         with anyio.move_on_after(_CLOSE_SECONDS):
             await channel.wait_closed()
         if not self._gone:

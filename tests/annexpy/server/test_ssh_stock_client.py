@@ -381,6 +381,27 @@ def test_a_key_that_is_taken_away_loses_its_connection(served: Served, tmp_path:
         bob.communicate(timeout=10)
 
 
+def test_a_git_repository_becomes_an_annex_when_git_annex_pushes_to_it(served: Served, tmp_path: Path) -> None:
+    plain = tmp_path / "srv" / "plain.git"
+    subprocess.run(["git", "init", "-q", "--bare", str(plain)], check=True)
+    served.admit("alice")
+    served.start(str(tmp_path / "srv"))
+
+    configlist = "git-annex-shell 'configlist' '/plain'"
+    assert served.run("alice", configlist).stdout.startswith(b"annex.uuid=\n")
+    p2p = served.run("alice", "git-annex-shell 'p2pstdio' '/plain' '11111111-2222-4333-8444-555555555555'")
+    assert (p2p.returncode, p2p.stdout) == (1, b"")
+    work = Work(tmp_path / "work", served, "alice")
+    work.git("clone", "-q", served.url("plain"), "work")
+    with Repository.init(work.path):
+        pass
+    work.git("push", "-q", "origin", "git-annex")
+
+    with_uuid = served.run("alice", configlist).stdout
+    with Repository.open(plain) as made:
+        assert with_uuid.startswith(f"annex.uuid={made.uuid}\n".encode())
+
+
 @pytest.mark.slow
 def test_testremote_passes_every_check(served: Served, tmp_path: Path, git_annex: str) -> None:
     with bare(tmp_path / "lab.git"):
