@@ -16,7 +16,8 @@ from http_peers import Asked, answer, json, routes_for, scripted
 from remote_contract import CONTENT, KEY, A, B, read
 
 from annexpy.errors import AccessDenied, AuthFailed, ConnectFailed, InvalidInput, PeerError, Refused, UnknownUUID
-from annexpy.remote.address import connect, resolve
+from annexpy.policy.routes import Neighbour, Route
+from annexpy.remote.address import connect, connect_route, resolve
 from annexpy.remote.http import HTTPRemote
 from annexpy.remote.http_line import ServerFailed
 from annexpy.remote.http_url import parse_annex_url, parse_http_url
@@ -339,3 +340,33 @@ async def test_a_server_is_trusted_for_its_certificate_alone(tmp_path: Path, mon
                     await remote.check_present(KEY)
             await remote.aclose()
         tasks.cancel_scope.cancel()
+
+
+async def test_what_lies_behind_a_gateway_is_asked_for_at_its_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    routes = routes_for(MemoryRemote(B, objects={KEY: CONTENT}))  # B is behind A, whom nobody asks
+    async with await listen_tcp() as listener, routes, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(routes.serve, listener))
+        with Repository.init(tmp_path / "here") as repository:
+            repository.config.set("remote.gw.url", "https://git.example/gw.git")
+            repository.config.set("remote.gw.annexUrl", f"annex+http://127.0.0.1:{listener.address[1]}/")
+            repository.config.set("remote.gw.annex-uuid", A)
+            route = Route("gw-node", Neighbour("gw", A, 200), B, 1)
+            remote = connect_route(route, repository)
+            assert remote.uuid == B
+            assert await read(remote, KEY) == CONTENT
+            await remote.aclose()
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_repository_at_the_url_has_to_be_the_gateway() -> None:
+    script = config(f"[annex]\n\tuuid = {A}\n\turl = annex+http://far/x/\n")
+    async with scripted(script, uuid=B, gateway=A, url="http://far:9417/x.git") as (remote, asked):
+        assert await remote.connect() == B
+        assert f"/x/git-annex/{B}/".encode() in asked[-1].head.target
+    async with scripted(script, uuid=A, gateway=B, url="http://far:9417/x.git") as (remote, _):
+        with pytest.raises(UnknownUUID):
+            await remote.connect()
