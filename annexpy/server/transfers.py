@@ -40,9 +40,10 @@ from annexpy.p2p.messages import (
     SuccessPlus,
     Valid,
 )
-from annexpy.remote.base import Download, Remote, Stored, Upload
+from annexpy.remote.base import Remote, Stored, Upload
 from annexpy.remote.local_content import LocalDownload
 from annexpy.server.wire import ClientGone, ClientWire, HangUp, others
+from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 
 __all__ = ["receive_content", "send_content"]
@@ -63,9 +64,16 @@ async def send_content(wire: ClientWire, remote: Remote, request: Get) -> None:
             left = download.length
             wire.say(DataHeader(left))
             begun = True
-            fd = _file_of(download) if wire.sends_files and is_verifiable(request.key) else None
+            fd = None
+            if isinstance(download, LocalDownload) and left > _FILE and is_verifiable(request.key) and wire.sends_files:
+                # Only with a hash: what is written to the file meanwhile may go out after we have looked.
+                fd = download.stored.system_fd
             if fd is not None and isinstance(download, LocalDownload):
                 left -= await wire.pour_file(fd, download.offset, left)
+                while left:  # somebody cut it: the length was promised, and INVALID comes after it
+                    filler = bytes(min(left, CHUNK))
+                    left -= len(filler)
+                    await wire.pour(filler)
                 download.finish()
             else:
                 chunks = aiter(download)
@@ -94,16 +102,6 @@ async def send_content(wire: ClientWire, remote: Remote, request: Get) -> None:
         wire.say(VALID if valid else INVALID)
     elif begun and not valid:
         raise HangUp(RemoteProtocolError("version 0 has no word for content that has changed"))
-
-
-def _file_of(download: Download) -> int | None:
-    """The descriptor of content that the system may send without our reading it.
-
-    What is written to the file meanwhile may reach the client after we have looked, so its hash has to tell.
-    """
-    if isinstance(download, LocalDownload) and download.length > _FILE:
-        return download.stored.system_fd
-    return None
 
 
 async def receive_content(wire: ClientWire, remote: Remote, request: Put, *, allow_unverifiable: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import socket
 import threading
@@ -136,3 +137,20 @@ def test_sixteen_large_transfers_at_once_do_not_take_much_memory(serve: Serve, s
             assert path.stat().st_size == key.size
         served.back_to(descriptors)
         assert not locks_below(place.git_dir)
+
+
+def test_content_that_is_cut_while_it_is_sent_is_called_invalid_and_the_session_goes_on(tmp_path: Path) -> None:
+    content = content_of(3, 16 << 20)
+    place, key = Place.make(tmp_path / "place", [content]), key_of(content)
+    path = place.object(key)
+    assert path is not None
+    with serve_unix(place, tmp_path / "socket") as served, served.connect() as connected:
+        connected.sendall(served.get_request(key))
+        with connected.makefile("rb") as lines:
+            assert lines.readline() == b"DATA %d\n" % len(content)
+            assert lines.read(1000) == content[:1000]
+            os.truncate(path, 8 << 20)
+            assert len(lines.read(len(content) - 1000)) == len(content) - 1000
+            assert lines.readline() == b"INVALID\n"
+            connected.sendall(b"FAILURE\n" + served.presence_request(new_key(1)))
+            assert lines.readline() == b"FAILURE\n"
