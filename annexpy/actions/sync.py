@@ -13,9 +13,11 @@ import anyio
 from anyio import to_thread
 
 from annexpy.errors import AnnexError, BranchConflict, InvalidInput, NotARepository, TimedOut
+from annexpy.remote.p2p_git import p2p_git_place
 from annexpy.repo.config import RemoteConfig
 from annexpy.repo.exchange import Exchange, GitPlace, git_place
 from annexpy.repo.history import History
+from annexpy.repo.p2p_networks import SCHEME
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
 from annexpy.values import dataclass
@@ -161,6 +163,8 @@ class _Syncing:
 
     def _place(self, url: str | None) -> GitPlace:
         assert url is not None
+        if url.startswith(SCHEME):
+            return p2p_git_place(self._remote.name, url, self._repository.files, self._repository.uuid)
         return git_place(self._remote.name, url, self._repository.path, self._repository.config)
 
     async def _talk(self, request: Callable[[Exchange], R], place: GitPlace) -> R:

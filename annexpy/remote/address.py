@@ -8,6 +8,7 @@
                         of the repository, where it is not known otherwise
 ``https://host/x.git``  a git repository over HTTP that says where its contents are (``annex.url``)
 ``unix:/run/a.socket``  whoever speaks P2P on that unix socket
+``p2p-annex::net:addr``  whoever the program ``git-annex-p2p-net`` finds at *addr*, as git-annex has it
 ``exec:command …``      whatever speaks P2P on its stdin and stdout
 ``name``                the git remote of that name, with its ``annex-*`` settings; or the cluster of that
                         name, made of the git remotes with ``annex-cluster-node = name``
@@ -40,6 +41,8 @@ from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload
 from annexpy.remote.local import Local
 from annexpy.repo.config import RemoteConfig
 from annexpy.repo.discovery import find_exactly
+from annexpy.repo.files import Files
+from annexpy.repo.p2p_networks import SCHEME, parse_p2p_address, token_for
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.system import CLOCK, new_uuid
@@ -64,7 +67,6 @@ _SCP: Final = regex(r"(?:[^/@:\s]+@)?(?:\[[0-9a-fA-F:.%]+\]|[^/:\s\[\]]+):(?!/{2
 _SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NOT_OFFERED: Final = {
     "tor-annex": "tor is not carried; use ssh or a unix socket",
-    "p2p-annex": "external P2P carriers are not run; use ssh or a unix socket",
     "annex": "special remotes are not reached through git",
     "ext": "git's ext helper runs any command; use exec:COMMAND",
 }
@@ -97,6 +99,8 @@ class Address:
         cost: git-annex's cost.
         connections: How many wires at once are sensible.
         price: What one more costs, in seconds of waiting for another to come free.
+        client: Who asks, where that has to be said first, with *token*.
+        token: See above.
     """
 
     name: str
@@ -107,6 +111,8 @@ class Address:
     cost: int = 200
     connections: int = 4
     price: float = 0.0
+    client: UUID | None = None
+    token: str | None = None
 
 
 def connect(
@@ -153,6 +159,8 @@ def connect(
             name=shown,
             cost=found.cost,
             clock=clock,
+            client_uuid=found.client,
+            token=found.token,
             connections=found.connections,
             price=found.price,
         )
@@ -214,7 +222,7 @@ def connect_route(
     if found.http is not None:
         gateway = None if remote.uuid is None else parse_uuid(remote.uuid)
         return _http(found, repository, route.uuid, shown, route.cost, clock, gateway, deadline, bypass, connections)
-    if found.dial is None or (route.hops and (remote.url or "").startswith(("unix:", "exec:"))):
+    if found.dial is None or (route.hops and (remote.url or "").startswith(("unix:", "exec:", SCHEME))):
         raise Refused("remote", shown, f"{remote.url} has no way to ask for a repository behind it")
     from annexpy.remote.p2p import P2PRemote
 
@@ -224,6 +232,8 @@ def connect_route(
         name=shown,
         cost=route.cost,
         clock=clock,
+        client_uuid=found.client,
+        token=found.token,
         connections=connections or found.connections,
         price=found.price,
         deadline=deadline,
@@ -332,13 +342,15 @@ class _Asker:
     shell: str = _SHELL
     ssh_options: str = ""
     expected: UUID | None = None
+    files: Files | None = None
 
     @classmethod
     def of(cls, repository: Repository | None) -> _Asker:
         # A throw-away UUID: who works in no repository of his own has none to tell, and records none.
         uuid = new_uuid() if repository is None else repository.uuid
         configured = "" if repository is None else repository.config.get("core.sshcommand") or ""
-        return cls(uuid, os.environ.get("GIT_SSH_COMMAND") or configured)
+        files = None if repository is None else repository.files
+        return cls(uuid, os.environ.get("GIT_SSH_COMMAND") or configured, files=files)
 
 
 def _git_remote(remote: RemoteConfig, repository: Repository, expected: UUID | None = None) -> Address:
@@ -368,6 +380,8 @@ def _place(text: str, name: str, asker: _Asker) -> Address:
     prefix = text.partition("::")[0]
     if "::" in text and prefix in _NOT_OFFERED:
         raise Refused("remote", text, _NOT_OFFERED[prefix])
+    if text.startswith(SCHEME):
+        return _p2p_network(text, name, asker)
     if text.startswith("unix:"):
         return _unix(text.removeprefix("unix:"), name)
     if text.startswith("exec:"):
@@ -400,6 +414,15 @@ def _unix(path: str, name: str) -> Address:
     if not path:
         raise InvalidInput("remote", "unix:", "the path of a socket after unix:")
     return Address(name, dial=DialUnix(path.removeprefix("//")), cost=100, connections=8)
+
+
+def _p2p_network(text: str, name: str, asker: _Asker) -> Address:
+    from annexpy.transport.pipe import DialCommand
+
+    address = parse_p2p_address(text)
+    token = token_for(asker.files, address) if asker.files is not None else ""
+    dial = DialCommand(address.argv, name=name)
+    return Address(name, dial=dial, connections=2, price=_SHELL_SECONDS, client=asker.uuid, token=token)
 
 
 def _exec(command: str, name: str) -> Address:

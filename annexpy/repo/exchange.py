@@ -18,8 +18,8 @@ import os
 import re
 import shlex
 from binascii import unhexlify
-from collections.abc import Callable, Mapping
-from typing import IO, TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from annexpy.errors import AnnexError, ConnectFailed, ConnectionLost, NotARepository, Refused, RepositoryError
@@ -36,15 +36,48 @@ if TYPE_CHECKING:
     from dulwich.client import GitClient, SubprocessWrapper
     from dulwich.object_store import DiskObjectStore
     from dulwich.objects import ObjectID, ShaFile
-    from dulwich.protocol import Protocol
+    from dulwich.protocol import Protocol as Lines
     from dulwich.refs import Ref
 
-__all__ = ["SYNCED", "Exchange", "GitPlace", "git_place"]
+__all__ = ["SYNCED", "Carried", "Carrier", "Exchange", "GitPlace", "git_place"]
 
 SYNCED: Final = b"refs/heads/synced/git-annex"
 _HEADS: Final = b"refs/heads/"
 _SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _SCP: Final = regex(r"(?:([^/@:\s]+)@)?(\[[^\]]+\]|[^/:\s\[\]]+):(.+)", re.DOTALL)
+
+
+class Carried(Protocol):
+    """A git service somewhere else, as bytes to read and to write. Calls block."""
+
+    def read(self, size: int) -> bytes:
+        """*size* bytes, fewer only at the end."""
+        ...
+
+    def write(self, data: bytes) -> int:
+        """Send all of *data*; its length."""
+        ...
+
+    def can_read(self) -> bool:
+        """``read`` would not wait."""
+        ...
+
+    def close(self) -> None:
+        """Hang up."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """A program that leads to git.
+
+    Attributes:
+        argv: The command.
+        open_wire: Asks over its stdout and stdin for a service, such as ``git-upload-pack``.
+    """
+
+    argv: tuple[str, ...]
+    open_wire: Callable[[IO[bytes], IO[bytes], bytes], Carried]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +90,7 @@ class GitPlace:
         host: ``[user@]host``; None for this machine.
         port: Of ssh.
         ssh: How to run ssh, as words.
+        carrier: How to get there where it is not ssh; *path* means nothing then.
     """
 
     name: str
@@ -64,6 +98,7 @@ class GitPlace:
     host: str | None = None
     port: int | None = None
     ssh: tuple[str, ...] = ("ssh",)
+    carrier: Carrier | None = None
 
 
 def git_place(name: str, url: str, base: str, config: GitConfig, environ: Mapping[str, str] = os.environ) -> GitPlace:
@@ -121,7 +156,7 @@ class Exchange:
         """
         self._history, self._place = history, place
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._connections: list[Protocol] = []
+        self._connections: list[Lines] = []
         self._stopped = False
 
     def stop(self) -> None:
@@ -251,6 +286,8 @@ class Exchange:
         from dulwich.client import LocalGitClient, SSHGitClient, SSHVendor, SubprocessWrapper
 
         place, exchange = self._place, self
+        if place.carrier is not None:
+            return self._carried(place.carrier), b""
         if place.host is None:
             return LocalGitClient(thin_packs=False), os.fsencode(place.path)
 
@@ -271,23 +308,50 @@ class Exchange:
         class Client(SSHGitClient):
             def _connect(
                 self, cmd: bytes, path: str | bytes, protocol_version: int | None = None
-            ) -> tuple[Protocol, Callable[[], bool], IO[bytes] | None]:
+            ) -> tuple[Lines, Callable[[], bool], IO[bytes] | None]:
                 connected = super()._connect(cmd, path, protocol_version)
                 exchange._connections.append(connected[0])  # dulwich leaves it open when it meets an error
                 return connected
 
         return Client(place.host, place.port, vendor=Ssh(), thin_packs=False), os.fsencode(place.path)
 
+    def _carried(self, carrier: Carrier) -> GitClient:
+        from dulwich.client import TraditionalGitClient
+        from dulwich.protocol import Protocol as Lines
+
+        exchange = self
+
+        class Client(TraditionalGitClient):
+            def _connect(
+                self, cmd: bytes, path: str | bytes, protocol_version: int | None = None
+            ) -> tuple[Lines, Callable[[], bool], IO[bytes] | None]:
+                process = exchange._start(carrier.argv)
+                assert process.stdin is not None
+                assert process.stdout is not None
+                wire = carrier.open_wire(process.stdout, process.stdin, b"git-" + cmd.removeprefix(b"git-"))
+                protocol = Lines(wire.read, wire.write, wire.close)
+                exchange._connections.append(protocol)
+                return protocol, wire.can_read, None
+
+            def get_url(self, path: str) -> str:
+                return exchange._place.name
+
+        return Client(thin_packs=False)
+
     def _run(self, host: str, command: bytes, port: int | None) -> subprocess.Popen[bytes]:
         import subprocess
 
-        words: list[str | bytes] = [*self._place.ssh, *(["-p", str(port)] if port is not None else []), host, command]
+        return self._start(
+            [*self._place.ssh, *(["-p", str(port)] if port is not None else []), host, command], subprocess.PIPE
+        )
+
+    def _start(self, words: Sequence[str | bytes], stderr: int | None = None) -> subprocess.Popen[bytes]:
+        import subprocess
+
         try:
-            process = subprocess.Popen(
-                words, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
+            process = subprocess.Popen(words, bufsize=0, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
         except OSError as error:
-            raise ConnectFailed(self._place.name, f"{self._place.ssh[0]}: {error.strerror}") from error
+            raise ConnectFailed(self._place.name, f"{os.fsdecode(words[0])}: {error.strerror}") from error
         self._processes.append(process)
         if self._stopped:
             process.kill()
@@ -305,6 +369,8 @@ class Exchange:
                 process.kill()
         while self._connections:
             self._connections.pop().close()
+        for process in self._processes:
+            process.wait()  # killed, at the latest now
         self._processes.clear()
 
     def _talked(self, waiting_for: str, talk: Callable[[], Any]) -> Any:

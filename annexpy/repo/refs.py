@@ -83,6 +83,25 @@ class Refs:
                         folders.append(path)
         return dict(sorted(found.items()))
 
+    def heads(self) -> dict[bytes, bytes]:
+        """Ref → commit, for every branch, sorted by name. What is symbolic or broken is left out."""
+        found: dict[bytes, bytes] = {}
+        folders = [b"refs/heads"]
+        while folders:
+            folder = folders.pop()
+            for name in self._files.names(folder):
+                path = folder + b"/" + name
+                try:
+                    raw = self._files.read(path)
+                except OSError:  # a directory
+                    folders.append(path)
+                    continue
+                if raw is not None and _SHA.match(raw.strip()):
+                    found[path] = raw.strip()
+        # packed after loose, as in ``read``
+        packed = {name: sha for name, sha in self._read_packed().items() if name.startswith(b"refs/heads/")}
+        return dict(sorted({**packed, **found}.items()))
+
     def swap(
         self, name: bytes, old: bytes | None, new: bytes, *, aside: bytes | None = None, sync: bool = True
     ) -> bool:

@@ -59,7 +59,6 @@ from annexpy.p2p.messages import (
     CheckPresent,
     Connect,
     ConnectDone,
-    DataHeader,
     Error,
     Failure,
     FailurePlus,
@@ -389,7 +388,10 @@ class _Session:
         elif self.services is None:
             self._wire.say(Error("unexpected command"))
         else:
-            self._wire.say(ConnectDone(await self.services.connect(service, self._relay_receive, self._relay_send)))
+            await self._wire.flush()
+            code = await self.services.connect(service, self._relay_receive, self._wire.send_frame)
+            self._wire.say(ConnectDone(code))
+            self._wire.changed = True
 
     async def _relay_receive(self) -> bytes:
         while True:
@@ -399,13 +401,9 @@ class _Session:
                 case Closed():
                     return b""
 
-    async def _relay_send(self, data: bytes) -> None:
-        self._wire.say(DataHeader(len(data)))
-        await self._wire.pour(data)
-        await self._wire.flush()
-
     async def _notify_change(self) -> None:
         if self.services is None:
             self._wire.say(Error("unexpected command"))
         else:
-            self._wire.say(Changed(await self.services.changed()))
+            await self._wire.flush()
+            self._wire.say(Changed(await self._wire.unless_gone(self.services.changed)))

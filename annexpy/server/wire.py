@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 
 from annexpy.errors import AnnexError, ConnectionLost, RemoteProtocolError, TimedOut, TransportError
 from annexpy.p2p.connection import NEED_DATA, Connection, ConnectionEvent, Data, State
-from annexpy.p2p.messages import Message
+from annexpy.p2p.messages import MAX_LINE, DataHeader, Message
 from annexpy.remote.base import LockedCopy, Remote
 from annexpy.server.limits import Deadlines
 from annexpy.transport.base import CHUNK, SendsFiles, Transport
@@ -24,6 +24,7 @@ from annexpy.uuids import UUID, is_cluster
 __all__ = ["STRANGER", "ClientGone", "ClientWire", "HangUp", "others"]
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STRANGER: Final = frozenset((State.AUTH, State.AUTH_ANSWER, State.AUTH_REFUSED))
 """Before AUTH."""
@@ -113,6 +114,12 @@ class ClientWire:
         if self._answers_size > CHUNK:
             await self.flush()
 
+    async def send_frame(self, data: bytes) -> None:
+        """Send *data* as one DATA now. Another task may be in ``next``, if nothing is collected."""
+        line = self.connection.send(DataHeader(len(data)))
+        self.connection.send_data(data)
+        await self._send(line + data)
+
     @property
     def sends_files(self) -> bool:
         """``pour_file`` is possible."""
@@ -190,6 +197,40 @@ class ClientWire:
             raise self.gone(str(error)) from error
         finally:
             self._until = self._since = inf
+
+    async def unless_gone(self, wait: Callable[[], Awaitable[T]]) -> T:
+        """What *wait* gives, as long as that takes, unless the client leaves.
+
+        Raises:
+            ClientGone: It has left.
+            HangUp: It goes on talking, more than a line, while it is its turn to listen.
+        """
+        problem: Exception | None = None
+
+        async def listen() -> None:
+            nonlocal problem
+            heard = 0
+            try:
+                while heard <= MAX_LINE and (data := await self._transport.receive(CHUNK)):
+                    self.connection.receive_data(data)
+                    heard += len(data)
+                problem = HangUp(RemoteProtocolError("much before it was asked")) if heard > MAX_LINE else self.gone()
+            except TransportError as error:
+                problem = self.gone(str(error))
+            group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(listen)
+            try:
+                result = await wait()
+            except AnnexError as error:  # out of the group as itself
+                problem = error
+                group.cancel_scope.cancel()
+            else:
+                group.cancel_scope.cancel()
+                return result
+        assert problem is not None
+        raise problem
 
     def gone(self, reason: str = "") -> ClientGone:
         """The error for a client that has left."""

@@ -87,7 +87,6 @@ def test_what_is_no_address_is_refused_by_name(text: str) -> None:
     "text",
     [
         "tor-annex::abc",
-        "p2p-annex::iroh+x",
         "annex::uuid",
         "ext::sh -c x",
         "ftp://h/p",
