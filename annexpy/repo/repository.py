@@ -61,8 +61,8 @@ class Repository:
         self.worktree_git_dir = place.worktree_git_dir
         self.clock = clock
         self.files: Files = DiskFiles(place.git_dir) if files is None else files
-        self._branch: Branch | None = None
-        self._content: ContentStore | None = None
+        self._branches: dict[None, Branch] = {}  # one at most, and so the contents: ``setdefault`` is atomic
+        self._contents: dict[None, ContentStore] = {}
         try:
             self.config = GitConfig(self.files, git_dir=place.worktree_git_dir)
             self.work_tree = place.work_tree(self.config)
@@ -195,19 +195,20 @@ class Repository:
 
     @property
     def branch(self) -> Branch:
-        """The git-annex branch."""
-        if self._branch is None:
-            from annexpy.repo.branch import Branch
+        """The git-annex branch, the same one for all threads: records that wait in another one would be lost."""
+        for branch in self._branches.values():
+            return branch
+        from annexpy.repo.branch import Branch
 
-            self._branch = Branch(self.files, self.config, clock=self.clock, uuid=self.uuid, writable=self.writable)
-        return self._branch
+        made = Branch(self.files, self.config, clock=self.clock, uuid=self.uuid, writable=self.writable)
+        return self._branches.setdefault(None, made)
 
     @property
     def content(self) -> ContentStore:
         """The contents, stored with full durability."""
-        if self._content is None:
-            self._content = self.content_store()
-        return self._content
+        for store in self._contents.values():
+            return store
+        return self._contents.setdefault(None, self.content_store())
 
     def content_store(self, *, durability: Durability = "full") -> ContentStore:
         """A content store of one's own, for another durability."""
@@ -218,8 +219,8 @@ class Repository:
 
     def close(self) -> None:
         """Give back file handles. Nothing is committed; records that are only queued are lost."""
-        if self._branch is not None:
-            self._branch.close()
+        for branch in self._branches.values():
+            branch.close()
         self.files.close()
 
     def __enter__(self) -> Self:

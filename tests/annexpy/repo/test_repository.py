@@ -7,14 +7,19 @@ import pickle
 import stat
 import subprocess
 import sys
+import threading
 import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from annexpy.errors import AccessDenied, InvalidInput, InvalidUUID, NotARepository, UnsupportedRepository
 from annexpy.keys.key import Key
+from annexpy.repo.branch import Branch
 from annexpy.repo.config import GitConfig
+from annexpy.repo.content import ContentStore
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
@@ -226,6 +231,25 @@ def test_opening_reads_no_library_it_does_not_need(bare: Path) -> None:
     )
 
     assert done.returncode == 0, done.stderr
+
+
+def test_threads_that_come_first_together_get_the_same_branch_and_contents(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+    for kind in (Branch, ContentStore):
+        made = kind.__init__
+
+        def make(self: object, *args: object, made: Callable[..., None] = made, **named: object) -> None:
+            both.wait(10)  # neither is ready before the other has begun
+            made(self, *args, **named)
+
+        monkeypatch.setattr(kind, "__init__", make)
+
+    with Repository.open(bare) as repository, ThreadPoolExecutor(2) as threads:
+        for part in ("branch", "content"):
+            first, second = threads.map(lambda name: getattr(repository, name), [part, part])
+            assert first is second is getattr(repository, part)
 
 
 def test_init_refuses_a_place_that_is_taken(tmp_path: Path) -> None:
