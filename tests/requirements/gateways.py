@@ -127,7 +127,7 @@ class Gateways:
                 anyio.run(partial(clusters.extend, repository, extends, cluster))
             elif cluster:
                 anyio.run(clusters.init, repository, cluster)
-            place.set("annexpy.deadline", "2")
+            place.set("annexpy.deadline", "4")  # enough for what is only slow, on a machine that is busy
             repository.config.reload()
             if cluster and nodes:
                 anyio.run(clusters.add_nodes, repository, cluster, [*nodes])

@@ -164,7 +164,7 @@ def test_the_other_nodes_go_on_and_exactly_they_are_named(three: Gateways, fault
         assert names(three, session.ask(f"REMOVE {KEY}")) == ("FAILURE-PLUS", "12")
         assert session.close()[0] == 0
 
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30, "the deadline is paid once"
     assert three.believed("g", KEY) == ""
     assert three.believed("g", OTHER_KEY) == "123"
 
