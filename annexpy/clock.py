@@ -6,9 +6,8 @@ its own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
-
-from annexpy.values import dataclass
 
 __all__ = ["LOCK_RETENTION", "MAX_REMOVAL_AHEAD", "Clock", "Deadline"]
 

@@ -9,6 +9,7 @@ Source: fact sheets p2p-protocol, section 5, and repository-format, section 5; g
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Final
 
 from annexpy.errors import InvalidInput, UnknownUUID
@@ -22,7 +23,6 @@ from annexpy.repo.repository import Repository
 from annexpy.repo.topology import cluster_names, topology
 from annexpy.system import new_uuid
 from annexpy.uuids import UUID, is_cluster, new_cluster_uuid
-from annexpy.values import dataclass, replace
 
 __all__ = ["Changes", "add_nodes", "extend", "init", "remove_nodes", "update"]
 

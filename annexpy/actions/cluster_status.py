@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from anyio import create_task_group, move_on_after
@@ -18,7 +19,6 @@ from annexpy.repo.in_use import InUse
 from annexpy.repo.repository import Repository
 from annexpy.repo.topology import topology
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["NodeStatus", "cluster_status"]
 

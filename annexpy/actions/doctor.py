@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from typing import Final, TypeVar
@@ -27,7 +28,6 @@ from annexpy.policy.numcopies import not_a_copy
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
 from annexpy.uuids import BITTORRENT, UUID, WEB, is_cluster
-from annexpy.values import dataclass
 
 __all__ = ["Finding", "Problem", "examine_repositories"]
 

@@ -6,6 +6,7 @@ Other repositories are really asked, and lock the content for a moment. Nothing 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from annexpy.actions.drop import examine
 from annexpy.actions.facts import Facts
@@ -18,7 +19,6 @@ from annexpy.policy.numcopies import CheckedCopy, Copies, HeldCopy, TrustedCopy
 from annexpy.remote.base import Remote
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["Explanation", "explain"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from annexpy.actions.facts import Facts
 from annexpy.actions.whereis import Location, whereis_all
@@ -11,7 +12,6 @@ from annexpy.policy.numcopies import Copies
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import ContentSettings
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import dataclass, field
 
 __all__ = ["Held", "Info", "info"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
@@ -11,7 +12,6 @@ from annexpy.logs.paths import Log, log_key
 from annexpy.repo.changes import changes
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["Logged", "log"]
 

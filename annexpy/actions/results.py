@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -10,7 +11,6 @@ from annexpy.errors import AnnexError
 from annexpy.keys.backend import is_verifiable
 from annexpy.keys.key import Key
 from annexpy.remote.base import Removed, Stored
-from annexpy.values import dataclass, field
 
 if TYPE_CHECKING:
     from annexpy.policy.numcopies import DropProof

@@ -7,6 +7,7 @@ branch but merges it at once, under its own lock; one behind ssh merges it with 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import anyio
@@ -20,7 +21,6 @@ from annexpy.repo.history import History
 from annexpy.repo.p2p_networks import SCHEME
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
-from annexpy.values import dataclass
 
 __all__ = ["Synced", "sync"]
 

@@ -8,6 +8,7 @@ others nothing is taken), and too few copies are a problem of their own.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from anyio import to_thread
@@ -35,7 +36,6 @@ from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Records, Wrapper, record
 from annexpy.repo.files import WRITE
 from annexpy.repo.repository import Repository
-from annexpy.values import dataclass
 
 __all__ = ["Checked", "fsck", "verify"]
 

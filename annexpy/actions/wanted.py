@@ -7,6 +7,7 @@ expressions need is read, mostly its location log. Sizes follow the branch (``re
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import tee
 from typing import Final
@@ -30,7 +31,6 @@ from annexpy.policy.wanted import Needs, Policy, needs_of
 from annexpy.repo.held import HeldSizes
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
-from annexpy.values import replace
 
 __all__ = ["Wanted"]
 

@@ -7,6 +7,7 @@ every cluster of which a living node has the key. A cluster is never a copy.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from annexpy.actions.facts import Facts
@@ -17,7 +18,6 @@ from annexpy.logs.urls import Downloader, urls
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, WEB, is_cluster
-from annexpy.values import dataclass, field
 
 __all__ = ["Location", "Whereis", "WhereisReader", "whereis", "whereis_all", "whereis_many"]
 

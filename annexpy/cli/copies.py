@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
 import click
 
 from annexpy.cli.places import REMOTE
-from annexpy.values import dataclass
 
 __all__ = ["Wanted", "copies_options"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from annexpy.cli.copies import Wanted
 from annexpy.cli.work import Work
@@ -14,7 +15,6 @@ from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import Remote
 from annexpy.repo.topology import topology
 from annexpy.uuids import UUID
-from annexpy.values import dataclass, field
 
 __all__ = ["Evidence", "evidence"]
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import click
-
-from annexpy.values import dataclass
 
 __all__ = ["CommandGroup", "Options", "add_common_options", "as_command"]
 

@@ -10,6 +10,7 @@ import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote
@@ -29,7 +30,6 @@ from annexpy.server.metrics import Metrics
 from annexpy.server.places import Places, is_folder
 from annexpy.server.shown import Shown, ShownRepositories
 from annexpy.transport.sockets import Listener, listen_tcp, listen_unix
-from annexpy.values import dataclass
 
 __all__ = ["HTTPOptions", "SSHOptions", "serve_networks"]
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import InvalidKey, Refused
 from annexpy.keys.hashes import COMPUTABLE, DIGESTS, INSECURE, Buffer, Hash, new_hash
 from annexpy.keys.key import Key
-from annexpy.values import dataclass
 
 __all__ = [
     "BACKENDS",

@@ -9,12 +9,12 @@ Source: fact sheet repository-format, sections 3 and 5; vectors location_log.jso
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 
 from annexpy.logs.line import VectorClock
 from annexpy.logs.presence import DEAD, MISSING, PRESENT, parse_presence, set_presence
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import dataclass
 
 __all__ = ["LocationLog", "Presence", "clusters_of", "set_location"]
 

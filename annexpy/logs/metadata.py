@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import InvalidInput
@@ -22,7 +23,6 @@ from annexpy.logs.line import CLOCK, VectorClock, clock_from_parts, format_clock
 from annexpy.logs.remotes import decode_value, encode_value
 from annexpy.logs.uuidbased import raw, text
 from annexpy.patterns import regex
-from annexpy.values import dataclass
 
 __all__ = [
     "MetadataLine",

@@ -10,12 +10,12 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.logs.uuidbased import MapLog, UUIDBasedLog, raw, text, to_uuid
 from annexpy.patterns import regex
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = [
     "CHUNKS",

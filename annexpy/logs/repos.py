@@ -8,6 +8,7 @@ Source: fact sheet repository-format, sections 3 and 5; vectors map_logs.json.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -15,7 +16,6 @@ from annexpy.logs.number import leading_integer
 from annexpy.logs.uuidbased import MapLog, UUIDBasedLog, raw, text, to_uuid
 from annexpy.patterns import regex
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import dataclass
 
 __all__ = [
     "ACTIVITIES",

@@ -8,11 +8,11 @@ Source: fact sheet repository-format, section 3.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.logs.line import VectorClock, format_clock, log_lines, parse_clock
 from annexpy.logs.uuidbased import raw, text
-from annexpy.values import dataclass
 
 __all__ = ["FORGET_DEAD_REMOTES", "FORGET_GIT_HISTORY", "Transition", "compact_transitions", "parse_transitions"]
 

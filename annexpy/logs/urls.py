@@ -7,6 +7,7 @@ Source: fact sheet repository-format, section 3.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -14,7 +15,6 @@ from annexpy.errors import InvalidKey
 from annexpy.keys.key import Key
 from annexpy.logs.presence import present
 from annexpy.logs.uuidbased import raw, text
-from annexpy.values import dataclass
 
 __all__ = ["Downloader", "RecordedUrl", "equivalent_keys", "urls"]
 

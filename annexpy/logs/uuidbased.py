@@ -17,13 +17,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from annexpy.errors import InvalidInput
 from annexpy.logs.line import CLOCK, VectorClock, check_one_line, clock_from_parts, format_clock, log_lines, tick
 from annexpy.patterns import regex
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["Entry", "MapLog", "UUIDBasedLog", "raw", "text", "to_uuid"]
 

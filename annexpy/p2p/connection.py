@@ -46,6 +46,7 @@ from __future__ import annotations
 
 from codecs import utf_8_decode
 from collections import deque
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from annexpy.errors import LocalProtocolError, RemoteProtocolError
@@ -73,7 +74,6 @@ from annexpy.p2p.states import (
     objection,
     transitions,
 )
-from annexpy.values import dataclass
 
 __all__ = [
     "CLOSED",

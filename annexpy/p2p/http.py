@@ -17,6 +17,7 @@ import re
 from base64 import b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -24,7 +25,6 @@ from annexpy.errors import InvalidInput, InvalidKey, InvalidPath, InvalidUUID
 from annexpy.keys.key import MAX_SIZE, Key
 from annexpy.p2p.messages import MAX_VERSION
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass
 
 __all__ = [
     "BASE",

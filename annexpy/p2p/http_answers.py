@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from annexpy.errors import InvalidInput, RemoteProtocolError
@@ -23,7 +24,6 @@ from annexpy.p2p.http import (
     Request,
 )
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass
 
 __all__ = [
     "JSON_TYPE",

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, TypeAlias
 
 from annexpy.errors import InvalidInput, InvalidKey, LocalProtocolError
 from annexpy.keys.key import Key
 from annexpy.patterns import regex
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass, field
 
 __all__ = [
     "ALREADY_HAVE",

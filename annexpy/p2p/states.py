@@ -22,6 +22,7 @@ Source: fact sheet p2p-protocol, sections 2 and 3.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -59,7 +60,6 @@ from annexpy.p2p.messages import (
     Valid,
     Version,
 )
-from annexpy.values import dataclass
 
 __all__ = [
     "AFTER_DATA",

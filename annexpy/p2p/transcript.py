@@ -12,13 +12,13 @@ import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import InvalidInput, LocalProtocolError, RemoteProtocolError
 from annexpy.p2p.connection import Closed, Connection, Data, NeedData, Paused
 from annexpy.p2p.messages import DataHeader, Message, Unknown, parse
 from annexpy.p2p.states import Role, State, Unexpected
-from annexpy.values import dataclass
 
 __all__ = ["Observer", "Row", "Step", "format_row", "parse_row", "replay"]
 

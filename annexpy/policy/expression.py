@@ -13,12 +13,12 @@ Source: fact sheet repository-format, section 6 (parse); git-annex-preferred-con
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 from annexpy.errors import InvalidExpression, InvalidInput
 from annexpy.patterns import regex
 from annexpy.policy.terms import Test, parse_test
-from annexpy.values import dataclass
 
 __all__ = ["MAX_DEPTH", "Chain", "Expression", "Node", "Not", "Step", "Term", "all_tests", "parse"]
 

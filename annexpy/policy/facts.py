@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from annexpy.keys.key import Key
 from annexpy.policy.trust import TrustLevel
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import dataclass, field
 
 __all__ = ["KeyFacts", "Repositories"]
 
@@ -36,7 +36,7 @@ class KeyFacts:
     file: bytes | None = None
     holders: frozenset[UUID] = frozenset()
     numcopies: int | None = None
-    metadata: Mapping[str, frozenset[str]] = field(default=_NOTHING)
+    metadata: Mapping[str, frozenset[str]] = field(default_factory=lambda: _NOTHING)
     urls: tuple[str, ...] = ()
     unused: bool = False
     equivalent: tuple[Key, ...] = ()
@@ -59,15 +59,15 @@ class Repositories:
         rebalance: As ``--rebalance``: contents may move to keep a balance.
     """
 
-    groups: Mapping[UUID, frozenset[str]] = field(default=_NOTHING)
-    trust: Mapping[UUID, TrustLevel] = field(default=_NOTHING)
-    preferred: Mapping[UUID, str] = field(default=_NOTHING)
-    required: Mapping[UUID, str] = field(default=_NOTHING)
-    groupwanted: Mapping[str, str] = field(default=_NOTHING)
+    groups: Mapping[UUID, frozenset[str]] = field(default_factory=lambda: _NOTHING)
+    trust: Mapping[UUID, TrustLevel] = field(default_factory=lambda: _NOTHING)
+    preferred: Mapping[UUID, str] = field(default_factory=lambda: _NOTHING)
+    required: Mapping[UUID, str] = field(default_factory=lambda: _NOTHING)
+    groupwanted: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     numcopies: int | None = None
-    sizes: Mapping[UUID, int] = field(default=_NOTHING)
-    maxsizes: Mapping[UUID, int] = field(default=_NOTHING)
-    preferred_dirs: Mapping[UUID, str] = field(default=_NOTHING)
+    sizes: Mapping[UUID, int] = field(default_factory=lambda: _NOTHING)
+    maxsizes: Mapping[UUID, int] = field(default_factory=lambda: _NOTHING)
+    preferred_dirs: Mapping[UUID, str] = field(default_factory=lambda: _NOTHING)
     rebalance: bool = False
 
     def members(self, group: str) -> frozenset[UUID]:

@@ -11,12 +11,12 @@ Source: fact sheet repository-format, section 6 (include); the details are measu
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from annexpy.errors import InvalidInput
 from annexpy.patterns import regex
-from annexpy.values import dataclass
 
 __all__ = ["Glob", "compile_glob"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final, assert_never
 
 from annexpy.keys.backend import is_secure
@@ -35,7 +36,6 @@ from annexpy.policy.terms import (
 )
 from annexpy.policy.trust import TrustLevel
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["Question", "answer", "matches"]
 

@@ -9,6 +9,7 @@ Source: git-annex-matchexpression(1); the details are measured.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 
 from annexpy.policy.expression import Expression
@@ -17,7 +18,6 @@ from annexpy.policy.matcher import Question, answer, matches
 from annexpy.policy.terms import Flag, InAllGroup, Include, OnlyInGroup, Size, Test
 from annexpy.policy.wanted import is_stable
 from annexpy.uuids import UUID
-from annexpy.values import replace
 
 __all__ = ["Lacking", "match_expression"]
 

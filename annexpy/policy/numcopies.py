@@ -14,6 +14,7 @@ that was counted already.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, NoReturn, TypeAlias, assert_never
 
 from annexpy.clock import LOCK_RETENTION, Deadline
@@ -23,7 +24,6 @@ from annexpy.keys.key import Key
 from annexpy.logs.number import leading_integer
 from annexpy.policy.trust import TrustLevel
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import dataclass
 
 __all__ = [
     "CHECK_LIFETIME",

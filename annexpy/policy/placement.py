@@ -15,11 +15,11 @@ p2p-protocol, section 0 G.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias, assert_never
 
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["Candidate", "Choice", "Unwanted", "Wants", "choose"]
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.logs.repos import Proxied
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import dataclass
 
 __all__ = [
     "HOP_COST",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -18,7 +19,6 @@ from annexpy.logs.uuidbased import raw
 from annexpy.patterns import regex
 from annexpy.policy.globs import compile_glob
 from annexpy.policy.trust import TrustLevel
-from annexpy.values import dataclass
 
 __all__ = [
     "Balanced",

@@ -29,6 +29,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol, Self
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -48,7 +49,6 @@ from annexpy.repo.settings import Durability
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass, replace
 
 if TYPE_CHECKING:
     from annexpy.policy.routes import Route

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
@@ -16,7 +17,6 @@ from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, RemoteProtocolError, TransportError
 from annexpy.keys.key import Key
 from annexpy.uuids import UUID
-from annexpy.values import dataclass, field
 
 __all__ = [
     "BatchPresence",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from math import inf
 from typing import Final
 
@@ -36,7 +37,6 @@ from annexpy.remote.base import Download
 from annexpy.remote.health import Node, reasons
 from annexpy.remote.waiting import Waiting
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["Candidates", "Failover", "Stream", "Wanted", "reading"]
 

@@ -6,11 +6,12 @@ set on purpose, is never replaced by it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from annexpy.errors import AnnexError, ConnectFailed, UnknownUUID
 from annexpy.remote.http_url import HTTPPlace, parse_annex_url
 from annexpy.repo.gitconfig import Entry, parse_config
 from annexpy.uuids import parse_uuid
-from annexpy.values import replace
 
 __all__ = ["find_contents"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from annexpy.errors import (
     AccessDenied,
     AnnexError,
@@ -16,7 +18,6 @@ from annexpy.p2p.http_answers import Answer, parse_answer
 from annexpy.transport.base import Transport
 from annexpy.transport.http import Headers
 from annexpy.transport.http_client import HTTPConnection, Response
-from annexpy.values import dataclass
 
 __all__ = ["Line", "Said", "ServerFailed", "refusal", "seconds_of", "was_stale"]
 

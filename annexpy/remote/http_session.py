@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import anyio
@@ -38,7 +39,6 @@ from annexpy.transport.base import Dial
 from annexpy.transport.http_client import Response
 from annexpy.transport.http_dial import DialHTTP, authority, proxy_for
 from annexpy.uuids import UUID
-from annexpy.values import dataclass, replace
 
 __all__ = ["Attempts", "HTTPSession", "HTTPWay", "KeyRequest", "Pair"]
 

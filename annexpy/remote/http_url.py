@@ -8,6 +8,7 @@ Source: fact sheet p2p-protocol, section 6; git-annex-p2phttp(1).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
@@ -15,7 +16,6 @@ from annexpy.errors import InvalidInput, InvalidUUID
 from annexpy.p2p.http import BASE
 from annexpy.transport.http_dial import authority
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass
 
 __all__ = ["ANNEX_PORT", "HTTPPlace", "parse_annex_url", "parse_http_url"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
 from typing import Final
@@ -28,7 +29,6 @@ from annexpy.remote.base import Stored, Upload
 from annexpy.remote.health import Node
 from annexpy.remote.waiting import Waiting
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import dataclass, field
 
 __all__ = ["SETTLING_RATE", "Course", "End", "Lane", "real"]
 

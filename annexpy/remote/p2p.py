@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from math import floor
 from types import TracebackType
 from typing import Final, Self
@@ -54,7 +55,6 @@ from annexpy.remote.wire import Greeting, Wire, open_wire
 from annexpy.system import CLOCK
 from annexpy.transport.base import Dial
 from annexpy.uuids import UUID, is_cluster
-from annexpy.values import replace
 
 __all__ = ["NO_DEADLINE", "P2PLock", "P2PRemote"]
 

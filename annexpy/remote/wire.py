@@ -7,6 +7,7 @@ wrong here leaves the wire unusable, and ``usable`` says so.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from typing import Final
 
 from anyio import CancelScope, Event, current_time
@@ -36,7 +37,6 @@ from annexpy.p2p.messages import (
 )
 from annexpy.transport.base import CHUNK, Dial, Transport
 from annexpy.uuids import UUID
-from annexpy.values import dataclass, replace
 
 __all__ = ["Greeting", "Wire", "open_wire"]
 

@@ -14,6 +14,7 @@ import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,7 +26,6 @@ from annexpy.repo.config import GitConfig
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.gitindex import GitIndex
 from annexpy.repo.objects import Objects
-from annexpy.values import dataclass
 
 if TYPE_CHECKING:
     from dulwich.attrs import Pattern

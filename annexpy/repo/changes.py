@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.patterns import regex
@@ -13,7 +14,6 @@ from annexpy.repo.objects import Objects
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.trees import EMPTY_TREE, FOLDER, Entries, commit_parents, commit_tree, parse_tree
-from annexpy.values import dataclass
 
 __all__ = ["Change", "changes"]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 
 from annexpy.clock import Clock
@@ -29,7 +30,6 @@ from annexpy.repo.pipeline import PIECE
 from annexpy.repo.receiving import Receiving
 from annexpy.repo.settings import ContentSettings, Durability
 from annexpy.uuids import UUID
-from annexpy.values import replace
 
 __all__ = ["ContentStore", "StoredObject"]
 

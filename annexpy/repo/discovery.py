@@ -6,10 +6,10 @@ Source: gitrepository-layout(5), git(1) "GIT_DIR"; fact sheet repository-format,
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from annexpy.errors import NotARepository
 from annexpy.repo.config import GitConfig
-from annexpy.values import dataclass
 
 __all__ = ["Place", "find_exactly", "find_repository", "is_git_dir"]
 

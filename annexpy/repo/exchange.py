@@ -19,6 +19,7 @@ import re
 import shlex
 from binascii import unhexlify
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -28,7 +29,6 @@ from annexpy.repo.config import GitConfig
 from annexpy.repo.history import History
 from annexpy.repo.merge import is_ancestor
 from annexpy.repo.refs import GIT_ANNEX
-from annexpy.values import dataclass
 
 if TYPE_CHECKING:
     import subprocess

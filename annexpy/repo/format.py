@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import AccessDenied, AnnexError, RepositoryError
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
 from annexpy.repo.settings import Lockdown
-from annexpy.values import dataclass
 
 __all__ = [
     "NEWEST_VERSION",

@@ -12,10 +12,10 @@ import os
 import subprocess
 from base64 import b64encode
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from annexpy.errors import InvalidInput
-from annexpy.values import dataclass, field
 
 __all__ = ["Credential", "approve", "fill", "reject"]
 

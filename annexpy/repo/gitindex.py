@@ -13,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import UnsupportedRepository
 from annexpy.repo.files import Status
-from annexpy.values import dataclass
 
 __all__ = ["GitIndex", "IndexEntry"]
 

@@ -6,10 +6,10 @@ Source: git-config(1) ``remote.*``; the settings of git-annex are those of its m
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from annexpy.errors import InvalidInput
 from annexpy.repo.gitconfig import boolean
-from annexpy.values import dataclass
 
 __all__ = ["RemoteConfig"]
 

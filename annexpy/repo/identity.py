@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from annexpy.repo.config import GitConfig
-from annexpy.values import dataclass
 
 __all__ = ["Identity", "can_be_guessed", "login_name"]
 

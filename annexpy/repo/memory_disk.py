@@ -12,10 +12,10 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from annexpy.repo.door import Status
-from annexpy.values import dataclass, field
 
 __all__ = ["Disk", "Entry", "File", "Folder", "Link", "Node", "Open", "holds", "status_of"]
 

@@ -13,12 +13,12 @@ import hmac
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import InvalidInput
 from annexpy.patterns import regex
 from annexpy.repo.files import Files
-from annexpy.values import dataclass
 
 __all__ = ["SCHEME", "P2PAddress", "is_token_of", "own_addresses", "parse_p2p_address", "token_for"]
 

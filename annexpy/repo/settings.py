@@ -6,11 +6,11 @@ every value of ``core.sharedRepository`` and four umasks (test_permissions).
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias
 
 from annexpy.errors import InvalidInput, UnsupportedRepository
 from annexpy.repo.files import WRITE, umask
-from annexpy.values import dataclass, field
 
 __all__ = ["INLINE", "ConfigReader", "ContentSettings", "Durability", "Lockdown"]
 

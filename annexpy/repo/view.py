@@ -8,6 +8,7 @@ branch removes it from where it was afterwards, so they are looked at in the opp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -20,7 +21,6 @@ from annexpy.repo.queue import Batch, Change, Queue
 from annexpy.repo.records import Queued, apply_records, is_private
 from annexpy.repo.scan import read_all, read_many
 from annexpy.repo.spool import Spool
-from annexpy.values import dataclass
 
 __all__ = ["View"]
 

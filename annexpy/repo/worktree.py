@@ -14,6 +14,7 @@ import os
 import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -25,7 +26,6 @@ from annexpy.repo.files import Files, Status
 from annexpy.repo.gitindex import GitIndex, IndexEntry
 from annexpy.repo.lockfile import take_lock
 from annexpy.repo.pipeline import PIECE
-from annexpy.values import dataclass, field
 
 __all__ = ["WorkTree", "WorkTreeChanges", "pointer"]
 

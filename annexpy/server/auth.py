@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum, Flag
 from hashlib import sha256
 from hmac import compare_digest
@@ -20,7 +21,6 @@ from typing import Final, TypeAlias
 
 from annexpy.errors import InvalidInput
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = [
     "APPEND_ONLY",

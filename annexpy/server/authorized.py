@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from base64 import b64decode, b64encode
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
@@ -26,7 +27,6 @@ from annexpy.server.limits import ServerMode
 from annexpy.server.refusal import Refusal
 from annexpy.server.shell import NAMES, split_words
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass
 
 __all__ = ["AuthorizedKeys", "Rights", "fingerprint", "read_authorized_keys"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import Enum
 from math import inf
 from typing import Protocol, TypeAlias
@@ -11,7 +12,6 @@ from typing import Protocol, TypeAlias
 from annexpy.clock import LOCK_RETENTION, Clock
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = [
     "APPEND_ONLY_TEXT",

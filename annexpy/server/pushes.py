@@ -10,6 +10,7 @@ Pure: what is known and what is new are given; ``pre_receive`` finds them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from annexpy.logs.line import CLOCK, SECOND, VectorClock, clock_from_parts, merge_lines, union_merge, whole_seconds
@@ -18,7 +19,6 @@ from annexpy.logs.paths import FORMATS, Format, Log, identify
 from annexpy.logs.presence import MISSING, parse_presence
 from annexpy.patterns import regex
 from annexpy.uuids import BITTORRENT, UUID, WEB
-from annexpy.values import dataclass
 
 __all__ = ["LOCKED", "PushRules", "is_annex_branch", "ref_objection", "tree_objection"]
 

@@ -8,6 +8,7 @@ that knows the UUID, ``/NAME/git-annex/UUID/…`` the one of that name.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from annexpy.errors import InvalidInput
@@ -16,7 +17,6 @@ from annexpy.remote.base import Remote
 from annexpy.server.auth import Role
 from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
-from annexpy.values import dataclass
 
 __all__ = ["Find", "Mount", "Shown", "ShownRepositories"]
 

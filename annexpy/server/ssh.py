@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -42,7 +43,6 @@ from annexpy.system import CLOCK
 from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.ssh import PACKET, leave_out_empty, load_asyncssh, write_together
 from annexpy.uuids import UUID, parse_uuid
-from annexpy.values import dataclass
 
 __all__ = ["SSHLimits", "SSHServer", "host_key"]
 

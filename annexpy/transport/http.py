@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
 import h11
 
 from annexpy.errors import LocalProtocolError, RemoteProtocolError
-from annexpy.values import dataclass
 
 __all__ = [
     "CONTINUE",

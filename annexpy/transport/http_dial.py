@@ -6,6 +6,7 @@ import os
 import ssl
 from base64 import b64encode
 from collections.abc import Mapping
+from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from annexpy.errors import AuthFailed, ConnectFailed, InvalidInput, Refused
@@ -13,7 +14,6 @@ from annexpy.transport.base import Transport
 from annexpy.transport.http_client import HTTPConnection
 from annexpy.transport.sockets import DialTCP
 from annexpy.transport.tls import start_tls
-from annexpy.values import dataclass
 
 __all__ = ["DialHTTP", "Proxy", "authority", "proxy_for"]
 

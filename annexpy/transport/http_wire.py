@@ -5,6 +5,7 @@ Deadlines count only while the client is waited for. ``HTTPConnections`` looks a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import inf
 from typing import Final
 
@@ -14,7 +15,6 @@ from annexpy.clock import Clock
 from annexpy.errors import ConnectionLost, TimedOut, TransportError
 from annexpy.transport.base import CHUNK, SendsFiles, Transport
 from annexpy.transport.http import RequestHead, RequestReader, format_response_head
-from annexpy.values import dataclass
 
 __all__ = ["ClientLeft", "Date", "HTTPDeadlines", "ServerWire"]
 

@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import anyio
 
@@ -17,7 +18,6 @@ from annexpy.errors import ConnectFailed, ConnectionLost
 from annexpy.transport.base import CHUNK, Transport
 from annexpy.transport.descriptors import descriptors, on_asyncio
 from annexpy.transport.sockets import SOCKET_BUFFER, over_socket
-from annexpy.values import dataclass
 
 __all__ = ["Child", "DialCommand", "dial_command", "stdio"]
 

@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +18,6 @@ import anyio.abc
 from annexpy.errors import ConnectFailed, TimedOut, TransportError
 from annexpy.transport.base import CHUNK, Transport
 from annexpy.transport.descriptors import descriptors
-from annexpy.values import dataclass
 
 __all__ = ["DialTCP", "DialUnix", "Listener", "listen_tcp", "listen_unix", "over_socket"]
 

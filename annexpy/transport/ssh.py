@@ -20,6 +20,7 @@ import re
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
@@ -30,7 +31,6 @@ from annexpy.errors import AuthFailed, ConnectFailed, ConnectionLost, InvalidInp
 from annexpy.transport.base import CHUNK, Transport
 from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.pipe import MAX_COMPLAINT, DialCommand
-from annexpy.values import dataclass
 
 __all__ = [
     "CIPHERS",

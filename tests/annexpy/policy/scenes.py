@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from annexpy.policy.facts import KeyFacts, Repositories
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, WEB
-from annexpy.values import dataclass, field
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 

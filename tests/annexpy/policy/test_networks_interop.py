@@ -10,7 +10,7 @@ untrusted, and of expressions there is what works.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,6 @@ from annexpy.policy.placement import Candidate, Unwanted, choose
 from annexpy.policy.trust import TrustLevel
 from annexpy.policy.wanted import Policy
 from annexpy.uuids import UUID
-from annexpy.values import replace
 
 pytestmark = pytest.mark.interop
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from annexpy.keys.key import Key
@@ -9,7 +11,6 @@ from annexpy.policy.matchexpression import Lacking, match_expression
 from annexpy.policy.trust import TrustLevel
 from annexpy.policy.wanted import Needs, Policy
 from annexpy.uuids import UUID
-from annexpy.values import replace
 
 A, B, C = (UUID(letter * 8) for letter in "abc")
 KEY = Key.parse("SHA256E-s100--abc.txt")

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from annexpy.errors import InvalidInput, LockHeld, UnsupportedRepository
+from annexpy.logs.sizes import parse_size
 from annexpy.repo import config as config_module
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.gitconfig import Entry, parse_config, with_value, without
-from annexpy.logs.sizes import parse_size
 
 
 def git_says(text: bytes, tmp: Path) -> list[tuple[str, str | None]] | None:
