@@ -28,6 +28,7 @@ from annexpy.repo.files import Files
 from annexpy.repo.format import Tuning, is_branch_path, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.journal import JOURNAL, LOCK_SECONDS, PRIVATE, Journal, JournalLock
+from annexpy.repo.journaled import Journaled
 from annexpy.repo.queue import Batch, Queue
 from annexpy.repo.records import Clockwork, lines_record, presence_record
 from annexpy.repo.settings import Lockdown
@@ -88,6 +89,7 @@ class Branch:
         self._committer: Committer | None = None
         self._infos: dict[UUID, tuple[bytes, bool]] = {}
         self._times = Clockwork()
+        self._journaled = Journaled(self._journal)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -177,7 +179,9 @@ class Branch:
         self._record(path, info, PRESENT if present else MISSING, private)
 
     def _record(self, path: bytes, info: bytes, status: bytes, private: bool) -> None:
-        time = self._times.time(self._clock.wall(), path, info, status)
+        wall = self._clock.wall()
+        after = self._journaled.second(wall, path, info, status)
+        time = self._times.time(wall, path, info, status, after=after)
         if self._queue.add(presence_record(path, time, status, info, private=private)) % _SPILL == 0:
             try:
                 self.sync_now(durable=False)

@@ -243,6 +243,11 @@ class Journal:
         """The branch paths that have a journal file, unsorted."""
         return [branch_path(name) for name in self._files.names(self._folder)]
 
+    def state(self) -> object:
+        """Something that changes when files come or go; the same while there is no journal."""
+        status = self._files.status(self._folder)
+        return None if status is None else (status.st_mtime_ns, status.st_ino)
+
     def read(self, path: bytes) -> bytes | None:
         """What the journal says instead of the branch; a last line without newline is left out, as git-annex does."""
         content = self._files.read(self._folder + b"/" + journal_file(path))

@@ -72,10 +72,13 @@ class Clockwork:
         self._last = last = now if now > last else last + 1
         return last
 
-    def time(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
-        """The time of the record that *info* gets *status* in *path* at *wall*."""
+    def time(self, wall: float, path: bytes, info: bytes, status: bytes, *, after: int = 0) -> int:
+        """The time of the record that *info* gets *status* in *path* at *wall*, later than the second *after*."""
         time = self.tick(wall)
         second = time // 1_000_000
+        if after >= second:
+            second = after + 1
+            time = second * 1_000_000
         recent, line = self._recent, (path, info)
         said = recent.get(line) or self._before.get(line)
         if said is None:

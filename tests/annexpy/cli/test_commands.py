@@ -368,7 +368,7 @@ def test_a_malformed_line_of_a_batch_fails_alone(lab: Lab, cli) -> None:
 
 
 def test_what_cannot_be_a_remote_is_wrong_usage(lab: Lab, cli) -> None:
-    for address in ("tor-annex::x", "annex+https://h/", ""):
+    for address in ("tor-annex::x", "annex+ftp://h/", ""):
         assert cli("check", address, KEY).code == 2
 
 

@@ -17,6 +17,7 @@ from annexpy.errors import BranchConflict, InvalidInput, LockHeld, RepositoryErr
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
 from annexpy.logs.location import Presence
+from annexpy.logs.paths import journal_file
 from annexpy.repo import branch as branch_module
 from annexpy.repo import objects as objects_module
 from annexpy.repo import view as view_module
@@ -339,6 +340,44 @@ def test_the_journal_is_read_and_absorbed_and_loses_nothing_the_branch_gained(re
 
     assert committed(repository) == "900s 1 theirs\n1000s 1 u1\n1000s 1 u2\n"
     assert os.listdir(Path(repository.path, "annex/journal")) == []
+
+
+def test_a_record_is_later_than_what_stood_in_the_journal_when_it_was_queued(repository: Repository) -> None:
+    journal = Path(repository.path, "annex/journal")
+    journal.mkdir()
+    Path(journal, journal_file(LOG).decode()).write_text("1001s 0 u1\n1001s 1 u2\n")
+    branch = repository.branch
+
+    branch.set_present(KEY, U1, True)
+    branch.set_present(KEY, U2, True)
+    assert set(branch.locations(KEY).present) == {U1, U2}
+    branch.commit_now()
+
+    assert committed(repository) == "1002s 1 u1\n1001s 1 u2\n"
+
+
+def test_a_record_is_not_later_than_what_came_into_the_journal_after_it(repository: Repository, clock: Clock) -> None:
+    branch = repository.branch
+    branch.set_present(KEY, U1, True)
+    journal = Path(repository.path, "annex/journal")
+    journal.mkdir()
+    Path(journal, journal_file(LOG).decode()).write_text("1001s 0 u1\n")
+
+    branch.commit_now()
+
+    assert committed(repository) == "1001s 0 u1\n"
+
+
+def test_a_journal_line_dated_beyond_all_times_is_left_alone(repository: Repository) -> None:
+    journal = Path(repository.path, "annex/journal")
+    journal.mkdir()
+    line = b"1" + b"0" * 400 + b"s 0 u1\n"
+    Path(journal, journal_file(LOG).decode()).write_bytes(line)
+
+    repository.branch.set_present(KEY, U1, True)
+    repository.branch.commit_now()
+
+    assert committed(repository).encode() == line
 
 
 def test_a_journal_alone_is_committed_too(repository: Repository) -> None:

@@ -1,0 +1,45 @@
+"""What stands in the journal when a record is queued.
+
+git-annex dates a line one second after the line it replaces, so what it wrote a moment ago may lie ahead of
+the clock. A record queued now is later all the same. Of lines in the branch the commit that goes with a record
+tells that (records.py); of lines that are in the journal only, this does.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from annexpy.logs.line import SECOND
+from annexpy.logs.presence import parse_presence
+from annexpy.repo.journal import Journal
+
+__all__ = ["Journaled"]
+
+_FRESH: Final = 0.1  # seconds for which a look at the directory is good
+_LAST: Final = 9_999_999_998 * SECOND  # the times of records have ten digits of seconds
+
+
+class Journaled:
+    """Which logs have a journal file, looked up now and then. For any number of threads."""
+
+    __slots__ = ("_journal", "_seen")
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        # in one, because threads replace it: when it was looked, what the directory was like then, what was in it
+        self._seen: tuple[float, object, frozenset[bytes]] = float("-inf"), None, frozenset()
+
+    def second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
+        """The second of the line that says something else of *info* in the journal file of *path*; 0 without one."""
+        looked, state, paths = self._seen
+        if not looked <= wall < looked + _FRESH:
+            now = self._journal.state()
+            if now != state:
+                paths = frozenset(self._journal.paths())
+            self._seen = wall, now, paths
+        if path not in paths:
+            return 0
+        line = parse_presence(self._journal.read(path) or b"").get(info)
+        if line is None or line[1] == status or line[0] >= _LAST:
+            return 0
+        return line[0] // SECOND
