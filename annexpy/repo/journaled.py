@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from annexpy.errors import RepositoryError
 from annexpy.logs.line import SECOND
 from annexpy.logs.presence import parse_presence
 from annexpy.repo.journal import Journal
@@ -30,7 +31,16 @@ class Journaled:
         self._seen: tuple[float, object, frozenset[bytes]] = float("-inf"), None, frozenset()
 
     def second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
-        """The second of the line that says something else of *info* in the journal file of *path*; 0 without one."""
+        """The second of the line that says something else of *info* in the journal file of *path*; 0 without one.
+
+        And where the journal cannot be read: a record without it is a little weaker, and still a record.
+        """
+        try:
+            return self._second(wall, path, info, status)
+        except (OSError, RepositoryError):
+            return 0
+
+    def _second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
         looked, state, paths = self._seen
         if not looked <= wall < looked + _FRESH:
             now = self._journal.state()
