@@ -118,7 +118,9 @@ def tree_objection(path: bytes, known: bytes, new: bytes, rules: PushRules, *, n
     for line in added:
         if reason := _line_objection(log, line, newest, known, rules, mine, now):
             return f"{line[:200]!r}: {reason}"
-    return _removal_objection(log, removed, newest, known, new, mine) if replaces else ""
+    if replaces and (reason := _removal_objection(log, removed, newest, known, new, mine)):
+        return reason
+    return _order_objection(known, new if replaces else union_merge(known, new), mine) if log is Log.LOCATION else ""
 
 
 class _Claim(NamedTuple):
@@ -181,6 +183,15 @@ def _removal_objection(
         left = remaining.get(at)
         if left is None or left < newest[at]:
             return f"{line[:200]!r}: a line that is not yours is missing"
+    return ""
+
+
+def _order_objection(known: bytes, after: bytes, mine: frozenset[bytes]) -> str:
+    """Of two lines of the same time the first one counts, so their order says something too."""
+    says = parse_presence(after)
+    for uuid, (clock, status) in parse_presence(known).items():
+        if uuid not in mine and uuid in says and says[uuid][0] == clock and says[uuid][1] != status:
+            return f"about {uuid.decode('ascii', 'backslashreplace')}, otherwise than before"
     return ""
 
 
