@@ -132,7 +132,7 @@ def test_work_starts_in_not_much_more_than_its_libraries_do(name: str, pair: tup
         least = _cpu(libraries, here)
         ratios.append(_cpu([sys.executable, "-m", "annexpy.cli.app", *words], here) / least)
 
-    assert statistics.median(ratios) <= 1.6, ratios
+    assert statistics.median(ratios) <= 2.2, ratios
 
 
 def _cpu(argv: list[str], cwd: Path) -> float:
