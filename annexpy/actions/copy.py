@@ -19,8 +19,8 @@ from annexpy.actions.results import Moved, Progress, Transfer, Verified, verifie
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
-from annexpy.remote.base import BatchPresence, Remote, Stored
-from annexpy.remote.kinds import HasNodes, as_local, is_local
+from annexpy.remote.base import BatchPresence, HasNodes, Remote, Stored
+from annexpy.remote.kinds import as_local, is_local
 from annexpy.remote.local_take import take
 from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.system import CLOCK

@@ -32,10 +32,10 @@ from annexpy.policy.numcopies import (
     safe_drop,
 )
 from annexpy.policy.trust import TrustLevel
-from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import LockedCopy, Remote
 from annexpy.remote.kinds import known, members
 from annexpy.remote.local import Local
+from annexpy.remote.local_place import LocalPlace
 from annexpy.uuids import UUID
 
 __all__ = ["LOCK_TIMEOUT", "Gathering", "Others"]

@@ -30,9 +30,9 @@ from annexpy.keys.key import Key
 from annexpy.keys.layout import key_file
 from annexpy.logs.location import LocationLog
 from annexpy.policy.numcopies import not_a_copy
-from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
+from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.wrappers import Records, Wrapper, record
 from annexpy.repo.files import WRITE
 from annexpy.repo.repository import Repository

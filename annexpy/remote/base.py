@@ -21,7 +21,9 @@ from annexpy.uuids import UUID
 __all__ = [
     "BatchPresence",
     "BatchRemove",
+    "Connects",
     "Download",
+    "HasNodes",
     "LockedCopy",
     "NamesFailures",
     "Ranged",
@@ -260,6 +262,21 @@ class Remote(Protocol):
     async def aclose(self) -> None:
         """Give back connections and file handles. Idempotent."""
         ...
+
+
+@runtime_checkable
+class HasNodes(Protocol):
+    """A Remote made of Remotes."""
+
+    @property
+    def nodes(self) -> Sequence[Remote]: ...
+
+
+@runtime_checkable
+class Connects(Protocol):
+    """A Remote that may not know its UUID before it was connected to."""
+
+    async def connect(self) -> UUID: ...
 
 
 @runtime_checkable

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator
 
 from annexpy.errors import AnnexError, UnknownUUID
-from annexpy.remote.address import LocalPlace
-from annexpy.remote.base import Remote
+from annexpy.remote.base import Connects, HasNodes, Remote
 from annexpy.remote.local import Local
+from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.uuids import UUID
 
-__all__ = ["Connects", "HasNodes", "as_local", "is_behind_wire", "is_local", "known", "members"]
-
-
-@runtime_checkable
-class HasNodes(Protocol):
-    """A Remote made of Remotes."""
-
-    @property
-    def nodes(self) -> Sequence[Remote]: ...
+__all__ = ["as_local", "is_behind_wire", "is_local", "known", "members"]
 
 
 def members(remote: Remote) -> Iterator[Remote]:
@@ -63,13 +54,6 @@ def is_behind_wire(remote: Remote) -> bool:
     from annexpy.remote.p2p import P2PRemote
 
     return isinstance(inner, HTTPRemote | P2PRemote)
-
-
-@runtime_checkable
-class Connects(Protocol):
-    """A Remote that may not know its UUID before it was connected to."""
-
-    async def connect(self) -> UUID: ...
 
 
 async def known(remote: Remote) -> UUID:

@@ -19,13 +19,13 @@ from annexpy.repo.receiving import Receiving
 from annexpy.repo.settings import INLINE
 from annexpy.uuids import UUID
 
-__all__ = ["LocalDownload", "LocalLock", "LocalPlace", "LocalPut", "LocalUpload"]
+__all__ = ["LocalDownload", "LocalLock", "LocalPut", "LocalUpload", "StoringPlace"]
 
 _PIECE: Final = 256 * 1024
 """Bytes that are read at a time. Every get that is under way holds about two of these."""
 
 
-class LocalPlace(Protocol):
+class StoringPlace(Protocol):
     """What is asked of the Remote that they belong to."""
 
     @property
@@ -69,7 +69,7 @@ class LocalPut:
 
     __slots__ = ("_associated_file", "_client", "_exclusion", "_key", "_local", "_receiving")
 
-    def __init__(self, local: LocalPlace, key: Key, associated_file: str, client: UUID | None) -> None:
+    def __init__(self, local: StoringPlace, key: Key, associated_file: str, client: UUID | None) -> None:
         self._local, self._key, self._associated_file, self._client = local, key, associated_file, client
         self._receiving: Receiving | None = None
         self._exclusion: AbstractAsyncContextManager[None] | None = None
@@ -112,7 +112,7 @@ class LocalUpload:
 
     __slots__ = ("_key", "_local", "_receiving", "_started", "already", "offset")
 
-    def __init__(self, local: LocalPlace, key: Key, receiving: Receiving | None) -> None:
+    def __init__(self, local: StoringPlace, key: Key, receiving: Receiving | None) -> None:
         self._local, self._key, self._receiving = local, key, receiving
         self._started = False
         self.already: frozenset[UUID] | None = frozenset((local.uuid,)) if receiving is None else None

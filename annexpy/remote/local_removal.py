@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from annexpy.errors import AnnexError, KeyNotPresent, UnknownUUID
 from annexpy.keys.key import Key
-from annexpy.remote.local_content import LocalDownload, LocalPlace, LocalUpload
+from annexpy.remote.local_content import LocalDownload, LocalUpload, StoringPlace
 from annexpy.remote.local_repository import LocalRepository
 from annexpy.remote.trash import trash_bin
 from annexpy.repo.locks import Removal
@@ -28,7 +28,7 @@ _TOGETHER: Final = 32
 """Contents that are locked at once, at two descriptors each."""
 
 
-class RecordingPlace(LocalPlace, Protocol):
+class RecordingPlace(StoringPlace, Protocol):
     """What is asked of the Remote whose contents go."""
 
     @property

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Self
 
 from annexpy.errors import UnknownUUID
+from annexpy.remote.base import Connects
 from annexpy.remote.cluster import Cluster
 from annexpy.uuids import UUID
 
 __all__ = ["NamedCluster"]
-
-
-@runtime_checkable
-class _Connects(Protocol):
-    # Apart, because isinstance() would look at every attribute, and ``uuid`` may have to raise.
-    async def connect(self) -> UUID: ...
 
 
 class NamedCluster(Cluster):
@@ -28,7 +23,7 @@ class NamedCluster(Cluster):
             ConnectFailed, TimedOut …: A node is away, and nobody knows its UUID.
         """
         for node in self.nodes:
-            if isinstance(node, _Connects):
+            if isinstance(node, Connects):
                 try:
                     _ = node.uuid
                 except UnknownUUID:

@@ -16,7 +16,9 @@ from annexpy.errors import AccessDenied, AnnexError, DropIncomplete
 from annexpy.keys.key import Key
 from annexpy.remote.base import (
     BatchRemove,
+    Connects,
     Download,
+    HasNodes,
     LockedCopy,
     Ranged,
     Remote,
@@ -87,7 +89,7 @@ class Wrapper:
 
     async def connect(self) -> UUID:
         """The UUID, connecting to the inner remote when it has to, to know it."""
-        return await self.remote.connect() if isinstance(self.remote, _Connects) else self.remote.uuid
+        return await self.remote.connect() if isinstance(self.remote, Connects) else self.remote.uuid
 
     async def check_present(self, key: Key) -> bool:
         return await self.remote.check_present(key)
@@ -116,21 +118,6 @@ class Wrapper:
 
     async def aclose(self) -> None:
         await self.remote.aclose()
-
-
-@runtime_checkable
-class _Connects(Protocol):
-    """A Remote that may not know its UUID before it was connected to."""
-
-    async def connect(self) -> UUID: ...
-
-
-@runtime_checkable
-class _HasNodes(Protocol):
-    """A Remote made of Remotes."""
-
-    @property
-    def nodes(self) -> Sequence[Remote]: ...
 
 
 # -- recording ------------------------------------------------------------------------------------
@@ -165,7 +152,7 @@ class Recording(Wrapper):
     """
 
     def __new__(cls, remote: Remote, branch: Records, *, clock: Clock = CLOCK) -> Recording:
-        return object.__new__(_RecordingCluster if isinstance(remote, _HasNodes) else cls)
+        return object.__new__(_RecordingCluster if isinstance(remote, HasNodes) else cls)
 
     def __init__(self, remote: Remote, branch: Records, *, clock: Clock = CLOCK) -> None:
         super().__init__(remote)
@@ -226,7 +213,7 @@ class Recording(Wrapper):
 class _RecordingCluster(Recording):
     @property
     def nodes(self) -> tuple[Remote, ...]:
-        assert isinstance(self.remote, _HasNodes)
+        assert isinstance(self.remote, HasNodes)
         return tuple(Recording(node, self.branch) for node in self.remote.nodes)
 
 

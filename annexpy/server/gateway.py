@@ -28,12 +28,13 @@ from annexpy.errors import AnnexError, InvalidInput, Refused, TransportError, Un
 from annexpy.keys.key import Key
 from annexpy.logs.paths import Log
 from annexpy.policy.routes import ClusterRoutes, Relay, Route, Topology, cluster_routes, proxied_route
-from annexpy.remote.address import Connected, LocalPlace, connect_route
+from annexpy.remote.address import Connected, connect_route
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster, Place, Select
 from annexpy.remote.health import Node, Usage
 from annexpy.remote.late import LateCopies
 from annexpy.remote.local import Local
+from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.relay import Relayed, patience
 from annexpy.remote.wrappers import ReadOnly, Recording, Wrapper, record
 from annexpy.repo.in_use import InUse

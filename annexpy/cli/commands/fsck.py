@@ -35,7 +35,7 @@ def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool, n
         from annexpy.actions.whereis import whereis_all
         from annexpy.cli.progress import progress
         from annexpy.cli.work import Work, at_work
-        from annexpy.remote.address import LocalPlace
+        from annexpy.remote.local_place import LocalPlace
         from annexpy.repo.repository import Repository
 
         async def wanted(at: Work, repository: Repository | None, uuid: str) -> AsyncIterator[list[Key]]:

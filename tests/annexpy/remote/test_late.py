@@ -14,10 +14,10 @@ from faulty_remote import Faulty, LoopClock
 
 from annexpy.errors import ConnectFailed, NodesFailed, TimedOut
 from annexpy.keys.key import Key
-from annexpy.remote.address import LocalPlace
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.fanout import WINDOW
+from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.named_cluster import NamedCluster
 from annexpy.remote.wrappers import record
