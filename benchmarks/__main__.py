@@ -9,8 +9,10 @@ import platform
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.branch import branch
 from benchmarks.harness import HEAD, Row, annexpy, environment, git_annex, remove, tmpfs
@@ -36,21 +38,10 @@ LARGE_SSH = {"copy --to": 3.3, "get": 3.3}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", action="append", choices=KINDS)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--files", type=int, default=5000)
-    parser.add_argument("--keys", type=int, default=100_000)
-    parser.add_argument("--size", type=int, default=512, help="MiB of the large file")
-    parser.add_argument(
-        "--durability", choices=["fast", "full"], default="fast", help="git-annex never syncs: fast is like for like"
-    )
-    parser.add_argument("--json", metavar="FILE")
-    given = parser.parse_args()
-    chosen = set(given.only or KINDS)
+    given = _arguments()
+    chosen = given.only or KINDS
     base = tmpfs()
-    home = base / "home"
-    env = environment(home)
+    env = environment(base / "home")
     report: dict[str, object] = {
         "python": platform.python_version(),
         "git-annex": subprocess.run(
@@ -68,116 +59,22 @@ def main() -> int:
             print(row.line(), flush=True)
         rows.extend(more)
 
-    common = {"pairs": given.pairs, "durability": given.durability}
-    shells = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
-    http = partial(httpd, env=env, durability=given.durability)
     try:
-        with sshd(base / "sshd", home, env["PATH"]) as host:
-            over_ssh = f"ssh://{host}{{base}}/b.git"
+        with sshd(base / "sshd", base / "home", env["PATH"]) as host:
             found = references(base, env, ssh=["ssh", host])
             report["references, MB/s"] = found
             print("references, MB/s: " + ", ".join(f"{name} {rate}" for name, rate in found.items()))
             if "startup" in chosen:
-                report["startup"] = times = startup(base / "startup", env) if (base / "startup").mkdir() is None else {}
+                (base / "startup").mkdir()
+                report["startup"] = times = startup(base / "startup", env)
                 for name, figures in times.items():
                     print(f"{name:<44}{figures['ms']:8.1f} ms {figures['x']:6.2f} x python -c pass")
             print(HEAD)
-            if "local" in chosen:
-                targets = LOCAL if given.files >= 5000 else LOCAL_1000
-                show(small_files(base / "local", env, files=given.files, kind="local", targets=targets, **common))
-                remove(base / "local")
-            if "ssh" in chosen:
-                show(
-                    small_files(
-                        base / "ssh",
-                        env,
-                        files=given.files,
-                        kind="ssh",
-                        targets=SSH,
-                        url=over_ssh,
-                        config=shells,
-                        **common,
-                    )
-                )
-                remove(base / "ssh")
-            if "large" in chosen:
-                show(
-                    small_files(
-                        base / "large", env, files=1, size=given.size << 20, kind="local", targets=LARGE, **common
-                    )
-                )
-                remove(base / "large")
-            if "large-ssh" in chosen:
-                show(
-                    small_files(
-                        base / "lssh",
-                        env,
-                        files=1,
-                        size=given.size << 20,
-                        kind="ssh",
-                        targets=LARGE_SSH,
-                        url=over_ssh,
-                        config=shells,
-                        **common,
-                    )
-                )
-                remove(base / "lssh")
-            for name, size in (("http", 4096), ("large-http", given.size << 20)):
-                if name in chosen:
-                    files = given.files if name == "http" else 1
-                    targets = LARGE if files == 1 else HTTP if files >= 5000 else HTTP_1000
-                    place = base / name
-                    show(
-                        small_files(
-                            place, env, files=files, size=size, kind="http", targets=targets, serving=http, **common
-                        )
-                    )
+            for kind, cycles in _cycles(given, env, host).items():
+                for number, cycle in enumerate(cycles if kind in chosen else ()):
+                    place = base / f"{kind}{number}"
+                    show(small_files(place, env, pairs=given.pairs, durability=given.durability, **cycle))
                     remove(place)
-            if "cluster" in chosen:
-                show(
-                    small_files(
-                        base / "cluster",
-                        env,
-                        files=given.files,
-                        kind="cluster of 3, ssh",
-                        targets=CLUSTER,
-                        url=over_ssh,
-                        config=shells,
-                        nodes=3,
-                        **common,
-                    )
-                )
-                remove(base / "cluster")
-                show(
-                    small_files(
-                        base / "lcluster",
-                        env,
-                        files=1,
-                        size=given.size << 20,
-                        kind="cluster of 3, ssh",
-                        targets=LARGE_CLUSTER,
-                        url=over_ssh,
-                        config=shells,
-                        nodes=3,
-                        **common,
-                    )
-                )
-                remove(base / "lcluster")
-            if "stock" in chosen:
-                for kind, more in (("ssh", {"url": over_ssh, "config": shells}), ("http", {"serving": http})):
-                    show(
-                        small_files(
-                            base / "stock",
-                            env,
-                            files=given.files,
-                            kind=f"stock client, {kind}",
-                            targets=NEVER_SLOWER,
-                            stock=True,
-                            **more,
-                            **common,
-                        )
-                    )
-                    remove(base / "stock")
             if "branch" in chosen:
                 (base / "branch").mkdir()
                 show(branch(base / "branch", env, keys=given.keys, pairs=given.pairs))
@@ -190,20 +87,11 @@ def main() -> int:
                 too_much = [f"memory: {name}" for name, figures in grown.items() if figures["KiB-per-key"] > TARGET]
             if "ext4" in chosen:
                 with tempfile.TemporaryDirectory(prefix="annexpy-bench-", dir=".") as disk:
-                    files = min(given.files, 1000)
                     for durability in ("fast", "full"):
-                        show(
-                            small_files(
-                                Path(disk).resolve() / durability,
-                                env,
-                                files=files,
-                                kind=f"disk, {durability}",
-                                targets={},
-                                pairs=given.pairs,
-                                durability=durability,
-                            )
-                        )
-                        remove(Path(disk).resolve() / durability)
+                        place = Path(disk).resolve() / durability
+                        cycle = {"files": min(given.files, 1000), "kind": f"disk, {durability}", "targets": {}}
+                        show(small_files(place, env, pairs=given.pairs, durability=durability, **cycle))
+                        remove(place)
     finally:
         remove(base)
     report["rows"] = [row.as_json() for row in rows]
@@ -212,6 +100,45 @@ def main() -> int:
     missed = [row.name for row in rows if row.target and row.ratio is not None and row.ratio < row.target]
     print("below target: " + (", ".join(missed + too_much) or "none"))
     return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", action="append", choices=KINDS)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--files", type=int, default=5000)
+    parser.add_argument("--keys", type=int, default=100_000)
+    parser.add_argument("--size", type=int, default=512, help="MiB of the large file")
+    parser.add_argument(
+        "--durability", choices=["fast", "full"], default="fast", help="git-annex never syncs: fast is like for like"
+    )
+    parser.add_argument("--json", metavar="FILE")
+    return parser.parse_args()
+
+
+def _cycles(given: argparse.Namespace, env: Mapping[str, str], host: str) -> dict[str, list[dict[str, Any]]]:
+    """Kind → what is copied, dropped and fetched, as arguments of ``small_files``."""
+    many = given.files >= 5000
+    small = {"files": given.files}
+    large = {"files": 1, "size": given.size << 20}
+    shells = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
+    ssh = {"kind": "ssh", "url": f"ssh://{host}{{base}}/b.git", "config": shells}
+    http = {"kind": "http", "serving": partial(httpd, env=env, durability=given.durability)}
+    cluster = {**ssh, "kind": "cluster of 3, ssh", "nodes": 3}
+    stock = {**small, "targets": NEVER_SLOWER, "stock": True}
+    return {
+        "local": [{**small, "kind": "local", "targets": LOCAL if many else LOCAL_1000}],
+        "ssh": [{**small, **ssh, "targets": SSH}],
+        "http": [{**small, **http, "targets": HTTP if many else HTTP_1000}],
+        "large": [{**large, "kind": "local", "targets": LARGE}],
+        "large-ssh": [{**large, **ssh, "targets": LARGE_SSH}],
+        "large-http": [{**large, **http, "targets": LARGE}],
+        "cluster": [{**small, **cluster, "targets": CLUSTER}, {**large, **cluster, "targets": LARGE_CLUSTER}],
+        "stock": [
+            {**stock, **ssh, "kind": "stock client, ssh"},
+            {**stock, **http, "kind": "stock client, http"},
+        ],
+    }
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from annexpy.policy.numcopies import (
 )
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import LockedCopy, Remote
-from annexpy.remote.kinds import known, members
+from annexpy.remote.kinds import bare_local, known, members
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.uuids import UUID
@@ -46,15 +46,6 @@ LOCK_TIMEOUT: Final = 60.0
 """Seconds that one repository gets to lock a content, or to say whether it has it."""
 
 R = TypeVar("R")
-
-
-def _local(remote: Remote) -> Local | None:
-    """The repository on this machine that *remote* is; None for a wrapper around one, or when it is not there."""
-    try:
-        local = remote.local if isinstance(remote, LocalPlace) else remote
-    except AnnexError:
-        return None
-    return local if isinstance(local, Local) else None
 
 
 class Others:
@@ -88,7 +79,7 @@ class Others:
             why = not_a_copy(uuid, self.dropped_from, self.trust)
             if why is None:
                 self.candidates.setdefault(uuid, []).append(remote)
-                local = _local(remote) if self.within else None
+                local = bare_local(remote) if self.within else None
                 if local is not None and local.uuid == uuid and not local.waits:
                     self.here.setdefault(uuid, (remote.name, local))
             else:

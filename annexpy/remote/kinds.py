@@ -11,7 +11,7 @@ from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.uuids import UUID
 
-__all__ = ["as_local", "is_behind_wire", "is_local", "known", "members"]
+__all__ = ["as_local", "bare_local", "is_behind_wire", "is_local", "known", "members"]
 
 
 def members(remote: Remote) -> Iterator[Remote]:
@@ -33,6 +33,11 @@ def as_local(remote: Remote) -> Local | None:
     """The repository on this machine that *remote* is, or records for; None when it is none, or not there."""
     while type(remote) is Recording:
         remote = remote.remote
+    return bare_local(remote)
+
+
+def bare_local(remote: Remote) -> Local | None:
+    """As ``as_local``, but None for a wrapper around one."""
     try:
         local = remote.local if isinstance(remote, LocalPlace) else remote
     except AnnexError:
