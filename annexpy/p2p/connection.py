@@ -44,14 +44,13 @@ Not promised: that the peer got what ``send`` returned; write it, in order, or d
 
 from __future__ import annotations
 
-from codecs import utf_8_decode
 from collections import deque
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from annexpy.errors import LocalProtocolError, RemoteProtocolError
+from annexpy.p2p.lines import parse
 from annexpy.p2p.messages import (
-    MAX_LINE,
     MAX_VERSION,
     DataHeader,
     Error,
@@ -59,8 +58,8 @@ from annexpy.p2p.messages import (
     Unknown,
     Version,
     format,
-    parse,
 )
+from annexpy.p2p.received import Received
 from annexpy.p2p.states import (
     AFTER_DATA,
     PIPELINING,
@@ -153,16 +152,11 @@ class Connection:
     __slots__ = (
         "_asked",
         "_behind",
-        "_check_at",
-        "_chunk",
-        "_eof",
         "_incoming",
         "_outgoing",
-        "_position",
-        "_queue",
+        "_received",
         "_sizes",
         "_state",
-        "_tail",
         "_unanswered",
         "role",
         "version",
@@ -177,13 +171,7 @@ class Connection:
         self._sizes: deque[int] = deque()  # bytes of the request lines, in the same order, the first included
         self._unanswered = 0
         self._asked = MAX_VERSION
-        # What has arrived and is not yet an event.
-        self._chunk = b""
-        self._position = 0
-        self._queue: deque[bytes] = deque()
-        self._tail = bytearray()  # the beginning of a line that was cut
-        self._check_at = MAX_LINE + 1
-        self._eof = False
+        self._received = Received()  # what is not yet an event
         self._incoming: int | None = None
         self._outgoing = 0
 
@@ -215,7 +203,7 @@ class Connection:
     @property
     def unread(self) -> bool:
         """True when bytes have come that no event has used up. Not a promise that they make an event."""
-        return self._position < len(self._chunk) or bool(self._queue)
+        return self._received.unread
 
     def legal(self) -> list[type[Message]]:
         """What may be sent now."""
@@ -283,12 +271,7 @@ class Connection:
 
     def receive_data(self, data: bytes) -> None:
         """Take what has arrived; ``b""`` is the end of the stream. *data* is kept, not copied."""
-        if not data:
-            self._eof = True
-        elif self._position == len(self._chunk) and not self._queue:
-            self._chunk, self._position = data, 0
-        else:
-            self._queue.append(data)
+        self._received.add(data)
 
     def next_event(self) -> ConnectionEvent:
         """The next thing that the peer said.
@@ -309,7 +292,7 @@ class Connection:
                 return CLOSED if state is State.CLOSED else PAUSED
             line = self._next_line()
             if line is None:
-                return Closed(self.waiting_for) if self._eof else NEED_DATA
+                return self._nothing_more()
             message = parse(line)
             row = rows.get(type(message))
             if row is None or row.accepted > self.version:
@@ -322,7 +305,7 @@ class Connection:
         else:
             line = self._next_line()
             if line is None:
-                return Closed(self.waiting_for) if self._eof else NEED_DATA
+                return self._nothing_more()
             message = parse(line)
             row = transitions(self._state, Role.SERVER).get(type(message))
             if row is None or row.accepted > self.version:
@@ -336,68 +319,27 @@ class Connection:
 
     def _next_data(self) -> ConnectionEvent:
         missing = self._incoming or 0
-        if missing:
-            if self._position == len(self._chunk):
-                if not self._queue:
-                    return Closed(self.waiting_for) if self._eof else NEED_DATA
-                self._chunk, self._position = self._queue.popleft(), 0
-            chunk, start = self._chunk, self._position
-            if start == 0 and len(chunk) <= missing:
-                self._chunk = b""
-            else:
-                self._position = min(start + missing, len(chunk))
-                chunk = chunk[start : self._position]
-            missing -= len(chunk)
-        else:
-            chunk = b""
+        chunk = self._received.take(missing) if missing else b""
+        if chunk is None:
+            return self._nothing_more()
+        missing -= len(chunk)
         self._incoming = missing or None
         if not missing:
             self._data_over()
         return Data(chunk, not missing)
 
+    def _nothing_more(self) -> Closed | NeedData:
+        return Closed(self.waiting_for) if self._received.ended else NEED_DATA
+
     def _next_line(self) -> bytes | None:
-        tail = self._tail
-        while True:
-            chunk, start = self._chunk, self._position
-            end = chunk.find(b"\n", start)
-            if end >= 0:
-                if len(tail) + end - start > 4 * MAX_LINE:
-                    raise self._too_long()
-                self._position = end + 1
-                line = chunk[start:end]
-                if tail:
-                    line = bytes(tail) + line
-                    tail.clear()
-                    self._check_at = MAX_LINE + 1
-                if len(line) > MAX_LINE and len(utf_8_decode(line, "surrogateescape", True)[0]) > MAX_LINE:
-                    raise self._too_long()
-                return line[:-1] if line[-1:] == b"\r" else line
-            if start < len(chunk):
-                if len(tail) + len(chunk) - start > 4 * MAX_LINE:
-                    raise self._too_long()
-                tail += chunk[start:]
-                self._check_length()
-            self._chunk, self._position = b"", 0
-            if not self._queue:
-                return None
-            self._chunk = self._queue.popleft()
-
-    def _check_length(self) -> None:
-        """Characters are counted, not bytes; again only when enough bytes have come that it could matter."""
-        size = len(self._tail)
-        if size < self._check_at:
-            return
-        text, consumed = utf_8_decode(self._tail, "surrogateescape", False)
-        if len(text) > MAX_LINE:
-            raise self._too_long()
-        self._check_at = size + max(1, MAX_LINE + 1 - len(text) - (size - consumed))
-
-    def _too_long(self) -> RemoteProtocolError:
-        if self.role is Role.SERVER and self._state in PIPELINING:
-            self._behind.append(State.CLOSED)  # what came before is still answered
-        else:
-            self._close()
-        return RemoteProtocolError(f"a line of more than {MAX_LINE} characters")
+        try:
+            return self._received.line()
+        except RemoteProtocolError:
+            if self.role is Role.SERVER and self._state in PIPELINING:
+                self._behind.append(State.CLOSED)  # what came before is still answered
+            else:
+                self._close()
+            raise
 
     def _protest(self, message: Message) -> RemoteProtocolError:
         shown = message.raw if isinstance(message, Unknown) else message.line()

@@ -17,7 +17,8 @@ from typing import Final
 
 from annexpy.errors import InvalidInput, LocalProtocolError, RemoteProtocolError
 from annexpy.p2p.connection import Closed, Connection, Data, NeedData, Paused
-from annexpy.p2p.messages import DataHeader, Message, Unknown, parse
+from annexpy.p2p.lines import parse
+from annexpy.p2p.messages import DataHeader, Message, Unknown
 from annexpy.p2p.states import Role, State, Unexpected
 
 __all__ = ["Observer", "Row", "Step", "format_row", "parse_row", "replay"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import IO, Final
 
 from annexpy.errors import AuthFailed, ConnectionLost, PeerError, RemoteProtocolError
+from annexpy.p2p.lines import parse
 from annexpy.p2p.messages import (
     Auth,
     AuthFailure,
@@ -20,7 +21,6 @@ from annexpy.p2p.messages import (
     Error,
     Message,
     format,
-    parse,
 )
 from annexpy.repo.exchange import Carried, Carrier, GitPlace
 from annexpy.repo.files import Files

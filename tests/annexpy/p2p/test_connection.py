@@ -306,7 +306,7 @@ def test_pipelined_nonsense_is_answered_in_its_turn() -> None:
 
 
 def _unknown(raw: bytes) -> Message:
-    from annexpy.p2p.messages import parse
+    from annexpy.p2p.lines import parse
 
     return parse(raw)
 

@@ -12,6 +12,7 @@ from annexpy.errors import LocalProtocolError
 from annexpy.keys.key import Key
 from annexpy.p2p import messages as m
 from annexpy.p2p.associated import escape_associated_file, unescape_associated_file
+from annexpy.p2p.lines import parse
 from annexpy.uuids import UUID
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
@@ -64,7 +65,7 @@ EXACT = [
 )
 def test_each_message_is_written_and_read_as_documented(message: m.Message, line: bytes) -> None:
     assert m.format(message) == line + b"\n"
-    assert m.parse(line) == message
+    assert parse(line) == message
 
 
 def test_every_message_is_in_the_list_above() -> None:
@@ -111,32 +112,32 @@ def test_every_message_is_in_the_list_above() -> None:
     ],
 )
 def test_what_is_malformed_is_unknown_and_never_an_exception(line: bytes) -> None:
-    assert isinstance(m.parse(line), m.Unknown)
+    assert isinstance(parse(line), m.Unknown)
 
 
 @pytest.mark.parametrize("number", ["+3", "1.5", "0x2", "abc", "", "4 5", "(3)", "1_0", "\u0663", " 2", "2 ", "-1"])
 def test_versions_are_plain_decimal(number: str) -> None:
-    assert isinstance(m.parse(f"VERSION {number}".encode()), m.Unknown)
+    assert isinstance(parse(f"VERSION {number}".encode()), m.Unknown)
 
 
 def test_a_tab_separates_as_well() -> None:
-    assert m.parse(b"CHECKPRESENT\tWORM--a b") == m.CheckPresent(Key.parse(b"WORM--a b"))
-    assert m.parse(b"GET\t0\tf\tWORM--a\tb") == m.Get(Key.parse(b"WORM--a\tb"), 0, b"f")
-    assert m.parse(b"GET 0\t\tWORM--a") == m.Get(Key.parse(b"WORM--a"))
-    assert m.parse(b"PUT\t\tWORM--a") == m.Put(Key.parse(b"WORM--a"))
+    assert parse(b"CHECKPRESENT\tWORM--a b") == m.CheckPresent(Key.parse(b"WORM--a b"))
+    assert parse(b"GET\t0\tf\tWORM--a\tb") == m.Get(Key.parse(b"WORM--a\tb"), 0, b"f")
+    assert parse(b"GET 0\t\tWORM--a") == m.Get(Key.parse(b"WORM--a"))
+    assert parse(b"PUT\t\tWORM--a") == m.Put(Key.parse(b"WORM--a"))
 
 
 def test_no_break_space_in_an_associated_file_does_not_reach_the_key() -> None:
     line = "PUT a\u00a0b ".encode() + KEY.raw
-    assert m.parse(line) == m.Put(KEY, "a\u00a0b".encode())
+    assert parse(line) == m.Put(KEY, "a\u00a0b".encode())
 
 
 def test_tokens_are_lower_case_and_never_shown() -> None:
-    message = m.parse(b"AUTH u SeCrEt")
+    message = parse(b"AUTH u SeCrEt")
     assert message == m.Auth(UUID("u"), "secret")
     assert "secret" not in repr(message).lower()
-    assert "secret" not in repr(m.parse(b"AUTH u SeCrEt!")).lower()
-    assert m.parse(b"AUTH u") == m.Auth(UUID("u"), "")
+    assert "secret" not in repr(parse(b"AUTH u SeCrEt!")).lower()
+    assert parse(b"AUTH u") == m.Auth(UUID("u"), "")
 
 
 @pytest.mark.parametrize(
@@ -163,18 +164,18 @@ def test_error_texts_stay_on_one_line() -> None:
 
 @given(st.binary(max_size=80))
 def test_any_bytes_parse(raw: bytes) -> None:
-    message = m.parse(raw)
+    message = parse(raw)
     if not isinstance(message, m.Unknown):
-        assert m.parse(message.line()) == message
+        assert parse(message.line()) == message
 
 
 @given(st.sampled_from([line for _, line in EXACT]), st.data())
 def test_a_damaged_line_parses_too(line: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(line)))
     damaged = line[:at] + data.draw(st.binary(max_size=3)) + line[at + data.draw(st.integers(0, 3)) :]
-    message = m.parse(damaged.replace(b"\n", b""))
+    message = parse(damaged.replace(b"\n", b""))
     if not isinstance(message, m.Unknown):
-        assert m.parse(message.line()) == message
+        assert parse(message.line()) == message
 
 
 # -- associated files -------------------------------------------------------------------------------
@@ -201,7 +202,7 @@ def test_associated_files_are_escaped_as_git_annex_does(path: str, wire: bytes, 
 def test_an_escaped_associated_file_is_always_one_word(path: str) -> None:
     wire = escape_associated_file(path.replace("\0", ""))
     if not wire.startswith(b"/"):
-        assert m.parse(m.format(m.Put(KEY, wire))[:-1]) == m.Put(KEY, wire)
+        assert parse(m.format(m.Put(KEY, wire))[:-1]) == m.Put(KEY, wire)
     assert not any(c.isspace() for c in wire.decode("utf-8", "surrogateescape") if c not in "\x1c\x1d\x1e\x1f\x85")
 
 
@@ -245,7 +246,7 @@ def test_every_recorded_line_of_git_annex_is_read_and_written_back() -> None:
     assert len(lines) > 200
 
     for line in lines - {b"VERSION -1"}:  # an echo that we do not copy
-        message = m.parse(line)
+        message = parse(line)
         assert not isinstance(message, m.Unknown), line
         assert message.line() == line
 
@@ -254,5 +255,5 @@ def test_every_recorded_line_of_git_annex_is_read_and_written_back() -> None:
 def test_lines_typed_by_hand_are_unknown_only_where_the_number_or_the_parameters_are_odd() -> None:
     for _, direction, line in _lines():
         verb = line.split(b" ")[0]
-        if direction == "C>S" and verb in VERBS and isinstance(m.parse(line), m.Unknown):
+        if direction == "C>S" and verb in VERBS and isinstance(parse(line), m.Unknown):
             assert verb in {b"VERSION", b"UNLOCKCONTENT", b"GET", b"DATA", b"PUT", b"REMOVE-BEFORE", b"AUTH"}, line
