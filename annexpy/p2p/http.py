@@ -14,15 +14,13 @@ Source: fact sheet p2p-protocol, section 6; fact sheet reliability, table 1.3.
 from __future__ import annotations
 
 import re
-from base64 import b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from annexpy.errors import InvalidInput, InvalidKey, InvalidPath, InvalidUUID
-from annexpy.keys.key import MAX_SIZE, Key
+from annexpy.errors import InvalidInput
+from annexpy.keys.key import Key
+from annexpy.p2p.http_query import Query, decoded, encoded, key_of, number_of, text_of
 from annexpy.p2p.messages import MAX_VERSION
 from annexpy.uuids import UUID, parse_uuid
 
@@ -69,11 +67,6 @@ _VERBS: Final[Mapping[bytes, tuple[int, bytes]]] = {
 """Verb → the version that introduced it, and the methods it is asked with; the first is the one that we use."""
 
 _VERSION = re.compile(rb"v([0-9])\Z")
-_NUMBER = re.compile(rb"-?[0-9]{1,19}\Z")
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-_OTHER_ALPHABET = re.compile(rb"[+/]")
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
-_UNRESERVED: Final = "-._~"
 
 
 class NoSuchRoute(InvalidInput):
@@ -252,7 +245,7 @@ def parse_route(method: bytes, target: bytes, base: bytes = BASE) -> Route:
     if (MAX_VERSION if version is None else version) < since:
         raise NoSuchRoute("path", path, f"no such verb in version {version}")
     try:
-        uuid = parse_uuid(_value("uuid", who))
+        uuid = parse_uuid(decoded("uuid", who))
     except InvalidInput as error:
         raise NoSuchRoute("path", path, "the UUID of a repository") from error
     if method not in methods.split():
@@ -277,18 +270,18 @@ def parse_request(route: Route, data_length: bytes | None = None) -> Request:
     Raises:
         InvalidInput: Names the parameter that is missing, given twice or not what it should be.
     """
-    ask = _Query(route.query)
+    ask = Query(route.query)
     uuid, version = route.uuid, route.version
     bypass = ask.uuids("bypass") if b"bypass" in route.query else ()
     if route.verb == b"key":
-        key = _key(_value("key", route.key))
+        key = key_of(decoded("key", route.key))
         if version is None:
             return GetRequest(uuid, key, version=None)
         client = ask.client()
         return GetRequest(uuid, key, client, version, bypass, ask.number("offset", 0), ask.associated_file())
     assert version is not None
     if route.verb == b"keeplocked":
-        lock_id = _text("lockid", ask.needed("lockid"))
+        lock_id = text_of("lockid", ask.needed("lockid"))
         # Of no use to anybody but for messages, and git-annex does not need it.
         return KeepLockedRequest(uuid, lock_id, ask.client() if ask.given("clientuuid") else None, version, bypass)
     client = ask.client()
@@ -322,110 +315,7 @@ def parse_data_length(value: bytes) -> int:
     Raises:
         InvalidInput: Not a plain number of bytes.
     """
-    return _number(DATA_LENGTH.decode(), value)
-
-
-class _Query:
-    """The parameters of a request, read when they are asked for."""
-
-    __slots__ = ("_given",)
-
-    def __init__(self, query: bytes) -> None:
-        self._given: dict[bytes, list[bytes]] = {}
-        for pair in query.split(b"&"):
-            name, _, value = pair.partition(b"=")
-            self._given.setdefault(name, []).append(value)
-
-    def given(self, name: str) -> bool:
-        return name.encode() in self._given
-
-    def maybe(self, name: str) -> bytes | None:
-        values = self._given.get(name.encode())
-        if values is None:
-            return None
-        if len(values) > 1:
-            raise InvalidInput(name, b"&".join(values), "given once")
-        return _value(name, values[0].replace(b"+", b" "))
-
-    def needed(self, name: str) -> bytes:
-        value = self.maybe(name)
-        if value is None:
-            raise InvalidInput(name, "", "a parameter that has to be there")
-        return value
-
-    def key(self) -> Key:
-        return _key(self.needed("key"))
-
-    def client(self) -> UUID:
-        return _uuid("clientuuid", self.needed("clientuuid"))
-
-    def uuids(self, name: str) -> tuple[UUID, ...]:
-        return tuple(_uuid(name, _value(name, value)) for value in self._given.get(name.encode(), ()))
-
-    def number(self, name: str, default: int | None = None) -> int:
-        value = self.needed(name) if default is None else self.maybe(name)
-        if value is None:
-            assert default is not None
-            return default
-        return _number(name, value, signed=name == "timestamp")
-
-    def truth(self, name: str) -> bool:
-        value = self.maybe(name)
-        if value in (None, b"false"):
-            return False
-        if value in (b"", b"true"):
-            return True
-        raise InvalidInput(name, value, "true or false")
-
-    def associated_file(self) -> str:
-        """A hint, for messages and preferred content, so control characters are replaced and no reason to refuse."""
-        value = self.maybe("associatedfile") or b""
-        if value[:1] == b"/":
-            raise InvalidPath("associatedfile", value, "relative to the top of the repository")
-        return _CONTROL.sub("_", value.decode("utf-8", "surrogateescape"))
-
-
-def _value(name: str, raw: bytes) -> bytes:
-    """*raw* without its encoding: percent signs, and base64url in square brackets."""
-    value = raw
-    if b"%" in raw:
-        if _BAD_ESCAPE.search(raw):
-            raise InvalidInput(name, raw, "two hexadecimal digits behind every %")
-        value = unquote_to_bytes(raw)
-    if value[:1] == b"[" and value[-1:] == b"]":
-        try:
-            if _OTHER_ALPHABET.search(value):
-                raise Base64Error
-            return b64decode(value[1:-1], altchars=b"-_", validate=True)
-        except Base64Error as error:
-            raise InvalidInput(name, raw, "base64url with padding inside of [ and ]") from error
-    return value
-
-
-def _key(raw: bytes) -> Key:
-    if b"\0" in raw or b"\n" in raw or raw[-1:] == b"\r":
-        raise InvalidKey("key", raw, "no NUL, line feed or final carriage return")
-    return Key.parse(raw)
-
-
-def _uuid(name: str, raw: bytes) -> UUID:
-    try:
-        return parse_uuid(raw)
-    except InvalidUUID as error:
-        raise InvalidInput(name, raw, error.limit) from error
-
-
-def _text(name: str, raw: bytes) -> str:
-    try:
-        return raw.decode("ascii")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(name, raw, "ASCII") from error
-
-
-def _number(name: str, raw: bytes, *, signed: bool = False) -> int:
-    if not _NUMBER.match(raw) or (raw[:1] == b"-" and not signed) or int(raw) > MAX_SIZE:
-        raise InvalidInput(name, raw, "a decimal number below 2^63" if signed else "0 to 2^63-1, in decimal")
-    return int(raw)
+    return number_of(DATA_LENGTH.decode(), value)
 
 
 # -- requests, as a client makes them -----------------------------------------------------------------
@@ -445,7 +335,7 @@ def format_request(request: Request, base: bytes = BASE) -> bytes:
         request: What to ask.
         base: What stands before the UUID, with its slash.
     """
-    path = base + _encoded(request.uuid.encode())
+    path = base + encoded(request.uuid.encode())
     query: list[bytes] = []
 
     def say(name: bytes, value: bytes) -> None:
@@ -455,13 +345,13 @@ def format_request(request: Request, base: bytes = BASE) -> bytes:
         path += b"/v%d" % request.version
     path += b"/" + request.verb
     if isinstance(request, GetRequest):
-        path += b"/" + _encoded(request.key.raw)
+        path += b"/" + encoded(request.key.raw)
     elif not isinstance(request, GetTimestampRequest | KeepLockedRequest):
-        say(b"key", _encoded(request.key.raw))
+        say(b"key", encoded(request.key.raw))
     if request.client is not None:
-        say(b"clientuuid", _encoded(request.client.encode()))
+        say(b"clientuuid", encoded(request.client.encode()))
     for uuid in request.bypass:
-        say(b"bypass", _encoded(uuid.encode()))
+        say(b"bypass", encoded(uuid.encode()))
     match request:
         case GetRequest():
             _say_file(say, request.associated_file)
@@ -475,20 +365,10 @@ def format_request(request: Request, base: bytes = BASE) -> bytes:
         case RemoveBeforeRequest():
             say(b"timestamp", b"%d" % request.timestamp)
         case KeepLockedRequest():
-            say(b"lockid", _encoded(request.lock_id.encode()))
+            say(b"lockid", encoded(request.lock_id.encode()))
     return path + b"?" + b"&".join(query) if query else path
 
 
 def _say_file(say: Callable[[bytes, bytes], None], name: str) -> None:
     if name:
-        say(b"associatedfile", _encoded(name.encode("utf-8", "surrogateescape")))
-
-
-def _encoded(raw: bytes) -> bytes:
-    """*raw* as git-annex sends it: text as it is, all else (and what looks like it) as base64url in brackets."""
-    try:
-        raw.decode()
-        plain = not (raw[:1] == b"[" and raw[-1:] == b"]")
-    except UnicodeDecodeError:
-        plain = False
-    return quote_from_bytes(raw if plain else b"[" + urlsafe_b64encode(raw) + b"]", _UNRESERVED).encode()
+        say(b"associatedfile", encoded(name.encode("utf-8", "surrogateescape")))

@@ -13,6 +13,7 @@ from annexpy.errors import InvalidInput, InvalidKey, InvalidPath, RemoteProtocol
 from annexpy.keys.key import Key
 from annexpy.p2p import http as h
 from annexpy.p2p import http_answers as a
+from annexpy.p2p.http_query import encoded
 from annexpy.uuids import UUID
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
@@ -194,8 +195,8 @@ def test_values_that_are_no_text_travel_in_brackets_as_the_reference_sends_them(
     assert h.format_request(h.GetRequest(U1, Key.parse(b"WORM--\xff"), version=None)).endswith(
         b"%5BV09STS0t_w%3D%3D%5D"
     )
-    assert h._encoded(b"[foo]") == b"%5BW2Zvb10%3D%5D"
-    assert h._encoded(b"\xff\xfe bin") == b"%5B__4gYmlu%5D"
+    assert encoded(b"[foo]") == b"%5BW2Zvb10%3D%5D"
+    assert encoded(b"\xff\xfe bin") == b"%5B__4gYmlu%5D"
 
 
 # -- answers --------------------------------------------------------------------------------------

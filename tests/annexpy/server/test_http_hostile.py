@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from annexpy.errors import InvalidInput
 from annexpy.keys.key import Key
-from annexpy.p2p.http import _key, _value
+from annexpy.p2p.http_query import decoded, key_of
 from annexpy.remote.base import Remote
 from annexpy.remote.memory import MemoryRemote
 from annexpy.server.auth import EVERYTHING, Access, Grants, User, everywhere, open_to_all, users_of_environment
@@ -248,7 +248,7 @@ def test_requests_are_answered_as_recorded(name: str) -> None:
         status, body = _body(raw)
         target = re.search(rb"(?:/key/|[?&]key=)([^?& ]+)", said)
         try:
-            key = _key(_value("key", target[1])) if target else KEY
+            key = key_of(decoded("key", target[1])) if target else KEY
         except InvalidInput:
             key = KEY
         if b"/key/" in said and body and status == 200 and b"offset" not in said:
