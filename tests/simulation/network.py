@@ -1,0 +1,204 @@
+"""Wires between machines, in memory and in simulated time: slow, cut, stalled, or of no use for a while.
+
+A wire behaves like TCP: bytes come in order or not at all, what was sent before its sender left still arrives, and
+whoever is cut off by a partition hears nothing, not even that.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from annexpy.errors import ConnectFailed, ConnectionLost
+from annexpy.transport.base import CHUNK, Transport
+
+if TYPE_CHECKING:
+    from tests.simulation.machines import Machine, Process
+
+__all__ = ["Network", "Weather", "WireEnd"]
+
+
+class Weather(Protocol):
+    """What happens to what is sent."""
+
+    def latency(self) -> float:
+        """Seconds on the way, of most things."""
+        ...
+
+    def stall(self) -> float:
+        """Seconds that something is held up on the way; mostly 0."""
+        ...
+
+    def breaks(self) -> bool:
+        """This piece, and whatever would come after it, is lost."""
+        ...
+
+    def flip(self, data: bytes) -> bytes:
+        """*data*, or something like it."""
+        ...
+
+
+class _Way:
+    """One direction."""
+
+    __slots__ = ("changed", "chunks", "end", "last")
+
+    def __init__(self) -> None:
+        self.chunks: deque[tuple[float, bytes]] = deque()
+        self.end: float | None = None
+        self.last = 0.0
+        self.changed: trio.Event | None = None
+
+    def wake(self) -> None:
+        if self.changed is not None:
+            self.changed.set()
+            self.changed = None
+
+
+class WireEnd:
+    """One end of a wire; a ``Transport``."""
+
+    def __init__(self, network: Network, owner: Process, peer: str, inward: _Way, outward: _Way) -> None:
+        self._network, self._owner, self.peer = network, owner, peer
+        self._in, self._out = inward, outward
+        self._closed = False
+        self.complaint = ""
+        self.other: WireEnd
+
+    @property
+    def at_eof(self) -> bool:
+        end = self._in.end
+        return self._closed or (end is not None and end <= trio.current_time())
+
+    @property
+    def has_input(self) -> bool:
+        chunks = self._in.chunks
+        return self.at_eof or bool(chunks and chunks[0][0] <= trio.current_time())
+
+    async def receive(self, max_bytes: int = CHUNK) -> bytes:
+        await trio.lowlevel.checkpoint()
+        way = self._in
+        while True:
+            if self._closed:
+                raise ConnectionLost(self.peer, "data", "closed on this side")
+            now, until = trio.current_time(), way.end
+            if way.chunks:
+                until, chunk = way.chunks[0]
+                if until <= now:
+                    way.chunks.popleft()
+                    if len(chunk) > max_bytes:
+                        way.chunks.appendleft((until, chunk[max_bytes:]))
+                    return chunk[:max_bytes]
+            elif until is not None and until <= now:
+                return b""
+            if way.changed is None:
+                way.changed = trio.Event()
+            if until is None:
+                await way.changed.wait()
+            else:
+                with trio.CancelScope(deadline=until):
+                    await way.changed.wait()
+
+    async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.at_eof:
+            raise ConnectionLost(self.peer, "the peer to read", "closed" if self._closed else "connection reset")
+        self.send_soon(data)
+
+    def send_soon(self, data: bytes) -> None:
+        if self.at_eof or self._out.end is not None or not data or self._owner.dead:
+            return
+        weather = self._network.weather
+        if weather.breaks():
+            self.cut()
+            return
+        way = self._out
+        way.last = max(way.last, self._arrival() + weather.stall())
+        way.chunks.append((way.last, weather.flip(data)))
+        way.wake()
+
+    def _arrival(self) -> float:
+        network = self._network
+        leaves = max(trio.current_time(), network.blocked_until(self._owner.machine, self.other._owner.machine))
+        return leaves + network.weather.latency()
+
+    def cut(self) -> None:
+        """Nothing more gets through, and both ends hear of it."""
+        self._finish(self._out)
+        self._finish(self._in)
+
+    def _finish(self, way: _Way) -> None:
+        if way.end is None:
+            way.last = way.end = max(way.last, self._arrival())
+            way.wake()
+
+    async def aclose(self) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Close, as the system does for a process that ends."""
+        if not self._closed:
+            self._closed = True
+            self._finish(self._out)
+            self._in.chunks.clear()
+            self._in.wake()
+
+    def vanish(self) -> None:
+        """The machine lost its power: the other end hears nothing before it is up again."""
+        self._closed = True
+        self._out.chunks = deque(chunk for chunk in self._out.chunks if chunk[0] <= trio.current_time())
+        self._in.wake()
+
+
+class Network:
+    """Every machine can dial every other one, except where a partition stands in between."""
+
+    def __init__(self, weather: Weather) -> None:
+        self.weather = weather
+        self._blocked: dict[frozenset[str], float] = {}
+        self._silent: list[tuple[Machine, WireEnd]] = []
+
+    def partition(self, one: Machine, other: Machine, until: float) -> None:
+        self._blocked[frozenset((one.name, other.name))] = until
+
+    def heal(self) -> None:
+        self._blocked.clear()
+
+    def blocked_until(self, one: Machine, other: Machine) -> float:
+        return self._blocked.get(frozenset((one.name, other.name)), 0.0) if self._blocked else 0.0
+
+    def dial(self, process: Process, machine: Machine, **serving: object) -> Callable[[], Awaitable[Transport]]:
+        """How *process* opens a wire to *machine*."""
+
+        async def dialled() -> Transport:
+            await trio.sleep(self.weather.latency())
+            while (until := self.blocked_until(process.machine, machine)) > trio.current_time():
+                await trio.sleep_until(until)
+            there = machine.process
+            if there is None or not there.accepts:
+                if machine.dark:
+                    await trio.sleep_forever()
+                raise ConnectFailed(machine.name, "connection refused")
+            forth, back = _Way(), _Way()
+            here = WireEnd(self, process, machine.name, back, forth)
+            far = WireEnd(self, there, process.machine.name, forth, back)
+            here.other, far.other = far, here
+            process.wires.append(here)
+            there.wires.append(far)
+            there.accept(far, **serving)
+            return here
+
+        return dialled
+
+    def power_lost(self, machine: Machine, wires: list[WireEnd]) -> None:
+        self._silent += [(machine, wire) for wire in wires]
+
+    def power_back(self, machine: Machine) -> None:
+        """Who still talks to *machine* over a wire of before hears that there is no such wire."""
+        for down, wire in self._silent:
+            if down is machine:
+                wire._finish(wire._out)
+        self._silent = [pair for pair in self._silent if pair[0] is not machine]

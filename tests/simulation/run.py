@@ -1,0 +1,76 @@
+"""Run schedules: every one in a trio of its own, whose clock jumps and whose scheduler is seeded."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import trio
+import trio.testing
+from trio._core import _run
+
+import annexpy.repo.durability as durability
+import annexpy.server.gateway as gateway
+import annexpy.server.keeping as keeping
+import annexpy.server.wire as server_wire
+from annexpy.remote.p2p import P2PRemote
+from tests.simulation.swarm import Mix
+from tests.simulation.world import Report, World, prepare
+
+__all__ = ["install", "run_schedule"]
+
+
+async def _on_this_thread(function: Callable[..., Any], *args: object, **options: object) -> object:
+    await anyio.lowlevel.checkpoint()
+    return function(*args)
+
+
+def _one_by_one(jobs: Any) -> None:
+    for job in jobs:
+        durability._attempt(job)
+
+
+def _simulated_route(route: Any, repository: Any, *, clock: Any, connections: Any, bypass: Any, **_: object) -> Any:
+    process = repository.machine.process
+    target = repository.machine.truth.machines[route.uuid]
+    return P2PRemote(
+        repository.machine.network.dial(process, target),
+        uuid=route.uuid,
+        name=route.name,
+        cost=route.cost,
+        clock=clock,
+        connections=connections or 4,
+        bypass=bypass,
+    )
+
+
+def install() -> None:
+    """What a simulated world cannot have: threads, addresses, and a look at every wire each second."""
+    anyio.to_thread.run_sync = _on_this_thread  # type: ignore[assignment]
+    durability._parallel = _one_by_one
+    gateway.connect_route = _simulated_route  # type: ignore[assignment]
+    server_wire._LOOK, server_wire._GLANCE, keeping._LOOK = 10.0, 100.0, 50.0  # type: ignore[misc]
+    _run._hypothesis_plugin_setup()  # sorts the tasks that are ready before it shuffles them
+    logging.getLogger("annexpy").setLevel(logging.CRITICAL)
+
+
+def run_schedule(seed: int, *, trace: bool = False, mix: Mix | None = None) -> Report:
+    """One schedule. The same seed gives the same events, in any process with the same PYTHONHASHSEED."""
+
+    async def main() -> Report:
+        await prepare()
+        return await World(seed, trace=trace, mix=mix).run()
+
+    _run._r.seed(seed)
+    began = time.perf_counter()
+    report: Report = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    report.seconds = time.perf_counter() - began
+    return report
+
+
+assert Awaitable

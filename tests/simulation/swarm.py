@@ -1,0 +1,198 @@
+"""What goes wrong in a schedule: each one draws a mix of its own, because a world where everything fails shows little."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from math import inf
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["KINDS", "Mix"]
+
+Fault = Callable[["World", trio.Nursery], Awaitable[None]]
+
+KINDS = (
+    *("kill", "power", "partition", "lost", "stall", "full", "errors", "rot", "wall", "cancel", "slow", "flip"),
+    *("boast",),
+)
+
+
+@dataclass
+class Mix:
+    """One draw; also the weather on the wires."""
+
+    dice: Random
+    kinds: frozenset[str]
+    keys: int = 3
+    moved: int = 0
+    copies: tuple[int, int] = (2, 2)
+    clients: int = 2
+    think: float = 20.0
+    seconds: float = 1500.0
+    sizes: tuple[int, ...] = (100,)
+    min_copies: int = 0
+    fast: tuple[str, ...] = ()
+    untrusted: tuple[str, ...] = ()
+    boastful: tuple[str, ...] = ()
+    commits: bool = False
+    stalls: tuple[float, ...] = ()
+    rates: dict[str, float] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def drawn(cls, dice: Random) -> Mix:
+        kinds = frozenset(kind for kind in KINDS if dice.random() < 0.35)
+        mix = cls(dice, kinds)
+        mix.keys = dice.choice([1, 2, 3])
+        mix.copies = dice.choice([(1, 1), (2, 2), (2, 2), (2, 1), (3, 2), (1, 2)])
+        mix.clients = dice.choice([2, 2, 3])
+        mix.seconds = dice.choice([300.0, 900.0, 2000.0])
+        mix.sizes = dice.choice([(100, 3000), (100,), (20_000, 100)])
+        mix.min_copies = dice.choice([0, 1, 2])
+        mix.moved = dice.choice([0, 0, 1])
+        if dice.random() < 0.3 and "power" not in kinds:
+            mix.fast = tuple(dice.sample(("n0", "n1", "n2", "n3"), 2))
+        if dice.random() < 0.3:
+            mix.untrusted = (dice.choice(("n0", "n1", "n2", "n3", "c1")),)
+        if "boast" in kinds:
+            mix.boastful = (dice.choice(("n0", "n1", "n2", "n3")),)
+        mix.commits = dice.random() < 0.2
+        mix.stalls = dice.choice([(2.0, 20.0), (30.0, 65.0, 300.0), (590.0, 615.0, 640.0, 700.0, 900.0)])
+        if "stall" in kinds and mix.stalls[-1] > 600:
+            mix.seconds = 2000.0
+        mix.think = mix.seconds / dice.choice([6, 10, 16])
+        for kind in kinds:
+            mix.rates[kind] = dice.choice([0.3, 1.0, 2.0])
+        for verb in ("put", "put cluster", "copy", "drop", "drop cluster", "drop here", "move", "get"):
+            mix.weights[verb] = dice.choice([0.2, 1.0, 1.0, 3.0])
+        return mix
+
+    def end(self) -> None:
+        """No more faults."""
+        self.kinds = frozenset()
+        self.boastful = ()
+
+    # -- on the wires ---------------------------------------------------------------------------------------------
+
+    def latency(self) -> float:
+        return self.dice.choice((0.01, 0.2, 1.5)) if "slow" in self.kinds else 0.0
+
+    def stall(self) -> float:
+        if "stall" in self.kinds and self.dice.random() < 0.02 * self.rates["stall"]:
+            return self.dice.choice(self.stalls)
+        return 0.0
+
+    def breaks(self) -> bool:
+        return "lost" in self.kinds and self.dice.random() < 0.01 * self.rates["lost"]
+
+    def flip(self, data: bytes) -> bytes:
+        if "flip" in self.kinds and not data.isascii() and self.dice.random() < 0.05 * self.rates["flip"]:
+            place = self.dice.choice([place for place, byte in enumerate(data) if byte > 127])  # of a body
+            return data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :]
+        return data
+
+    # -- on the machines ------------------------------------------------------------------------------------------
+
+    def faults(self, world: World) -> Iterator[Fault]:
+        """Everything that happens now and then."""
+        for name in ("kill", "power", "partition", "full", "errors", "rot", "wall"):
+            if name in self.kinds:
+                yield _now_and_then(name, getattr(_Faults, name), self.seconds / 4 / self.rates[name])
+
+
+def _now_and_then(name: str, fault: Any, pause: float) -> Fault:
+    async def run(world: World, nursery: trio.Nursery) -> None:
+        dice = Random(f"{world.seed} {name}")
+        while world.storm:
+            await trio.sleep(dice.expovariate(1 / pause))
+            if world.storm:
+                await fault(world, nursery, dice)
+
+    return run
+
+
+class _Faults:
+    @staticmethod
+    async def kill(world: World, nursery: trio.Nursery, dice: Random) -> None:
+        machine = dice.choice(list(world.machines.values()))
+        if machine.up:
+            world.fault("kill")
+            machine.kill()
+            await _back(world, nursery, machine, dice.choice([0.0, 5.0, 100.0]))
+
+    @staticmethod
+    async def power(world: World, nursery: trio.Nursery, dice: Random) -> None:
+        machine = dice.choice(list(world.machines.values()))
+        if machine.up:
+            world.fault("power")
+            machine.lose_power(dice.choice([None, dice.randrange]))
+            await _back(world, nursery, machine, dice.choice([20.0, 200.0]), booted=True)
+
+    @staticmethod
+    async def partition(world: World, nursery: trio.Nursery, dice: Random) -> None:
+        one, other = dice.sample(list(world.machines.values()), 2)
+        world.fault("partition")
+        world.network.partition(one, other, trio.current_time() + dice.choice([5.0, 70.0, 300.0, 620.0]))
+
+    @staticmethod
+    async def full(world: World, nursery: trio.Nursery, dice: Random) -> None:
+        machine = dice.choice(list(world.machines.values()))
+        world.fault("full")
+        machine.full(dice.choice([0, 50, 1200, 2500]))
+        await trio.sleep(dice.choice([20.0, 100.0]))
+        machine.full(None)
+
+    @staticmethod
+    async def errors(world: World, nursery: trio.Nursery, dice: Random) -> None:
+        machine = dice.choice(list(world.machines.values()))
+        world.fault("errors")
+        machine.errors = dice.choice([0.02, 0.2, 1.0])
+        await trio.sleep(dice.choice([20.0, 100.0]))
+        machine.errors = 0.0
+
+    @staticmethod
+    async def rot(world: World, nursery: trio.Nursery, dice: Random) -> None:
+        truth = world.truth
+        places = [(machine, key) for machine, keys in truth.has.items() for key in sorted(keys, key=str)]
+        if not places:
+            return
+        machine, key = dice.choice(places)
+        if any(spoilt == key for _, spoilt in truth.rotten | truth.truncated):
+            return
+        cut = dice.random() < 0.5
+        if cut and len(truth.copies_of(key)) <= truth.copies.needed:
+            return  # that would be the simulator's own doing
+        world.fault("rot")
+        node = machine.disk._walk(truth.path(key).rpartition(b"/")[0]).entries[truth.path(key).rpartition(b"/")[2]]
+        data = bytearray(truth.contents[key])
+        if cut:
+            del data[len(data) // 2 :]
+            truth.truncated.add((machine, key))
+        else:
+            data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+            truth.rotten.add((machine, key))
+        node.data[:] = data  # type: ignore[attr-defined]
+        node.durable = bytes(data)  # type: ignore[attr-defined]
+
+    @staticmethod
+    async def wall(world: World, nursery: trio.Nursery, dice: Random) -> None:
+        machine = dice.choice(list(world.machines.values()))
+        world.fault("wall")
+        machine.clock.skew += dice.choice([-3600.0, -60.0, 60.0, 700.0, 3600.0])
+
+
+async def _back(world: World, nursery: trio.Nursery, machine: Any, after: float, *, booted: bool = False) -> None:
+    await trio.sleep(after)
+    if booted:
+        machine.reboot_clock(5.0)
+    if not machine.up:
+        machine.start(nursery)
+
+
+assert inf
