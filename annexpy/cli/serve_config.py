@@ -17,6 +17,9 @@
     password = "sha256:…"
     may = "append-only"
 
+    [unix]
+    listen = ["lab=lab.sock"]
+
 Paths are relative to the file. What is not known is refused: it may have been a restriction.
 """
 
@@ -24,22 +27,26 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Container
 from typing import Any, Final
 
 import click
 
-from annexpy.cli.serving import HTTPOptions, SSHOptions
+from annexpy.cli.serve_options import HTTPOptions, P2POptions, ServeOptions, SSHOptions
+from annexpy.cli.serve_p2p import socket_of
 from annexpy.errors import InvalidInput
 from annexpy.server.auth import APPEND_ONLY, EVERYTHING, READ_ONLY, Grants, Secret, User, everywhere
-from annexpy.uuids import parse_uuid
+from annexpy.server.limits import ServerMode
+from annexpy.uuids import UUID, parse_uuid
 
 __all__ = ["read_config"]
 
+_MODES: Final = {mode.value: mode for mode in ServerMode}
 _ROLES: Final = {"read-only": READ_ONLY, "append-only": APPEND_ONLY, "write": EVERYTHING}
 
 
-def read_config(path: str) -> tuple[tuple[str, ...], HTTPOptions, SSHOptions]:
-    """Directories, and what is said about HTTP and ssh.
+def read_config(path: str) -> ServeOptions:
+    """All that it says.
 
     Raises:
         ClickException: It cannot be read, or not understood.
@@ -48,7 +55,8 @@ def read_config(path: str) -> tuple[tuple[str, ...], HTTPOptions, SSHOptions]:
         with open(path, "rb") as file:
             table = _Table(tomllib.load(file), "", os.path.dirname(os.path.abspath(path)))
         directories = tuple(map(table.path, table.texts("directories") or ["."]))
-        http, ssh = table.table("http"), table.table("ssh")
+        http, ssh, unix, p2p = (table.table(name) for name in ("http", "ssh", "unix", "p2p"))
+        mode, uuids = _MODES[table.one_of("may", _MODES)], table.uuids("uuids")
         users = tuple(_user(one) for one in table.tables("user"))
         options = HTTPOptions(
             tuple(http.texts("listen")),
@@ -63,28 +71,30 @@ def read_config(path: str) -> tuple[tuple[str, ...], HTTPOptions, SSHOptions]:
             privatekeyfile=http.file("privatekeyfile"),
             url=http.text("url"),
             users=users,
+            uuids=uuids,
         )
         places = SSHOptions(tuple(ssh.texts("listen")), ssh.file("authorized-keys"), ssh.file("host-key"))
-        for one in (table, http, ssh):
+        sockets = tuple(map(unix.socket, unix.texts("listen")))
+        peers = P2POptions(sockets, networks=p2p.flag("enabled"), uuids=uuids)
+        for one in (table, http, ssh, unix, p2p):
             one.end()
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, InvalidInput) as error:
         raise click.ClickException(f"{path}: {error}") from error
-    if not options.places and not places.places:
-        raise click.ClickException(f"{path}: nothing to listen on: give http.listen or ssh.listen")
-    return directories, options, places
+    asked = ServeOptions(directories, options, places, peers, mode)
+    if not asked.of_networks and not peers:
+        raise click.ClickException(f"{path}: nothing to listen on: give http.listen, ssh.listen, unix.listen or p2p")
+    return asked
 
 
 def _user(table: _Table) -> User:
     token = table.text("token")
     secret = Secret.of(token or table.text("password"))
-    may = table.text("may") or "write"
-    if may not in _ROLES:
-        raise InvalidInput("may", may, ", ".join(_ROLES))
-    uuids = table.texts("repositories")
-    grants: Grants = {parse_uuid(uuid): _ROLES[may] for uuid in uuids} if uuids else everywhere(_ROLES[may])
-    user = User(table.text("name"), secret, grants, bool(token))
+    may = table.one_of("may", _ROLES)
+    places = table.texts("repositories")
+    grants: Grants = {parse_uuid(uuid): _ROLES[may] for uuid in places} if places else everywhere(_ROLES[may])
+    user = User(table.text("name"), secret, grants, bool(token), table.uuids("uuids"))
     table.end()
     return user
 
@@ -112,6 +122,22 @@ class _Table:
 
     def flag(self, key: str) -> bool:
         return bool(self._take(key, bool, False))
+
+    def one_of(self, key: str, words: Container[str]) -> str:
+        """One of *words*; "write" when nothing is said."""
+        word = self.text(key) or "write"
+        if word not in words:
+            raise InvalidInput(f"{self._name}{key}", word, "read-only, append-only or write")
+        return word
+
+    def uuids(self, key: str) -> frozenset[UUID] | None:
+        """None when nothing is said."""
+        return frozenset(map(parse_uuid, self.texts(key))) if key in self._values else None
+
+    def socket(self, text: str) -> str:
+        """``[NAME=]PATH``."""
+        name, path = socket_of(text)
+        return f"{name}={self.path(path)}" if name else self.path(path)
 
     def file(self, key: str) -> str | None:
         name = self.text(key)

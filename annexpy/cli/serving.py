@@ -1,205 +1,211 @@
-"""``annexpy serve --http --ssh``: repositories, what they are gateways for, and their git history, to many clients."""
+"""``annexpy serve``: repositories, what they are gateways for, and their git history, to many clients of any kind.
+
+Without HTTP and ssh it is one remote of any kind that is shown, to those who speak P2P.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import resource
-import signal
 import ssl
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
-from urllib.parse import quote, unquote
+from typing import Final
+from urllib.parse import quote
 
 import anyio
 import click
 
 from annexpy.cli.options import Options
+from annexpy.cli.run import SOME_FAILED
+from annexpy.cli.serve_options import ServeOptions
+from annexpy.cli.serve_p2p import GRACE, Door, Doors, obey, socket_of, sockets_of
 from annexpy.errors import AnnexError
+from annexpy.repo.p2p_networks import own_addresses
 from annexpy.repo.repository import Repository
-from annexpy.server.auth import Access, User, open_to_all, users_of_environment
-from annexpy.server.authorized import AuthorizedKeys, read_authorized_keys
 from annexpy.server.gateway import Gateway
 from annexpy.server.git import GitMount
 from annexpy.server.http import Routes
-from annexpy.server.metrics import Metrics
+from annexpy.server.limits import LockQuota
 from annexpy.server.places import Places, is_folder
 from annexpy.server.shown import Shown, ShownRepositories
 from annexpy.transport.sockets import Listener, listen_tcp, listen_unix
 
-__all__ = ["HTTPOptions", "SSHOptions", "serve_networks"]
-
-if TYPE_CHECKING:
-    from annexpy.server.ssh import SSHServer
+__all__ = ["serve_networks", "serve_remote"]
 
 log = logging.getLogger(__name__)
 
-GRACE: Final = 30.0
-"""Seconds for what is under way when the server is told to stop."""
 _ALL = "0.0.0.0"
 """Who leaves the host out asks for it."""
-_DESCRIPTORS = 16384
+_DESCRIPTORS: Final = 16384
 """Files and connections that a server may have open, where the system lets it."""
 
 
-@dataclass(frozen=True, slots=True)
-class HTTPOptions:
-    """What may be said on the command line; as git-annex p2phttp names it.
+async def serve_remote(options: Options, asked: ServeOptions) -> int:
+    """Show one remote to P2P clients, until SIGINT or SIGTERM, or until the one client on stdin leaves."""
+    from annexpy.cli.work import at_work
+    from annexpy.repo.topology import cluster_names
+    from annexpy.transport.pipe import stdio
 
-    Attributes:
-        places: ``HOST:PORT``, ``:PORT`` or ``unix:PATH``, of which each is listened on.
-        url: Where clients find the server, when that is not what they call it.
-        users: Those of the configuration file.
-    """
-
-    places: tuple[str, ...]
-    wideopen: bool = False
-    unauth_readonly: bool = False
-    unauth_appendonly: bool = False
-    unauth_nolocking: bool = False
-    authenv: bool = False
-    authenv_http: bool = False
-    certfile: str | None = None
-    chainfile: str | None = None
-    privatekeyfile: str | None = None
-    url: str = ""
-    users: tuple[User, ...] = ()
-
-    def access(self) -> Access:
-        """The rules."""
-        anonymous = open_to_all(
-            wideopen=self.wideopen,
-            unauth_readonly=self.unauth_readonly,
-            unauth_appendonly=self.unauth_appendonly,
-            unauth_nolocking=self.unauth_nolocking,
-        )
-        users = users_of_environment(os.environ) if self.authenv or self.authenv_http else []
-        return Access(anonymous=anonymous, users=[*self.users, *users], allow_plain_http=self.authenv_http)
-
-    def tls(self) -> ssl.SSLContext | None:
-        """TLS, when there is a certificate."""
-        if self.certfile is None:
-            if self.privatekeyfile is not None or self.chainfile is not None:
-                raise click.UsageError("Give --certfile too.")
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.load(context)
-        return context
-
-    def load(self, context: ssl.SSLContext) -> None:
-        """Read the certificates, again when the server is told to reload."""
-        assert self.certfile is not None
-        try:
-            if self.chainfile is None:
-                context.load_cert_chain(self.certfile, self.privatekeyfile)
-                return
-            # OpenSSL wants them in one file, the server's own first.
-            with open(self.certfile, "rb") as own, open(self.chainfile, "rb") as chain:
-                both = own.read() + b"\n" + chain.read()
-            fd = os.memfd_create("certificates")
-            with open(fd, "wb") as file:
-                file.write(both)
-                file.flush()
-                context.load_cert_chain(f"/proc/self/fd/{fd}", self.privatekeyfile or self.certfile)
-        except (OSError, ssl.SSLError) as error:
-            raise click.ClickException(f"certificate {self.certfile}: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class SSHOptions:
-    """What may be said on the command line about ssh.
-
-    Attributes:
-        places: ``HOST:PORT`` or ``:PORT``, of which each is listened on.
-        authorized_keys: The file that says who may log in.
-        host_key: The file with our own key; made when it is not there. None: beside *authorized_keys*.
-    """
-
-    places: tuple[str, ...] = ()
-    authorized_keys: str | None = None
-    host_key: str | None = None
-
-    def keys(self) -> AuthorizedKeys:
-        """Who may log in."""
-        if self.authorized_keys is None:
-            raise click.UsageError("Give --authorized-keys with --ssh.")
-        return read_authorized_keys(self.authorized_keys)
-
-    def server(self, places: Places, metrics: Metrics) -> SSHServer:
-        """The server."""
-        from annexpy.server.ssh import SSHServer, host_key
-
-        keys = self.keys()
-        beside = os.path.join(os.path.dirname(self.authorized_keys or ""), "ssh_host_ed25519_key")
-        return SSHServer(places, keys, [host_key(self.host_key or beside)], metrics=metrics)
-
-
-async def serve_networks(options: Options, directories: Sequence[str], http: HTTPOptions, ssh: SSHOptions) -> int:
-    """Serve until SIGINT or SIGTERM; what is being answered then is answered. SIGHUP reads certificates and keys again.
-
-    Over ssh a directory that is no repository stands for all repositories below it.
-    """
-    _log_requests(options)
-    tls, access = http.tls(), http.access()
-    stop = anyio.Event()
-    async with AsyncExitStack() as stack:
-        shown, mount, gateways = [], {}, []
-        folders = [one for one in directories if ssh.places and is_folder(one)]
-        for directory in directories:
-            if directory in folders:
-                continue
-            repository = stack.enter_context(Repository.open(directory))
+    name = asked.directories[0] if asked.directories else "."
+    async with at_work(options) as at, AsyncExitStack() as stack:
+        repository, gateway, bypass = at.repository, None, None
+        cluster = None if repository is None else cluster_names(repository.config).get(name)
+        if repository is not None and cluster is not None:
             gateway = await stack.enter_async_context(Gateway(repository, durability=options.durability))
-            name = quote(_name(repository)).encode()
-            if name in mount:
-                raise click.UsageError(f"Two repositories are called {name.decode()}.")
-            mount[name] = repository
-            gateways.append(gateway)
-            shown.append(Shown(gateway.remote, repository.uuid, name))
-
-        async def commit() -> None:
-            for gateway in gateways:
-                try:
-                    await gateway.commit()
-                except AnnexError as error:
-                    log.warning("%s: %s", gateway.repository.path, error)
-
-        git = GitMount(mount, url=http.url)
-        routes = Routes(ShownRepositories(shown), access=access, mounts=(git,), on_idle=commit)
-        listeners = [await stack.enter_async_context(await _listen(place)) for place in http.places]
-        sshd = None
-        if ssh.places:
-            named = {unquote(name.decode()): gateway for name, gateway in zip(mount, gateways, strict=True)}
-            places = await stack.enter_async_context(Places(named, folders, durability=options.durability))
-            sshd = await stack.enter_async_context(ssh.server(places, routes.metrics))
-            for place in ssh.places:
-                host, port = await sshd.listen(*_address("--ssh", place))
-                _tell(options, f"ssh://{_in_url(host)}:{port}", mount, folders)
-
-        def reload() -> None:
-            if tls is not None:
-                http.load(tls)
-            if sshd is not None:
-                sshd.reload(ssh.keys())
-
-        most = _connections(len(listeners))
-        async with routes, anyio.create_task_group() as group:
-            group.start_soon(_obey, stop, group, reload)
-            async with anyio.create_task_group() as serving:
-                for place, listener in zip(http.places, listeners, strict=True):
-                    private = place.startswith("unix:")
-                    _tell(options, _url(place, listener, tls), mount)
-                    serving.start_soon(partial(routes.serve, listener, tls=tls, secure=private, most=most, stop=stop))
-                if sshd is not None:
-                    await stop.wait()
-                    await sshd.leave(GRACE)
+            shown, bypass = gateway.shown(cluster), gateway.bypassing(cluster)
+        else:
+            shown = await at.remote(name)
+        holder = gateway or (None if repository is None else repository.branch)
+        on_idle = None if holder is None else holder.commit
+        doors = Doors(asked.mode, asked.p2p.uuids, LockQuota())
+        door = Door(doors, shown, on_idle=on_idle, bypass=bypass, repository=repository, gateway=gateway)
+        if asked.p2p.stdio:
+            return 0 if await door.answer(stdio()) else SOME_FAILED
+        tell = partial(_say, options, f"{shown.uuid} at ")
+        stop = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(obey, stop, group, _nothing)
+            for text in asked.p2p.sockets:
+                path = socket_of(text)[1]
+                listener = await stack.enter_async_context(await listen_unix(path))
+                tell(f"unix:{path}")
+                group.start_soon(listener.serve, door.answer)
+            if asked.p2p.networks:
+                group.start_soon(door.listen_to_networks, tell)
+            await stop.wait()
+            await doors.leave()
             group.cancel_scope.cancel()
     return 0
+
+
+async def serve_networks(options: Options, asked: ServeOptions, again: Callable[[], ServeOptions] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; what is being answered then is answered.
+
+    SIGHUP reads certificates and keys again, and what *again* gives: users, and what is open to everybody. Over ssh a
+    directory that is no repository stands for all repositories below it.
+    """
+    _log_requests(options)
+    async with AsyncExitStack() as stack:
+        server = _Server(options, asked, stack)
+        await server.open()
+        await server.serve(again)
+    return 0
+
+
+class _Server:
+    def __init__(self, options: Options, asked: ServeOptions, stack: AsyncExitStack) -> None:
+        self._options, self._asked, self._stack = options, asked, stack
+        self._tls, access = asked.http.tls(), asked.http.access(asked.mode)
+        self._keys = asked.ssh.keys(asked.mode) if asked.ssh.places else None
+        self._gateways: dict[str, Gateway] = {}
+        self._folders: list[str] = []
+        self._locks = LockQuota()
+        self._routes = Routes(ShownRepositories(()), access=access, locks=self._locks, on_idle=self._commit)
+        self._doors = Doors(asked.mode, asked.p2p.uuids, self._locks)
+        self._stop = anyio.Event()
+
+    async def open(self) -> None:
+        """Open the repositories, and listen."""
+        asked, stack = self._asked, self._stack
+        self._folders = [one for one in asked.directories if asked.ssh.places and is_folder(one)]
+        for directory in asked.directories:
+            if directory not in self._folders:
+                repository = stack.enter_context(Repository.open(directory))
+                name = _name(repository)
+                if name in self._gateways:
+                    raise click.UsageError(f"Two repositories are called {name}.")
+                gateway = Gateway(repository, durability=self._options.durability)
+                self._gateways[name] = await stack.enter_async_context(gateway)
+        quoted = {quote(name).encode(): gateway for name, gateway in self._gateways.items()}
+        shown = [Shown(gateway.remote, gateway.uuid, name) for name, gateway in quoted.items()]
+        self._routes.shown = ShownRepositories(shown)
+        self._routes.mounts = (GitMount(quoted, url=asked.http.url),)
+        self._listeners = [await stack.enter_async_context(await _listen(place)) for place in asked.http.places]
+        self._sshd = None
+        if self._keys is not None:
+            places = Places(self._gateways, self._folders, durability=self._options.durability)
+            await stack.enter_async_context(places)
+            server = asked.ssh.server(places, self._keys, self._routes.metrics, self._locks)
+            self._sshd = await stack.enter_async_context(server)
+            for place in asked.ssh.places:
+                host, port = await self._sshd.listen(*_address("--ssh", place))
+                self._tell(f"ssh://{_in_url(host)}:{port}", self._folders)
+        self._sockets = []
+        for gateway, path in sockets_of(asked.p2p.sockets, self._gateways):
+            self._sockets.append((gateway, path, await stack.enter_async_context(await listen_unix(path))))
+
+    async def serve(self, again: Callable[[], ServeOptions] | None) -> None:
+        """Answer until told to stop."""
+        routes, http, stop = self._routes, self._asked.http, self._stop
+        most = _connections(len(self._listeners))
+        async with routes, anyio.create_task_group() as group:
+            group.start_soon(obey, stop, group, partial(self._reload, again))
+            for gateway, path, unix in self._sockets:
+                _say(self._options, f"{gateway.uuid} at ", f"unix:{path}")
+                group.start_soon(unix.serve, Door.of(self._doors, gateway).answer)
+            if self._asked.p2p.networks:
+                for gateway in self._on_networks():
+                    tell = partial(_say, self._options, f"{gateway.uuid} at ")
+                    group.start_soon(Door.of(self._doors, gateway).listen_to_networks, tell)
+            async with anyio.create_task_group() as serving:
+                for place, listener in zip(http.places, self._listeners, strict=True):
+                    self._tell(_url(place, listener, self._tls))
+                    private = place.startswith("unix:")
+                    serve = partial(routes.serve, tls=self._tls, secure=private, most=most, stop=stop, grace=GRACE)
+                    serving.start_soon(serve, listener)
+                await stop.wait()
+                serving.start_soon(self._doors.leave)
+                if self._sshd is not None:
+                    serving.start_soon(self._sshd.leave, GRACE)
+            group.cancel_scope.cancel()
+
+    def _on_networks(self) -> list[Gateway]:
+        """Those that have addresses there; all if none has, which then says so."""
+        having = [gateway for gateway in self._gateways.values() if own_addresses(gateway.repository.files)]
+        return having or [*self._gateways.values()]
+
+    def _reload(self, again: Callable[[], ServeOptions] | None) -> None:
+        try:
+            asked = self._asked if again is None else again()
+            access = asked.http.access(self._asked.mode)
+            keys = asked.ssh.keys(self._asked.mode) if self._sshd is not None else None
+            if self._tls is not None:
+                asked.http.load(self._tls)
+        except (click.ClickException, AnnexError) as error:
+            log.warning("kept the old one: %s", getattr(error, "message", None) or error)
+            return
+        self._routes.access = access
+        if self._sshd is not None and keys is not None:
+            self._sshd.reload(keys)
+        if asked.fixed != self._asked.fixed:
+            log.warning("directories, listeners and what they show stay as they were until the server starts anew")
+        log.info("reloaded")
+
+    async def _commit(self) -> None:
+        for gateway in self._gateways.values():
+            try:
+                await gateway.commit()
+            except AnnexError as error:
+                log.warning("%s: %s", gateway.repository.path, error)
+
+    def _tell(self, where: str, folders: Sequence[str] = ()) -> None:
+        for name, gateway in self._gateways.items():
+            _say(self._options, f"{gateway.uuid} at ", f"{where}/{quote(name)}")
+        for folder in folders:
+            _say(self._options, f"repositories below {folder} at ", f"{where}/")
+
+
+def _nothing() -> None:
+    """There is nothing to reload."""
+
+
+def _say(options: Options, what: str, where: str) -> None:
+    if not options.quiet:
+        click.echo(f"annexpy: serve: {what}{where}", err=True)
 
 
 def _connections(listeners: int) -> int:
@@ -241,15 +247,6 @@ def _url(place: str, listener: Listener, tls: ssl.SSLContext | None) -> str:
     return f"http{'s' if tls else ''}://{_in_url(host)}:{port}"
 
 
-def _tell(options: Options, where: str, names: Mapping[bytes, Repository], folders: Sequence[str] = ()) -> None:
-    if options.quiet:
-        return
-    for name, repository in names.items():
-        click.echo(f"annexpy: serve: {repository.uuid} at {where}/{name.decode()}", err=True)
-    for folder in folders:
-        click.echo(f"annexpy: serve: repositories below {folder} at {where}/", err=True)
-
-
 def _log_requests(options: Options) -> None:
     requests = logging.getLogger("annexpy")
     if options.debug:
@@ -258,17 +255,3 @@ def _log_requests(options: Options) -> None:
         requests.setLevel(logging.INFO)
     if not logging.getLogger().handlers:
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")
-
-
-async def _obey(stop: anyio.Event, group: anyio.abc.TaskGroup, reload: Callable[[], None]) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                try:
-                    reload()
-                except (click.ClickException, AnnexError) as error:
-                    log.warning("kept the old one: %s", getattr(error, "message", None) or error)
-                continue
-            if stop.is_set():
-                group.cancel_scope.cancel()
-            stop.set()

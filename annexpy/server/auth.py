@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from base64 import b64decode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, Flag
 from hashlib import sha256
 from hmac import compare_digest
@@ -126,12 +126,14 @@ class User:
         secret: What proves it.
         grants: What they may do.
         token: The secret is a bearer token.
+        uuids: Of the repositories whose lines of the git-annex branch their pushes may change; None: anybody's.
     """
 
     name: str
     secret: Secret
     grants: Grants
     token: bool = False
+    uuids: frozenset[UUID] | None = None
 
 
 class Verdict(Enum):
@@ -152,12 +154,14 @@ class Visitor:
         grants: What they may do.
         known: They have proved to be a user.
         may_tell: They could prove to be one.
+        uuids: As of ``User``.
     """
 
     name: str
     grants: Grants
     known: bool
     may_tell: bool
+    uuids: frozenset[UUID] | None = None
 
     def verdict(self, uuid: UUID, role: Role) -> Verdict:
         """May they act in *role* on *uuid*?"""
@@ -172,6 +176,10 @@ class Visitor:
         return Verdict.WHO_ARE_YOU if self.may_tell else Verdict.FORBIDDEN
 
 
+def _at_most(most: Role, grants: Grants) -> Grants:
+    return {uuid: roles & most for uuid, roles in grants.items()}
+
+
 _NOBODY: Final = Secret(sha256(b"").digest())
 
 
@@ -179,7 +187,13 @@ class Access:
     """The rules of one server. Replace it as a whole to change them while the server runs."""
 
     def __init__(
-        self, *, anonymous: Grants = _NO_GRANTS, users: Iterable[User] = (), allow_plain_http: bool = False
+        self,
+        *,
+        anonymous: Grants = _NO_GRANTS,
+        users: Iterable[User] = (),
+        allow_plain_http: bool = False,
+        uuids: frozenset[UUID] | None = None,
+        most: Role = EVERYTHING,
     ) -> None:
         """Rules.
 
@@ -187,19 +201,22 @@ class Access:
             anonymous: What is open to everybody.
             users: Who may do what beyond, or instead: who proves to be a user is held to their own grants.
             allow_plain_http: Listen to credentials that others could read along.
+            uuids: Whose lines of the git-annex branch may change by pushes that are open to everybody.
+            most: Nobody may do more than this.
 
         Raises:
             InvalidInput: Two users of one name.
         """
-        self._anonymous = anonymous
+        self._anonymous = _at_most(most, anonymous)
         self._by_name: dict[bytes, User] = {}
         self._tokens: list[User] = []
-        for user in users:
+        for given in users:
+            user = replace(given, grants=_at_most(most, given.grants))
             if user.token:
                 self._tokens.append(user)
             elif self._by_name.setdefault(user.name.encode("utf-8", "surrogateescape"), user) is not user:
                 raise InvalidInput("user", user.name, "each once")
-        self._plain = allow_plain_http
+        self._plain, self._uuids = allow_plain_http, uuids
 
     def visitor(self, authorization: bytes | None, *, secure: bool) -> Visitor:
         """Who sends this header ``Authorization``, or none.
@@ -212,9 +229,9 @@ class Access:
         if authorization is not None:
             user = self._identify(authorization)
             if user is not None and helps:
-                return Visitor(user.name, user.grants, True, True)
+                return Visitor(user.name, user.grants, True, True, user.uuids)
         closed = not users and not any(self._anonymous.values())
-        return Visitor("", self._anonymous, False, helps or closed)
+        return Visitor("", self._anonymous, False, helps or closed, self._uuids)
 
     def _identify(self, authorization: bytes) -> User | None:
         scheme, _, said = authorization.partition(b" ")
@@ -239,8 +256,10 @@ class Access:
                 raise InvalidInput("authorization", scheme, "Basic or Bearer")
 
 
-def users_of_environment(environ: Mapping[str, str]) -> list[User]:
+def users_of_environment(environ: Mapping[str, str], uuids: frozenset[UUID] | None = None) -> list[User]:
     """The users that ``GIT_ANNEX_P2PHTTP_PASSWORD_NAME`` and ``…_PERMISSIONS_NAME`` make, as for ``--authenv``.
+
+    All of them with these *uuids*.
 
     Raises:
         InvalidInput: Permissions other than ``readonly`` and ``appendonly``, or an empty password.
@@ -259,5 +278,5 @@ def users_of_environment(environ: Mapping[str, str]) -> list[User]:
                 roles = APPEND_ONLY
             case other:
                 raise InvalidInput(_PERMISSIONS + name, other, "readonly or appendonly")
-        users.append(User(name, Secret.of(password), everywhere(roles)))
+        users.append(User(name, Secret.of(password), everywhere(roles), uuids=uuids))
     return users

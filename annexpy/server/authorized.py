@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
@@ -39,6 +39,7 @@ _HARMLESS: Final = frozenset(
     for what in ("pty", "port-forwarding", "agent-forwarding", "x11-forwarding", "user-rc")
 ) | {"restrict"}
 """What they speak of is never given to anybody."""
+_STRICTNESS: Final = (ServerMode.WRITE, ServerMode.APPEND_ONLY, ServerMode.READ_ONLY)
 _OURS: Final = ("GIT_ANNEX_SHELL_", "ANNEXPY_")
 _SETTINGS: Final = frozenset(
     (
@@ -59,7 +60,7 @@ class Rights:
 
     Attributes:
         name: Who it is, for the log: ANNEXPY_NAME, else the comment of the key.
-        fingerprint: Of the key.
+        who: As which user its locks count: ANNEXPY_NAME, else the fingerprint of the key.
         mode: What may be changed.
         root: Only repositories below this directory, and paths are relative to it; "" is no limit.
         directory: Only this repository; "" is no limit.
@@ -69,7 +70,7 @@ class Rights:
     """
 
     name: str
-    fingerprint: str = ""
+    who: str = ""
     mode: ServerMode = ServerMode.WRITE
     root: str = ""
     directory: str = ""
@@ -102,8 +103,8 @@ def fingerprint(blob: bytes) -> str:
 class AuthorizedKeys:
     """The keys of a server. Replaced as a whole when they change."""
 
-    def __init__(self, text: str, *, name: str = "authorized keys") -> None:
-        """Take the good lines of *text*, and warn of the others; *name* is for that."""
+    def __init__(self, text: str, *, name: str = "authorized keys", most: ServerMode = ServerMode.WRITE) -> None:
+        """Take the good lines of *text*, and warn of the others; *name* is for that. No key may do more than *most*."""
         self._keys: dict[bytes, list[Rights]] = {}
         for number, line in enumerate(text.splitlines(), 1):
             line = line.strip()
@@ -113,7 +114,8 @@ class AuthorizedKeys:
                 except AnnexError as error:
                     log.warning("%s, line %d admits nobody: %s", name, number, error)
                 else:
-                    self._keys.setdefault(blob, []).append(rights)
+                    mode = max(rights.mode, most, key=_STRICTNESS.index)
+                    self._keys.setdefault(blob, []).append(replace(rights, mode=mode))
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -123,8 +125,8 @@ class AuthorizedKeys:
         return next((one for one in self._keys.get(blob, ()) if one.comes_from(address)), None)
 
 
-def read_authorized_keys(path: str) -> AuthorizedKeys:
-    """The keys in the file at *path*.
+def read_authorized_keys(path: str, *, most: ServerMode = ServerMode.WRITE) -> AuthorizedKeys:
+    """The keys in the file at *path*, none of which may do more than *most*.
 
     Raises:
         InvalidInput: It cannot be read, or others than its owner may write to it.
@@ -133,7 +135,7 @@ def read_authorized_keys(path: str) -> AuthorizedKeys:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             if os.fstat(file.fileno()).st_mode & 0o022:
                 raise InvalidInput("authorized keys", path, "writable by nobody but its owner (chmod go-w)")
-            return AuthorizedKeys(file.read(), name=path)
+            return AuthorizedKeys(file.read(), name=path, most=most)
     except OSError as error:
         raise InvalidInput("authorized keys", path, f"a file to read ({error.strerror})") from error
 
@@ -217,7 +219,7 @@ def _rights(options: list[tuple[str, str]], comment: str, blob: bytes) -> Rights
     shown = fingerprint(blob)
     return Rights(
         name=settings.get("ANNEXPY_NAME") or comment or shown,
-        fingerprint=shown,
+        who=settings.get("ANNEXPY_NAME") or shown,
         mode=mode,
         root=_absolute("ANNEXPY_ROOT", settings),
         directory=_absolute("GIT_ANNEX_SHELL_DIRECTORY", settings),

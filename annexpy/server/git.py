@@ -5,6 +5,8 @@ every version of the protocol, and hooks and configuration of the repository hol
 are, everything that is journalled is committed, so that a client gets all that is known and a push of the
 git-annex branch starts from it; both sides compare and swap that ref. What was pushed is merged afterwards.
 
+A push of somebody who speaks for some repositories only is judged, as over ssh (``judged``).
+
 ``NAME/config`` tells git-annex the UUID and, as ``annex.url``, where the contents are.
 """
 
@@ -14,6 +16,7 @@ import os
 import re
 import zlib
 from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Final
 
 import anyio
@@ -22,8 +25,10 @@ import anyio.abc
 from annexpy.errors import AnnexError, InvalidInput, RepositoryError
 from annexpy.p2p.http import NoSuchRoute, WrongMethod
 from annexpy.repo.repository import Repository
-from annexpy.server.auth import Role
+from annexpy.server.auth import Role, Visitor
+from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
+from annexpy.server.judged import judged_push
 from annexpy.transport.base import CHUNK
 from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
@@ -40,21 +45,22 @@ _MAX_INFLATED: Final = 256 * 1024 * 1024
 class GitMount:
     """The repositories that git reaches, by the first part of the path; ``.git`` behind it may be there or not."""
 
-    def __init__(self, repositories: Mapping[bytes, Repository], *, url: str = "") -> None:
-        """Serve *repositories*.
+    def __init__(self, places: Mapping[bytes, Repository | Gateway], *, url: str = "") -> None:
+        """Serve these.
 
         Args:
-            repositories: Name, percent-encoded → repository. Closing them is their owner's business.
+            places: Name, percent-encoded → repository, or what makes it a gateway. Closing them is their owner's
+                business.
             url: Where clients find this server (``https://example.org/annex``); else what they call it themselves.
         """
-        self._repositories, self._url = dict(repositories), url.rstrip("/")
+        self._places, self._url = dict(places), url.rstrip("/")
 
     def asks(self, exchange: Exchange) -> tuple[UUID, Role] | None:
         """Whose rules hold, and what has to be allowed."""
         found = self._split(exchange)
         if found is None:
             return None
-        _, repository, rest, query = found
+        _, place, rest, query = found
         method = exchange.head.method
         if rest == b"info/refs":
             service = query.removeprefix(b"service=")
@@ -69,22 +75,23 @@ class GitMount:
             return None
         if method not in wanted.split():
             raise WrongMethod(method, wanted)
-        return repository.uuid, role
+        return place.uuid, role
 
-    def _split(self, exchange: Exchange) -> tuple[bytes, Repository, bytes, bytes] | None:
+    def _split(self, exchange: Exchange) -> tuple[bytes, Repository | Gateway, bytes, bytes] | None:
         path, _, query = exchange.head.target.partition(b"?")
         name, slash, rest = path[1:].partition(b"/")
         for one in (name, name.removesuffix(b".git")):
-            repository = self._repositories.get(one)
-            if repository is not None and slash:
-                return one, repository, rest, query
+            place = self._places.get(one)
+            if place is not None and slash:
+                return one, place, rest, query
         return None
 
-    async def answer(self, exchange: Exchange) -> bool:
+    async def answer(self, exchange: Exchange, visitor: Visitor) -> bool:
         """Run git, or show the configuration."""
         found = self._split(exchange)
         assert found is not None
-        name, repository, rest, query = found
+        name, place, rest, query = found
+        repository = place.repository if isinstance(place, Gateway) else place
         if rest == b"config":
             text = self._config(exchange, name, repository)
             exchange.answer(200, [(b"Content-Type", b"text/plain; charset=utf-8"), _NO_CACHE], text)
@@ -93,9 +100,12 @@ class GitMount:
             await make_visible(repository)
             await self._refs(exchange, repository, query.removeprefix(b"service="))
             return False
-        await self._service(exchange, repository, rest)
         if rest != b"git-receive-pack":
+            await self._service(exchange, repository, [rest.decode().removeprefix("git-")])
             return False
+        directory = os.fsdecode(repository.git_dir)
+        async with judged_push(directory, place, visitor.uuids) as (words, variables):
+            await self._service(exchange, repository, [*words, "receive-pack"], variables)
         await take_in(repository)
         return True
 
@@ -147,13 +157,20 @@ class GitMount:
             said = b"%04x%b0000" % (len(line) + 4, line) + said
         exchange.answer(200, [(b"Content-Type", b"application/x-" + service + b"-advertisement"), _NO_CACHE], said)
 
-    async def _service(self, exchange: Exchange, repository: Repository, service: bytes) -> None:
-        argv = ["git", service.decode().removeprefix("git-"), "--stateless-rpc", os.fsdecode(repository.git_dir)]
-        async with RunningGit(argv, _protocol(exchange)) as process, anyio.create_task_group() as group:
+    async def _service(
+        self,
+        exchange: Exchange,
+        repository: Repository,
+        words: list[str],
+        variables: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        argv, service = ["git", *words, "--stateless-rpc", os.fsdecode(repository.git_dir)], f"git-{words[-1]}"
+        running = RunningGit(argv, _protocol(exchange), environment=variables)
+        async with running as process, anyio.create_task_group() as group:
             failed: list[AnnexError] = []
             group.start_soon(_feed, exchange, process, failed)
             assert process.stdout is not None
-            headers = [(b"Content-Type", b"application/x-" + service + b"-result"), _NO_CACHE]
+            headers = [(b"Content-Type", b"application/x-%b-result" % service.encode()), _NO_CACHE]
             async for piece in process.stdout:
                 if not exchange.status:
                     exchange.start(200, headers, None)
@@ -165,7 +182,7 @@ class GitMount:
             raise failed[0]
         if not exchange.status:
             if code:
-                raise RepositoryError(f"git {service.decode()} ended with exit status {code}")
+                raise RepositoryError(f"git {service} ended with exit status {code}")
             exchange.start(200, headers, None)
         exchange.end()
 

@@ -66,7 +66,7 @@ from annexpy.server.commits import Commits
 from annexpy.server.http_content import receive_content, send_content
 from annexpy.server.http_locks import HeldLocks
 from annexpy.server.http_told import Asked, hardest, line, refuse, say, tell
-from annexpy.server.limits import LockQuota
+from annexpy.server.limits import LockQuota, Quota
 from annexpy.server.metrics import METRICS_TYPE, Metrics
 from annexpy.server.shown import Find, Mount, Shown, ShownRepositories
 from annexpy.server.wire import others
@@ -102,7 +102,7 @@ class Routes:
     """What one server answers. An async context manager: locks live while it is entered.
 
     Attributes:
-        shown, access: The repositories and the rules. May be replaced while the server runs.
+        shown, access, mounts: The repositories, the rules, what else is served. May be replaced while the server runs.
         metrics: What was done.
         connections: The native connections; those of ASGI are counted elsewhere.
     """
@@ -113,7 +113,7 @@ class Routes:
         *,
         access: Access,
         deadlines: HTTPDeadlines | None = None,
-        locks: LockQuota | None = None,
+        locks: Quota | None = None,
         mounts: tuple[Mount, ...] = (),
         allow_unverifiable: bool = True,
         clock: Clock = CLOCK,
@@ -125,14 +125,14 @@ class Routes:
             shown: The repositories.
             access: Who may do what.
             deadlines: How long clients may take.
-            locks: How many locks one client may hold or leave behind.
+            locks: How many locks one client may hold or leave behind; to be shared with other servers of the process.
             mounts: What else is served.
             allow_unverifiable: False refuses put of keys whose content cannot be verified.
             clock: For time and the removals that rely on it.
             on_idle: Called about a second after something was stored or removed, and every ten seconds while
                 that goes on; and at the end.
         """
-        self.shown, self.access, self._mounts = shown, access, mounts
+        self.shown, self.access, self.mounts = shown, access, mounts
         self._allow_unverifiable, self._clock = allow_unverifiable, clock
         self._commits = Commits(on_idle)
         self._quota = LockQuota() if locks is None else locks
@@ -293,14 +293,15 @@ class Routes:
             else:
                 exchange.answer(200, [(b"Content-Type", METRICS_TYPE)], self.metrics.text())
             return
-        for mount in self._mounts:
+        for mount in self.mounts:
             found = mount.asks(exchange)
             if found is not None:
                 asked.verb = "git"
-                verdict = self._visitor(exchange, asked).verdict(*found)
+                visitor = self._visitor(exchange, asked)
+                verdict = visitor.verdict(*found)
                 if verdict is not Verdict.ALLOWED:
                     refuse(exchange, verdict)
-                elif await mount.answer(exchange):
+                elif await mount.answer(exchange, visitor):
                     self._commits.note()
                 return
         refuse(exchange, Verdict.NOT_THERE)
@@ -324,8 +325,8 @@ class Routes:
                 return TimestampAnswer(int(self._clock.now() // 1))
             case LockContentRequest(uuid=uuid, key=key, client=client):
                 assert self._locks is not None
-                owner, host = asked.user, asked.user or exchange.peer.rpartition(":")[0]
-                lock_id = await self._locks.take(remote, key, uuid, owner=owner, client=f"{host} {client}", host=host)
+                who = asked.user or exchange.peer.rpartition(":")[0]
+                lock_id = await self._locks.take(remote, key, uuid, owner=asked.user, client=client or "", who=who)
                 return LockAnswer(lock_id)
             case KeepLockedRequest(uuid=uuid, lock_id=lock_id):
                 assert self._locks is not None
@@ -388,7 +389,7 @@ async def serve_http(
     deadlines: HTTPDeadlines | None = None,
     tls: ssl.SSLContext | None = None,
     secure: bool = False,
-    locks: LockQuota | None = None,
+    locks: Quota | None = None,
     mounts: tuple[Mount, ...] = (),
     allow_unverifiable: bool = True,
     clock: Clock = CLOCK,

@@ -21,7 +21,7 @@ from annexpy.errors import AnnexError, ConnectionLost, KeyNotPresent, NotLocked
 from annexpy.keys.key import Key
 from annexpy.p2p.http_answers import KeepLockedBody
 from annexpy.remote.base import LockedCopy, Remote
-from annexpy.server.limits import LockQuota
+from annexpy.server.limits import Quota
 from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
 
@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 _PATIENCE: Final = 1200.0
 """Seconds between two pieces of the body of ``keeplocked``, as stock clients announce (``Keep-Alive``)."""
 _LOOK: Final = 1.0
-_CROWD: Final = 2000
-"""Locks that all clients of one host, or of one user, may hold or leave behind."""
 
 
 class _Held:
@@ -64,15 +62,14 @@ class _Held:
 class HeldLocks:
     """The locks of one server."""
 
-    def __init__(self, group: TaskGroup, quota: LockQuota, new_id: Callable[[], str]) -> None:
+    def __init__(self, group: TaskGroup, quota: Quota, new_id: Callable[[], str]) -> None:
         self._group, self._quota, self._new_id = group, quota, new_id
-        self._crowd = LockQuota(_CROWD)
         self._held: dict[str, _Held] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
-    async def take(self, remote: Remote, key: Key, uuid: UUID, *, owner: str, client: str, host: str) -> str | None:
+    async def take(self, remote: Remote, key: Key, uuid: UUID, *, owner: str, client: str, who: str) -> str | None:
         """Lock the content of *key*.
 
         Args:
@@ -80,8 +77,7 @@ class HeldLocks:
             key: Of the content.
             uuid: The repository that was asked, which ``keep`` has to name too.
             owner: The user, whom ``keep`` has to be too.
-            client: Whose quota it counts towards; what clients say of themselves, so
-            host: has a quota too: where the client is, or its user.
+            client, who: As for ``Quota``.
 
         Returns:
             The id of the lock; None when there is nothing to lock.
@@ -89,15 +85,11 @@ class HeldLocks:
         Raises:
             AnnexError: It cannot be told.
         """
-        if not self._crowd.take(host):
-            log.warning("%s: too many content locks are held for clients there", host)
-            return None
-        if not self._quota.take(client):
-            self._crowd.give_back(host, left_behind=False)
-            log.warning("%s: too many content locks are held for this client", client)
+        if not self._quota.take(client, who):
+            log.warning("%s of %s: too many content locks are held", client, who)
             return None
         held = _Held(uuid, owner)
-        self._group.start_soon(self._hold, held, remote, key, client, host)
+        self._group.start_soon(self._hold, held, remote, key, client, who)
         await held.answer.wait()
         if held.lock is None:
             if held.error is None or isinstance(held.error, (NotLocked, KeyNotPresent)):
@@ -108,7 +100,7 @@ class HeldLocks:
         self._group.start_soon(self._live, lock_id, held)
         return lock_id
 
-    async def _hold(self, held: _Held, remote: Remote, key: Key, client: str, host: str) -> None:
+    async def _hold(self, held: _Held, remote: Remote, key: Key, client: str, who: str) -> None:
         ended: BaseException | None = None
         try:
             async with remote.lock_content(key) as lock:
@@ -128,8 +120,7 @@ class HeldLocks:
             held.answer.set()
             held.left.set()
             left_behind = held.lock is not None and not held.unlocked
-            self._quota.give_back(client, left_behind=left_behind)
-            self._crowd.give_back(host, left_behind=left_behind)
+            self._quota.give_back(client, who, left_behind=left_behind)
         if ended is not None:
             raise ended
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 from math import inf
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from annexpy.clock import LOCK_RETENTION, Clock
 from annexpy.system import CLOCK
@@ -15,10 +15,13 @@ from annexpy.uuids import UUID
 
 __all__ = [
     "APPEND_ONLY_TEXT",
+    "PER_CLIENT",
+    "PER_CROWD",
     "READ_ONLY_TEXT",
     "Authenticate",
     "Deadlines",
     "LockQuota",
+    "Quota",
     "ServerMode",
     "Services",
     "raise_descriptor_limit",
@@ -26,6 +29,10 @@ __all__ = [
 
 READ_ONLY_TEXT = "this repository is read-only; write access denied"
 APPEND_ONLY_TEXT = "this repository is append-only; removal denied"
+PER_CLIENT: Final = 100
+"""Content locks that one client may hold or leave behind."""
+PER_CROWD: Final = 2000
+"""And all clients of one user, key or address."""
 
 
 class ServerMode(Enum):
@@ -77,38 +84,66 @@ class Deadlines:
         return cls(inf, inf, inf, inf)
 
 
-class LockQuota:
-    """How many content locks one client may hold or have left behind in this process.
+class Quota(Protocol):
+    """How many content locks one client may hold or have left behind.
 
     A lock whose client vanished keeps its content for ``LOCK_RETENTION`` seconds, so without a limit
-    a client that comes and goes could keep everything from being removed.
+    a client that comes and goes could keep everything from being removed. Clients say themselves which one
+    they are; who they are (user, key, address) is known, and has a limit too.
     """
 
-    def __init__(self, limit: int = 100, *, clock: Clock = CLOCK) -> None:
-        self._limit, self._clock = limit, clock
-        self._held: Counter[str] = Counter()
-        self._left_behind: dict[str, list[float]] = {}
+    def take(self, client: str, who: str) -> bool:
+        """Count one more lock of *client*; False, and not counted, when it or *who* has too many."""
+        ...
 
-    def take(self, client: str) -> bool:
-        """Count one more lock of *client*; False, and not counted, when it has too many."""
-        now = self._clock.now()
-        left = [until for until in self._left_behind.get(client, ()) if until > now]
-        if left:
-            self._left_behind[client] = left
-        else:
-            self._left_behind.pop(client, None)
-        if self._held[client] + len(left) >= self._limit:
+    def give_back(self, client: str, who: str, *, left_behind: bool) -> None:
+        """The lock is no longer held; *left_behind*: its content stays locked for a while all the same."""
+        ...
+
+
+class LockQuota:
+    """``Quota`` of one process, whichever way its clients come. All of whom nothing is known are one crowd.
+
+    Args:
+        limit: Locks of one client.
+        crowd: Locks of all clients of one user, key or address.
+        clock: For retention.
+    """
+
+    def __init__(self, limit: int = PER_CLIENT, *, crowd: int = PER_CROWD, clock: Clock = CLOCK) -> None:
+        self._limit, self._crowd, self._clock = limit, crowd, clock
+        self._held: Counter[tuple[str, ...]] = Counter()
+        self._left_behind: dict[tuple[str, ...], list[float]] = {}
+
+    def take(self, client: str, who: str = "") -> bool:
+        """As ``Quota``."""
+        counted = self._counted(client, who)
+        if any(self._count(at) >= limit for at, limit in counted):
             return False
-        self._held[client] += 1
+        for at, _ in counted:
+            self._held[at] += 1
         return True
 
-    def give_back(self, client: str, *, left_behind: bool) -> None:
-        """The lock is no longer held; *left_behind*: its content stays locked for a while all the same."""
-        self._held[client] -= 1
-        if not self._held[client]:
-            del self._held[client]
-        if left_behind:
-            self._left_behind.setdefault(client, []).append(self._clock.now() + LOCK_RETENTION)
+    def give_back(self, client: str, who: str = "", *, left_behind: bool) -> None:
+        """As ``Quota``."""
+        for at, _ in self._counted(client, who):
+            self._held[at] -= 1
+            if not self._held[at]:
+                del self._held[at]
+            if left_behind:
+                self._left_behind.setdefault(at, []).append(self._clock.now() + LOCK_RETENTION)
+
+    def _counted(self, client: str, who: str) -> list[tuple[tuple[str, ...], int]]:
+        return [((who, client), self._limit), ((who,), self._crowd)]
+
+    def _count(self, at: tuple[str, ...]) -> int:
+        now = self._clock.now()
+        left = [until for until in self._left_behind.get(at, ()) if until > now]
+        if left:
+            self._left_behind[at] = left
+        else:
+            self._left_behind.pop(at, None)
+        return self._held[at] + len(left)
 
 
 class Services(Protocol):

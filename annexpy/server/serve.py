@@ -76,7 +76,7 @@ from annexpy.p2p.messages import (
     Version,
 )
 from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many
-from annexpy.server.limits import Authenticate, Deadlines, LockQuota, ServerMode, Services
+from annexpy.server.limits import Authenticate, Deadlines, LockQuota, Quota, ServerMode, Services
 from annexpy.server.transfers import receive_content, send_content
 from annexpy.server.wire import STRANGER, ClientGone, ClientWire, HangUp, others
 from annexpy.system import CLOCK
@@ -100,8 +100,10 @@ async def serve(
     authenticate: Authenticate | None = None,
     connection: Connection | None = None,
     client: str = "",
+    who: str = "",
     deadlines: Deadlines = _USUAL,
-    locks: LockQuota | None = None,
+    locks: Quota | None = None,
+    running: set[ClientWire] | None = None,
     services: Services | None = None,
     bypass: Callable[[tuple[UUID, ...]], Remote] | None = None,
     max_version: int = MAX_VERSION,
@@ -112,8 +114,8 @@ async def serve(
     """Answer one client until it leaves, then close *transport*. *remote* stays open.
 
     Locks. ``lock_content`` is left normally after UNLOCKCONTENT (and after anything else that the
-    client says in its place), and with ``ConnectionLost`` when the client vanishes: the remote is to
-    keep the content locked then until the retention is over, because somebody may rely on it.
+    client says in its place), and with ``ConnectionLost`` when the client vanishes, or when this is cancelled: the
+    remote is to keep the content locked then until the retention is over, because somebody may rely on it.
 
     Args:
         transport: The wire.
@@ -122,9 +124,11 @@ async def serve(
         authenticated: True: say AUTH-SUCCESS at once, as p2pstdio does. False: wait for AUTH.
         authenticate: Judges AUTH; without it every AUTH fails.
         connection: A session that has been begun elsewhere; nothing is said first then.
-        client: Who it is, for the lock quota and for messages; AUTH sets it too.
+        client: Which one it says it is, for the lock quota and for messages; AUTH sets it too.
+        who: Whose client it is, as far as that is known; for the lock quota.
         deadlines: How long to wait for the client. Remotes have their own.
         locks: Shared between all sessions of a server.
+        running: The wires of all sessions that are under way, for who wants to end them in order.
         services: CONNECT and NOTIFYCHANGE; refused when None.
         bypass: What to show instead once the client has said BYPASS (gateways).
         max_version: The highest version to agree to.
@@ -142,13 +146,16 @@ async def serve(
     wire = ClientWire(transport, connection, deadlines, on_idle)
     session = _Session(wire, remote, mode, client, clock)
     session.authenticate, session.locks, session.services, session.bypass = authenticate, locks, services, bypass
-    session.max_version, session.allow_unverifiable = max_version, allow_unverifiable
+    session.max_version, session.allow_unverifiable, session.who = max_version, allow_unverifiable, who
+    under_way = set() if running is None else running
+    under_way.add(wire)
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(wire.watch)
             ended = await session.run()
             group.cancel_scope.cancel()
     finally:
+        under_way.discard(wire)
         with anyio.CancelScope(shield=True):
             await transport.aclose()
     if ended is not None:
@@ -161,7 +168,8 @@ class _Session:
         self._wire, self._remote = wire, remote
         self._mode, self._client, self._clock = mode, client, clock
         self.authenticate: Authenticate | None = None
-        self.locks: LockQuota | None = None
+        self.locks: Quota | None = None
+        self.who = ""
         self.services: Services | None = None
         self.bypass: Callable[[tuple[UUID, ...]], Remote] | None = None
         self.max_version = MAX_VERSION
@@ -346,20 +354,29 @@ class _Session:
     # -- locks ----------------------------------------------------------------------------------------
 
     async def _lock(self, key: Key) -> None:
-        if self.locks is not None and not self.locks.take(self._client):
+        if self.locks is not None and not self.locks.take(self._client, self.who):
             self._wire.say(Error("too many content locks are held for this client"))
             return
         told = unlocked = False
+        stopped: BaseException | None = None
         try:
             async with self._remote.lock_content(key) as lock:
                 self._wire.say(SUCCESS)
                 told = True
                 self._wire.held = lock
-                await self._until_unlocked()
+                try:
+                    await self._until_unlocked()
+                except anyio.get_cancelled_exc_class() as error:
+                    stopped = error  # we are ended; the client may go on, and relies on the lock
+                    raise self._wire.gone("the server ends") from None
                 unlocked = True
         except ClientGone:
+            if stopped is not None:
+                raise stopped from None
             raise
         except AnnexError as error:
+            if stopped is not None:
+                raise stopped from None
             if told:
                 log.warning("%s: unlocking %s: %s", self._wire.peer, key, error)
             elif isinstance(error, (NotLocked, KeyNotPresent)):
@@ -369,7 +386,7 @@ class _Session:
         finally:
             self._wire.held = None
             if self.locks is not None:
-                self.locks.give_back(self._client, left_behind=told and not unlocked)
+                self.locks.give_back(self._client, self.who, left_behind=told and not unlocked)
 
     async def _until_unlocked(self) -> None:
         match await self._wire.next():

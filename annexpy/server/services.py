@@ -12,7 +12,10 @@ from annexpy.errors import AnnexError
 from annexpy.repo.refs import Refs
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
+from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, make_visible, take_in
+from annexpy.server.judged import judged_push
+from annexpy.uuids import UUID
 
 __all__ = ["RepositoryServices", "WatchedRefs"]
 
@@ -48,9 +51,18 @@ class RepositoryServices:
     The session remembers what it has told, so that nothing is missed between two NOTIFYCHANGE of it.
     """
 
-    def __init__(self, watched: WatchedRefs) -> None:
-        """Offer git and news of the repository whose branches are *watched*."""
+    def __init__(
+        self, watched: WatchedRefs, *, uuids: frozenset[UUID] | None = None, gateway: Gateway | None = None
+    ) -> None:
+        """Offer git and news of the repository whose branches are *watched*.
+
+        Args:
+            watched: Shared between sessions.
+            uuids: For which a push may speak, as for ``judged_push``.
+            gateway: Of the repository, where it is one.
+        """
         self._repository, self._watched = watched.repository, watched
+        self._uuids, self._gateway = uuids, gateway
         self._told: dict[bytes, bytes] | None = None
 
     async def connect(
@@ -58,13 +70,17 @@ class RepositoryServices:
     ) -> int:
         """Run git; what is journalled is in the branch before, and what was pushed beside it is merged afterwards."""
         await make_visible(self._repository)
-        argv = ["git", service.decode().removeprefix("git-"), self._repository.path]
+        path = self._repository.path
+        if service != b"git-receive-pack":
+            return await _run(RunningGit(["git", service.decode().removeprefix("git-"), path], ""), receive, send)
+        place = self._repository if self._gateway is None else self._gateway
         try:
-            return await _run(argv, receive, send)
+            async with judged_push(path, place, self._uuids) as (words, variables):
+                pushed = RunningGit(["git", *words, "receive-pack", path], "", environment=variables)
+                return await _run(pushed, receive, send)
         finally:
-            if service == b"git-receive-pack":
-                with anyio.CancelScope(shield=True):
-                    await take_in(self._repository)
+            with anyio.CancelScope(shield=True):
+                await take_in(self._repository)
 
     async def changed(self) -> tuple[bytes, ...]:
         """The commits that branches have now and had not when this session last heard of them."""
@@ -77,7 +93,7 @@ class RepositoryServices:
 
 
 async def _run(
-    argv: list[str], receive: Callable[[], Awaitable[bytes]], send: Callable[[bytes], Awaitable[None]]
+    running: RunningGit, receive: Callable[[], Awaitable[bytes]], send: Callable[[bytes], Awaitable[None]]
 ) -> int:
     lost: list[AnnexError] = []
 
@@ -92,7 +108,7 @@ async def _run(
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
             pass  # git has heard enough; what it says tells why
 
-    async with RunningGit(argv, "") as process:
+    async with running as process:
         assert process.stdin is not None
         assert process.stdout is not None
         async with anyio.create_task_group() as group:

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 from annexpy.errors import InvalidInput
 from annexpy.p2p.http import BASE
 from annexpy.remote.base import Remote
-from annexpy.server.auth import Role
+from annexpy.server.auth import Role, Visitor
 from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
 
@@ -90,6 +90,6 @@ class Mount(Protocol):
         """
         ...
 
-    async def answer(self, exchange: Exchange) -> bool:
-        """Answer a request that is allowed; may it have changed something? Raises as handlers do."""
+    async def answer(self, exchange: Exchange, visitor: Visitor) -> bool:
+        """Answer a request that is allowed to *visitor*; may it have changed something? Raises as handlers do."""
         ...

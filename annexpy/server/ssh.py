@@ -31,7 +31,7 @@ from annexpy.server.authorized import AuthorizedKeys, Rights
 from annexpy.server.direct import find_uuid, in_annex
 from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import make_visible, take_in
-from annexpy.server.limits import Deadlines, LockQuota, ServerMode
+from annexpy.server.limits import Deadlines, LockQuota, Quota, ServerMode
 from annexpy.server.metrics import Metrics
 from annexpy.server.places import Places
 from annexpy.server.refusal import Refusal
@@ -122,7 +122,7 @@ class SSHServer:
         host_keys: list[_AsyncSSH],
         *,
         limits: SSHLimits | None = None,
-        locks: LockQuota | None = None,
+        locks: Quota | None = None,
         metrics: Metrics | None = None,
         allow_unverifiable: bool = True,
         clock: Clock = CLOCK,
@@ -134,7 +134,7 @@ class SSHServer:
             keys: Who may log in.
             host_keys: Of ``host_key``.
             limits: How much it takes.
-            locks: How many content locks a key may hold or leave behind.
+            locks: How many content locks a client may hold or leave behind.
             metrics: What is counted.
             allow_unverifiable: False refuses PUT of keys whose content cannot be verified.
             clock: For removals that rely on time.
@@ -372,7 +372,8 @@ class SSHServer:
             gateway.shown(uuid),
             mode=session.rights.mode,
             connection=session.protocol,
-            client=session.rights.fingerprint or client,
+            client=client,
+            who=session.rights.who,
             deadlines=self._deadlines,
             locks=self._locks,
             bypass=gateway.bypassing(uuid),

@@ -12,9 +12,8 @@ import anyio.abc
 from annexpy.errors import TransportError
 from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, git_protocol
+from annexpy.server.judged import judged_push
 from annexpy.server.limits import READ_ONLY_TEXT, ServerMode
-from annexpy.server.pre_receive import guarded
-from annexpy.server.pushes import PushRules
 from annexpy.server.refusal import Refusal
 from annexpy.server.ssh_session import SSHSession
 from annexpy.transport.base import CHUNK
@@ -36,19 +35,12 @@ async def push(session: SSHSession, directory: str, gateway: Gateway | None) -> 
         Refusal: They may not push.
         AccessDenied, ConnectFailed: It cannot be judged.
     """
-    rights, options = session.rights, []
+    rights = session.rights
     if rights.mode is ServerMode.READ_ONLY:
         raise Refusal(READ_ONLY_TEXT)
-    if rights.mode is ServerMode.APPEND_ONLY:
-        options = ["-c", "receive.denyDeletes=true", "-c", "receive.denyNonFastForwards=true"]
-    elif rights.uuids is None:
-        return await relay(session, ["receive-pack", directory])
-    rules = PushRules(rights.uuids)
-    if gateway is not None:
-        levels = gateway.repository.tuning.branch_levels
-        rules = PushRules(rights.uuids, frozenset(gateway.uuids()), levels=levels)
-    async with guarded(directory, rules) as (more, variables):
-        return await relay(session, [*options, *more, "receive-pack", directory], variables)
+    append_only = rights.mode is ServerMode.APPEND_ONLY
+    async with judged_push(directory, gateway, rights.uuids, append_only=append_only) as (words, variables):
+        return await relay(session, [*words, "receive-pack", directory], variables)
 
 
 async def relay(session: SSHSession, words: list[str], variables: Mapping[str, str] = _NONE) -> int:

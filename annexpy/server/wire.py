@@ -29,6 +29,9 @@ T = TypeVar("T")
 STRANGER: Final = frozenset((State.AUTH, State.AUTH_ANSWER, State.AUTH_REFUSED))
 """Before AUTH."""
 
+_QUIET: Final = STRANGER | {State.GREETING, State.IDLE}
+"""Nothing is owed."""
+
 _TOGETHER: Final = 64 * 1024  # pieces up to this size are joined to one write, larger ones are not copied
 _FILE_PIECE: Final = 1024 * 1024  # for which a client that reads has as long as for a piece that we read
 _LOOK: Final = 1.0  # seconds between two looks at held locks and idleness
@@ -83,6 +86,7 @@ class ClientWire:
         # For the watch: what we wait for since when, and until when.
         self._waiting_for = ""
         self._since = self._until = inf
+        self._listening = False
         self.held: LockedCopy | None = None
         self.changed = False
         self.out_of_time: TimedOut | None = None
@@ -191,12 +195,14 @@ class ClientWire:
     async def receive(self, seconds: float) -> None:
         """Wait for more from the client, and hand it to the connection."""
         self._wait(self.connection.waiting_for or "a request", seconds)
+        self._listening = True
         try:
             self.connection.receive_data(await self._transport.receive(CHUNK))
         except TransportError as error:
             raise self.gone(str(error)) from error
         finally:
             self._until = self._since = inf
+            self._listening = False
 
     async def unless_gone(self, wait: Callable[[], Awaitable[T]]) -> T:
         """What *wait* gives, as long as that takes, unless the client leaves.
@@ -242,6 +248,11 @@ class ClientWire:
         self._waiting_for = waiting_for
         self._since = anyio.current_time()
         self._until = self._since + seconds
+
+    async def let_go(self) -> None:
+        """Close the wire if the client has asked for nothing: as if it had left."""
+        if self._listening and self.connection.state in _QUIET:
+            await self._transport.aclose()
 
     async def watch(self) -> None:
         """Close the wire when the client takes too long or its lock is lost; call ``on_idle``.

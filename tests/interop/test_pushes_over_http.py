@@ -1,7 +1,8 @@
-"""The git-annex branch is written from three sides at once: our HTTP server, git-annex, and pushes over HTTP."""
+"""Pushes over HTTP: judged, and beside our HTTP server and git-annex, who write the git-annex branch too."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 import time
@@ -87,3 +88,56 @@ def test_no_record_is_lost_among_pushes_puts_and_git_annex(tmp_path: Path, git_a
             assert keys
             assert not lost
     subprocess.run(["git", "fsck", "--strict"], cwd=bare, capture_output=True, check=True)
+
+
+def test_a_push_with_a_token_speaks_for_its_own_repositories_only_from_the_moment_of_a_reload(
+    tmp_path: Path, git_annex: str
+) -> None:
+    with Repository.init(tmp_path / "lab", bare=True) as lab:
+        config, content = tmp_path / "serve.toml", content_of(1, 100)
+
+        def configure(uuids: str) -> None:
+            config.write_text(
+                'directories = ["lab"]\n[http]\nlisten = ["127.0.0.1:0"]\nauthenv-http = true\n'
+                f'[[user]]\nname = "alice"\ntoken = "secret"\n{uuids}\n'
+            )
+
+        configure("")
+        with serve("--config", str(config)) as server:
+            path = tmp_path / "alice"
+            path.mkdir()
+            work = Work(path, git_annex)
+            work.git("init", "-q")
+            work.begin("alice")
+            work.git("config", "http.extraHeader", "Authorization: Bearer secret")
+            work.git("remote", "add", "srv", f"{server.url}/lab")
+            key = work.add("mine", content)
+            work.git("fetch", "-q", "srv", "git-annex")
+            work.git("annex", "merge", "-q")
+            work.git("annex", "setpresentkey", str(key), SOMEBODY, "1")
+            work.git("push", "-q", "srv", "git-annex")  # a user of whom nothing is said may do that
+
+            configure(f'uuids = ["{work.uuid}"]')
+            server.process.send_signal(signal.SIGHUP)
+            server.until("reloaded")
+
+            work.add("more", content_of(2, 100))
+            work.git("push", "-q", "srv", "git-annex", "HEAD")
+
+            def refused(because: str, *argv: str) -> None:
+                tip = work.git("rev-parse", "git-annex").strip()
+                before = lab.branch.tip
+                work.git("annex", *argv)
+                work.git("annex", "merge", "-q")
+                for ref in ("git-annex", "git-annex:refs/heads/synced/git-annex"):
+                    said = work.git("push", "srv", ref, "HEAD:refs/heads/new", fails=True)
+                    assert f"refused: refs/heads/{ref.rpartition('refs/heads/')[2]}: " in said
+                    assert because in said
+                assert lab.branch.tip == before
+                work.git("update-ref", "refs/heads/git-annex", tip)
+                (path / ".git/annex/index").unlink()
+
+            refused(SOMEBODY, "setpresentkey", str(key), SOMEBODY, "0")
+            refused("all repositories", "numcopies", "5")
+            assert "refs/heads/new" not in work.git("ls-remote", "srv")
+            assert "deleted" in work.git("push", "srv", ":refs/heads/git-annex", fails=True)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,17 @@ class Served:
     def _read(self) -> None:
         assert self.process.stderr is not None
         self.lines.extend(self.process.stderr)
+
+    def until(self, words: str, seconds: float = 60) -> str:
+        """The first line with *words* in it, which may be yet to come."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            found = next((line for line in self.lines if words in line), "")
+            if found:
+                return found
+            assert self.process.poll() is None, self.lines
+            time.sleep(0.02)  # another process: what it says is the only sign of it
+        raise AssertionError(f"{words} is not in {self.lines}")
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)

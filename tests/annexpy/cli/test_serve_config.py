@@ -8,7 +8,9 @@ import click
 import pytest
 
 from annexpy.cli.serve_config import read_config
+from annexpy.cli.serve_options import P2POptions
 from annexpy.server.auth import APPEND_ONLY, EVERYTHING, READ_ONLY, Verdict
+from annexpy.server.limits import ServerMode
 from annexpy.uuids import UUID
 
 U = UUID("11111111-1111-4111-8111-111111111111")
@@ -21,10 +23,12 @@ def read(folder: Path, text: str):
 
 
 def test_everything_can_be_said_in_it(tmp_path: Path) -> None:
-    directories, http, ssh = read(
+    asked = read(
         tmp_path,
         f"""
         directories = ["lab.git", "/srv/annex"]
+        may = "append-only"
+        uuids = ["{U}"]
         [http]
         listen = ["127.0.0.1:9417", "unix:s"]
         unauth-readonly = true
@@ -38,14 +42,20 @@ def test_everything_can_be_said_in_it(tmp_path: Path) -> None:
         name = "robot"
         token = "t"
         repositories = ["{U}"]
+        uuids = []
         may = "read-only"
+        [unix]
+        listen = ["lab=run/lab.sock", "/tmp/x=y"]
+        [p2p]
+        enabled = true
         [ssh]
         listen = [":2222"]
         authorized-keys = "keys"
         host-key = "/etc/host"
         """,
     )
-    assert directories == (str(tmp_path / "lab.git"), "/srv/annex")
+    http, ssh = asked.http, asked.ssh
+    assert asked.directories == (str(tmp_path / "lab.git"), "/srv/annex")
     assert http.places == ("127.0.0.1:9417", "unix:s")
     assert (http.unauth_readonly, http.wideopen) == (True, False)
     assert (http.url, http.certfile) == ("https://example.org/", str(tmp_path / "cert.pem"))
@@ -53,6 +63,10 @@ def test_everything_can_be_said_in_it(tmp_path: Path) -> None:
     alice, robot = http.users
     assert (alice.name, alice.token, alice.grants) == ("alice", False, {None: APPEND_ONLY})
     assert (robot.token, robot.grants) == (True, {U: READ_ONLY})
+    assert (alice.uuids, robot.uuids) == (None, frozenset())
+    mine = frozenset((U,))
+    assert asked.p2p == P2POptions((f"lab={tmp_path}/run/lab.sock", "/tmp/x=y"), networks=True, uuids=mine)
+    assert (asked.mode, http.uuids) == (ServerMode.APPEND_ONLY, mine)
     visitor = http.access().visitor(b"Bearer t", secure=True)
     assert visitor.verdict(U, READ_ONLY) is Verdict.ALLOWED
     assert visitor.verdict(U, EVERYTHING) is Verdict.FORBIDDEN
@@ -71,6 +85,10 @@ def test_everything_can_be_said_in_it(tmp_path: Path) -> None:
         ("[[user]]\nname = 'a'\npassword = 'p'\nmay = 'read'", "may"),
         ("[[user]]\nname = 'a'", "secret"),
         ("[[user]]\nname = 'a'\npassword = 'p'\nrole = 'x'", "user.role"),
+        ("may = 'everything'", "may"),
+        ("uuids = ['a b']\n[p2p]\nenabled = true", "a b"),
+        ("[p2p]\nenabled = 1", "p2p.enabled"),
+        ("[unix]\nlisten = ['s']\nmode = '0666'", "unix.mode"),
         ("[user]\nname = 'a'", "user"),
         ("[http", "serve.toml"),
     ],

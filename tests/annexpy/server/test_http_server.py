@@ -22,7 +22,6 @@ from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
 from annexpy.repo.content import StoredObject
 from annexpy.repo.repository import Repository
-from annexpy.server import http_locks
 from annexpy.server.auth import (
     APPEND_ONLY,
     EVERYTHING,
@@ -498,9 +497,8 @@ async def test_a_lock_that_was_not_given_uses_nothing_up() -> None:
         assert await client.ask(h.LockContentRequest(HERE, KEY, CLIENT)) == a.LockAnswer()
 
 
-async def test_who_changes_names_has_no_end_of_locks_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_locks, "_CROWD", 3)
-    async with serving(holding()) as client:
+async def test_who_changes_names_has_no_end_of_locks_either() -> None:
+    async with serving(holding(), locks=LockQuota(crowd=3)) as client:
         given = [await client.ask(h.LockContentRequest(HERE, KEY, UUID(f"client-{n}"))) for n in range(5)]
     assert [bool(answer.lock_id) for answer in given] == [True, True, True, False, False]  # type: ignore[union-attr]
 

@@ -143,6 +143,15 @@ def ours(net: Net) -> Iterator[Net]:
 
 
 @pytest.fixture
+def judging(net: Net) -> Iterator[Net]:
+    """Pushes speak for the client alone."""
+    mine = net.run(net.cl, "git", "config", "annex.uuid").strip()
+    process = net.serving(sys.executable, "-m", "annexpy.cli.app", "--quiet", "serve", "--p2p", "--uuid", mine)
+    yield net
+    end(process)
+
+
+@pytest.fixture
 def theirs(net: Net) -> Iterator[Net]:
     process = net.serving("git", "annex", "remotedaemon", "--foreground")
     yield net
@@ -178,6 +187,32 @@ def test_the_stock_client_pairs_fetches_gets_copies_pushes_moves_and_syncs(ours:
     assert "synced/main" in ours.run(ours.srv, "git", "branch")
     key = str(ours.key("srv"))
     assert len(re.findall(r"^\s+\S+ -- ", ours.annex(ours.srv, "whereis", "--key", key), re.MULTILINE)) == 2
+
+
+def test_a_push_through_connect_speaks_for_the_repositories_it_may_only(judging: Net) -> None:
+    net = judging
+    net.link()
+    net.run(net.cl, "git", "fetch", "-q", "peer")
+    net.annex(net.cl, "merge", "-q")
+    net.run(net.cl, "git", "push", "-q", "peer", "git-annex", "HEAD:refs/heads/theirs")
+
+    def refused(because: str, *words: str) -> None:
+        tip = net.run(net.cl, "git", "rev-parse", "git-annex").strip()
+        before = net.run(net.srv, "git", "for-each-ref")
+        net.annex(net.cl, *words)
+        net.annex(net.cl, "merge", "-q")
+        for ref in ("git-annex", "git-annex:refs/heads/synced/git-annex"):
+            said = net.run(net.cl, "git", "push", "peer", ref, "HEAD:refs/heads/new", ok=False)
+            assert "refused: refs/heads/" in said
+            assert because in said
+        assert net.run(net.srv, "git", "for-each-ref") == before
+        net.run(net.cl, "git", "update-ref", "refs/heads/git-annex", tip)
+        (net.cl / ".git/annex/index").unlink()
+
+    other = "11111111-2222-4333-8444-555555555555"
+    refused(other, "setpresentkey", str(net.key("srv")), other, "1")
+    refused("all repositories", "numcopies", "5")
+    assert "deleted" in net.run(net.cl, "git", "push", "peer", ":refs/heads/git-annex", ok=False)
 
 
 def test_a_wrong_token_gets_auth_failure_and_nothing_else(ours: Net) -> None:
