@@ -71,7 +71,7 @@ ONLY_IN = {
     "obstore": ("annexpy.remote.s3",),
     "click": ("annexpy.cli", "glimmer_store.cli"),
     "rich": ("annexpy.cli", "glimmer_store"),
-    "socket": ("annexpy.transport", "annexpy.server"),
+    "socket": ("annexpy.transport", "annexpy.server", "protocol_tests"),
     "subprocess": (
         "annexpy.transport",
         "annexpy.repo",
@@ -79,9 +79,10 @@ ONLY_IN = {
         "annexpy.cli",
         "annexpy.server",
         "glimmer_store",
+        "protocol_tests",
     ),
-    "random": ("annexpy.system", "glimmer_store"),
-    "secrets": ("annexpy.system", "glimmer_store"),
+    "random": ("annexpy.system", "glimmer_store", "protocol_tests"),
+    "secrets": ("annexpy.system", "glimmer_store", "protocol_tests"),
     "pytest": ("protocol_tests.plugin",),
     "hypothesis": ("protocol_tests",),
 }

@@ -1,0 +1,53 @@
+"""From the options of the command line to a subject."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+from protocol_tests import place, subject
+from protocol_tests.need import Need
+from protocol_tests.subject import Subject
+
+__all__ = ["reach"]
+
+
+def reach(options: argparse.Namespace, folder: Path, seed: int) -> Subject:
+    """What *options* name; repositories are made in *folder*.
+
+    Raises:
+        place.Unusable: They do not fit together, or a repository cannot be made.
+    """
+    found = _subject(options, folder, Random(seed))
+    if options.writer:
+        found = replace(found, writer=_writer(options.writer, found))
+    return replace(found, has=found.has | _machines())
+
+
+def _subject(options: argparse.Namespace, folder: Path, random: Random) -> Subject:
+    if options.http:
+        return subject.http(options.http, uuid=options.uuid)
+    if options.ssh:
+        host, _, path = options.ssh.partition(":")
+        return subject.ssh(host, path, program=options.ssh_program, shell=options.ssh_shell, uuid=options.uuid)
+    if options.unix:
+        return subject.unix(options.unix, uuid=options.uuid, token=options.token)
+    return subject.command(options.command, place.fresh(folder / "repository" / "it.git", random, options.init))
+
+
+def _writer(address: str, of: Subject) -> Subject:
+    if address.startswith("unix:"):
+        return subject.unix(address.removeprefix("unix:"), uuid=of.uuid)
+    if of.path is None:
+        return subject.command(address, place.Place(Path(), of.uuid))
+    return subject.command(address, place.Place(of.path, of.uuid))
+
+
+def _machines() -> frozenset[Need]:
+    try:
+        import hypothesis
+    except ImportError:
+        return frozenset()
+    return frozenset((Need.MACHINES,)) if hypothesis else frozenset()

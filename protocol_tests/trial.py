@@ -1,0 +1,134 @@
+"""What a check is given: connections to the subject, fresh contents, and the transcript of it all."""
+
+from __future__ import annotations
+
+from protocol_tests.channel import Gone, Patience, Process
+from protocol_tests.keys import Contents
+from protocol_tests.need import Role
+from protocol_tests.subject import CLIENTS, Subject, Visit
+from protocol_tests.transcript import Transcript
+from protocol_tests.wire import Talk, Violation
+
+__all__ = ["NotTried", "Trial", "fail", "must"]
+
+
+class NotTried(Exception):
+    """The check finds that it cannot be made here; the message says why."""
+
+
+def fail(why: str) -> None:
+    """The requirement is not met.
+
+    Raises:
+        Violation: Always.
+    """
+    raise Violation(why)
+
+
+def must(met: bool, why: str) -> None:
+    """The requirement is met, or not because of *why*.
+
+    Raises:
+        Violation: *met* is False.
+    """
+    if not met:
+        raise Violation(why)
+
+
+class Trial:
+    """One check of one requirement, at one version.
+
+    Attributes:
+        version: To agree on.
+        role: That the subject has.
+        contents: Fresh ones.
+        seed: For whatever else is drawn.
+        examples: How many of them a state machine may try.
+        transcript: Of all connections.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        version: int,
+        contents: Contents,
+        patience: Patience,
+        *,
+        role: Role = Role.WRITE,
+        seed: int = 0,
+        examples: int = 20,
+        transcript: Transcript | None = None,
+    ) -> None:
+        """Nothing is connected yet."""
+        self.subject, self.version, self.role = subject, version, role
+        self.contents, self.patience, self.seed, self.examples = contents, patience, seed, examples
+        self.transcript = Transcript() if transcript is None else transcript
+        self._talks: list[Talk] = []
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    def connect(
+        self, subject: Subject | None = None, *, client: int = 0, uuid: str | None = None, role: Role | None = None
+    ) -> Talk:
+        """A connection on which nothing was said."""
+        subject = subject or self.subject
+        visit = Visit(CLIENTS[client], subject.uuid if uuid is None else uuid, role or self.role, self.patience)
+        conn = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[len(self._talks)] if len(self._talks) < 26 else f"Z{len(self._talks)}"
+        self.transcript.note(conn, "exec", f"{subject.name} ({visit.role})")
+        try:
+            channel = subject.channel(visit)
+        except OSError as error:
+            raise Violation(f"no connection: {error}") from error
+        talk = Talk(channel, self.transcript, self.patience, conn)
+        self._talks.append(talk)
+        return talk
+
+    def greet(self, talk: Talk, subject: Subject | None = None, client: int = 0) -> bytes:
+        """Authenticate where that is asked for, and hear AUTH-SUCCESS; the UUID in it."""
+        subject = subject or self.subject
+        if subject.token:
+            talk.say(f"AUTH {CLIENTS[client]} {subject.token}".encode())
+        try:
+            answer = talk.hear()
+        except Gone as gone:
+            raise Gone(f"the server left without a greeting; {talk.channel.fate(1.0)}".rstrip("; ")) from gone
+        must(answer.startswith(b"AUTH-SUCCESS"), f"the server greets with {answer[:80]!r}")
+        return answer.removeprefix(b"AUTH-SUCCESS").strip()
+
+    def talk(
+        self,
+        version: int | None = None,
+        subject: Subject | None = None,
+        *,
+        client: int = 0,
+        role: Role | None = None,
+    ) -> Talk:
+        """A session that is ready for requests."""
+        talk = self.connect(subject, client=client, role=role)
+        self.greet(talk, subject, client)
+        talk.agree(self.version if version is None else version)
+        return talk
+
+    def writer(self) -> Talk:
+        """A session with the same contents that may write.
+
+        Raises:
+            NotTried: The subject has none.
+        """
+        if self.role is Role.WRITE:
+            return self.talk()
+        if self.subject.writer is not None:
+            return self.talk(subject=self.subject.writer, role=Role.WRITE)
+        if self.subject.path is not None:
+            return self.talk(role=Role.WRITE)
+        raise NotTried("it needs a way to write (--writer)")
+
+    def process(self, talk: Talk) -> Process:
+        """The server process behind *talk*."""
+        assert isinstance(talk.channel, Process), "the requirement needs PROCESS"
+        return talk.channel
+
+    def close(self) -> None:
+        """Leave all that is still open."""
+        for talk in self._talks:
+            talk.channel.close()
