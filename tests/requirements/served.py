@@ -23,9 +23,9 @@ __all__ = ["Served", "Work", "curl", "serve"]
 class Served:
     """A running server."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, first: str) -> None:
         self.process, self.url = process, url
-        self.lines: list[str] = []
+        self.lines = [first]
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
@@ -47,10 +47,14 @@ class Served:
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(20)
+        self.close()
+        return code
+
+    def close(self) -> None:
+        """Hear its last words."""
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()
-        return code
 
 
 @contextmanager
@@ -66,12 +70,14 @@ def serve(*args: str, **environment: str) -> Iterator[Served]:
     line = process.stderr.readline()
     match = re.search(r" at (\S+)/[^/]+\n", line)
     assert match, line + process.stderr.read()
-    served = Served(process, match[1])
+    served = Served(process, match[1], line)
     try:
         yield served
     finally:
         if process.poll() is None:
             served.stop()
+        else:
+            served.close()
 
 
 class Work:

@@ -651,6 +651,34 @@ async def test_a_lock_outlives_the_client_that_vanished(serving, memory, clock) 
         assert await other.say(REMOVE) == b"SUCCESS\n"
 
 
+async def test_a_lock_outlives_the_server_that_is_ended(memory, clock) -> None:
+    ours, theirs = memory_pair(capacity=1 << 20)
+    async with anyio.create_task_group() as group:
+        group.start_soon(serve, theirs, memory)
+        await ours.send(b"VERSION 4\n" + LOCK)
+        said = b""
+        while not said.endswith(b"SUCCESS\n"):
+            said += await ours.receive()
+        group.cancel_scope.cancel()
+    assert not (await memory.remove_content(K)).ok
+    clock.time += 601
+    assert (await memory.remove_content(K)).ok
+
+
+async def test_a_user_can_only_hold_so_many_locks_whatever_its_clients_call_themselves(serving, memory, clock) -> None:
+    quota = LockQuota(crowd=2, clock=clock)
+    async with (
+        serving(memory, locks=quota, client="a", who="ann") as one,
+        serving(memory, locks=quota, client="b", who="ann") as two,
+        serving(memory, locks=quota, client="c", who="ann") as three,
+        serving(memory, locks=quota, client="c", who="bob") as other,
+    ):
+        assert [await peer.say(LOCK) for peer in (one, two, other)] == [b"SUCCESS\n"] * 3
+        assert (await three.say(LOCK)).startswith(b"ERROR too many")
+        await one.say(b"UNLOCKCONTENT\n")
+        assert await three.say(LOCK) == b"SUCCESS\n"
+
+
 async def test_a_client_can_only_hold_and_leave_behind_so_many_locks(serving, memory, clock) -> None:
     quota = LockQuota(2, clock=clock)
     async with serving(memory, locks=quota, client="c") as vanishing:
