@@ -23,6 +23,7 @@ from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
 from annexpy.logs.location import LocationLog
 from annexpy.logs.presence import MISSING, PRESENT
+from annexpy.repo.ahead import Ahead
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
 from annexpy.repo.format import Tuning, is_branch_path, repository_error
@@ -89,7 +90,7 @@ class Branch:
         self._committer: Committer | None = None
         self._infos: dict[UUID, tuple[bytes, bool]] = {}
         self._times = Clockwork()
-        self._journaled = Journaled(self._journal)
+        self._journaled = Journaled(self._journal, Ahead(self._spool, clock))
 
     # -- reading ---------------------------------------------------------------------------------
 

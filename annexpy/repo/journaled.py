@@ -1,8 +1,8 @@
-"""What stands in the journal when a record is queued.
+"""What stands in the journal, or waits in the spool, when a record is queued.
 
 git-annex dates a line one second after the line it replaces, so what it wrote a moment ago may lie ahead of
 the clock. A record queued now is later all the same. Of lines in the branch the commit that goes with a record
-tells that (records.py); of lines that are in the journal only, this does.
+tells that (records.py); of lines that are in the journal only, this does, and of those in the spool ``Ahead``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 from annexpy.errors import RepositoryError
 from annexpy.logs.line import SECOND
 from annexpy.logs.presence import parse_presence
+from annexpy.repo.ahead import Ahead
 from annexpy.repo.journal import Journal
 
 __all__ = ["Journaled"]
@@ -23,22 +24,23 @@ _LAST: Final = 9_999_999_998 * SECOND  # the times of records have ten digits of
 class Journaled:
     """Which logs have a journal file, looked up now and then. For any number of threads."""
 
-    __slots__ = ("_journal", "_seen")
+    __slots__ = ("_ahead", "_journal", "_seen")
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
+    def __init__(self, journal: Journal, ahead: Ahead) -> None:
+        self._journal, self._ahead = journal, ahead
         # in one, because threads replace it: when it was looked, what the directory was like then, what was in it
         self._seen: tuple[float, object, frozenset[bytes]] = float("-inf"), None, frozenset()
 
     def second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
-        """The second of the line that says something else of *info* in the journal file of *path*; 0 without one.
+        """The second of what says something else of *info* in *path*, and is not in the branch; 0 without it.
 
         And where the journal cannot be read: a record without it is a little weaker, and still a record.
         """
+        ahead = self._ahead.second(wall, path, info, status)
         try:
-            return self._second(wall, path, info, status)
+            return max(ahead, self._second(wall, path, info, status))
         except (OSError, RepositoryError):
-            return 0
+            return ahead
 
     def _second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
         looked, state, paths = self._seen

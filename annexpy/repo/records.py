@@ -33,8 +33,10 @@ __all__ = [
     "apply_records",
     "escaped",
     "lines_record",
+    "presence_of",
     "presence_record",
     "record_path",
+    "record_time",
 ]
 
 PRESENCE: Final = b"P"
@@ -121,6 +123,18 @@ def lines_record(path: bytes, time: int, content: bytes, *, private: bool = Fals
 def record_path(line: bytes) -> bytes:
     """The branch path a record is about."""
     return _plain(line[: line.index(b"\t")])
+
+
+def record_time(line: bytes) -> float:
+    """When a record was made, in seconds since 1970."""
+    return int(line.split(b"\t", 2)[1]) / 1_000_000
+
+
+def presence_of(line: bytes) -> tuple[tuple[bytes, bytes] | None, float, bytes]:
+    """((path, info), time in seconds, status) of a presence record; no place for another one."""
+    path, time, kind, status, info = line.split(b"\t")
+    place = (_plain(path), _plain(info)) if kind in (PRESENCE, PRIVATE_PRESENCE) else None
+    return place, int(time) / 1_000_000, status
 
 
 def is_private(line: bytes) -> bool:

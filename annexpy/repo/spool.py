@@ -28,7 +28,7 @@ from typing import Final, TypeVar
 from annexpy.clock import Clock
 from annexpy.repo.files import Files
 from annexpy.repo.format import apply_mode, make_folders
-from annexpy.repo.records import Queued, record_path
+from annexpy.repo.records import Queued, presence_of, record_path
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool_file import OPEN, READY, SPOOL, SpoolFile
 from annexpy.repo.spooled import Batch, Seen, as_batch, batches
@@ -349,6 +349,24 @@ class Spool:
             return [record for one, places in some if places for record in one.records(self._files, places)]
 
         return sorted([record for record in self._looked(found) if record_path(record.line) == path])
+
+    def later(self, wall: float) -> dict[tuple[bytes, bytes], tuple[int, bytes]]:
+        """The presence records that are later than *wall*: (path, info) → (second, status) of the last one.
+
+        Of a file whose last record is not, nothing is looked at but that one.
+        """
+        found: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
+
+        def ahead(seen: list[Seen]) -> None:
+            for one in seen:
+                if one.last(self._files) > wall:
+                    for line, _ in one.records(self._files):
+                        place, time, status = presence_of(line)
+                        if place and time > wall and found.get(place, (0, b""))[0] <= time:
+                            found[place] = int(time), status
+
+        self._looked(ahead)
+        return found
 
     def paths(self) -> set[bytes]:
         """Every path that has records here."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from annexpy.repo.files import Files
-from annexpy.repo.records import Queued, escaped, is_record
+from annexpy.repo.records import Queued, escaped, is_record, record_time
 
 __all__ = ["Batch", "Seen", "as_batch", "batches"]
 
@@ -123,6 +123,18 @@ class Seen:
                 found.append(run[at] & 0xFFFFFFFF)
                 at += 1
         return found
+
+    def last(self, files: Files) -> float:
+        """Seconds since 1970 of the last record that was read. Raises as ``looked``."""
+        if not self.size:
+            return 0.0
+        size = min(self.size, _BLOCK)
+        fd = files.open_read(self.path)
+        try:
+            line = files.pread(fd, size, self.size - size)[:-1].rpartition(b"\n")[2]
+        finally:
+            files.close_fd(fd)
+        return record_time(line) if is_record(line) else 0.0
 
     def records(self, files: Files, places: list[int] | None = None) -> Iterator[Queued]:
         """The records at *places*, all by default. Raises as ``looked``."""

@@ -71,7 +71,7 @@ def _settings(name: str, min_copies: int) -> bytes:
     lines = ["[core]", "\tbare = true", "[user]", "\tname = n", "\temail = e", "[annex]", f"\tuuid = {uuid_of(name)}"]
     lines += ["\tversion = 10", "\tdiskreserve = 1kb"]
     if name == "g":
-        lines += ["[annex \"cluster\"]", f"\tsafe = {CLUSTER}"]
+        lines += ['[annex "cluster"]', f"\tsafe = {CLUSTER}"]
         if min_copies:
             lines += ["[annexpy]", f"\tmin-copies = {min_copies}"]
         for node in NODES[:3]:
@@ -207,7 +207,13 @@ class World:
         for name in (*NODES, "g", *CLIENTS[: mix.clients]):
             life = {"n": self._node, "g": self._gateway, "c": self._client}[name[0]]
             made = Machine(
-                name, uuid_of(name), _disk(name, mix.min_copies), self.network, self.truth, Random(f"{seed} {name}"), life
+                name,
+                uuid_of(name),
+                _disk(name, mix.min_copies),
+                self.network,
+                self.truth,
+                Random(f"{seed} {name}"),
+                life,
             )
             self.machines[name] = made
             if name != "g":

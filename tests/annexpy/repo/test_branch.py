@@ -356,6 +356,41 @@ def test_a_record_is_later_than_what_stood_in_the_journal_when_it_was_queued(rep
     assert committed(repository) == "1002s 1 u1\n1001s 1 u2\n"
 
 
+class SetBack(Clock):
+    """A clock whose owner sets it back; the other one goes on."""
+
+    back = 0.0
+
+    def wall(self) -> float:
+        return self.at - self.back
+
+
+@pytest.mark.parametrize("seconds", [3600.0, 2.0])
+@pytest.mark.parametrize("begun", [False, True], ids=["begun after that", "begun before that"])
+def test_a_record_counts_over_what_another_process_said_before_the_clock_was_set_back(
+    tmp_path: Path, seconds: float, begun: bool
+) -> None:
+    clock = SetBack(10_000.0)
+    with Repository.init(tmp_path / "r.git", bare=True, clock=clock) as repository:
+        two = repository.branch
+        if begun:
+            two.set_present(KEYS[1], U1, True)
+        one = another(repository)
+        one.set_present(KEY, U1, True)
+        one.set_present(KEY, U2, True)
+        one.sync_now()
+        one.close()
+        clock.back = seconds
+
+        two.set_present(KEY, U1, False)
+        assert two.locations(KEY).present == [U2]
+        two.sync_now()
+
+        assert another(repository).locations(KEY).present == [U2]
+        two.commit_now()
+        assert committed(repository) == "10001s 0 u1\n10000s 1 u2\n"
+
+
 def test_a_record_is_not_later_than_what_came_into_the_journal_after_it(repository: Repository, clock: Clock) -> None:
     branch = repository.branch
     branch.set_present(KEY, U1, True)
