@@ -5,6 +5,7 @@
 # Each builds its own environment: with uv when it is there, else with python -m venv and pip.
 #   make test PYTHON=python3.13     another interpreter, in an environment of its own
 #   make demo FILES="scan.nii.gz …" the demo on your own files
+#   make test WORKERS=0             one test after the other, in one process
 
 ifdef PYTHON
 VENV ?= .venv-$(notdir $(PYTHON))
@@ -13,6 +14,8 @@ VENV ?= .venv
 endif
 export PYTHON
 PYTEST_OPTIONS ?=
+# One more than there are cores: many tests wait for another process.
+WORKERS ?= $(shell expr 1 + $$(nproc))
 
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.complete
@@ -23,7 +26,7 @@ demo: $(STAMP)
 	$(BIN)/glimmer-store demo $(FILES)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_OPTIONS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check

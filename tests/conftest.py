@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -44,6 +46,50 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if long:
             config.hook.pytest_deselected(items=long)
             items[:] = [item for item in items if not item.get_closest_marker("campaign")]
+    if hasattr(config, "workerinput"):
+        # Workers share out what is left at the end: let that be the quick ones.
+        items.sort(key=lambda item: next((at for at, name in enumerate(FIRST) if item.get_closest_marker(name)), 9))
+
+
+# -- several workers (pytest -n): tests marked alone run while every other worker stands still ---------------------
+
+FIRST = ("alone", "slow", "interop")
+_LOCKS = pytest.StashKey[tuple[Path, int, int]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    run = getattr(config, "workerinput", {}).get("testrunuid")
+    if run is not None:
+        path = Path(tempfile.gettempdir(), f"annexpy-tests-{run}")
+        door, room = (os.open(path.with_suffix(end), os.O_RDWR | os.O_CREAT, 0o600) for end in (".door", ".room"))
+        config.stash[_LOCKS] = path, door, room
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _LOCKS in config.stash:
+        path, door, room = config.stash[_LOCKS]
+        for fd, end in ((door, ".door"), (room, ".room")):
+            os.close(fd)
+            path.with_suffix(end).unlink(missing_ok=True)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
+    """Everybody comes through the door into the room; who has to be alone there keeps the door shut."""
+    if _LOCKS not in item.config.stash:
+        return (yield)
+    _, door, room = item.config.stash[_LOCKS]
+    alone, more = (one is not None and one.get_closest_marker("alone") is not None for one in (item, nextitem))
+    fcntl.flock(door, fcntl.LOCK_EX)
+    fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+    if not alone:
+        fcntl.flock(door, fcntl.LOCK_UN)
+    try:
+        return (yield)
+    finally:
+        if not (alone and more):
+            fcntl.flock(room, fcntl.LOCK_UN)
+            fcntl.flock(door, fcntl.LOCK_UN)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -73,6 +73,7 @@ def test_the_help_of_a_command_imports_none_of_its_work(name: str) -> None:
     assert not {"anyio", "asyncio", "asyncssh", "cryptography", "dulwich", "rich", "trio"} & loaded
 
 
+@pytest.mark.alone
 def test_version_takes_at_most_five_bare_interpreters() -> None:
     # Interleaved, and the pairwise ratio: another load on the machine then falls on both.
     ratios = []
@@ -122,6 +123,7 @@ def test_work_on_one_machine_imports_nothing_of_a_network(name: str, pair: tuple
         assert not sorted(one for one in loaded if one.startswith("annexpy.policy"))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["check", "copy", "put"])
 def test_work_starts_in_not_much_more_than_its_libraries_do(name: str, pair: tuple[Path, str]) -> None:
     here, key = pair

@@ -502,6 +502,7 @@ async def test_a_full_node_is_named_with_what_it_lacks(three: Gateways) -> None:
 # -- N8: a slow node ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
 async def test_with_enough_copies_a_slow_node_costs_nothing(three: Gateways) -> None:

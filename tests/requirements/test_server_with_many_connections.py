@@ -33,6 +33,7 @@ def new_key(number: int) -> Key:
     return Key(b"SHA256", b"%064x" % number, 1 << 20)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("serve", WAYS)
 @pytest.mark.parametrize(
     ("idle", "slow", "checks"), [(300, 60, 500), pytest.param(1000, 200, 5000, marks=pytest.mark.campaign)]

@@ -54,6 +54,7 @@ def bare(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("idle", "slow", "asked"), [(150, 30, 300), pytest.param(1000, 200, 2000, marks=pytest.mark.campaign)]
 )

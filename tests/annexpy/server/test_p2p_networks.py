@@ -231,6 +231,7 @@ def test_a_session_lives_on_after_bad_input(ours: Net) -> None:
         assert [line(sock) for _ in range(3)] == [b"ERROR unknown command\n", b"ERROR unknown command\n", b"SUCCESS\n"]
 
 
+@pytest.mark.alone
 def test_a_push_is_told_within_a_second_and_once(ours: Net) -> None:
     with let_in(ours) as sock:
         sock.sendall(b"NOTIFYCHANGE\n")

@@ -164,6 +164,7 @@ def test_nothing_is_imported_before_the_greeting() -> None:
     }
 
 
+@pytest.mark.alone
 def test_the_greeting_comes_within_four_and_the_first_answer_within_eight_bare_interpreters(
     program: str, repository: Path
 ) -> None:
