@@ -14,8 +14,8 @@ content is absent only when every node was asked and said so.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, TypeAlias, TypeVar
@@ -239,8 +239,7 @@ class Cluster:
 
     # -- content ----------------------------------------------------------------------------------
 
-    @asynccontextmanager
-    async def put(self, key: Key, *, associated_file: str = "") -> AsyncIterator[FanOut]:
+    def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[FanOut]:
         """Store *key* on every node that takes part.
 
         ``Stored`` says for each node: stored now, found there before, or failed and why.
@@ -249,19 +248,20 @@ class Cluster:
             NodesFailed: On entering, when no node wants it and none has it; on writing or finishing,
                 when no node has it.
         """
-        await self._late.settle((key,))
-        async with self._puts:
-            asked, not_asked = self._up()
-            instead: Instead | None = None
-            if self._place is None:
-                nodes = self._taking_part("put", key, associated_file, asked)
-            else:
-                instead = partial(self._placed, key, associated_file, asked, frozenset(not_asked))
-                nodes = list(instead(frozenset(), frozenset()))
-                if asked and not nodes:
-                    raise NotWanted(f"{self._name}: no node wants {key}")
-            async with self._putting(key, associated_file, nodes, not_asked, instead) as fan:
-                yield fan
+        return _Put(self, key, associated_file)
+
+    def _fan_out(self, key: Key, associated_file: str) -> AbstractAsyncContextManager[FanOut]:
+        """The put itself, once it is its turn."""
+        asked, not_asked = self._up()
+        instead: Instead | None = None
+        if self._place is None:
+            nodes = self._taking_part("put", key, associated_file, asked)
+        else:
+            instead = partial(self._placed, key, associated_file, asked, frozenset(not_asked))
+            nodes = list(instead(frozenset(), frozenset()))
+            if asked and not nodes:
+                raise NotWanted(f"{self._name}: no node wants {key}")
+        return self._putting(key, associated_file, nodes, not_asked, instead)
 
     def _placed(
         self,
@@ -286,7 +286,7 @@ class Cluster:
         instead: Instead | None,
     ) -> AbstractAsyncContextManager[FanOut]:
         if self._min_copies is None or not self._late.entered:
-            return FanOut(self._name, key, associated_file, nodes, not_asked, instead=instead).running()
+            return FanOut(self._name, key, associated_file, nodes, not_asked, instead=instead)
         arrived = self._late.arrived
         fan = FanOut(
             self._name,
@@ -381,6 +381,34 @@ class Cluster:
         if len(failed) == 1:
             return next(iter(failed.values()))
         return NodesFailed(self._name, doing, failed.items())
+
+
+class _Put(AbstractAsyncContextManager[FanOut]):
+    """The context of one put. A class, because generators cost as much as the put of a small content."""
+
+    __slots__ = ("_cluster", "_file", "_inner", "_key")
+
+    def __init__(self, cluster: Cluster, key: Key, associated_file: str) -> None:
+        self._cluster, self._key, self._file = cluster, key, associated_file
+
+    async def __aenter__(self) -> FanOut:
+        cluster = self._cluster
+        await cluster._late.settle((self._key,))
+        await cluster._puts.acquire()
+        try:
+            self._inner = cluster._fan_out(self._key, self._file)
+            return await self._inner.__aenter__()
+        except BaseException:
+            cluster._puts.release()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        try:
+            return await self._inner.__aexit__(kind, error, trace)
+        finally:
+            self._cluster._puts.release()
 
 
 class _Refusal(AbstractAsyncContextManager[LockedCopy]):

@@ -7,14 +7,15 @@
                          queue ─→ lane ✗ (full)      leaves with its reason in ``Stored.failed``
 
 The one who holds the ``FanOut`` only ever talks to queues. Nothing is handed over before 256 KiB have
-come together or the end has come, so a small key costs each lane two wake-ups.
+come together or the end has come, so a small key costs each lane two wake-ups; a node that nobody has to
+wait for costs none (``quick_lane``).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from typing import Final, TypeAlias
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self, TypeAlias
 
 from anyio import Event, create_task_group, current_time, move_on_after
 from anyio.abc import TaskGroup
@@ -34,6 +35,7 @@ from annexpy.remote.base import Stored
 from annexpy.remote.catch_up import catch_up
 from annexpy.remote.health import Node, reasons
 from annexpy.remote.lane import Course, End, Lane
+from annexpy.remote.quick_lane import QuickLane, lane_of
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 
@@ -47,7 +49,7 @@ WINDOW: Final = 4 * 1024 * 1024
 
 
 class FanOut:
-    """``Upload`` of a cluster.
+    """``Upload`` of a cluster. A context: entering it asks the nodes, and all of them have been left when it is.
 
     Attributes:
         course: Where the source stands, for the lanes.
@@ -77,12 +79,13 @@ class FanOut:
         """
         self._name, self._key = name, key
         self.course = Course(key, associated_file, asking=len(nodes))
-        self.lanes = [Lane(self.course, node) for node in nodes]
+        self.lanes = [lane_of(self.course, node) for node in nodes]
         self._until = self.course.source.until
         self._not_asked = not_asked
         self._enough, self._slack, self._late, self._instead = enough, slack, late, instead
         self._behind = behind
         self._group: TaskGroup | None = None
+        self._own: TaskGroup | None = None
         self.launched = Event()
         self.early = False
         self._already: frozenset[UUID] | None = None
@@ -90,26 +93,44 @@ class FanOut:
         self._pending: list[bytes] = []
         self._pending_size = 0
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[FanOut]:
-        """The lanes at work, and the nodes asked. All of them have been left when this is."""
-        caught: Exception | None = None
-        async with create_task_group() as group:
-            self.launch(group)
-            try:
-                await self.asked()
-                yield self
-            except Exception as error:  # a task group would wrap what the holder raised
-                caught = error
-            self.leave()
-        if caught is not None:
-            raise caught
+    async def __aenter__(self) -> Self:
+        try:
+            for lane in self.lanes:
+                if not isinstance(lane, QuickLane):
+                    await self._start(lane)
+            await self.asked()
+        except BaseException as error:
+            await self.__aexit__(type(error), error, error.__traceback__)
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        group, self._own = self._own, None
+        try:
+            await self.leave()
+        finally:
+            ended = None
+            if group is not None and isinstance(error, Exception):  # a task group would wrap what the holder raised
+                await group.__aexit__(None, None, None)
+            elif group is not None:
+                ended = await group.__aexit__(kind, error, trace)
+        return ended
 
     def launch(self, group: TaskGroup) -> None:
-        """Let the lanes run in *group*, which must stay open until ``launched`` is set."""
+        """In place of entering it: let the lanes run in *group*, which must stay open until ``launched`` is set."""
         self._group = group
         for lane in self.lanes:
-            group.start_soon(lane.run)
+            if not isinstance(lane, QuickLane):
+                group.start_soon(lane.run)
+
+    async def _start(self, lane: Lane) -> None:
+        """A task for *lane*; most puts of small contents need none, and no group."""
+        if self._group is None:
+            self._own = create_task_group()
+            self._group = await self._own.__aenter__()
+        self._group.start_soon(lane.run)
 
     # -- the Upload that the source sees ----------------------------------------------------------
 
@@ -139,14 +160,16 @@ class FanOut:
             NodesFailed: No node wants it and none has it.
         """
         try:
+            await self._begin_quick()
             await self._at_most_slack(self._all_asked, self._not_asked_yet)
             while more := self._stand_in():
-                lanes = [Lane(self.course, node) for node in more]
+                lanes = [lane_of(self.course, node) for node in more]
                 self.course.asking += len(lanes)
                 self.lanes += lanes
-                assert self._group is not None
                 for lane in lanes:
-                    self._group.start_soon(lane.run)
+                    if not isinstance(lane, QuickLane):
+                        await self._start(lane)
+                await self._begin_quick()
                 await self._at_most_slack(self._all_asked, self._not_asked_yet)
         finally:
             self.launched.set()
@@ -197,10 +220,22 @@ class FanOut:
 
     # -- the other side of the queues -------------------------------------------------------------
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """The source is gone. What it gave still goes to the nodes, which keep it as a partial."""
         if self.course.end is None:
             self._end(End.LEFT)
+        await self._end_quick()
+
+    async def _begin_quick(self) -> None:
+        for number, lane in enumerate(self.lanes):
+            if isinstance(lane, QuickLane) and not lane.asked and not await lane.begin():
+                self.lanes[number] = slow = Lane(self.course, lane.node)
+                await self._start(slow)
+
+    async def _end_quick(self) -> None:
+        for lane in self.lanes:
+            if isinstance(lane, QuickLane):
+                await lane.end()
 
     def _stand_in(self) -> list[Node]:
         """Nodes that were not asked yet, in place of those that are out."""
@@ -263,6 +298,7 @@ class FanOut:
         if self.course.end is not None:
             raise LocalProtocolError("the end of content that has ended")
         self._end(end)
+        await self._end_quick()
         await self._until(lambda: self._all_done() or self._enough_done())
         await self._make_up()
         uuids: set[UUID] = set()

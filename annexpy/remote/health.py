@@ -194,6 +194,10 @@ class Node:
             self._probe = now
         return now
 
+    def glance(self) -> float:
+        """As ``begin``, for a request that is over before others could count it: no ``end`` follows."""
+        return self._clock.now()
+
     def heard(self, began: float) -> None:
         """It gave its first answer: it is well."""
         self.moves()

@@ -195,11 +195,7 @@ class Lane:
     async def _follow(self, upload: Upload) -> None:
         """Take part in the transfer until the source ends."""
         course = self._course
-        self.offset = upload.offset
-        self.asked = self.follows = True
-        course.asking -= 1
-        course.following += 1
-        course.source.tell()
+        self._takes_part(upload.offset)
         if not self.queue and course.end is None:
             await self._idle()
         if course.end is End.LEFT and not self.queue:
@@ -208,14 +204,7 @@ class Lane:
             self._settling("answer to DATA-PRESENT", 0)
             self._store(await upload.data_present())
             return
-        assert course.length is not None
-        skip = self.offset - course.offset
-        length = course.length - skip
-        if length < 0:
-            if course.length or course.end is not End.INVALID:
-                # The key does not tell its size, so this node alone cannot see that its partial is wrong.
-                raise IncompleteTransfer(course.key, self.offset, course.offset + course.length, self.node.remote.name)
-            length = 0
+        skip, length = self._share()
         self._settling("content", 0)
         await upload.start(length)
         while True:
@@ -236,8 +225,31 @@ class Lane:
             await self._idle()
             self._settling("content", 0)
         if course.end is not End.LEFT:
-            self._settling("answer to content", self.offset + length)
+            self._settling("answer to content", upload.offset + length)
             self._store(await upload.finish(course.end is End.VALID))
+
+    def _takes_part(self, offset: int) -> None:
+        """The node wants the content from byte *offset* on."""
+        course = self._course
+        self.offset = offset
+        self.asked = self.follows = True
+        course.asking -= 1
+        course.following += 1
+        course.source.tell()
+
+    def _share(self) -> tuple[int, int]:
+        """How many of the source's bytes the node has already, and how many it gets."""
+        course = self._course
+        assert course.length is not None
+        assert self.offset is not None
+        skip = self.offset - course.offset
+        length = course.length - skip
+        if length < 0:
+            if course.length or course.end is not End.INVALID:
+                # The key does not tell its size, so this node alone cannot see that its partial is wrong.
+                raise IncompleteTransfer(course.key, self.offset, course.offset + course.length, self.node.remote.name)
+            length = 0
+        return skip, length
 
     async def _idle(self) -> None:
         """Wait for the source, which has all the time it wants."""
@@ -252,6 +264,7 @@ class Lane:
         self._scope.deadline = current_time() + self.node.deadline + size / SETTLING_RATE
 
     def _store(self, stored: Stored) -> None:
+        """The node said who has it now."""
         uuids, already = real(stored.uuids), real(stored.already)
         if not uuids and not already:
             failed = dict(stored.failed)

@@ -74,7 +74,7 @@ class LateCopies:
 
     @asynccontextmanager
     async def running(self, fan: FanOut) -> AsyncIterator[FanOut]:
-        """As ``FanOut.running``, except that what is left to do once *fan* was answered outlives this."""
+        """As entering *fan*, except that what is left to do once *fan* was answered outlives this."""
         assert self._group is not None
         put = LatePut(self, fan)
         await self._group.start(put.run)
@@ -82,7 +82,7 @@ class LateCopies:
             await fan.asked()
             yield fan
         finally:
-            fan.leave()
+            await fan.leave()
             await put.over()
 
     def is_behind(self, node: Node) -> bool:

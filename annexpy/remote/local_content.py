@@ -84,7 +84,9 @@ class LocalPut:
             self._exclusion = local.store.exclusion()
             await self._exclusion.__aenter__()
         try:
-            receiving = local.store.receive(key, source=self._client, associated_file=self._associated_file)
+            # Without the name of the sender there is no file that tells others who sends: it is over before they look.
+            source = None if local.store.settings.at_once(key.size) else self._client
+            receiving = local.store.receive(key, source=source, associated_file=self._associated_file)
             self._receiving = await receiving.__aenter__()
         except BaseException as error:
             await self._leave(type(error), error, error.__traceback__)

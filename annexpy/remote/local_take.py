@@ -32,12 +32,10 @@ async def take(taker: Local, giver: Local, keys: Sequence[Key]) -> list[Taken | 
 
     Every content is verified and recorded before this returns, as *taker* promises.
     """
-    settings = taker.store.settings
-    if settings.durability != "fast" or settings.pidlock or settings.thin or giver.store.settings.thin:
+    if giver.store.settings.thin:
         return [None] * len(keys)  # there is something to wait for
-    taken = [
-        await _one(taker, giver, key) if key.size is not None and key.size <= settings.inline else None for key in keys
-    ]
+    at_once = taker.store.settings.at_once
+    taken = [await _one(taker, giver, key) if at_once(key.size) else None for key in keys]
     try:
         await taker.sync_records()
     except AnnexError as error:

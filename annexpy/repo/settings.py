@@ -112,6 +112,12 @@ class ContentSettings:
     transfer_locks: bool = True
     inline: int = INLINE
 
+    def at_once(self, size: int | None) -> bool:
+        """A content of *size* is stored without waiting for anybody: it is small, and nothing is synced."""
+        if self.durability != "fast" or self.pidlock or self.thin:
+            return False
+        return size is not None and size <= self.inline
+
     @classmethod
     def of(cls, config: ConfigReader, *, bare: bool, durability: Durability = "full") -> ContentSettings:
         """As the git configuration of a repository has it.

@@ -60,19 +60,27 @@ class Placing:
 
         The nodes behind another gateway count one by one; that gateway then chooses among them for itself.
         """
+        wanted = self._preferences()
+        if wanted is None and not refused:
+            return nodes  # nobody has said what they want, so everybody who has it not already gets it
         at = {uuid: node for node in nodes for uuid in members(node)}
         out = refused | {uuid for uuid, node in at.items() if isinstance(node, Relayed) and node.place in refused}
         holders = frozenset(self._repository.branch.locations(key).present) - out
         candidates = sorted(at, key=lambda uuid: at[uuid].cost)
-        chosen, wants = self._choose(candidates, key, associated_file, holders | taking, out)
+        chosen, wants = self._choose(wanted, candidates, key, associated_file, holders | taking, out)
         having = [uuid for uuid in at if uuid in holders]
         asked = {*chosen.nodes, *(uuid for uuid in having if wants(uuid, holders - {uuid}))} or {*having}
         return [node for node in nodes if not asked.isdisjoint(members(node)) or not members(node)]
 
     def _choose(
-        self, nodes: list[UUID], key: Key, associated_file: str, holders: frozenset[UUID], refused: frozenset[UUID]
+        self,
+        wanted: Wanted | None,
+        nodes: list[UUID],
+        key: Key,
+        associated_file: str,
+        holders: frozenset[UUID],
+        refused: frozenset[UUID],
     ) -> tuple[Choice, Wants]:
-        wanted = self._preferences()
         if wanted is None:
             chosen = choose([Candidate(uuid) for uuid in nodes], _everything, holders=holders, refused=refused)
             return chosen, _everything

@@ -1,0 +1,208 @@
+"""A cluster of repositories on this machine: the same whether anything is synced or not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from faulty_remote import Faulty
+
+from annexpy.errors import (
+    ConnectionLost,
+    ContentChanged,
+    IncompleteTransfer,
+    InvalidInput,
+    KeyNotPresent,
+    NodesFailed,
+    NoSpace,
+    TransferInProgress,
+    VerificationFailed,
+)
+from annexpy.keys.key import Key
+from annexpy.remote.base import Remote, Stored
+from annexpy.remote.cluster import Cluster
+from annexpy.remote.local import Local
+from annexpy.remote.memory import MemoryRemote
+from annexpy.repo.repository import Repository
+from annexpy.uuids import UUID
+
+pytestmark = pytest.mark.anyio
+
+A, B, C = (UUID(f"{letter * 8}-0000-4000-8000-000000000000") for letter in "abc")
+CONTENT = os.urandom(60)
+KEY = Key(b"SHA256", hashlib.sha256(CONTENT).hexdigest().encode(), len(CONTENT))
+
+
+@pytest.fixture(params=["fast", "full"])
+def nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Local]]:
+    with ExitStack() as stack:
+        made = []
+        for uuid in (A, B, C):
+            path = tmp_path / f"{uuid[0]}.git"
+            Repository.init(path, bare=True, uuid=uuid).close()
+            repository = stack.enter_context(Repository.open(path))
+            made.append(Local(repository, durability=request.param, client=UUID("gateway")))
+        yield made
+
+
+def partial(node: Local) -> Path:
+    return Path(os.fsdecode(node.repository.git_dir)) / "annex/tmp" / str(KEY)
+
+
+def begun(node: Local, content: bytes) -> None:
+    partial(node).parent.mkdir(parents=True, exist_ok=True)
+    partial(node).write_bytes(content)
+
+
+def arrived(node: Local) -> bytes:
+    return partial(node).read_bytes() if partial(node).exists() else b""
+
+
+def locked(node: Local) -> list[str]:
+    """What is left of transfer locks."""
+    folder = Path(os.fsdecode(node.repository.git_dir)) / "annex/transfer"
+    return [name for _, _, names in os.walk(folder) for name in names]
+
+
+async def store(remote: Remote, content: bytes = CONTENT, *, valid: bool = True) -> Stored:
+    async with remote.put(KEY) as upload:
+        if upload.already is not None:
+            return Stored(already=upload.already)
+        await upload.start(len(content) - upload.offset)
+        for at in range(upload.offset, len(content), 7):
+            await upload.write(content[at : at + 7])
+        return await upload.finish(valid)
+
+
+async def test_what_is_stored_is_there_and_recorded_at_each_node(nodes: list[Local]) -> None:
+    assert await store(Cluster(nodes)) == Stored(uuids=frozenset({A, B, C}))
+
+    for node in nodes:
+        assert await node.check_present(KEY)
+        assert node.uuid in node.repository.branch.locations(KEY).present
+        assert not locked(node)
+
+
+async def test_a_node_that_has_it_is_named_and_gets_nothing(nodes: list[Local]) -> None:
+    await store(nodes[1])
+
+    assert await store(Cluster(nodes)) == Stored(uuids=frozenset({A, C}), already=frozenset({B}))
+    assert await store(Cluster(nodes)) == Stored(already=frozenset({A, B, C}))
+
+
+@pytest.mark.parametrize("starts", [(0, 20, 40), (40, 0, 20), (20, 40, 20)])
+async def test_each_node_goes_on_from_what_it_has(nodes: list[Local], starts: tuple[int, ...]) -> None:
+    for node, start in zip(nodes, starts, strict=True):
+        begun(node, CONTENT[:start])
+
+    async with Cluster(nodes).put(KEY) as upload:
+        assert upload.offset == min(starts)
+    assert await store(Cluster(nodes)) == Stored(uuids=frozenset({A, B, C}))
+
+
+async def test_a_partial_longer_than_the_key_is_given_up(nodes: list[Local]) -> None:
+    begun(nodes[0], CONTENT + b"more")
+
+    assert await store(Cluster(nodes)) == Stored(uuids=frozenset({A, B, C}))
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 9))
+async def test_a_source_that_goes_away_leaves_partials(nodes: list[Local], cut: int) -> None:
+    begun(nodes[1], CONTENT[:33])
+
+    with pytest.raises(ConnectionLost):  # noqa: PT012
+        async with Cluster(nodes).put(KEY) as upload:
+            await upload.start(60)
+            await upload.write(CONTENT[:cut])
+            raise ConnectionLost("client", "content")
+
+    assert [arrived(node) for node in nodes] == [CONTENT[:cut], CONTENT[: max(33, cut)], CONTENT[:cut]]
+    assert not any(map(locked, nodes))
+    assert await store(Cluster(nodes)) == Stored(uuids=frozenset({A, B, C}))
+
+
+@pytest.mark.parametrize(
+    ("content", "valid", "error"),
+    [
+        (b"x" + CONTENT[1:], True, VerificationFailed),
+        (b"x" + CONTENT[1:], False, VerificationFailed),
+        (CONTENT[:-1], True, IncompleteTransfer),
+        (b"", False, ContentChanged),
+    ],
+)
+async def test_what_is_not_the_content_is_stored_nowhere(
+    nodes: list[Local], content: bytes, valid: bool, error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        await store(Cluster(nodes), content, valid=valid)
+
+    for node in nodes:
+        assert not await node.check_present(KEY)
+        assert not node.repository.branch.locations(KEY).present
+        assert not arrived(node)
+        assert not locked(node)
+
+
+async def test_more_than_the_key_has_is_refused_before_it_comes(nodes: list[Local]) -> None:
+    async with Cluster(nodes).put(KEY) as upload:
+        with pytest.raises(InvalidInput):
+            await upload.start(61)
+
+
+async def test_a_node_that_receives_it_already_costs_the_others_nothing(nodes: list[Local]) -> None:
+    async with nodes[0].put(KEY):
+        stored = await store(Cluster(nodes))
+
+    assert stored.uuids == {B, C}
+    assert isinstance(stored.failed[A], TransferInProgress)
+
+
+async def test_a_full_node_costs_the_others_nothing(tmp_path: Path, nodes: list[Local]) -> None:
+    path = os.fsdecode(nodes[2].repository.git_dir)
+    with open(f"{path}/config", "a") as config:
+        config.write("[annex]\n\tdiskreserve = 1000 petabytes\n")
+    with Repository.open(path) as repository:
+        durability = nodes[2].store.settings.durability
+        full = Local(repository, durability=durability)
+        stored = await store(Cluster([*nodes[:2], full]))
+        await full.aclose()
+
+    assert stored.uuids == {A, B}
+    assert isinstance(stored.failed[C], NoSpace)
+
+
+async def test_a_node_elsewhere_that_breaks_off_costs_those_here_nothing(nodes: list[Local]) -> None:
+    for at in ("put", "start", "write", "finish", "leave"):
+        far: Remote = Faulty(MemoryRemote(UUID("far")), at)
+        stored = await store(Cluster([*nodes, far]))
+
+        assert stored.uuids >= {A, B, C}
+        for node in nodes:
+            assert (await node.remove_content(KEY)).ok
+
+
+async def test_content_that_is_said_to_be_there_is_looked_at(nodes: list[Local]) -> None:
+    begun(nodes[0], CONTENT)
+    async with nodes[0].put(KEY) as upload:
+        await upload.start(0)
+        await upload.finish()
+
+    async with Cluster(nodes[1:]).put(KEY) as upload:
+        with pytest.raises((NodesFailed, KeyNotPresent)):
+            await upload.data_present()
+
+
+async def test_what_is_left_for_later_ends_with_a_removal(nodes: list[Local]) -> None:
+    far: Remote = Faulty(MemoryRemote(UUID("far")), "finish", None)
+    async with Cluster([*nodes, far], min_copies=2, hedge=0.01) as cluster:
+        stored = await store(cluster)
+        assert stored.uuids == {A, B, C}
+
+        for removed in await cluster.remove_content_many([KEY]):
+            assert removed.uuids >= {A, B, C}
+    for node in nodes:
+        assert not await node.check_present(KEY)
