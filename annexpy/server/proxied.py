@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from functools import partial
 
 import anyio
 
 from annexpy.errors import AnnexError, ProtocolError
+from annexpy.repo.lock_quota import SharedLockQuota
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.server.direct import open_repository
 from annexpy.server.gateway import Gateway
+from annexpy.server.limits import PER_CLIENT, PER_CROWD
 from annexpy.server.refusal import Refusal
 from annexpy.server.serve import serve
 from annexpy.server.stdio import PATIENCE, mode_of_environment
@@ -81,7 +84,9 @@ async def _serve(repository: Repository, gateway: Gateway, uuid: UUID, client: s
             gateway.shown(uuid),
             mode=mode_of_environment(),
             client=client,
+            who=os.environ.get("ANNEXPY_NAME", ""),
             deadlines=PATIENCE,
+            locks=SharedLockQuota(repository, limit=PER_CLIENT, crowd=PER_CROWD),
             bypass=gateway.bypassing(uuid),
             clock=repository.clock,
             on_idle=gateway.commit,

@@ -13,9 +13,10 @@ import anyio._backends._asyncio  # anyio would import it when it runs, in the cl
 from annexpy.errors import AnnexError, ProtocolError
 from annexpy.p2p.connection import Connection, Role, State
 from annexpy.remote.local import Local
+from annexpy.repo.lock_quota import SharedLockQuota
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
-from annexpy.server.limits import Deadlines, ServerMode
+from annexpy.server.limits import PER_CLIENT, PER_CROWD, Deadlines, ServerMode
 from annexpy.server.serve import serve
 from annexpy.transport.pipe import stdio
 from annexpy.uuids import parse_uuid
@@ -74,7 +75,9 @@ async def _serve(repository: Repository, client: str, version: int, prefix: byte
             mode=mode_of_environment(),
             connection=connection,
             client=client,
+            who=os.environ.get("ANNEXPY_NAME", ""),
             deadlines=PATIENCE,
+            locks=SharedLockQuota(repository, limit=PER_CLIENT, crowd=PER_CROWD),
             clock=repository.clock,
             on_idle=repository.branch.commit,
         )
