@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -97,17 +96,6 @@ def head_of(bare: Path) -> str:
 def uuid_of(path: Path) -> str:
     with Repository.open(path) as repository:
         return repository.uuid
-
-
-def test_testremote_passes_all_that_it_can(make: Callable[[str], Work], bare: Path) -> None:
-    with serve("--http", "127.0.0.1:0", "--wideopen", str(bare)) as server:
-        work = make("work")
-        remote_of(work, server, uuid_of(bare))
-        said = work.git("annex", "testremote", "--fast", "--size=100KiB", "srv", fails=True)
-    # What it takes for unavailable is there all the same, since annexUrl is set: so with its own server.
-    failed = re.findall(r"^ +(\S.*?): +FAIL", said, re.MULTILINE)
-    assert failed == ["removeKey", "storeKey", "checkPresent"]
-    assert re.search(r"3 out of \d+ tests failed", said)
 
 
 def test_a_partial_upload_and_a_partial_download_are_resumed(make: Callable[[str], Work], bare: Path) -> None:

@@ -402,27 +402,6 @@ def test_a_git_repository_becomes_an_annex_when_git_annex_pushes_to_it(served: S
         assert with_uuid.startswith(f"annex.uuid={made.uuid}\n".encode())
 
 
-@pytest.mark.slow
-def test_testremote_passes_every_check(served: Served, tmp_path: Path, git_annex: str) -> None:
-    with bare(tmp_path / "lab.git"):
-        served.admit("alice")
-        served.start(str(tmp_path / "lab.git"))
-        work = Work(tmp_path / "work", served, "alice")
-        work.git("clone", "-q", served.url("lab"), "work")
-        work.annex("init", "-q", "work")
-        (work.path / "a").write_bytes(b"a")
-        work.annex("add", "-q", ".")
-        work.git("commit", "-qm", "a")
-        work.annex("sync", "-q", "origin")
-
-        said = work.annex("testremote", "--fast", "origin")
-
-        passed = re.search(r"All (\d+) tests passed", said)
-        assert passed, said[-3000:]
-        assert int(passed[1]) >= 125
-        assert "FAIL" not in said
-
-
 def test_the_stock_client_finds_nodes_and_clusters_behind_it(served: Served, tmp_path: Path, git_annex: str) -> None:
     gateway = Place.make(tmp_path / "gate")
     nodes = {name: Place.make(tmp_path / name) for name in ("n1", "n2")}
