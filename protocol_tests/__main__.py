@@ -26,6 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     """The whole program; its exit code."""
     options = parse(argv)
     wanted = _wanted(options.only)
+    if not wanted:
+        print(f"protocol_tests: --only: no requirement begins with {options.only}", file=sys.stderr)
+        return 2
+    if unwritable := [path for path in (options.json, options.junit) if path and not path.absolute().parent.is_dir()]:
+        print(f"protocol_tests: {unwritable[0]}: there is no such folder", file=sys.stderr)
+        return 2
     if options.list:
         for one in wanted:
             print(f"{one.id}  {one.text}  [{one.document}]")

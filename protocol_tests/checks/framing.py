@@ -14,6 +14,7 @@ __all__ = [
     "cut_in_a_line",
     "leaves_when_the_client_leaves",
     "line_feed_only",
+    "longer_than_the_longest",
     "longest_line",
     "many_in_one_packet",
     "raw_bytes_in_keys",
@@ -162,4 +163,22 @@ def raw_bytes_in_keys(trial: Trial) -> None:
             continue
         must(talk.deliver(content.body) == b"SUCCESS", f"a name with {name!r} cannot be stored")
         must(talk.get(content.key).body == content.body, f"under a name with {name!r} are other bytes")
-        talk.must_lack(content.key.removesuffix(name), f"only a name with {name!r} was stored")
+        for other in (content.key.removesuffix(name), content.key[:-1]):
+            talk.must_lack(other, f"only a name with {name!r} was stored")
+
+
+@requirement(
+    "P-171",
+    "A line of more than 32768 characters is refused, also when it ends: by ERROR or the end of the session.",
+    "measured: direct-hugeline-32769",
+    once=True,
+    roles=ANY_ROLE,
+)
+def longer_than_the_longest(trial: Trial) -> None:
+    talk = trial.talk()
+    begin = b"CHECKPRESENT WORM-s1-m1--"
+    try:
+        answer = talk.ask(begin + b"x" * (LONGEST + 2 - len(begin)))
+    except Gone:
+        return
+    must(answer.startswith(b"ERROR"), f"a line of {LONGEST + 2} characters is answered by {answer!r}")

@@ -1,0 +1,75 @@
+"""A harness is tested by broken servers: the tiny one passes, and each planted fault makes its requirement fail."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import tiny
+from broken_shell import FAULTS as SHELL_FAULTS
+from faults import FAULTS, Fault
+
+from protocol_tests import REQUIREMENTS, Need, Patience, Plan, Role, Status, Subject, run, streams, try_one
+
+BY_ID = {one.id: one for one in REQUIREMENTS}
+HAS = frozenset((Need.REPOSITORY, Need.MACHINES))
+FOR_OTHERS = frozenset((Need.CLUSTER, Need.MACHINES))
+
+
+def subject(fault: Fault) -> Subject:
+    """The tiny server with *fault*, and beside it the right one with the same contents, which may write."""
+    store = fault.store()
+
+    def connect(session: type[tiny.Session]) -> Callable[[], tuple[socket.socket, socket.socket, Callable[[], None]]]:
+        def make() -> tuple[socket.socket, socket.socket, Callable[[], None]]:
+            ours = tiny.start(
+                store, session, fault.lie if session is not tiny.Session or fault.lie else None, fault.token
+            )
+            return ours, ours, ours.close
+
+        return make
+
+    in_mode = type("InMode", (fault.session,), {"mode": fault.mode})
+    writer = streams(lambda: _plain(store), uuid=tiny.UUID, has=HAS)
+    return replace(streams(connect(in_mode), uuid=tiny.UUID, token=fault.token, has=HAS), name="tiny", writer=writer)
+
+
+def _plain(store: tiny.Store) -> tuple[socket.socket, socket.socket, Callable[[], None]]:
+    ours = tiny.start(store)
+    return ours, ours, ours.close
+
+
+def plan(fault: Fault, **more: object) -> Plan:
+    return Plan(role=Role(fault.mode), patience=Patience(1.5), seed=7, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["write", "readonly", "appendonly"])
+@pytest.mark.parametrize("token", ["", tiny.TOKEN], ids=["greeted", "token"])
+def test_the_right_server_passes_every_requirement(mode: str, token: str) -> None:
+    right = Fault("", "", mode=mode, token=token)
+
+    results = run(subject(right), plan(right, examples=5), REQUIREMENTS)
+
+    assert not [f"{r.requirement.id}: {r.reason}" for r in results if r.status is Status.FAIL]
+    assert sum(r.status is Status.PASS for r in results) > (80 if mode == "write" else 25)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.requirement} {fault.what}")
+def test_a_planted_fault_is_found_by_the_requirement_that_it_breaks(fault: Fault) -> None:
+    result = try_one(subject(fault), plan(fault), BY_ID[fault.requirement])
+
+    assert result.status is Status.FAIL, f"{fault.what} was not noticed: {result.reason}"
+    assert result.reason
+    assert any(row["dir"] == "C>S" for row in result.transcript) or fault.requirement in ("P-001", "P-002")
+
+
+def test_every_requirement_of_the_line_protocol_has_been_seen_failing(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = {one.id for one in REQUIREMENTS if Need.LINES in one.needs and not one.needs & FOR_OTHERS}
+    seen = {fault.requirement for fault in FAULTS} | set(SHELL_FAULTS.values())
+
+    with capsys.disabled():
+        print(f" [{len(lines & seen)} of {len(lines)} seen failing, {len(FAULTS) + len(SHELL_FAULTS)} faults] ", end="")
+    assert lines <= seen, f"nothing makes them fail: {sorted(lines - seen)}"
+    assert seen <= set(BY_ID)
