@@ -15,6 +15,7 @@ from annexpy.logs.paths import Log
 from annexpy.logs.repos import MAXSIZES
 from annexpy.policy.routes import ClusterRoutes, Route, cluster_routes
 from annexpy.remote.address import connect_route
+from annexpy.repo.held import HeldSizes
 from annexpy.repo.in_use import InUse
 from annexpy.repo.repository import Repository
 from annexpy.repo.topology import topology
@@ -133,14 +134,13 @@ class _Look:
     def _count(self) -> None:
         """What each node holds and lacks, by the location log."""
         self._held = dict.fromkeys(self._members, 0)
-        self._sizes = dict.fromkeys(self._members, 0)
+        self._sizes = HeldSizes(self._repository, fresh=0).sizes()
         self._keys = 0
         for found in whereis_all(self._facts):
             have = {location.uuid for location in (*found.locations, *found.untrusted)} & self._members
             self._keys += bool(have)
             for uuid in have:
                 self._held[uuid] += 1
-                self._sizes[uuid] += found.key.size or 0
         self._maxsizes = MAXSIZES.parse(self._repository.branch.read(Log.MAXSIZE.value))
 
     def _status(self, uuid: UUID, name: str, gateway: str = "", *, lag: bool = True) -> NodeStatus:

@@ -94,6 +94,11 @@ class Wanted:
             return replace(said, sizes=self._held.sizes())
         return said
 
+    @property
+    def by_size(self) -> bool:
+        """How much a repository holds makes a difference."""
+        return bool(self.repositories.maxsizes) or Needs.SIZES in self._needs
+
     @cached_property
     def policy(self) -> Policy:
         """The expressions, bound to who has them."""

@@ -88,16 +88,26 @@ class HeldSizes:
 
         Record it before you leave; leave with an exception when the content did not come to stay.
         """
-        size = key.size or 0
-        self._arriving[uuid] += size
-        self._add({uuid: size})
+        self.begin(uuid, key)
         try:
             yield
         except BaseException:
-            self._add({uuid: -size})
+            self.end(uuid, key, stays=False)
             raise
-        finally:
-            self._arriving[uuid] -= size
+        self.end(uuid, key, stays=True)
+
+    def begin(self, uuid: UUID, key: Key) -> None:
+        """*uuid* is about to receive *key*; as entering ``arriving``."""
+        size = key.size or 0
+        self._arriving[uuid] += size
+        self._add({uuid: size})
+
+    def end(self, uuid: UUID, key: Key, *, stays: bool) -> None:
+        """It is over; as leaving ``arriving``."""
+        size = key.size or 0
+        self._arriving[uuid] -= size
+        if not stays:
+            self._add({uuid: -size})
 
     # -- looking ---------------------------------------------------------------------------------
 

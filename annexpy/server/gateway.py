@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
@@ -29,7 +30,7 @@ from annexpy.keys.key import Key
 from annexpy.logs.paths import Log
 from annexpy.policy.routes import ClusterRoutes, Relay, Route, Topology, cluster_routes, proxied_route
 from annexpy.remote.address import Connected, connect_route
-from annexpy.remote.base import Remote, Stored
+from annexpy.remote.base import Remote, Stored, Upload
 from annexpy.remote.cluster import Cluster, Place, Select
 from annexpy.remote.health import Node, Usage
 from annexpy.remote.late import LateCopies
@@ -67,6 +68,7 @@ class Gateway:
 
     Attributes:
         repository: The gateway's own. Closing it is its owner's business.
+        placing: Where what is put into a cluster goes.
     """
 
     def __init__(self, repository: Repository, *, durability: Durability = "full", client: UUID | None = None) -> None:
@@ -91,6 +93,7 @@ class Gateway:
         self._teller: Teller | None = None
         self._late = LateCopies(self._arrived)
         self._kept = KeptLocks(repository.clock)
+        self.placing = Placing(repository)
 
     @property
     def uuid(self) -> UUID:
@@ -196,9 +199,8 @@ class Gateway:
         return first.of(nodes)
 
     def _new_cluster(self, routes: ClusterRoutes, nodes: list[Remote]) -> Cluster:
-        placing = Placing(self.repository)
-        select: Select = placing.likely
-        place: Place = placing.place
+        select: Select = self.placing.likely
+        place: Place = self.placing.place
         return Cluster(
             nodes,
             uuid=routes.uuid,
@@ -368,6 +370,9 @@ class _Current(Wrapper):
             if self._gateway.records(self._uuid, key):
                 raise
             return False
+
+    def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
+        return self._gateway.placing.counted(key, super().put(key, associated_file=associated_file))
 
     async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
         try:

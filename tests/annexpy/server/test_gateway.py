@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -13,9 +13,10 @@ import pytest
 from places import OURS, Place, content_of, key_of, read, served, store
 
 from annexpy.actions import cluster as clusters
-from annexpy.errors import AccessDenied, NotLocked, UnknownUUID
+from annexpy.errors import AccessDenied, ConnectionLost, NotLocked, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog
+from annexpy.logs.paths import Log
 from annexpy.remote.base import Remote
 from annexpy.remote.p2p import P2PRemote
 from annexpy.repo.repository import Repository
@@ -296,6 +297,53 @@ async def client(
         yield remote
         await remote.aclose()
         group.cancel_scope.cancel()
+
+
+async def test_what_is_on_its_way_to_a_node_counts_when_the_next_key_is_placed(world: World) -> None:
+    """balanced with maxsize: a key goes where its number says among the nodes that have room."""
+    for name in "abc":
+        world.node(name)
+    async with world.open() as (gateway, cluster):
+        branch = gateway.repository.branch
+        for place in world.nodes.values():
+            for log, line in (
+                (Log.PREFERRED_CONTENT, f"{place.uuid} balanced=box:1 timestamp=1s"),
+                (Log.GROUP, f"{place.uuid} box timestamp=1s"),
+                (Log.MAXSIZE, f"1s {place.uuid} 10000"),
+            ):
+                branch.change(log.value, lambda old, line=line: old + line.encode() + b"\n")  # type: ignore[misc]
+        world.clock.ahead += 2
+        remote, nodes = await shown(gateway, cluster), gateway.cluster(cluster).nodes  # type: ignore[union-attr]
+
+        def alone(key: Key) -> UUID:
+            (node,) = gateway.placing.place(key, "", nodes, taking=frozenset(), refused=frozenset())
+            return node.uuid
+
+        contents = [content_of(number, 6000) for number in range(40)]
+        same = [content for content in contents if alone(key_of(content)) == world.nodes["a"].uuid][:3]
+        assert len(same) == 3
+
+        async with AsyncExitStack() as stack:
+            uploads = [await stack.enter_async_context(remote.put(key_of(content))) for content in same]
+            places = []
+            for upload, content in zip(uploads, same, strict=True):
+                await upload.start(len(content))
+                await upload.write(content)
+                places.append(world.letters((await upload.finish()).uuids))
+        assert places[0] == "a"
+        assert sorted(places) == ["a", "b", "c"]
+
+        # what did not come to stay makes room again
+        small = content_of(100, 3000)
+        for _ in range(5):
+            with suppress(ConnectionLost):
+                async with remote.put(key_of(small)) as upload:
+                    await upload.start(3000)
+                    raise ConnectionLost("client", "the rest")
+        async with remote.put(key_of(small)) as upload:
+            await upload.start(3000)
+            await upload.write(small)
+            assert len((await upload.finish()).uuids) == 1
 
 
 async def test_who_is_in_a_bypass_is_left_out(world: World) -> None:
