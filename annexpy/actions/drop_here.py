@@ -11,17 +11,18 @@ from collections.abc import Mapping
 from annexpy.actions.gather import Others
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, DropIncomplete, NotEnoughCopies
+from annexpy.errors import AnnexError, DropIncomplete
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, DropProof, HeldCopy, safe_drop
 from annexpy.remote.base import BatchRemove, Remote, Removed
+from annexpy.remote.local import Local
 from annexpy.repo.locks import ContentLock
 
 __all__ = ["drop_here", "result_of"]
 
 _log = logging.getLogger(__name__)
 
-_Held = list[tuple[HeldCopy, ContentLock]]
+_Held = list[tuple[HeldCopy, Local, ContentLock]]
 
 
 async def drop_here(from_: Remote, wanted: Mapping[Key, Copies], others: Others, clock: Clock) -> dict[Key, DropResult]:
@@ -52,17 +53,19 @@ def _hold(key: Key, needed: int, others: Others, held: _Held) -> None:
             lock = local.hold(key)
         except AnnexError:
             continue  # gathering finds out why
-        held.append((HeldCopy(uuid, name, lock.expires), lock))
+        held.append((HeldCopy(uuid, name, lock.expires), local, lock))
         if len(held) == needed:
             break
 
 
 def _proof(key: Key, copies: Copies, held: _Held, others: Others, now: float) -> DropProof | None:
     """The proof that *key* may go, if the locks are enough and every one of them still stands."""
-    if len(held) < copies.needed or not all(lock.held() for _, lock in held):
+    if len(held) < copies.needed:
         return None
-    counted = [copy for copy, _ in held]
+    counted = [copy for copy, _, _ in held]
     try:
+        if not all(local.holds(lock) for _, local, lock in held):
+            return None
         return safe_drop(
             key,
             copies,
@@ -72,12 +75,12 @@ def _proof(key: Key, copies: Copies, held: _Held, others: Others, now: float) ->
             now=now,
             missing=others.rejected,
         )
-    except NotEnoughCopies:
+    except AnnexError:
         return None  # gathering says why
 
 
 def _give_back(key: Key, locks: _Held) -> None:
-    for copy, lock in locks:
+    for copy, _, lock in locks:
         try:
             lock.release()
         except OSError as error:  # the removal is over and its result stands

@@ -116,10 +116,14 @@ class Local:
 
     def record(self, key: Key, *, present: bool) -> None:
         """Record whether the content of *key* is here. ``sync_records`` before anybody is told."""
-        self.repository.branch.set_present(key, self._uuid, present)
+        self.record_many((key,), present=present)
+
+    def record_many(self, keys: Sequence[Key], *, present: bool) -> None:
+        """As ``record``, of each of *keys*."""
+        self.repository.branch.set_present_many(keys, self._uuid, present)
         self._recorded = True
         if not self.repository.bare:
-            self._changed[key] = None
+            self._changed.update(dict.fromkeys(keys))
 
     async def record_present(self, key: Key) -> None:
         """Record, as durably as contents are stored, that the content of *key* was found to be here."""
@@ -191,12 +195,16 @@ class Local:
         return self._store.settings.pidlock or self._store.settings.thin
 
     def hold(self, key: Key) -> ContentLock:
-        """As ``lock_content`` without retention, where nothing *waits*. ``release`` it.
+        """Lock *key* without retention, where nothing *waits*. It counts while it ``holds``. ``release`` it.
 
         Raises:
             NotLocked …: As ``ContentLock.take``.
         """
-        return self._store.lock(key, retention=False)
+        return self._store.hold(key)
+
+    def holds(self, lock: ContentLock) -> bool:
+        """What ``hold`` locked keeps others out, and is the content."""
+        return self._store.holds(lock)
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         return (await self.remove_content_many((key,), deadline=deadline))[0]

@@ -34,7 +34,7 @@ class RecordingPlace(StoringPlace, Protocol):
     @property
     def repository(self) -> LocalRepository: ...
 
-    def record(self, key: Key, *, present: bool) -> None: ...
+    def record_many(self, keys: Sequence[Key], *, present: bool) -> None: ...
 
     async def sync_records(self) -> None: ...
 
@@ -77,6 +77,7 @@ class LocalRemoval:
     async def _some(self, keys: Sequence[Key], not_after: float | None, failed: dict[Key, AnnexError]) -> None:
         held: dict[Key, Removal] = {}
         gone: list[Key] = []  # according to our records
+        removed: list[Key] = []
         try:
             await self._record(keys, not_after, held, gone, failed)
             while gone:
@@ -84,9 +85,9 @@ class LocalRemoval:
                 try:
                     if key in held:
                         held[key].unlink(not_after=not_after)
-                        self._note(key, present=False)  # once more: somebody may have looked and recorded it meanwhile
+                        removed.append(key)
                     elif self._local.store.present(key):  # it came before we recorded that it is not here
-                        self._note(key, present=True)
+                        self._note((key,), present=True)
                 except (AnnexError, OSError) as error:
                     self._still_here((key,))
                     failed[key] = self._error(key, error)
@@ -95,6 +96,7 @@ class LocalRemoval:
             self._still_here(gone)
             raise
         finally:
+            self._note(removed, present=False)  # once more: somebody may have looked and recorded it meanwhile
             for key, removal in held.items():
                 try:
                     removal.leave()
@@ -112,22 +114,22 @@ class LocalRemoval:
         """Lock *keys*, and have it survive us that they go."""
         for key in keys:
             try:
-                if await self._may_go(key, not_after, held):
+                if self._may_go(key, not_after, held):
+                    if self._trash is not None and key in held:
+                        await self._trash.keep(key)
                     gone.append(key)
-                    self._local.record(key, present=False)
             except (AnnexError, OSError) as error:
                 failed[key] = self._error(key, error)
-                if gone[-1:] == [key]:
-                    self._still_here((gone.pop(),))
         if gone:
             try:
+                self._local.record_many(gone, present=False)
                 await self._local.sync_records()
             except AnnexError as error:
                 self._still_here(gone)
                 failed.update(dict.fromkeys(gone, error))
                 gone.clear()
 
-    async def _may_go(self, key: Key, not_after: float | None, held: dict[Key, Removal]) -> bool:
+    def _may_go(self, key: Key, not_after: float | None, held: dict[Key, Removal]) -> bool:
         """Whether it has to be recorded that *key* goes; locked then, if it is here."""
         local = self._local
         removal = local.store.removal(key)
@@ -137,22 +139,20 @@ class LocalRemoval:
             # Nothing to record, unless a record says otherwise.
             return local.uuid in local.repository.branch.locations(key).present
         held[key] = removal
-        removal.check(not_after=not_after)
-        if self._trash is not None:
-            await self._trash.keep(key)
+        removal.check_time(not_after)
         return True
 
     def _still_here(self, keys: Iterable[Key]) -> None:
         for key in keys:
             try:
-                self._note(key, present=self._local.store.present(key))
+                self._note((key,), present=self._local.store.present(key))
             except AnnexError as error:
                 log.warning("%s: recorded as removed, and may still be here: %s", key, error)
 
-    def _note(self, key: Key, *, present: bool) -> None:
+    def _note(self, keys: Sequence[Key], *, present: bool) -> None:
         """Record how it ended, which nothing that goes wrong with records changes any more."""
         try:
-            self._local.record(key, present=present)
+            self._local.record_many(keys, present=present)
         except AnnexError as error:  # they are queued, and the next to write them down meets the same
             log.warning("%s: %s", self._local.name, error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 from annexpy.clock import Clock
@@ -22,6 +23,8 @@ class _Branch(Protocol):
     def queued(self) -> int: ...
 
     def set_present(self, key: Key, uuid: UUID, present: bool) -> None: ...
+
+    def set_present_many(self, keys: Iterable[Key], uuid: UUID, present: bool) -> None: ...
 
     def locations(self, key: Key) -> LocationLog: ...
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -170,20 +170,35 @@ class Branch:
         Raises:
             InvalidInput: *uuid* holds a line break.
         """
+        self.set_present_many((key,), uuid, present)
+
+    def set_present_many(self, keys: Iterable[Key], uuid: UUID, present: bool) -> None:
+        """As ``set_present``, of each of *keys*."""
         known = self._infos.get(uuid)
         if known is None:
             known = self._infos[uuid] = self._info(uuid)
         info, private = known
-        if not info:
-            return
-        path = location_log(key, levels=self._levels)
-        self._record(path, info, PRESENT if present else MISSING, private)
+        if info:
+            levels = self._levels
+            paths = [location_log(key, levels=levels) for key in keys]
+            self._record(paths, info, PRESENT if present else MISSING, private)
 
-    def _record(self, path: bytes, info: bytes, status: bytes, private: bool) -> None:
-        wall = self._clock.wall()
-        after = self._journaled.second(wall, path, info, status)
-        time = self._times.time(wall, path, info, status, after=after)
-        if self._queue.add(presence_record(path, time, status, info, private=private)) % _SPILL == 0:
+    def _record(self, paths: Sequence[bytes], info: bytes, status: bytes, private: bool) -> None:
+        wall, second, time = self._clock.wall(), self._journaled.second, self._times.time
+        lines = [
+            presence_record(
+                path,
+                time(wall, path, info, status, after=second(wall, path, info, status)),
+                status,
+                info,
+                private=private,
+            )
+            for path in paths
+        ]
+        if not lines:
+            return
+        waiting = self._queue.add(*lines)
+        if waiting // _SPILL != (waiting - len(lines)) // _SPILL:
             try:
                 self.sync_now(durable=False)
             except AnnexError as error:  # what was done stands, and ``sync`` and ``commit`` meet the same
@@ -216,7 +231,7 @@ class Branch:
             raise InvalidInput("presence status", status, "one of 1, 0, X")
         if b"\n" in info or b"\r" in info:
             raise InvalidInput("presence info", info, "no line breaks")
-        self._record(path, info, status, private)
+        self._record((path,), info, status, private)
 
     def change(self, path: bytes, change: Callable[[bytes], bytes], *, private: bool = False) -> None:
         """Queue a change of any log: *change* gets its content and returns the new one.

@@ -305,7 +305,7 @@ class ContentStore:
         try:
             lock = ContentLock.take(self.folders, key, self._clock, self._pidlock, retention=retention)
             try:
-                present = self._is_content(key, lock.path, lock.status)
+                present = lock.status is not None and self._is_content(key, lock.path, lock.status)
             except BaseException:
                 lock.release()
                 raise
@@ -315,6 +315,24 @@ class ContentStore:
             return lock
         except OSError as error:
             raise self.folders.error(key, error) from error
+
+    def hold(self, key: Key) -> ContentLock:
+        """As ``lock`` without retention, and without a look at the content: see whether it ``holds`` before it counts.
+
+        Raises:
+            NotLocked …: As ``ContentLock.take``.
+        """
+        try:
+            return ContentLock.take(self.folders, key, self._clock, self._pidlock, retention=False, look=False)
+        except OSError as error:
+            raise self.folders.error(key, error) from error
+
+    def holds(self, lock: ContentLock) -> bool:
+        """The lock still keeps others out, and what it keeps is the content, as far as ``present`` tells."""
+        try:
+            return lock.held() and lock.status is not None and self._is_content(lock.key, lock.path, lock.status)
+        except OSError as error:
+            raise self.folders.error(lock.key, error) from error
 
     async def sync_lock(self, lock: ContentLock) -> None:
         """Have the retention of *lock* on disk when this returns, unless the durability is "fast"."""

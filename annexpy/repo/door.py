@@ -148,8 +148,12 @@ class Files(Protocol):
         """rmdir; False when it is not empty or not there."""
         ...
 
-    def prune(self, path: bytes) -> None:
-        """Remove the folder *path* and those above it, innermost first, as far as they are empty."""
+    def prune(self, path: bytes) -> bool:
+        """Remove the folder *path* and those above it, innermost first, as far as they are empty.
+
+        Returns:
+            *path* itself was removed.
+        """
         ...
 
     def chmod(self, path: bytes, mode: int) -> None: ...
@@ -225,9 +229,11 @@ class ComposedFiles:
         if sync:
             self.sync_folder(os.path.dirname(path))
 
-    def prune(self: Files, path: bytes) -> None:
-        while path and self.remove_folder(path):
-            path = os.path.dirname(path)
+    def prune(self: Files, path: bytes) -> bool:
+        above = path
+        while above and self.remove_folder(above):
+            above = os.path.dirname(above)
+        return above != path
 
     def lock_file(self: Files, name: bytes, *, exclusive: bool) -> int | None:
         while True:

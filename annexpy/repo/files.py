@@ -10,6 +10,7 @@ import struct
 from typing import Final
 
 from annexpy.errors import InvalidPath
+from annexpy.repo.beneath import open_beneath
 from annexpy.repo.door import WRITE, ComposedFiles, Files, Status
 
 __all__ = ["WRITE", "ComposedFiles", "DiskFiles", "Files", "Status", "umask"]
@@ -17,6 +18,7 @@ __all__ = ["WRITE", "ComposedFiles", "DiskFiles", "Files", "Status", "umask"]
 _PLACE_RETRIES: Final = 5
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_LOOK: Final = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
 _BAD_NAMES: Final = frozenset((b"", b".."))
 _NOT_REMOVED: Final = frozenset((errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY))
 _PATH_RULE: Final = "relative, without empty components or '..'"
@@ -91,6 +93,10 @@ class DiskFiles(ComposedFiles):
         fd = own = self._fd
         if not path:
             return fd
+        if b"/" in path and not _unusual(path):
+            below = open_beneath(fd, path, _DIRECTORY)
+            if below >= 0:
+                return below
         try:
             for part in path.split(b"/"):
                 if part in _BAD_NAMES or b"\0" in part:
@@ -111,16 +117,21 @@ class DiskFiles(ComposedFiles):
         if not path:
             return os.fstat(self._fd)
         try:
+            if b"/" in path and not _unusual(path):
+                fd = open_beneath(self._fd, path, _LOOK)
+                if fd >= 0:
+                    try:
+                        return os.fstat(fd)
+                    finally:
+                        os.close(fd)
             fd, name = self._open_parent(path)
+            try:
+                return os.stat(name, dir_fd=fd, follow_symlinks=False)
+            finally:
+                if fd != self._fd:
+                    os.close(fd)
         except FileNotFoundError:
             return None
-        try:
-            return os.stat(name, dir_fd=fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        finally:
-            if fd != self._fd:
-                os.close(fd)
 
     def absent(self, path: bytes) -> bool:
         # access() follows links on the way, which cannot make it call something absent that is there
@@ -160,12 +171,16 @@ class DiskFiles(ComposedFiles):
     # -- descriptors --
 
     def _open(self, path: bytes, flags: int, mode: int = 0) -> int:
-        parent, name = self._open_parent(path)
-        try:
-            fd = os.open(name, flags | _FILE, mode, dir_fd=parent)
-        finally:
-            if parent != self._fd:
-                os.close(parent)
+        fd = -1
+        if b"/" in path and not _unusual(path):
+            fd = open_beneath(self._fd, path, flags | _FILE, mode)
+        if fd < 0:
+            parent, name = self._open_parent(path)
+            try:
+                fd = os.open(name, flags | _FILE, mode, dir_fd=parent)
+            finally:
+                if parent != self._fd:
+                    os.close(parent)
         # O_EXCL made it, so it is a regular file
         if not flags & os.O_EXCL and not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -358,14 +373,16 @@ class DiskFiles(ComposedFiles):
             raise
         return True
 
-    def prune(self, path: bytes) -> None:
+    def prune(self, path: bytes) -> bool:
         parts = path.split(b"/")
+        depth = len(parts)
         fds = [self._fd]
         try:
             for part in parts[:-1]:
                 fds.append(os.open(part, _DIRECTORY, dir_fd=fds[-1]))
             while parts:
-                os.rmdir(parts.pop(), dir_fd=fds[-1])
+                os.rmdir(parts[-1], dir_fd=fds[-1])
+                parts.pop()
                 if len(fds) > 1:
                     os.close(fds.pop())
         except OSError as error:
@@ -374,6 +391,7 @@ class DiskFiles(ComposedFiles):
         finally:
             for fd in fds[1:]:
                 os.close(fd)
+        return len(parts) < depth
 
     def chmod(self, path: bytes, mode: int) -> None:
         if not path:
@@ -452,6 +470,11 @@ class DiskFiles(ComposedFiles):
         if kind == fcntl.F_UNLCK:
             return "nobody any more"
         return f"pid {pid}" if pid > 0 else "a process that does not show its pid"
+
+
+def _unusual(path: bytes) -> bool:
+    """*path* has to be looked at part by part: it may lead up, or have a part without a name."""
+    return path[0] == 47 or path[-1] == 47 or b".." in path or b"//" in path or b"\0" in path
 
 
 def umask() -> int:

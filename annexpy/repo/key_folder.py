@@ -56,32 +56,33 @@ class KeyFolder:
         self._thawed: int | None = None
 
     @classmethod
-    def having(cls, folders: AnnexFolders, key: Key, pidlock: PidLock | None) -> Iterator[KeyFolder]:
-        """The directories of *key* that have an object. The caller closes them.
-
-        Raises:
-            NotRegularFile: Something else stands where the object should be.
-        """
+    def of(cls, folders: AnnexFolders, key: Key, pidlock: PidLock | None) -> Iterator[KeyFolder]:
+        """The directories of *key*, with an object in them or without. The caller closes them."""
         objects = folders.existing(OBJECTS)
-        for path in folders.paths(key) if objects is not None else ():
-            assert objects is not None
+        if objects is None:
+            return
+        for path in folders.paths(key):
             try:
                 folder = cls(folders, objects, path, pidlock)
             except FileNotFoundError:
                 continue
-            status = folder.files.status(folder.name)
-            if status is None:
-                folder.close()
-            elif stat.S_ISREG(status.st_mode):
-                yield folder
-            else:
-                folder.close()
-                raise NotRegularFile(key, folders.where)
+            yield folder
 
     def regular(self) -> Status | None:
         """The status of the object; None when it is not there, or no regular file."""
         status = self.files.status(self.name)
         return status if status is not None and stat.S_ISREG(status.st_mode) else None
+
+    def content(self, key: Key, where: str) -> Status | None:
+        """As ``regular``.
+
+        Raises:
+            NotRegularFile: Something else stands where the object of *key* should be.
+        """
+        status = self.files.status(self.name)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            raise NotRegularFile(key, where)
+        return status
 
     def thaw(self) -> None:
         """Allow entries to be made and removed, until ``freeze`` or ``close``."""
@@ -98,9 +99,11 @@ class KeyFolder:
         if mode is not None:
             self.files.chmod(b"", mode)
 
-    def close(self) -> None:
+    def close(self, *, gone: bool = False) -> None:
+        """Freeze it, unless it is *gone*, and let go of it."""
         try:
-            self.freeze()
+            if not gone:
+                self.freeze()
         finally:
             self.files.close()
 
@@ -118,6 +121,15 @@ class KeyFolder:
     def take(self, suffix: bytes, *, exclusive: bool) -> HeldLock | None:
         """The lock file of the object with that *suffix*; None when somebody stands in the way."""
         return self.change(take_lock, self.files, self.name + suffix, exclusive, self._mode, self.pidlock)
+
+    def give_back(self, suffix: bytes, lock: HeldLock) -> None:
+        """Remove the lock file of which we have the exclusive *lock*, and with it the lock."""
+        gone = False
+        try:
+            self.remove(self.name + suffix)
+            gone = True
+        finally:
+            lock.release(unlinked=gone)
 
     def holder(self, suffix: bytes) -> str:
         """Who has that lock file, for messages."""

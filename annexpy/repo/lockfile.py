@@ -51,15 +51,15 @@ class HeldLock:
         self.exclusive = True
         return True
 
-    def release(self, *, unlink: bool = False) -> None:
-        """Give it back. *unlink* is for holders of an exclusive lock: the file goes first."""
+    def release(self, *, unlink: bool = False, unlinked: bool = False) -> None:
+        """Give it back. Whoever has it alone may *unlink* the file with that, or have *unlinked* it right before."""
         fd, self._fd = self._fd, -1
         if fd < 0:
             return
         try:
             if unlink:
                 self._files.unlink(self._name)
-            else:
+            elif not unlinked:  # nobody waits for a lock on a file without a name
                 self._files.unlock(fd)  # closing does not do it while a forked child has the descriptor
         finally:
             self._files.close_fd(fd)

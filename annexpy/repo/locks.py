@@ -49,18 +49,17 @@ class ContentLock:
     Attributes:
         key: Of the content.
         expires: ``Clock.now()`` until which the retention keeps the content in any case.
-        status: Of the object, once it was locked.
+        status: Of the object, when it was looked at last under the lock; None when it was not there.
     """
 
     __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "_retained", "expires", "key", "status")
 
-    def __init__(
-        self, key: Key, folder: KeyFolder, lock: HeldLock, status: Status, clock: Clock, *, retained: bool = True
-    ) -> None:
-        self.key, self._key_folder, self._lock, self.status, self._clock = key, folder, lock, status, clock
+    def __init__(self, key: Key, folder: KeyFolder, lock: HeldLock, clock: Clock) -> None:
+        self.key, self._key_folder, self._lock, self._clock = key, folder, lock, clock
+        self.status: Status | None = None
         self._own: bytes | None = None
         self._before = b""
-        self._retained = retained
+        self._retained = False
         self.expires = clock.now() + LOCK_RETENTION
 
     @classmethod
@@ -72,6 +71,7 @@ class ContentLock:
         pidlock: PidLock | None = None,
         *,
         retention: bool = True,
+        look: bool = True,
     ) -> ContentLock:
         """Lock the content of *key*. Any number may.
 
@@ -79,6 +79,7 @@ class ContentLock:
             folders, key, clock, pidlock: What and where.
             retention: Keep the content for a while when we vanish. Needless, and dear, where nobody outside of
                 this process relies on the lock: what ends with the process cannot remove anything later.
+            look: Make sure that the content is there. Else ``held`` it must be, before anything relies on the lock.
 
         Raises:
             NotLocked: It is not here, or somebody is removing it.
@@ -86,31 +87,39 @@ class ContentLock:
             UnsupportedRepository: A repository version that locks in another way.
         """
         _version_10(folders)
-        folder = next(KeyFolder.having(folders, key, pidlock), None)
-        if folder is None:
-            raise NotLocked(key, folders.where, "it is not present")
-        try:
+        for folder in KeyFolder.of(folders, key, pidlock):
             try:
                 lock = folder.take(b".lck", exclusive=False)
-            except FileNotFoundError:
-                lock = None
-            if lock is None:
-                raise NotLocked(key, folders.where, f"it is being removed by {folder.holder(b'.lck')}")
+                if lock is None:
+                    raise NotLocked(key, folders.where, f"it is being removed by {folder.holder(b'.lck')}")
+            except FileNotFoundError:  # somebody has just removed it all
+                folder.close()
+                continue
+            except BaseException:
+                folder.close()
+                raise
+            content_lock = cls(key, folder, lock, clock)
             try:
-                status = folder.regular()
-                if status is None:
-                    raise NotLocked(key, folders.where, "it was removed")
-                content_lock = cls(key, folder, lock, status, clock, retained=retention)
+                if look:
+                    content_lock.status = folder.content(key, folders.where)
+                    if content_lock.status is None:
+                        content_lock.release()
+                        continue
                 if retention:
+                    content_lock._retained = True
                     content_lock._write_retention()
                     folder.freeze()  # without, it is given back in a moment
             except BaseException:
-                lock.release()
+                content_lock._let_go()
                 raise
-        except BaseException:
-            folder.close()
-            raise
-        return content_lock
+            return content_lock
+        raise NotLocked(key, folders.where, "it is not present")
+
+    def _let_go(self) -> None:
+        try:
+            self._lock.release()
+        finally:
+            self._key_folder.close()
 
     def _write_retention(self) -> None:
         folder, now = self._key_folder, self._clock.wall()
@@ -125,8 +134,9 @@ class ContentLock:
                 self._own, self._before = own, before
 
     def held(self) -> bool:
-        """The lock still keeps others out, and the object is still there."""
-        return self._lock.stands and self._key_folder.regular() is not None
+        """The lock still keeps others out, and the object is still there; its ``status`` is that of now then."""
+        self.status = self._key_folder.regular() if self._lock.stands else None
+        return self.status is not None
 
     @property
     def path(self) -> bytes:
@@ -154,8 +164,7 @@ class ContentLock:
         """Unlock in order: the content may be removed at once. Idempotent."""
         folder, lock = self._key_folder, self._lock
         if not lock.stands:
-            lock.release()
-            folder.close()
+            self._let_go()
             return
         try:
             if lock.become_exclusive():
@@ -168,8 +177,7 @@ class ContentLock:
                     self._take_back(self._clock.wall(), alone is not None)
             finally:
                 if alone is not None:
-                    folder.remove(folder.name + b".lck")
-                    alone.release()
+                    folder.give_back(b".lck", alone)
         finally:
             folder.close()
 
@@ -197,16 +205,12 @@ class ContentLock:
         if not self._retained:
             self.release()
             return
-        if not lock.stands:
-            lock.release()
-            folder.close()
-            return
         try:
-            with folder.writing_retention():
-                folder.keep(max(folder.kept(), moment(folder.retention())))
+            if lock.stands:
+                with folder.writing_retention():
+                    folder.keep(max(folder.kept(), moment(folder.retention())))
         finally:
-            lock.release()
-            folder.close()
+            self._let_go()
 
 
 class Removal:
@@ -215,11 +219,11 @@ class Removal:
     ``unlink`` it inside, or not. Leaving clears away lock files and empty directories.
     """
 
-    __slots__ = ("_clock", "_empty", "_folders", "_held", "_key", "_pidlock")
+    __slots__ = ("_clock", "_empty", "_folders", "_held", "_key", "_pidlock", "_retained")
 
     def __init__(self, folders: AnnexFolders, key: Key, clock: Clock, pidlock: PidLock | None = None) -> None:
         self._folders, self._key, self._clock, self._pidlock = folders, key, clock, pidlock
-        self._empty = False
+        self._empty = self._retained = False
         self._held: list[tuple[KeyFolder, HeldLock]] = []
 
     def __enter__(self) -> Removal:
@@ -237,7 +241,7 @@ class Removal:
         folders, key = self._folders, self._key
         _version_10(folders)
         try:
-            for folder in KeyFolder.having(folders, key, self._pidlock):
+            for folder in KeyFolder.of(folders, key, self._pidlock):
                 self._lock(folder)
             if not self._held:
                 raise KeyNotPresent(key, folders.where)
@@ -247,29 +251,28 @@ class Removal:
 
     def _lock(self, folder: KeyFolder) -> None:
         try:
-            lock = folder.take(b".lck", exclusive=True)
-        except FileNotFoundError:
-            folder.close()  # somebody else removed it all
-            return
+            there = folder.content(self._key, self._folders.where) is not None
+            lock = folder.take(b".lck", exclusive=True) if there else None
+            if there and lock is None:
+                raise ContentLocked(self._key, self._folders.where, f"{folder.holder(b'.lck')} relies on it")
+        except FileNotFoundError:  # somebody else removed it all
+            lock = None
         except BaseException:
             folder.close()
             raise
         if lock is None:
-            holder = folder.holder(b".lck")
             folder.close()
-            raise ContentLocked(self._key, self._folders.where, f"{holder} relies on it")
+            return
         self._held.append((folder, lock))
         retention = folder.retention()
         if retention is not None:
+            self._retained = True
             left = moment(retention) - self._clock.wall()
             if left >= 0:
                 raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
 
-    def check(self, *, not_after: float | None = None) -> None:
-        """Raises as ``unlink`` would now."""
-        for _, lock in self._held:
-            if not lock.stands:
-                raise ContentLocked(self._key, self._folders.where, "its lock file was replaced")
+    def check_time(self, not_after: float | None) -> None:
+        """Raises TimedOut when *not_after* has passed."""
         if not_after is not None and self._clock.now() >= not_after:
             raise TimedOut(self._folders.where, "removal before its deadline", 0)
 
@@ -284,12 +287,16 @@ class Removal:
             TimedOut: It is too late; nothing was removed.
             ContentLocked: The lock was lost.
         """
-        self.check(not_after=not_after)
+        for _, lock in self._held:
+            if not lock.stands:
+                raise ContentLocked(self._key, self._folders.where, "its lock file was replaced")
+        self.check_time(not_after)
         for folder, _ in self._held:
             if only is not None and only != b"/".join((OBJECTS, folder.path, folder.name)):
                 continue
             folder.remove(folder.name)
-            folder.forget_retention()
+            if self._retained or not folder.files.absent(folder.name + b".rtl"):
+                folder.forget_retention()
             self._empty = True
 
     def __exit__(
@@ -302,10 +309,10 @@ class Removal:
         objects = self._folders.existing(OBJECTS)
         while self._held:
             folder, lock = self._held.pop()
+            gone = False
             try:
-                folder.remove(folder.name + b".lck")
+                folder.give_back(b".lck", lock)
+                if self._empty and objects is not None:
+                    gone = objects.prune(folder.path)
             finally:
-                lock.release()
-                folder.close()
-            if self._empty and objects is not None:
-                objects.prune(folder.path)
+                folder.close(gone=gone)

@@ -97,16 +97,16 @@ class Queue:
         self._check_fork()
         return self._syncing
 
-    def add(self, line: bytes) -> int:
-        """Queue a record; how many are waiting now."""
+    def add(self, *lines: bytes) -> int:
+        """Queue records; how many are waiting now."""
         self._check_fork()
         with self._mutex:
             batch = self._filling
-            lines = batch.lines
-            if not lines and not batch.changes:
+            waiting = batch.lines
+            if not waiting and not batch.changes:
                 batch.base = self._tip() or b""
-            lines.append(line)
-            return len(lines)
+            waiting.extend(lines)
+            return len(waiting)
 
     def add_change(self, change: Change) -> None:
         """Queue a change."""

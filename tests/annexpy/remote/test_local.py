@@ -6,7 +6,7 @@ import hashlib
 import os
 import pickle
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -380,15 +380,15 @@ async def test_what_comes_while_it_is_found_to_be_gone_stays_recorded(
 ) -> None:
     local = Local(make(tmp_path / "r.git"))
     local.record(KEY, present=True)  # which is wrong
-    record = local.record
+    record = local.record_many
 
-    def after_another(key: Key, *, present: bool) -> None:
+    def after_another(keys: Sequence[Key], *, present: bool) -> None:
         monkeypatch.undo()
         with Repository.open(local.repository.path) as repository, ThreadPoolExecutor(1) as another:
             another.submit(anyio.run, store, Local(repository), KEY, CONTENT).result()
-        record(key, present=present)
+        record(keys, present=present)
 
-    monkeypatch.setattr(local, "record", after_another)
+    monkeypatch.setattr(local, "record_many", after_another)
     removed = await local.remove_content(KEY)
 
     assert removed.ok

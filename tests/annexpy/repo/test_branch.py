@@ -105,6 +105,19 @@ async def test_a_record_is_read_at_once_durable_after_sync_and_public_after_comm
 
 
 @pytest.mark.anyio
+async def test_many_that_are_recorded_at_once_are_recorded_each(repository: Repository, clock: Clock) -> None:
+    branch = repository.branch
+    branch.set_present_many(KEYS, U1, True)
+    assert branch.queued == len(KEYS)
+    clock.at += 5
+    branch.set_present_many(KEYS[:3], U1, False)
+    branch.set_present_many((), U1, False)
+    await branch.commit()
+
+    assert [branch.locations(key).present for key in KEYS] == [[]] * 3 + [[U1]] * 57
+
+
+@pytest.mark.anyio
 async def test_nothing_new_makes_no_commit(repository: Repository) -> None:
     branch = repository.branch
     branch.set_present(KEY, U1, True)

@@ -14,20 +14,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annexpy.errors import InvalidPath
+from annexpy.repo import beneath
 from annexpy.repo.faulty_files import Faults, FaultyFiles, Killed
 from annexpy.repo.files import DiskFiles, Files, umask
 from annexpy.repo.memory_files import MemoryFiles
 
 
-@pytest.fixture(params=["disk", "memory"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> Files:
-    return DiskFiles(tmp_path) if request.param == "disk" else MemoryFiles()
+@pytest.fixture(params=["disk", "disk, step by step", "memory"])
+def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
+    if request.param == "memory":
+        return MemoryFiles()
+    monkeypatch.setattr(beneath, "_opens", beneath._never if "step" in request.param else None)
+    monkeypatch.setattr(beneath, "_calls", beneath._WORTH)
+    return DiskFiles(tmp_path)
 
 
 def put(files: Files, path: bytes, data: bytes) -> None:
     fd = files.open_write(path, truncate=True)
     files.write(fd, data)
     files.close_fd(fd)
+
+
+def test_a_path_is_opened_at_once_where_the_system_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beneath, "_opens", None)
+    monkeypatch.setattr(beneath, "_calls", beneath._WORTH)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fd = beneath.open_beneath(folder, b"a/b", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        assert fd >= 0
+        assert os.path.samestat(os.fstat(fd), os.stat(tmp_path / "a" / "b"))
+        os.close(fd)
+        with pytest.raises(FileNotFoundError):
+            beneath.open_beneath(folder, b"a/c", os.O_RDONLY | os.O_NOFOLLOW)
+        made = beneath.open_beneath(folder, b"a/b/c", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o640)
+        assert stat.S_IMODE(os.fstat(made).st_mode) == 0o640 & ~umask()
+        os.close(made)
+    finally:
+        os.close(folder)
+
+
+def test_where_the_system_refuses_it_is_not_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beneath, "_opens", None)
+    monkeypatch.setattr(beneath, "_calls", beneath._WORTH)
+    monkeypatch.setattr(beneath, "_OPENAT2", 0x7FFF)  # no kernel has it
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    files = DiskFiles(tmp_path)
+
+    assert files.names(b"a/b") == []
+    assert beneath._opens is beneath._never
 
 
 # -- the same answers on disk and in memory -------------------------------------------------------

@@ -166,6 +166,52 @@ def test_a_lock_knows_when_its_file_or_its_object_is_gone(store: ContentStore) -
         lock.release()
 
 
+def test_what_is_held_without_a_look_counts_only_while_the_content_is_there(store: ContentStore) -> None:
+    files, path = store.folders.files, b"annex/objects/" + store.folders.paths(KEY)[0]
+    lock = store.hold(KEY)
+    assert store.holds(lock)
+    with pytest.raises(ContentLocked):
+        store.remove(KEY)
+    files.chmod(os.path.dirname(path), 0o755)
+    files.replace(path, CONTENT[:3], mode=0o444, sync=False)
+    assert not store.holds(lock)
+    files.unlink(path)
+    assert not store.holds(lock)
+
+    lock.release()
+
+    assert beside(store) == []
+
+
+def test_a_folder_without_an_object_is_left_as_it_was(store: ContentStore) -> None:
+    files, path = store.folders.files, b"annex/objects/" + store.folders.paths(KEY)[0]
+    files.chmod(os.path.dirname(path), 0o755)
+    files.unlink(path)
+    files.chmod(os.path.dirname(path), 0o555)
+
+    with pytest.raises(NotLocked, match="not present"):
+        store.lock(KEY)
+
+    assert beside(store) == []
+    status = files.status(os.path.dirname(path))
+    assert status is not None
+    assert status.st_mode & 0o777 == 0o555
+
+
+def test_the_other_place_is_locked_when_the_first_has_no_object(store: ContentStore) -> None:
+    files, path = store.folders.files, b"annex/objects/" + store.folders.paths(KEY)[0]
+    plant(store, KEY, place=1)
+    files.chmod(os.path.dirname(path), 0o755)
+    files.unlink(path)
+
+    lock = store.lock(KEY)
+
+    assert lock.held()
+    with pytest.raises(ContentLocked):
+        store.remove(KEY)
+    lock.release()
+
+
 # -- retention ------------------------------------------------------------------------------------
 
 
@@ -299,6 +345,33 @@ def test_a_writer_of_retentions_who_hangs_is_waited_for_only_so_long(store: Cont
 
 
 # -- removal --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("left", [b".rtl", b".rtm"])
+def test_what_is_left_of_a_retention_goes_with_the_object(store: ContentStore, left: bytes) -> None:
+    set_retention(store, b"1800000001s")
+    files, path = store.folders.files, b"annex/objects/" + store.folders.paths(KEY)[0]
+    if left != b".rtm":
+        files.chmod(os.path.dirname(path), 0o755)
+        files.rename(path + b".rtm", path + left)
+
+    assert store.remove(KEY)
+
+    assert files.names(b"annex/objects") == []
+
+
+def test_what_somebody_else_put_beside_an_object_stays_in_a_frozen_folder(store: ContentStore) -> None:
+    files, path = store.folders.files, b"annex/objects/" + store.folders.paths(KEY)[0]
+    files.chmod(os.path.dirname(path), 0o755)
+    files.replace(os.path.dirname(path) + b"/theirs", b"", sync=False)
+    files.chmod(os.path.dirname(path), 0o555)
+
+    assert store.remove(KEY)
+
+    assert files.names(os.path.dirname(path)) == [b"theirs"]
+    status = files.status(os.path.dirname(path))
+    assert status is not None
+    assert status.st_mode & 0o777 == 0o555
 
 
 def test_a_removal_clears_the_folders_that_are_empty_then_and_no_others(store: ContentStore) -> None:
