@@ -35,7 +35,17 @@ import click
 from annexpy.cli.serve_options import HTTPOptions, P2POptions, ServeOptions, SSHOptions
 from annexpy.cli.serve_p2p import socket_of
 from annexpy.errors import InvalidInput
-from annexpy.server.auth import APPEND_ONLY, EVERYTHING, READ_ONLY, Grants, Secret, User, everywhere
+from annexpy.server.auth import (
+    APPEND_ONLY,
+    EVERYTHING,
+    NOTHING,
+    READ_ONLY,
+    Grants,
+    Role,
+    Secret,
+    User,
+    everywhere,
+)
 from annexpy.server.limits import ServerMode
 from annexpy.uuids import UUID, parse_uuid
 
@@ -91,9 +101,8 @@ def read_config(path: str) -> ServeOptions:
 def _user(table: _Table) -> User:
     token = table.text("token")
     secret = Secret.of(token or table.text("password"))
-    may = table.one_of("may", _ROLES)
-    places = table.texts("repositories")
-    grants: Grants = {parse_uuid(uuid): _ROLES[may] for uuid in places} if places else everywhere(_ROLES[may])
+    roles, places = table.roles("may"), table.texts("repositories")
+    grants: Grants = {parse_uuid(uuid): roles for uuid in places} if places else everywhere(roles)
     user = User(table.text("name"), secret, grants, bool(token), table.uuids("uuids"))
     table.end()
     return user
@@ -129,6 +138,17 @@ class _Table:
         if word not in words:
             raise InvalidInput(f"{self._name}{key}", word, "read-only, append-only or write")
         return word
+
+    def roles(self, key: str) -> Role:
+        """As ``one_of``, or a list of single roles: read, lock, append, write."""
+        if not isinstance(self._values.get(key), list):
+            return _ROLES[self.one_of(key, _ROLES)]
+        found = NOTHING
+        for word in self.texts(key):
+            if word.upper() not in Role.__members__ or word != word.lower():
+                raise InvalidInput(f"{self._name}{key}", word, ", ".join(name.lower() for name in Role.__members__))
+            found |= Role[word.upper()]
+        return found
 
     def uuids(self, key: str) -> frozenset[UUID] | None:
         """None when nothing is said."""

@@ -85,6 +85,7 @@ def test_everything_can_be_said_in_it(tmp_path: Path) -> None:
         ("[[user]]\nname = 'a'\npassword = 'p'\nmay = 'read'", "may"),
         ("[[user]]\nname = 'a'", "secret"),
         ("[[user]]\nname = 'a'\npassword = 'p'\nrole = 'x'", "user.role"),
+        ("[[user]]\nname = 'a'\npassword = 'p'\nmay = ['read', 'Write']", "Write"),
         ("may = 'everything'", "may"),
         ("uuids = ['a b']\n[p2p]\nenabled = true", "a b"),
         ("[p2p]\nenabled = 1", "p2p.enabled"),
