@@ -200,9 +200,59 @@ async def test_what_is_left_for_later_ends_with_a_removal(nodes: list[Local]) ->
     far: Remote = Faulty(MemoryRemote(UUID("far")), "finish", None)
     async with Cluster([*nodes, far], min_copies=2, hedge=0.01) as cluster:
         stored = await store(cluster)
-        assert stored.uuids == {A, B, C}
+        assert len(stored.uuids & {A, B, C}) >= 2
 
         for removed in await cluster.remove_content_many([KEY]):
             assert removed.uuids >= {A, B, C}
     for node in nodes:
         assert not await node.check_present(KEY)
+
+
+# -- gets -----------------------------------------------------------------------------------------
+
+
+async def read(remote: Remote, offset: int = 0, end: int | None = None) -> tuple[bytes, UUID, bool]:
+    async with remote.get(KEY, offset=offset, end=end) as download:
+        content = b"".join([chunk async for chunk in download])
+        assert len(content) == download.length
+        return content, download.source, download.valid
+
+
+async def test_equal_nodes_are_read_in_turn(nodes: list[Local]) -> None:
+    cluster = Cluster(nodes)
+    await store(cluster)
+
+    assert [(await read(cluster))[1] for _ in range(6)] == [A, B, C, A, B, C]
+
+
+async def test_any_part_can_be_read_from_the_one_that_has_it(nodes: list[Local]) -> None:
+    await store(nodes[2])
+    cluster = Cluster(nodes)
+
+    for offset, end in ((0, None), (13, None), (13, 20), (20, 13), (0, 99), (60, None), (99, None)):
+        assert await read(cluster, offset, end) == (CONTENT[offset:end], C, True)
+
+
+async def test_absent_content_is_absent_when_every_node_says_so(nodes: list[Local]) -> None:
+    with pytest.raises(KeyNotPresent):
+        await read(Cluster(nodes))
+
+
+async def test_a_node_whose_object_was_cut_does_not_spoil_what_another_has(nodes: list[Local]) -> None:
+    cluster = Cluster(nodes)
+    await store(cluster)
+    path = nodes[0].store.path(KEY)
+    assert path is not None
+    cut = Path(os.fsdecode(nodes[0].repository.git_dir + b"/" + path))
+    cut.chmod(0o644)
+    cut.write_bytes(CONTENT[:30])
+
+    for _ in range(4):
+        assert (await read(cluster))[0] == CONTENT
+
+
+async def test_what_is_only_elsewhere_comes_from_there(nodes: list[Local]) -> None:
+    far = MemoryRemote(UUID("far"))
+    await store(far)
+
+    assert await read(Cluster([*nodes, far])) == (CONTENT, UUID("far"), True)
