@@ -144,6 +144,7 @@ class Routes:
         self._handshake = usual.head
         self.metrics.gauge("connections", "Connections that are open.", lambda: self.connections.open)
         self.metrics.gauge("busy", "Requests that are being answered.", lambda: self.connections.busy)
+        self.metrics.gauge("tasks", "Tasks of the event loop.", lambda: len(anyio.get_running_tasks()))
         self.metrics.gauge("locks", "Content locks that are held.", lambda: len(self._locks or ()))
 
     async def __aenter__(self) -> Self:

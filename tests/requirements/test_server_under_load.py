@@ -17,6 +17,7 @@ import pytest
 from gateways import Gateways, content_of, git
 from server_under_load import Served, eventually, locks_below, serve_http
 
+from annexpy.clock import LOCK_RETENTION
 from annexpy.keys.key import Key
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -28,8 +29,8 @@ EVERY = 0.7
 """Seconds between two interruptions."""
 
 
-GIVEN_UP = 60.0
-"""Seconds after which a lock whose client has never come back for it is given up."""
+GIVEN_UP = LOCK_RETENTION + 60
+"""Seconds after which a lock is given up whose client was interrupted before it came back to keep it."""
 
 
 def key_of_file(content: bytes) -> Key:
@@ -142,7 +143,7 @@ def gauges(served: Served) -> dict[str, int]:
     with urllib.request.urlopen(f"http://127.0.0.1:{served.port}/metrics", timeout=30) as answer:
         lines = answer.read().decode().splitlines()
     shown = dict(line.removeprefix("annexpy_").split() for line in lines if not line.startswith("#"))
-    return {name: int(shown[name]) for name in ("connections", "busy", "locks")}
+    return {name: int(shown[name]) for name in ("connections", "busy", "locks", "tasks")}
 
 
 LONG = pytest.param(50, 600, marks=pytest.mark.campaign)
@@ -183,13 +184,15 @@ def test_nothing_stalls_and_nothing_is_left_behind_over_http(world: Gateways, co
     place = world.places["g"]
     with serve_http(place) as served:
         served.warm_up()
-        descriptors, threads = served.descriptors(), served.threads()
+        descriptors, threads, begun = served.descriptors(), served.threads(), gauges(served)
+        assert begun["locks"] == 0
+        assert begun["connections"] == begun["busy"] == 1  # the one who asks
         base = f"http://127.0.0.1:{served.port}"
         settings = [("remote.srv.annexUrl", f"annex+{base}/git-annex/")]
         settings.append(("annex.security.allowed-ip-addresses", "all"))
         looping(clients_of(world, count, f"{base}/nothing-here", settings), seconds)
 
-        eventually(lambda: gauges(served) == {"connections": 1, "busy": 1, "locks": 0}, GIVEN_UP)  # the one who asks
+        eventually(lambda: gauges(served) == begun, GIVEN_UP)
         served.back_to(descriptors)
         assert served.threads() <= threads + 40  # a pool of them may stay
         assert not served.children()
