@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -175,3 +175,30 @@ def test_ctrl_c_leaves_locks_of_clients_until_their_retention_is_over(
             assert server.process.wait(30) == 0
     with Repository.open(places[0].path) as repository, pytest.raises(ContentLocked, match="expires in"):
         repository.content.remove(KEY)
+
+
+def test_the_end_over_http_answers_what_is_under_way_and_takes_nothing_new(places: list[Place]) -> None:
+    content = content_of(3, 100_000)
+    key, uuid = key_of(content), places[0].uuid
+    with serve("--http", "127.0.0.1:0", "--wideopen", str(places[0].path)) as server:
+        host, _, port = server.url.removeprefix("http://").rpartition(":")
+        address = (host, int(port))
+        line = f"POST /git-annex/{uuid}/v4/put?key={key}&clientuuid=c HTTP/1.1\r\nHost: a\r\n"
+        size = f"Content-Length: {len(content)}\r\nX-git-annex-data-length: {len(content)}\r\n\r\n"
+        with socket.create_connection(address, 30) as busy, socket.create_connection(address, 30) as idle:
+            busy.sendall((line + size).encode() + content[:50_000])
+            idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b"200 OK" in idle.recv(1000)
+            server.process.send_signal(signal.SIGTERM)
+            assert idle.recv(1) == b""
+            with socket.create_connection(address, 30) as late:
+                late.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+                with suppress(ConnectionResetError):
+                    assert late.recv(1) == b""
+            busy.sendall(content[50_000:])
+            said = b""
+            while more := busy.recv(1000):
+                said += more
+            assert b'"stored":true' in said
+            assert server.process.wait(30) == 0
+    assert places[0].holds(key, content)
