@@ -45,7 +45,6 @@ def killed_at(name: str, number: int) -> tuple[str, ...]:
     return (
         "strace",
         "-f",
-        "--seccomp-bpf",  # stops at nothing else
         "-qq",
         "-o",
         os.devnull,
@@ -226,17 +225,18 @@ def sweep(scenario: Scenario, template: Path, work: Path, name: str, numbers: Ca
         shutil.copytree(template, folder, symlinks=True)
         tried = scenario.attempt(folder, killed_at(name, number))
         scenario.after_kill(folder, tried.told)
-        again = scenario.attempt(folder)
-        assert again.done
-        assert again.told
+        if not tried.done:
+            again = scenario.attempt(folder)
+            assert again.done
+            assert again.told
         scenario.after_retry(folder)
         shutil.rmtree(folder)
         return not tried.done
 
     kills = 0
-    with ThreadPoolExecutor(4) as pool:
-        for start in range(0, MOST, 4):
-            killed = list(pool.map(one, map(numbers, range(start, start + 4))))
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, MOST, 2):
+            killed = list(pool.map(one, map(numbers, range(start, start + 2))))
             kills += sum(killed)
             if not any(killed):
                 return kills
@@ -265,7 +265,7 @@ def test_what_is_killed_left_nothing_or_the_whole_and_can_be_run_again(
 def test_many_at_once_that_are_killed_left_each_as_the_records_say(
     scenario: str, name: str, template: Path, tmp_path: Path, git_annex: str
 ) -> None:
-    assert sweep(SCENARIOS[scenario], template, tmp_path, name, lambda n: n + 1 if n < 3 else 13 * n - 35) > 0
+    assert sweep(SCENARIOS[scenario], template, tmp_path, name, lambda n: n + 1 if n < 3 else 29 * n - 83) > 0
 
 
 @pytest.mark.campaign
