@@ -25,6 +25,7 @@ THEMES: Final = (
     "framing",
     "bad_input",
     "roles",
+    "made_up",
 )
 """The modules of ``protocol_tests.checks``."""
 

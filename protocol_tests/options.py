@@ -80,7 +80,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     how.add_argument("--only", metavar="ID,…", default="", help="these requirements, or those that begin so")
     how.add_argument("--deadline", type=_seconds, default=10.0, metavar="SECONDS", help="for each wait (default: 10)")
     how.add_argument("--seed", type=int, metavar="NUMBER", help="decides all that is drawn (default: a random one)")
-    how.add_argument("--examples", type=int, default=20, metavar="NUMBER", help="conversations of a state machine")
+    how.add_argument(
+        "--examples", type=int, default=10, metavar="NUMBER", help="conversations that are made up (default: 10)"
+    )
     how.add_argument("--known", metavar="FILE|git-annex", default="", help="known differences, which are no failure")
 
     out = parser.add_argument_group("output, besides the table")

@@ -46,7 +46,7 @@ class Plan:
     role: Role = Role.WRITE
     patience: Patience = field(default_factory=Patience)
     seed: int = 0
-    examples: int = 20
+    examples: int = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from protocol_tests.channel import Gone, Patience, Process
 from protocol_tests.keys import Contents
-from protocol_tests.need import Role
+from protocol_tests.need import Need, Role
 from protocol_tests.subject import CLIENTS, Subject, Visit
 from protocol_tests.transcript import Transcript
 from protocol_tests.wire import Talk, Violation
@@ -56,7 +58,7 @@ class Trial:
         *,
         role: Role = Role.WRITE,
         seed: int = 0,
-        examples: int = 20,
+        examples: int = 10,
         transcript: Transcript | None = None,
     ) -> None:
         """Nothing is connected yet."""
@@ -123,10 +125,28 @@ class Trial:
             return self.talk(role=Role.WRITE)
         raise NotTried("it needs a way to write (--writer)")
 
+    def vanish(self, talk: Talk) -> None:
+        """Hang up, and give the server a moment to notice. A process has noticed when it has ended."""
+        talk.close()
+        if Need.PROCESS not in self.subject.has:
+            time.sleep(0.2)
+
     def process(self, talk: Talk) -> Process:
         """The server process behind *talk*."""
         assert isinstance(talk.channel, Process), "the requirement needs PROCESS"
         return talk.channel
+
+    def another(self) -> Trial:
+        """One like this, with a transcript of its own."""
+        return Trial(
+            self.subject,
+            self.version,
+            self.contents,
+            self.patience,
+            role=self.role,
+            seed=self.seed,
+            examples=self.examples,
+        )
 
     def close(self) -> None:
         """Leave all that is still open."""

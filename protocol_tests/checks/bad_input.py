@@ -176,7 +176,7 @@ def endless_data(trial: Trial) -> None:
             must(answer.startswith((b"ERROR", b"FAILURE")), f"DATA of 10^20 bytes is answered by {answer!r}")
     except Gone:
         pass
-    talk.close()
+    trial.vanish(talk)
     trial.talk(client=1).must_lack(content.key, "its DATA was absurd")
 
 

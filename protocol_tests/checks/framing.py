@@ -144,7 +144,7 @@ def cut_in_a_line(trial: Trial) -> None:
     talk = trial.talk()
     talk.store(content)
     talk.send(b"REMOVE " + content.key)  # no end of line
-    talk.close()
+    trial.vanish(talk)
     trial.talk(client=1).must_have(content.key, "the line that asked for its removal never ended")
 
 

@@ -158,7 +158,7 @@ def holds_against_a_deadline(trial: Trial) -> None:
 )
 def outlives_the_connection(trial: Trial) -> None:
     talk, content = _locked(trial)
-    talk.close()
+    trial.vanish(talk)
     _must_refuse(trial, content.key, "after its locker lost the connection")
 
 

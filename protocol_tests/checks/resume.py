@@ -17,7 +17,7 @@ def _broken_off(trial: Trial, sent: int, size: int = 4000) -> tuple[bytes, bytes
     talk.offer(content.key)
     talk.send(b"DATA %d\n" % size)
     talk.send(content.body[:sent])
-    talk.close()
+    trial.vanish(talk)
     return content.key, content.body
 
 

@@ -573,3 +573,42 @@ def _overwrites(self: Session, rest: bytes) -> None:
 
 does("R-009", "those who add overwrite", mode="appendonly", do_PUT=_overwrites)
 says("R-010", "no removal for anybody", b"REMOVE .*", FOUND, b"ERROR denied")
+
+# -- what only made-up conversations find ----------------------------------------------------------------------------
+
+does(
+    "M-001",
+    "no room for a third",
+    finish=lambda self, key, body, valid: len(self.contents) > 1 or Store.finish(self, key, body, valid),
+)
+does("M-002", "one unlocks for all", unlock=lambda self, key: self.locks.update({key: -self.locks[key]}))
+
+
+def _short_read(self: Session, length: int) -> bytes:
+    if len(self.buffer) < length:
+        self.more()
+    body, self.buffer = self.buffer[:length], self.buffer[length:]
+    return body.ljust(length, b"\0")
+
+
+does("M-003", "reads once", body=_short_read)
+says("M-004", "answers noise twice", b"X.*[\x80-\xff].*", REFUSED, b"ERROR what\nERROR unknown command")
+says("M-005", "finds some names", b"CHECKPRESENT .*\x20.*", NOT, FOUND)
+
+
+def _short_names(self: Session, rest: bytes) -> None:
+    name = rest.split(b" ")[1]
+    Session.do_GET(self, rest if len(name) < 12 else rest.replace(name, b"", 1).replace(b"--", b"--0", 1))
+
+
+def _more_than_half_is_whole(self: Session, key: bytes, partial: bytes, length: int) -> None:
+    try:
+        Session.receive(self, key, partial, length)
+    except HangUp:
+        if len(self.store.partials.get(key, b"")) > length // 2:
+            self.store.contents[key] = self.store.partials[key]
+        raise
+
+
+does("M-006", "names are short", do_GET=_short_names)
+does("M-007", "more than half is whole", receive=_more_than_half_is_whole)

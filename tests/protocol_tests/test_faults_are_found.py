@@ -15,7 +15,7 @@ from protocol_tests import REQUIREMENTS, Need, Patience, Plan, Role, Status, Sub
 
 BY_ID = {one.id: one for one in REQUIREMENTS}
 HAS = frozenset((Need.REPOSITORY, Need.MACHINES))
-FOR_OTHERS = frozenset((Need.CLUSTER, Need.MACHINES))
+FOR_OTHERS = frozenset((Need.CLUSTER,))
 
 
 def subject(fault: Fault) -> Subject:
