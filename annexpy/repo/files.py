@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import struct
 from typing import Final
 
 from annexpy.errors import InvalidPath
 from annexpy.repo.beneath import open_beneath
+from annexpy.repo.descriptor_locks import DescriptorLocks
 from annexpy.repo.door import WRITE, ComposedFiles, Files, Status
 
 __all__ = ["WRITE", "ComposedFiles", "DiskFiles", "Files", "Status", "umask"]
@@ -22,18 +21,9 @@ _LOOK: Final = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
 _BAD_NAMES: Final = frozenset((b"", b".."))
 _NOT_REMOVED: Final = frozenset((errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.EBUSY))
 _PATH_RULE: Final = "relative, without empty components or '..'"
-# Open file description locks: they conflict with git-annex's POSIX locks, belong to the descriptor
-# (so threads conflict too) and survive the closing of other descriptors of the same file.
-# Fact sheet repository-format, section 0 rule 6.
-_F_OFD_SETLK: Final = getattr(fcntl, "F_OFD_SETLK", 37)
-_F_OFD_GETLK: Final = getattr(fcntl, "F_OFD_GETLK", 36)
-_FLOCK: Final = struct.Struct("hhqqi4x")
-_READ_LOCK: Final = _FLOCK.pack(fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
-_WRITE_LOCK: Final = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-_NO_LOCK: Final = _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, 0, 0, 0)
 
 
-class DiskFiles(ComposedFiles):
+class DiskFiles(DescriptorLocks, ComposedFiles):
     """``Files`` on the real file system. Pickles as its path; a forked child may go on using it."""
 
     __slots__ = ("_fd", "path")
@@ -93,7 +83,7 @@ class DiskFiles(ComposedFiles):
         fd = own = self._fd
         if not path:
             return fd
-        if b"/" in path and not _unusual(path):
+        if b"/" in path:
             below = open_beneath(fd, path, _DIRECTORY)
             if below >= 0:
                 return below
@@ -117,7 +107,7 @@ class DiskFiles(ComposedFiles):
         if not path:
             return os.fstat(self._fd)
         try:
-            if b"/" in path and not _unusual(path):
+            if b"/" in path:
                 fd = open_beneath(self._fd, path, _LOOK)
                 if fd >= 0:
                     try:
@@ -172,7 +162,7 @@ class DiskFiles(ComposedFiles):
 
     def _open(self, path: bytes, flags: int, mode: int = 0) -> int:
         fd = -1
-        if b"/" in path and not _unusual(path):
+        if b"/" in path:
             fd = open_beneath(self._fd, path, flags | _FILE, mode)
         if fd < 0:
             parent, name = self._open_parent(path)
@@ -430,15 +420,6 @@ class DiskFiles(ComposedFiles):
 
     # -- locks --
 
-    def try_lock(self, fd: int, *, exclusive: bool) -> bool:
-        try:
-            fcntl.fcntl(fd, _F_OFD_SETLK, _WRITE_LOCK if exclusive else _READ_LOCK)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return False
-            raise
-        return True
-
     def lock_file(self, name: bytes, *, exclusive: bool) -> int | None:
         if b"/" in name or name in _BAD_NAMES:
             raise InvalidPath("name of a lock file", name, "one component of a path")
@@ -457,24 +438,6 @@ class DiskFiles(ComposedFiles):
                 os.close(fd)
                 raise
             os.close(fd)
-
-    def unlock(self, fd: int) -> None:
-        fcntl.fcntl(fd, _F_OFD_SETLK, _NO_LOCK)
-
-    def locked_by_other(self, fd: int) -> bool:
-        return bool(_FLOCK.unpack(fcntl.fcntl(fd, _F_OFD_GETLK, _WRITE_LOCK))[0] != fcntl.F_UNLCK)
-
-    def lock_holder(self, fd: int) -> str:
-        answer = fcntl.fcntl(fd, _F_OFD_GETLK, _WRITE_LOCK)
-        kind, _, _, _, pid = _FLOCK.unpack(answer)
-        if kind == fcntl.F_UNLCK:
-            return "nobody any more"
-        return f"pid {pid}" if pid > 0 else "a process that does not show its pid"
-
-
-def _unusual(path: bytes) -> bool:
-    """*path* has to be looked at part by part: it may lead up, or have a part without a name."""
-    return path[0] == 47 or path[-1] == 47 or b".." in path or b"//" in path or b"\0" in path
 
 
 def umask() -> int:
