@@ -6,6 +6,7 @@ import click
 
 from annexpy.cli.copies import Wanted
 from annexpy.cli.options import Options, as_command
+from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
 
@@ -14,8 +15,8 @@ __all__ = ["command"]
 
 @as_command("explain")
 @click.argument("key")
-@click.option("--from", "from_", metavar="REMOTE", default=".", help="Explain a drop from here (the repository).")
-@click.option("--other", "others", multiple=True, metavar="REMOTE", help="Where another copy is; repeatable.")
+@click.option("--from", "from_", metavar="REMOTE", type=REMOTE, default=".", help="Explain a drop from here (.).")
+@click.option("--other", "others", multiple=True, metavar="REMOTE", type=REMOTE, help="Where another copy is.")
 @click.option("-N", "--numcopies", type=click.IntRange(1), metavar="N", help="Copies that must stay.")
 @click.option("--mincopies", type=click.IntRange(1), metavar="N", help="Copies that must be locked meanwhile.")
 def command(

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 from places import OURS, Place, content_of, key_of
+
+from annexpy.cli.group import annexpy
+from annexpy.keys.key import Key
+from annexpy.policy.routes import proxied_routes
+from annexpy.repo.repository import Repository
+from annexpy.repo.topology import topology
 
 CONTENT = content_of(1)
 KEY = key_of(CONTENT)
@@ -146,3 +153,94 @@ def test_a_cluster_of_the_gateway_is_served_by_its_name(cli, places: dict[str, P
     os.chdir(places["g"].path)
     (where,) = cli("whereis", "--json", key).json
     assert {one["uuid"] for one in where["whereis"]} >= {places["a"].uuid, places["b"].uuid}
+
+
+@pytest.fixture
+def behind(cli, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Place]:
+    """``w`` has only ``f``, a proxy for ``g``, which is one for ``a`` and ``b``, and the gateway of ``safe``."""
+    cli("cluster", "init", "safe")
+    cli("cluster", "add-node", "safe", "a", "b")
+    places["f"] = Place.make(tmp_path / "f")
+    places["f"].git("remote", "add", "g", str(places["g"].path))
+    places["f"].set("remote.g.annex-proxy", "true")
+    places["w"].git("remote", "rename", "g", "f")
+    places["w"].git("remote", "set-url", "f", str(places["f"].path))
+    monkeypatch.chdir(places["f"].path)
+    assert cli("sync", "g").code == 0
+    assert cli("proxy", "update").code == 0
+    monkeypatch.chdir(places["w"].path)
+    assert cli("sync", "f").code == 0
+    return places
+
+
+@pytest.mark.parametrize(("name", "other"), [("f-g-a", "f-g-b"), ("f-g-safe", "f-g-a")])
+def test_what_is_behind_two_proxies_is_a_remote_in_every_command(
+    cli, behind: dict[str, Place], name: str, other: str
+) -> None:
+    cluster = name.endswith("safe")
+    file, out = behind["w"].path / "file", behind["w"].path / "out"
+    file.write_bytes(CONTENT)
+
+    assert cli("put", name, file).code == 0
+    key = Key.parse(cli("key", file).lines[0].split()[0])
+    assert behind["a"].holds(key, CONTENT)
+    assert behind["b"].holds(key, CONTENT) is cluster
+    assert cli("check", name, key).code == 0
+    assert cli("get", "-o", out, name, key).code == 0
+    assert out.read_bytes() == CONTENT
+    assert cli("copy", name, other, key).code == 0
+    assert cli("fsck", name, key).code == 0
+    assert cli("get", name, key).code == 0
+    assert cli("explain", "--from", ".", "--other", name, "-N", "1", key).code == 0
+    assert cli("explain", "--from", name, "--other", other, "-N", "1", key).code == 0
+    assert cli("lock", name, key, "--", "true").code == (1 if cluster else 0), "a cluster cannot be locked as a whole"
+    said = cli("talk", name, stdin=f"checkpresent {key}\n".encode())
+    assert said.code == 0
+    assert any("SUCCESS" in line for line in said.lines)
+    address = f"exec:{sys.executable} -m annexpy.cli.app -C {behind['w'].path} serve --stdio {name}"
+    assert cli("check", address, key).code == 0
+    assert cli("move", name, ".", key).code == 0
+    assert not behind["a"].holds(key, CONTENT)
+    assert cli("move", ".", name, key).code == 0
+    assert behind["a"].holds(key, CONTENT)
+    assert cli("copy", name, ".", key).code == 0
+    assert cli("drop", name, key).code == 0
+    assert cli("check", name, key).code == 1
+    (where,) = cli("whereis", "--json", key).json
+    found = {one["uuid"] for one in where["whereis"]} & {place.uuid for place in behind.values()}
+    assert found == {behind["w"].uuid} | (set() if cluster else {behind["b"].uuid})
+
+
+def test_proxies_of_each_other_lead_nowhere_twice(
+    cli, behind: dict[str, Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """f and g are proxies for each other: names come to an end, and commands too."""
+    behind["g"].git("remote", "add", "f", str(behind["f"].path))
+    behind["g"].set("remote.f.annex-proxy", "true")
+    for place, remote in (("g", "f"), ("f", "g"), ("g", "f"), ("w", "f")):
+        monkeypatch.chdir(behind[place].path)
+        cli("sync", remote)
+        cli("proxy", "update")
+    with Repository.open(behind["w"].path) as repository:
+        names = set(proxied_routes(topology(repository)))
+    assert {"f-g", "f-g-a", "f-g-b"} <= names
+    assert not [name for name in names if "f-g-f" in name or name.count("g") > 1]
+    file = behind["w"].path / "file"
+    file.write_bytes(CONTENT)
+    assert cli("put", "f-g-safe", file).code == 0
+    key = Key.parse(cli("key", file).lines[0].split()[0])
+    assert behind["a"].holds(key, CONTENT)
+    assert behind["b"].holds(key, CONTENT)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(f"{verb} f-" for verb in ("put", "get", "check", "fsck", "drop", "lock", "talk", "serve")),
+        *("copy . f-", "move f-g-a f-", "explain --from f-", "explain --other f-"),
+    ],
+)
+def test_every_command_completes_what_is_behind_proxies(cli, behind: dict[str, Place], words: str) -> None:
+    *args, incomplete = words.split()
+    found = ShellComplete(annexpy, {}, "annexpy", "_ANNEXPY_COMPLETE").get_completions(args, incomplete)
+    assert {"f-g", "f-g-a", "f-g-b", "f-g-safe"} <= {one.value for one in found}
