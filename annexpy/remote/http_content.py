@@ -9,6 +9,7 @@ Source: fact sheet p2p-protocol, section 6.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -309,11 +310,16 @@ class HTTPUpload:
             case OffsetAnswer(offset):
                 self.offset = offset
             case AlreadyHaveAnswer(uuids):
-                self.claimed = frozenset(uuids) - {session.uuid}
-                if not await is_present(session, key):
-                    raise ContentError(key, session.name, "it claims to have the content and a check did not find it")
-                self.already = frozenset((session.uuid,))
+                await self._found(uuids)
         return self
+
+    async def _found(self, named: Sequence[UUID]) -> None:
+        """The server says that it has the content, and that these do: look."""
+        session, key = self._session, self._key
+        self.claimed = frozenset(named) - {session.uuid}
+        if not await is_present(session, key):
+            raise ContentError(key, session.name, "it claims to have the content and a check did not find it")
+        self.already = frozenset((session.uuid,))
 
     async def start(self, length: int) -> None:
         size = self._key.size
@@ -393,6 +399,9 @@ class HTTPUpload:
             answer = await session.ask(request, more, body, patience)
             if self._unasked and isinstance(answer, StoredAnswer) and not answer.stored:
                 answer = await session.ask(request, more, body, patience)  # perhaps after a partial that was wrong
+            if isinstance(answer, StoredAnswer) and answer.stored and answer.already and is_cluster(session.uuid):
+                await self._found(answer.uuids)
+                return Stored(already=self.already or frozenset())
             return self._outcome(answer, valid)
         line = self._line
         assert line is not None

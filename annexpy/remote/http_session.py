@@ -38,7 +38,7 @@ from annexpy.system import new_uuid
 from annexpy.transport.base import Dial
 from annexpy.transport.http_client import Response
 from annexpy.transport.http_dial import DialHTTP, authority, proxy_for
-from annexpy.uuids import UUID
+from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["Attempts", "HTTPSession", "HTTPWay", "KeyRequest", "Pair"]
 
@@ -47,6 +47,8 @@ _OURS: Final = b"annexpy"
 _SMALL_ANSWER: Final = 64 * 1024
 SMALL: Final = 64 * 1024
 """A content up to this size is one request, which can be asked again."""
+_TINY: Final = 16 * 1024
+"""A content up to this size is sent in vain rather than asked for."""
 _REMEMBERED: Final = 4096
 _MOST_CONFIG: Final = 256 * 1024
 _WAITS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -346,8 +348,14 @@ class HTTPSession:
             self._absent[key] = None
 
     def need_not_ask(self, key: Key) -> bool:
-        """A put may begin at its first byte unasked: it is small, was not there, and the server says if it now is."""
-        return self.ours and self._absent.pop(key, 0) is None
+        """A put may begin at its first byte unasked: it is small, and the server says if it was there.
+
+        Of a cluster nobody looks before, because its put tells which node has what. Another gateway does have to ask:
+        it wants to know that of each node.
+        """
+        absent = self._absent.pop(key, 0) is None
+        cluster = not self.bypass and self.known_uuid is not None and is_cluster(self.known_uuid)
+        return self.ours and (absent or (cluster and key.size is not None and key.size <= _TINY))
 
     def unsettle(self) -> None:
         """Begin again with the highest version."""

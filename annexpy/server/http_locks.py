@@ -88,26 +88,24 @@ class HeldLocks:
         if not self._quota.take(client, who):
             log.warning("%s of %s: too many content locks are held", client, who)
             return None
-        held = _Held(uuid, owner)
-        self._group.start_soon(self._hold, held, remote, key, client, who)
+        held, lock_id = _Held(uuid, owner), self._new_id()
+        self._group.start_soon(self._hold, lock_id, held, remote, key, client, who)
         await held.answer.wait()
         if held.lock is None:
             if held.error is None or isinstance(held.error, (NotLocked, KeyNotPresent)):
                 return None
             raise held.error
-        lock_id = self._new_id()
-        self._held[lock_id] = held
-        self._group.start_soon(self._live, lock_id, held)
         return lock_id
 
-    async def _hold(self, held: _Held, remote: Remote, key: Key, client: str, who: str) -> None:
+    async def _hold(self, lock_id: str, held: _Held, remote: Remote, key: Key, client: str, who: str) -> None:
         ended: BaseException | None = None
         try:
             async with remote.lock_content(key) as lock:
                 held.lock = lock
+                self._held[lock_id] = held
                 held.answer.set()
                 try:
-                    await held.over.wait()
+                    await self._watch(lock_id, held)
                 except anyio.get_cancelled_exc_class() as error:
                     ended = error  # the server is ended; whoever relies on the lock may go on
                 if not held.unlocked:
@@ -117,6 +115,7 @@ class HeldLocks:
             if held.lock is not None and held.unlocked:
                 log.warning("%s: unlocking %s: %s", remote.name, key, error)
         finally:
+            self._held.pop(lock_id, None)
             held.answer.set()
             held.left.set()
             left_behind = held.lock is not None and not held.unlocked
@@ -124,8 +123,8 @@ class HeldLocks:
         if ended is not None:
             raise ended
 
-    async def _live(self, lock_id: str, held: _Held) -> None:
-        """Let go of the lock when nobody keeps it, or when it is lost."""
+    async def _watch(self, lock_id: str, held: _Held) -> None:
+        """Wait until the lock is over: given up, kept by nobody any more, or lost."""
         until = anyio.current_time() + LOCK_RETENTION
         while not held.over.is_set():
             with anyio.move_on_after(_LOOK):
@@ -136,9 +135,8 @@ class HeldLocks:
             if not await _still_held(held):
                 log.warning("the lock behind lock %s… is lost", lock_id[:8])
                 break
-        self._held.pop(lock_id, None)
         held.over.set()
-        if held.keeping is not None:
+        if held.keeping is not None and not held.unlocked:
             held.keeping.cancel()
 
     async def keep(self, lock_id: str, uuid: UUID, owner: str, exchange: Exchange) -> None:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import h11
 
@@ -42,6 +42,8 @@ LAST_CHUNK: Final = b"0\r\n\r\n"
 Headers: TypeAlias = Mapping[bytes, bytes]
 """Names in lower case; what was given more than once is joined by a comma."""
 
+T = TypeVar("T")
+
 _END: Final = b"\r\n\r\n"
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\Z")
 _FIELD = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
@@ -50,6 +52,10 @@ _FIRST_LINE = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]+) ([\x21-\x7e]+) HTTP/1\
 _ORIGIN = re.compile(rb"https?://[^/?#]+(?=/|\Z)", re.IGNORECASE)
 _TARGET = re.compile(rb"[\x21-\x7e]+\Z")
 _MAX_SIZE_LINE: Final = 256
+_KINDS: Final = 4
+"""Heads that are remembered for a connection,"""
+_KEPT: Final = 2048
+"""of so many bytes at most."""
 _REASONS: Final = {
     200: b"OK",
     204: b"No Content",
@@ -127,15 +133,14 @@ class ResponseHead:
 class RequestReader:
     """Reads the heads of the requests of one connection.
 
-    A client sends the same headers with every request that has no body, so those that come again to the byte were
-    looked at already; only the first line is new then.
+    A client sends the same headers again and again, so those that come again to the byte were looked at already; only
+    the first line is new then.
     """
 
-    __slots__ = ("_again", "_block")
+    __slots__ = ("_known",)
 
     def __init__(self) -> None:
-        self._block = b""
-        self._again: RequestHead | None = None
+        self._known: dict[bytes, RequestHead] = {}
 
     def read(self, buffer: bytes) -> tuple[RequestHead, bytes] | None:
         """The head at the start of *buffer*, and what comes after it; None while it is not whole.
@@ -148,8 +153,8 @@ class RequestReader:
             return None
         raw, rest = cut
         line, _, block = raw.partition(b"\r\n")
-        again = self._again
-        if again is not None and block == self._block:
+        again = self._known.get(block)
+        if again is not None:
             match = _FIRST_LINE.match(line)
             if match is not None:
                 method, target = match.groups()
@@ -158,8 +163,17 @@ class RequestReader:
                 )
                 return head, rest
         head = _request_head(raw)
-        self._again, self._block = (None, b"") if head.old else (head, block)
+        if not head.old:
+            _remember(self._known, block, head)
         return head, rest
+
+
+def _remember(known: dict[bytes, T], block: bytes, head: T) -> None:
+    """One connection has few kinds of heads; one that has many, or large ones, gets nothing kept for it."""
+    if len(known) >= _KINDS:
+        known.clear()
+    if len(block) <= _KEPT:
+        known[block] = head
 
 
 def _path(target: bytes) -> bytes:
@@ -197,26 +211,28 @@ def _request_head(raw: bytes) -> RequestHead:
 class ResponseReader:
     """Reads the heads of the answers on one connection.
 
-    Small answers are alike but for their bodies, so a head that is the last one to the byte was looked at already.
+    Small answers are alike but for their bodies, so a head that came before to the byte was looked at already.
     """
 
-    __slots__ = ("_again", "_method", "_raw")
+    __slots__ = ("_known", "_method")
 
     def __init__(self) -> None:
-        self._raw = self._method = b""
-        self._again: ResponseHead | None = None
+        self._known: dict[bytes, ResponseHead] = {}
+        self._method = b""
 
     def read(self, buffer: bytes, method: bytes) -> tuple[ResponseHead, bytes] | None:
         """As ``read_response_head``."""
-        raw = self._raw
-        if raw and buffer.startswith(raw) and method == self._method:
-            assert self._again is not None
-            return self._again, buffer[len(raw) :]
+        if method != self._method:
+            self._method = method
+            self._known.clear()
+        end = buffer.find(_END) + len(_END)
+        raw = buffer[:end]
+        again = self._known.get(raw)
+        if again is not None:
+            return again, buffer[end:]
         found = read_response_head(buffer, method)
-        if found is not None:
-            head, rest = found
-            self._again, self._method = head, method
-            self._raw = buffer[: len(buffer) - len(rest)] if head.status >= 200 else b""
+        if found is not None and found[0].status >= 200 and end + len(found[1]) == len(buffer):
+            _remember(self._known, raw, found[0])
         return found
 
 

@@ -13,10 +13,12 @@ from remote_contract import CONTENT, KEY, A, B, HandClock, RemoteContract, conte
 
 from annexpy.actions.reader import open_key
 from annexpy.remote.base import BatchPresence, BatchRemove, Ranged, Remote
+from annexpy.remote.cluster import Cluster
 from annexpy.remote.health import Limited
 from annexpy.remote.http import HTTPRemote
 from annexpy.remote.memory import MemoryRemote
 from annexpy.transport.sockets import listen_tcp
+from annexpy.uuids import new_cluster_uuid
 
 LARGE = content_of(6, 3_000_000)
 
@@ -158,6 +160,27 @@ async def test_a_small_put_of_what_was_just_asked_for_is_one_request() -> None:
         text = remote.routes.metrics.text().decode()  # type: ignore[attr-defined]
         assert "putoffset" not in text
         assert await remote.check_present_many(keys) == [True] * 5
+
+
+@pytest.mark.anyio
+async def test_a_small_put_into_a_cluster_is_one_request_and_says_who_had_it() -> None:
+    clock = HandClock()
+    nodes = [MemoryRemote(uuid, clock=clock) for uuid in (A, B)]
+    whole = Cluster(nodes, uuid=new_cluster_uuid(A), clock=clock)
+    async with over_http(whole, clock) as remote:
+        await remote.connect()
+        assert (await store(remote, KEY, CONTENT)).uuids == {A, B}
+        assert "putoffset" not in remote.routes.metrics.text().decode()  # type: ignore[attr-defined]
+
+        again = await store(remote, KEY, CONTENT)
+        assert (again.uuids, again.already) == (frozenset(), {whole.uuid})
+        assert (await nodes[1].remove_content(KEY)).ok
+        assert (await store(remote, KEY, CONTENT)).copies == {A, B}
+        assert await nodes[1].check_present(KEY)
+
+        large = key_of(LARGE)
+        assert (await store(remote, large, LARGE)).uuids == {A, B}
+        assert "putoffset" in remote.routes.metrics.text().decode()  # type: ignore[attr-defined]
 
 
 @pytest.mark.anyio

@@ -20,6 +20,7 @@ from annexpy.transport.http import (
     BadHTTP,
     BodyReader,
     RequestReader,
+    ResponseReader,
     chunk,
     format_request_head,
     format_response_head,
@@ -117,6 +118,25 @@ def test_headers_that_come_again_change_nothing(line: bytes) -> None:
         assert caught.value.status == error.status  # noqa: PT017
     else:
         assert reader.read(line + block) == alone
+
+
+def test_kinds_of_requests_that_take_turns_are_each_read_as_if_alone() -> None:
+    reader = RequestReader()
+    blocks = [b"\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % number for number in range(7)]
+    for number in [*range(7), *range(3), *range(7)]:
+        line = b"POST /%d HTTP/1.1" % number
+        assert reader.read(line + blocks[number] + b"rest") == RequestReader().read(line + blocks[number] + b"rest")
+
+
+def test_kinds_of_responses_that_take_turns_are_each_read_as_if_alone() -> None:
+    reader = ResponseReader()
+    heads = [b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % number for number in range(7)]
+    heads += [b"\r\n" + heads[3], b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\n"]
+    for method in (b"GET", b"HEAD", b"GET"):
+        for head in [*heads, *heads[:3], *heads]:
+            for cut in (0, 1, len(head) - 1):
+                assert reader.read(head[:cut], method) is None
+            assert reader.read(head + b"rest", method) == read_response_head(head + b"rest", method)
 
 
 @pytest.mark.parametrize(
