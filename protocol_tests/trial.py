@@ -129,7 +129,7 @@ class Trial:
         """Hang up, and give the server a moment to notice. A process has noticed when it has ended."""
         talk.close()
         if Need.PROCESS not in self.subject.has:
-            time.sleep(0.2)
+            time.sleep(0.1)
 
     def process(self, talk: Talk) -> Process:
         """The server process behind *talk*."""

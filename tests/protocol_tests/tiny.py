@@ -278,11 +278,12 @@ class Session:
         return self.receive(key, partial, int(length))
 
     def receive(self, key: bytes, partial: bytes, length: int) -> None:
+        body = None
         try:
             body = self.body(length)
             valid = self.line() if self.version else b"VALID"
         except (HangUp, OSError):
-            self.store.partials[key] = partial + self.buffer[:length]
+            self.store.partials[key] = partial + (self.buffer[:length] if body is None else body)
             raise
         if valid not in (b"VALID", b"INVALID"):
             self.error("expected VALID or INVALID")
