@@ -14,14 +14,14 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mappi
 from typing import TYPE_CHECKING, Final
 
 from annexpy.actions.get import relay
-from annexpy.actions.many import Each
+from annexpy.actions.many import TOGETHER, Each
 from annexpy.actions.results import Moved, Progress, Transfer, Verified, verified_by
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, HasNodes, Remote, Stored
-from annexpy.remote.kinds import as_local, is_local
-from annexpy.remote.local_take import take
+from annexpy.remote.kinds import bare_local, is_behind_wire, is_local
+from annexpy.remote.local_take import Taken, take
 from annexpy.remote.wrappers import Recording, Wrapper
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
@@ -34,6 +34,10 @@ __all__ = ["copy", "move"]
 
 _JOBS: Final = 16
 _WORTH_ASKING: Final = 4
+_AHEAD: Final = 256
+"""Small keys that go over wires between two looks at what else there is to do: each look lets the wires idle."""
+_SAMPLE: Final = 8
+"""If none of so many keys is at the destination, the others are hardly there either, and each put would tell."""
 
 
 def copy(
@@ -56,7 +60,15 @@ def copy(
         progress: Told how much of a content is at the destination.
     """
     copying = _Copying(source, destination, associated_file, progress)
-    return Each(keys, copying.one, jobs=jobs, before=copying.look, same=lambda key: key, quickly=copying.quickly)
+    return Each(
+        keys,
+        copying.one,
+        jobs=jobs,
+        before=copying.look,
+        same=lambda key: key,
+        quickly=copying.quickly,
+        together=_AHEAD if is_behind_wire(source) or is_behind_wire(destination) else TOGETHER,
+    )
 
 
 def move(
@@ -125,47 +137,85 @@ class _Copying:
             return
         if not isinstance(destination, BatchPresence):
             return
-        try:
-            present = await destination.check_present_many(keys)
-        except AnnexError:
-            return  # each put will meet the same, and say so for its key
-        for key, there in zip(keys, present, strict=True):
-            if there:
-                self._present.add(key)
-                for wrapper in layers:
-                    if isinstance(wrapper, Recording):
-                        wrapper.found(key)
+        for some in (keys[:_SAMPLE], keys[_SAMPLE:]):
+            try:
+                present = await destination.check_present_many(some)
+            except AnnexError:
+                return  # each put will meet the same, and say so for its key
+            for key, there in zip(some, present, strict=True):
+                if there:
+                    self._present.add(key)
+                    for wrapper in layers:
+                        if isinstance(wrapper, Recording):
+                            wrapper.found(key)
+            if not self._present:
+                return
 
     async def quickly(self, keys: Sequence[Key]) -> list[Transfer | None]:
-        """Copy those of *keys* that go from one repository on this machine to another in no time; None for others."""
-        layers = _inner(self._destination)
-        giver, taker = as_local(self._source), as_local(layers[-1])
-        if giver is None or taker is None or not all(isinstance(layer, Recording) for layer in layers[:-1]):
-            return [None] * len(keys)
+        """Copy those of *keys* that are small, between this machine and one place; None for others."""
+        recordings, source, destination = [], self._source, self._destination
+        while isinstance(source, Recording):
+            source = source.remote
+        while isinstance(destination, Recording):
+            recordings.append(destination)
+            destination = destination.remote
+
+        def record(key: Key, stored: Stored) -> None:
+            for recording in recordings:
+                recording.record(key, stored.copies, present=True)
+
+        wanted = [key for key in keys if key not in self._present]
+        took = dict(zip(wanted, await _taken(source, destination, wanted, self._file, record), strict=True))
         transfers: list[Transfer | None] = []
-        for key, taken in zip(keys, await take(taker, giver, keys), strict=True):
+        for key in keys:
+            taken = took.get(key)
             if taken is None:
                 transfers.append(None)
                 continue
             stored, error, moved = taken
-            for layer in layers[:-1]:
-                assert isinstance(layer, Recording)
-                layer.record(key, stored.copies, present=True)
             if self._progress is not None and stored.ok:
                 self._progress(key, key.size or 0, key.size)
             verified = verified_by(key) if stored.uuids else Verified.NOT
             transfers.append(Transfer(key, stored, error, moved, 0, verified))
         return transfers
 
+    def _file(self, key: Key) -> str:
+        return "" if self._associated_file is None else self._associated_file(key)
+
     async def one(self, key: Key) -> Transfer:
         if key in self._present:
             if self._progress is not None and key.size is not None:
                 self._progress(key, key.size, key.size)
             return Transfer(key, Stored(already=frozenset((self._destination.uuid,))))
-        file = "" if self._associated_file is None else self._associated_file(key)
+        file = self._file(key)
         return await relay(
             self._source, key, lambda: self._destination.put(key, associated_file=file), file, self._progress
         )
+
+
+async def _taken(
+    source: Remote,
+    destination: Remote,
+    keys: Sequence[Key],
+    associated_file: Callable[[Key], str],
+    record: Callable[[Key, Stored], None],
+) -> Sequence[Taken | None]:
+    giver, taker = bare_local(source), bare_local(destination)
+    if giver is not None and taker is not None:
+        done = await take(taker, giver, keys)
+        for key, taken in zip(keys, done, strict=True):
+            if taken is not None:
+                record(key, taken.stored)
+        return done
+    if giver is not None or taker is not None:
+        from annexpy.remote.p2p import P2PRemote  # not for those who never leave this machine
+        from annexpy.remote.p2p_small import fetch, give
+
+        if giver is not None and isinstance(destination, P2PRemote):
+            return await give(giver, destination, keys, associated_file, record)
+        if taker is not None and isinstance(source, P2PRemote):
+            return await fetch(taker, source, keys, associated_file)
+    return [None] * len(keys)
 
 
 def _inner(remote: Remote) -> list[Remote]:

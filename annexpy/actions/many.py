@@ -25,14 +25,14 @@ from typing import Final, Generic, TypeVar
 import anyio
 from anyio.lowlevel import checkpoint
 
-__all__ = ["WINDOW", "Each"]
+__all__ = ["TOGETHER", "WINDOW", "Each"]
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 WINDOW: Final = 512
 """Items in a window: so many that the wait for the last one is lost in the noise, so few that they fit in memory."""
-_TOGETHER: Final = 32
+TOGETHER: Final = 32
 """Items that are done quickly between two looks at what else there is to do."""
 _LOOK_UP: Final = 8
 """One of so many items begins with a look at what else there is to do, a cancellation among it."""
@@ -45,7 +45,7 @@ class Each(Generic[T, R]):
     cancellation cancels the work under way.
     """
 
-    __slots__ = ("_before", "_items", "_jobs", "_quickly", "_ready", "_same", "_window", "_work")
+    __slots__ = ("_before", "_items", "_jobs", "_quickly", "_ready", "_same", "_together", "_window", "_work")
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Each(Generic[T, R]):
         before: Callable[[Sequence[T]], Awaitable[None]] | None = None,
         same: Callable[[T], Hashable] | None = None,
         quickly: Callable[[Sequence[T]], Awaitable[Sequence[R | None]]] | None = None,
+        together: int = TOGETHER,
     ) -> None:
         """Begin with nothing.
 
@@ -71,10 +72,12 @@ class Each(Generic[T, R]):
             quickly: Asked before *work* for the results of a few items together, while none of those that were
                 taken with them is begun: None for those that need *work*. For what takes less time than to switch
                 between tasks.
+            together: How many are done quickly at a time.
         """
         self._items: Iterator[T] | AsyncIterator[T]
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         self._work, self._jobs, self._before, self._same, self._quickly = work, jobs, before, same, quickly
+        self._together = together
         self._window = 1 if jobs <= 1 else window
         self._ready: deque[R] = deque()
 
@@ -173,7 +176,7 @@ class Each(Generic[T, R]):
         left: deque[T] = deque()
         while items:
             some: dict[Hashable, T] = {}
-            while items and len(some) < _TOGETHER:
+            while items and len(some) < self._together:
                 item = items.popleft()
                 name = object() if same is None else same(item)
                 if name in some or name in busy:

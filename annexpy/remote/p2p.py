@@ -148,6 +148,11 @@ class P2PRemote:
         """Puts and gets that can be under way at once; one more waits for its turn."""
         return self._connections
 
+    @property
+    def pool(self) -> Pool[Wire]:
+        """The wires, for what is done over one of them again and again."""
+        return self._pool
+
     def __repr__(self) -> str:
         return f"<P2PRemote {self.name} {self._greeting.uuid or 'not connected yet'}>"
 

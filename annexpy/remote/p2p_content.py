@@ -51,9 +51,9 @@ from annexpy.remote.wire import Wire
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID, is_cluster
 
-__all__ = ["P2PDownload", "P2PUpload", "refusal", "unexpected"]
+__all__ = ["SMALL", "P2PDownload", "P2PUpload", "hint", "refusal", "stored_by", "unexpected"]
 
-_SMALL: Final = 64 * 1024
+SMALL: Final = 64 * 1024
 """A body up to this size goes out in one write, with the words around it."""
 _VERIFIED_PER_SECOND: Final = 16 * 1024 * 1024
 """Bytes that a slow peer hashes: after a resumed put it reads the whole file again before it answers."""
@@ -81,15 +81,45 @@ def copies(wire: Wire, named: tuple[UUID, ...]) -> frozenset[UUID]:
     return found if found and is_cluster(wire.uuid) else found | {wire.uuid}
 
 
+def hint(associated_file: str) -> bytes:
+    """*associated_file* as a request says it. An absolute path is refused by every server and helps none."""
+    return b"" if associated_file[:1] == "/" else escape_associated_file(associated_file)
+
+
+def stored_by(wire: Wire, key: Key, answer: Message | Data, *, valid: bool = True) -> Stored:
+    """What *answer* to the end of a content says.
+
+    Raises:
+        ContentChanged: FAILURE, and the sender had said INVALID.
+        VerificationFailed, ContentError: FAILURE.
+        PeerError: ERROR.
+    """
+    match answer:
+        case Success():
+            return Stored(uuids=frozenset((wire.uuid,)))
+        case SuccessPlus(uuids):
+            return Stored(uuids=copies(wire, uuids))
+        case FailurePlus(uuids) if uuids:
+            failure = ContentError(key, wire.name, "it answered FAILURE-PLUS")
+            named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))
+            return Stored(uuids=named - {wire.uuid}, failed={wire.uuid: failure})
+        case Failure() | FailurePlus():
+            if not valid:
+                raise ContentChanged(key, wire.name)
+            if is_verifiable(key):
+                raise VerificationFailed(key, wire.name, "it answered FAILURE to the whole content")
+            raise ContentError(key, wire.name, "it answered FAILURE to the whole content")
+        case _:
+            raise refusal(wire, key, _message(wire, answer), "the content")
+
+
 class _Transfer:
     """What both directions share: a wire for as long as it takes."""
 
     __slots__ = ("_associated_file", "_key", "_pool", "_settled", "_wire")
 
     def __init__(self, pool: Pool[Wire], key: Key, associated_file: str) -> None:
-        self._pool, self._key = pool, key
-        # An absolute path is refused by every server and helps none: better no name than that.
-        self._associated_file = b"" if associated_file[:1] == "/" else escape_associated_file(associated_file)
+        self._pool, self._key, self._associated_file = pool, key, hint(associated_file)
         self._wire: Wire | None = None
         self._settled = False  # nothing is owed any more, by either side
 
@@ -302,7 +332,7 @@ class P2PUpload(_Transfer):
             raise LocalProtocolError(f"{len(data)} bytes of content where {self._left} were announced")
         wire = self._open_wire
         self._left -= len(data)
-        if self._length <= _SMALL:
+        if self._length <= SMALL:
             wire.put_data(data)
         elif data:
             if not self._left and not is_verifiable(self._key):
@@ -348,25 +378,9 @@ class P2PUpload(_Transfer):
             event = await self._pool.last_answer(wire, patience)
         else:
             event = await wire.event(patience)
-        answer = _message(wire, event)
+        _message(wire, event)  # or nothing is settled
         self._settled = True
-        match answer:
-            case Success():
-                return Stored(uuids=frozenset((wire.uuid,)))
-            case SuccessPlus(uuids):
-                return Stored(uuids=copies(wire, uuids))
-            case FailurePlus(uuids) if uuids:
-                failure = ContentError(self._key, wire.name, "it answered FAILURE-PLUS")
-                named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))
-                return Stored(uuids=named - {wire.uuid}, failed={wire.uuid: failure})
-            case Failure() | FailurePlus():
-                if not valid:
-                    raise ContentChanged(self._key, wire.name)
-                if is_verifiable(self._key):
-                    raise VerificationFailed(self._key, wire.name, "it answered FAILURE to the whole content")
-                raise ContentError(self._key, wire.name, "it answered FAILURE to the whole content")
-            case _:
-                raise refusal(wire, self._key, answer, "the content")
+        return stored_by(wire, self._key, event, valid=valid)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -12,34 +12,46 @@ import errno
 import os
 import re
 import time
-from typing import Final
+from typing import Final, TypeAlias
 
 from annexpy.errors import LockHeld, RepositoryError
 from annexpy.patterns import regex
-from annexpy.repo.files import Files
+from annexpy.repo.door import Files, Status
 from annexpy.repo.format import apply_mode, make_folders
 from annexpy.repo.settings import Lockdown
+from annexpy.system import CLOCK
 
 __all__ = ["GIT_ANNEX", "Refs"]
 
 GIT_ANNEX: Final = b"refs/heads/git-annex"
 
 _LOCK_SECONDS: Final = 5.0
+_SETTLED: Final = 2.0
+"""Seconds after which a file that is written again has another time, on every file system."""
 _NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 _SHA: Final = regex(rb"[0-9a-f]{40}\Z")
 _PACKED: Final = regex(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
 
 
+_Stamp: TypeAlias = tuple[int, int, int]
+"""Inode, size and time of change: what is different when a file was written again."""
+
+
+def _stamp(status: Status | None) -> _Stamp | None:
+    return None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class Refs:
     """The refs below one git directory (of the main repository, for a linked worktree)."""
 
-    __slots__ = ("_files", "_lockdown", "_packed", "_packed_stamp")
+    __slots__ = ("_files", "_lockdown", "_loose", "_packed", "_packed_stamp")
 
     def __init__(self, files: Files, lockdown: Lockdown) -> None:
         self._files = files
         self._lockdown = lockdown
+        self._loose: dict[bytes, tuple[_Stamp, bytes]] = {}
         self._packed: dict[bytes, bytes] = {}
-        self._packed_stamp: tuple[int, ...] | None = None
+        self._packed_stamp: _Stamp | None = None
 
     def read(self, name: bytes) -> bytes | None:
         """The commit *name* points to, as 40 hex digits; None when there is no such ref.
@@ -49,17 +61,29 @@ class Refs:
         """
         # loose before packed: pack-refs writes packed-refs first and deletes the loose one second
         for _ in range(3):
-            raw = self._files.read(name)
-            if raw is not None:
-                value = raw.strip()
-                if _SHA.match(value):
-                    return value
-                raise RepositoryError(f"{os.fsdecode(name)} is no plain ref: {value[:80]!r}")
+            value = self._read_loose(name)
+            if value is not None:
+                return value
             stamp = self._packed_stamp
             found = self._read_packed().get(name)
             if found is not None or stamp == self._packed_stamp:
                 return found
         return found
+
+    def _read_loose(self, name: bytes) -> bytes | None:
+        stamp = _stamp(self._files.status(name))
+        known = self._loose.get(name)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        raw = None if stamp is None else self._files.read(name)
+        if raw is None or stamp is None:
+            return None
+        value = raw.strip()
+        if not _SHA.match(value):
+            raise RepositoryError(f"{os.fsdecode(name)} is no plain ref: {value[:80]!r}")
+        if CLOCK.wall() - stamp[2] / 1e9 > _SETTLED:  # whoever writes it from now on changes its time
+            self._loose[name] = stamp, value
+        return value
 
     def named(self, last: bytes) -> dict[bytes, bytes]:
         """Ref → commit, for every ref whose last component is *last*, sorted by name."""
@@ -192,8 +216,7 @@ class Refs:
             self._files.unlink(lock)
 
     def _read_packed(self) -> dict[bytes, bytes]:
-        status = self._files.status(b"packed-refs")
-        stamp = None if status is None else (status.st_ino, status.st_size, status.st_mtime_ns)
+        stamp = _stamp(self._files.status(b"packed-refs"))
         if stamp is None:
             self._packed, self._packed_stamp = {}, None
         elif stamp != self._packed_stamp:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from annexpy.errors import LockHeld, RepositoryError
 from annexpy.repo import refs as refs_module
+from annexpy.repo.door import Status
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.refs import GIT_ANNEX, Refs
 from annexpy.repo.settings import Lockdown
@@ -123,17 +126,34 @@ def test_git_cannot_move_a_ref_we_have_locked(bare: Path, commits: list[bytes]) 
     tried: list[int] = []
 
     class Meanwhile(DiskFiles):
-        def read(self, path: bytes) -> bytes | None:
+        def status(self, path: bytes) -> Status | None:
             if path == GIT_ANNEX:
                 command = ["git", "update-ref", "refs/heads/git-annex", commits[1].decode()]
                 tried.append(subprocess.run(command, cwd=bare, capture_output=True, check=False).returncode)
-            return super().read(path)
+            return super().status(path)
 
     assert Refs(Meanwhile(bare), Lockdown()).swap(GIT_ANNEX, None, commits[0], aside=b"aside")
 
     assert tried
     assert all(tried)
     assert git(bare, "rev-parse", "refs/heads/git-annex").encode() == commits[0]
+
+
+def test_a_ref_that_was_moved_is_never_read_from_memory(bare: Path, commits: list[bytes]) -> None:
+    seen, path = refs(bare), bare / "refs/heads/git-annex"
+    long_ago = time.time() - 1000
+    for number in range(200):
+        commit = commits[number % 2]
+        if number < 10:
+            git(bare, "update-ref", "refs/heads/git-annex", commit.decode())
+        else:
+            path.write_bytes(commit + b"\n")
+        assert seen.read(GIT_ANNEX) == commit
+        if number % 3 == 0:
+            os.utime(path, (long_ago + number, long_ago + number))
+            assert seen.read(GIT_ANNEX) == seen.read(GIT_ANNEX) == commit  # from now on from memory
+    path.unlink()
+    assert seen.read(GIT_ANNEX) is None
 
 
 def test_a_stale_lock_of_ours_is_told_by_its_content(bare: Path, commits: list[bytes]) -> None:
