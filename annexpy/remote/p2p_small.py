@@ -82,8 +82,11 @@ async def fetch(
     if settings.durability != "fast" or settings.pidlock or settings.thin:
         return [None] * len(keys)  # there is something to wait for
     fetching = _Fetching(taker, keys, associated_file)
-    await _over_wires(remote, fetching)
-    await fetching.keep()
+    try:
+        await _over_wires(remote, fetching)
+    finally:  # also of what is here when we are cancelled
+        with CancelScope(shield=True):
+            await fetching.keep()
     return fetching.done
 
 

@@ -265,6 +265,19 @@ async def test_who_gives_up_leaves_no_lock_behind(here: Local) -> None:
         assert result.ok
 
 
+async def test_what_had_come_when_it_was_given_up_is_recorded(here: Local) -> None:
+    asked = anyio.Event()
+    script: list[Step] = [get(FIRST), *SENT_ONE, "> SUCCESS", get(SECOND), asked.set, "deaf"]
+    async with scripted(script, connections=1) as (remote, _):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(copied, remote, here)
+            await asked.wait()
+            tasks.cancel_scope.cancel()
+        assert here.store.present(FIRST)
+        assert recorded(here, FIRST) == {here.uuid}
+        assert recorded(here, SECOND) == set()
+
+
 # -- both -------------------------------------------------------------------------------------------
 
 
