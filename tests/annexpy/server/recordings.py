@@ -6,13 +6,15 @@ import base64
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from annexpy.keys.key import Key
 from annexpy.keys.layout import object_paths
 from annexpy.repo.repository import Repository
+from annexpy.server.limits import ServerMode
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
 
@@ -80,15 +82,76 @@ DEVIATIONS = (
 )  # fmt: skip
 
 
-def deviation(recording: str, sent: bytes, theirs: bytes, ours: bytes) -> Deviation | None:
+def deviation(
+    recording: str, sent: bytes, theirs: bytes, ours: bytes, known_ones: Iterable[Deviation] = DEVIATIONS
+) -> Deviation | None:
     """The known difference that this is."""
     texts = tuple(raw.decode("latin-1") for raw in (sent, theirs, ours))
-    for known in DEVIATIONS:
+    for known in known_ones:
         if known.recordings and recording not in known.recordings:
             continue
         if all(map(re.fullmatch, (known.sent, known.theirs, known.ours), texts)):
             return known
     return None
+
+
+@dataclass
+class Session:
+    """One run of the server: what is said and what should come back."""
+
+    uuid: str = ""
+    mode: ServerMode = ServerMode.WRITE
+    steps: list[Step] = field(default_factory=list)
+
+
+@dataclass
+class Step:
+    sent: bytes
+    heard: bytes = b""
+    leaves: bool = False
+    now: float | None = None
+
+
+def rows(path: Path) -> list[dict]:
+    """The lines of a transcript."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def sessions(lines: Iterable[dict]) -> list[Session]:
+    """The sessions of a transcript."""
+    found: list[Session] = []
+    mode = ServerMode.WRITE
+    for row in lines:
+        comment, direction = row.get("comment", ""), row["dir"]
+        match direction:
+            case "comment":
+                if "GIT_ANNEX_SHELL_READONLY" in comment:
+                    mode = ServerMode.READ_ONLY
+                if "GIT_ANNEX_SHELL_APPENDONLY" in comment:
+                    mode = ServerMode.APPEND_ONLY
+            case "exec":
+                assert "p2pstdio" in comment
+                found.append(Session(mode=mode))
+            case "C>S":
+                sent = said(row)
+                assert sent is not None
+                found[-1].steps.append(Step(sent))
+            case "S>C":
+                heard = said(row)
+                assert heard is not None
+                if not found[-1].steps:
+                    assert heard.startswith(b"AUTH-SUCCESS ")
+                    found[-1].uuid = heard.split()[1].decode()
+                    continue
+                step = found[-1].steps[-1]
+                step.heard += heard
+                step.leaves |= "after stdin close" in comment
+                if heard.startswith(b"TIMESTAMP "):
+                    step.now = float(heard.split()[1]) + 0.5
+            case "EOF":
+                if found[-1].steps and not found[-1].steps[-1].heard.endswith(b"<EOF>"):
+                    found[-1].steps[-1].heard += b"<EOF>"
+    return found
 
 
 def said(row: dict) -> bytes | None:

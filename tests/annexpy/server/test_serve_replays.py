@@ -6,9 +6,7 @@ same table stands in docs/deviations.md.
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -18,78 +16,26 @@ from recordings import (
     SIDE_BY_SIDE,
     TRANSCRIPTS,
     Deviation,
+    Session,
+    Step,
     content_of,
     deviation,
     direct,
     lay,
     lay_object,
-    said,
+    rows,
+    sessions,
 )
 
 from annexpy.keys.key import Key
 from annexpy.keys.layout import key_file
 from annexpy.remote.local import Local
 from annexpy.repo.repository import Repository
-from annexpy.server.limits import ServerMode
 from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.transcripts
 
 ONE_AFTER_ANOTHER = [path for path in direct() if path.stem not in (*SIDE_BY_SIDE, *INVOKED)]
-
-
-@dataclass
-class Session:
-    """One run of the server: what is said and what should come back."""
-
-    uuid: str = ""
-    mode: ServerMode = ServerMode.WRITE
-    steps: list[Step] = field(default_factory=list)
-
-
-@dataclass
-class Step:
-    sent: bytes
-    heard: bytes = b""
-    leaves: bool = False
-    now: float | None = None
-
-
-def sessions(path: Path) -> list[Session]:
-    """The sessions of a transcript."""
-    found: list[Session] = []
-    mode = ServerMode.WRITE
-    for row in map(json.loads, path.read_text().splitlines()):
-        comment, direction = row.get("comment", ""), row["dir"]
-        match direction:
-            case "comment":
-                if "GIT_ANNEX_SHELL_READONLY" in comment:
-                    mode = ServerMode.READ_ONLY
-                if "GIT_ANNEX_SHELL_APPENDONLY" in comment:
-                    mode = ServerMode.APPEND_ONLY
-            case "exec":
-                assert "p2pstdio" in comment
-                found.append(Session(mode=mode))
-            case "C>S":
-                sent = said(row)
-                assert sent is not None
-                found[-1].steps.append(Step(sent))
-            case "S>C":
-                heard = said(row)
-                assert heard is not None
-                if not found[-1].steps:
-                    assert heard.startswith(b"AUTH-SUCCESS ")
-                    found[-1].uuid = heard.split()[1].decode()
-                    continue
-                step = found[-1].steps[-1]
-                step.heard += heard
-                step.leaves |= "after stdin close" in comment
-                if heard.startswith(b"TIMESTAMP "):
-                    step.now = float(heard.split()[1]) + 0.5
-            case "EOF":
-                if found[-1].steps and not found[-1].steps[-1].heard.endswith(b"<EOF>"):
-                    found[-1].steps[-1].heard += b"<EOF>"
-    return found
 
 
 def prepare(repository: Repository, found: list[Session]) -> None:
@@ -124,11 +70,12 @@ def special_state(repository: Repository, comment: str) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ONE_AFTER_ANOTHER, ids=lambda path: path.stem)
 async def test_the_server_answers_as_git_annex_does(serving, clock_of, tmp_path, path: Path) -> None:
-    found = sessions(path)
+    lines = rows(path)
+    found = sessions(lines)
     clock = clock_of(0)
     with Repository.init(tmp_path / "solo", bare=True, uuid=UUID(found[0].uuid), clock=clock) as made:
         prepare(made, found)
-        special_state(made, json.loads(path.read_text().splitlines()[0]).get("comment", ""))
+        special_state(made, lines[0].get("comment", ""))
     for session in found:
         with Repository.open(tmp_path / "solo", clock=clock) as repository:
             remote = Local(repository, durability="fast")

@@ -1,0 +1,254 @@
+"""Recorded conversations with gateways: what was said, the nodes in the state that they were in, and their faults.
+
+A recording shows what each node said. Where a repository in that state would have said the same, ``RecordedNode``
+just is one; what it would not have said is a fault of the node, which it repeats.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import random
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from recorded_node import RecordedNode, has_name
+from recordings import TRANSCRIPTS, Deviation, content_of, rows
+
+from annexpy.keys.key import Key
+
+_KEY = re.compile(r"SHA256E?-s\d+--[0-9a-f]{64}(?:\.\w+)?")
+_NODE = re.compile(r"p2pstdio \S*/(\w+) \S+")
+_REQUESTS = {"VERSION", "CHECKPRESENT", "GETTIMESTAMP", "LOCKCONTENT", "REMOVE", "REMOVE-BEFORE", "GET", "PUT"}
+_WHOLE = 8 * 1024
+"""Bytes above which a recording has only a digest of what was sent."""
+
+_OUT = "cluster-jobs cluster-put-first-node-readonly cluster-put-node-down cluster-put-wronguuid-node"
+DEVIATIONS = (
+    Deviation(
+        r"FOO\n", r"(<EOF>)?", r"ERROR unknown command\n",
+        "one server for all",
+    ),
+    Deviation(
+        r"VERSION 4\n", r"ERROR protocol error\n", r"VERSION 4\n",
+        "one server for all",
+    ),
+    Deviation(
+        r"ERROR .*\n", r"ERROR protocol error\n", r"",
+        "one server for all",
+    ),
+    Deviation(
+        r"GETTIMESTAMP\n", r"<EOF>", r"TIMESTAMP \d+\n",
+        "one server for all",
+        recordings=frozenset(("cluster-put-client-error",)),
+    ),
+    Deviation(
+        r"PUT .*\n", r"<EOF>|ERROR protocol error\n", r"PUT-FROM 0\n",
+        "a cluster is for surviving that",
+        over=True,
+        recordings=frozenset(_OUT.split()),
+    ),
+    Deviation(
+        r"PUT .*\n", r"ALREADY-HAVE\n", r"ERROR .*\(it has no nodes\)\n",
+        "a move believed it and deleted the only copy",
+    ),
+    Deviation(
+        r"CHECKPRESENT .*\n", r"FAILURE\n", r"ERROR .*\(it has no nodes\)\n",
+        "nobody was asked, so nobody knows",
+    ),
+    Deviation(
+        r"GET .*\n", r"DATA 0\nINVALID\n", r"ERROR .*\(it has no nodes\)\n",
+        "nobody was asked, so nobody knows",
+    ),
+    Deviation(
+        r"FAILURE\n", r"", r"ERROR unexpected command\n",
+        "nobody was asked, so nobody knows",
+        recordings=frozenset(("cluster-nonodes",)),
+    ),
+    Deviation(
+        r"PUT .*\n", r"PUT-FROM 0\n", r"ALREADY-HAVE-PLUS \S+\n",
+        "preferred content",
+        recordings=frozenset(("cluster-put-preferred",)),
+    ),
+    Deviation(
+        r"VALID\n|PUT .*\n", r"(SUCCESS|ALREADY-HAVE)-PLUS( \S+){1,2}\n", r"(SUCCESS|ALREADY-HAVE)-PLUS( \S+){3}\n",
+        "they are copies",
+        recordings=frozenset(("cluster-put-some-have",)),
+    ),
+    Deviation(
+        r"REMOVE .*\n", r"ERROR (this repository is append-only.*)\n", r"ERROR n\d: this repository is append-only.*\n",
+        "so that one knows which",
+    ),
+    Deviation(
+        r"REMOVE .*\n", r"FAILURE\n", r"ERROR .* in n\d: it answered FAILURE to the removal\n",
+        "the client can say why",
+    ),
+    Deviation(
+        r"REMOVE-BEFORE 99999999 .*\n", r"SUCCESS-PLUS .*\n", r"ERROR timestamp .*\n",
+        "no lock lasts that long",
+    ),
+    Deviation(
+        r"REMOVE-BEFORE .*\n", r"SUCCESS-PLUS( \S+){3}\n", r"FAILURE-PLUS( \S+){2}\n",
+        "the deadline is what makes it safe",
+        recordings=frozenset(("cluster-removebefore-oldnode", "cluster-removebefore-tserror")),
+    ),
+)  # fmt: skip
+"""Where a gateway of ours answers something else; for a set of nodes, in any order."""
+
+
+def recordings() -> list[Path]:
+    """Conversations with a gateway about its cluster."""
+    return sorted(TRANSCRIPTS.glob("cluster-*.jsonl"))
+
+
+def lines_of(path: Path) -> tuple[list[dict], dict[bytes, bytes]]:
+    """The lines of a recording, and the contents of its keys.
+
+    Long contents are replaced by others, which have keys of their own.
+    """
+    text, contents = path.read_text(), dict[bytes, bytes]()
+    for old in sorted(set(_KEY.findall(text))):
+        size = Key.parse(old).size or 0
+        if size > _WHOLE:
+            content = random.Random(old).randbytes(size)
+            new = re.sub("[0-9a-f]{64}", hashlib.sha256(content).hexdigest(), old)
+            text = text.replace(old, new)
+            contents[new.encode()] = content
+    lines = [json.loads(line) for line in text.splitlines()]
+    subject, offset = b"", 0
+    for row in lines:
+        said = row.get("text", "")
+        if row["dir"] == "S>C" and said.startswith("PUT-FROM "):
+            offset = int(said.split()[1])
+        elif row["dir"] == "C>S" and (match := _KEY.search(said)):
+            subject = match[0].encode()
+            if subject not in contents:
+                contents[subject] = content_of(Key.parse(subject))
+        elif row["dir"] == "C>S" and "b64" in row:
+            content = base64.b64decode(row["b64"]).partition(b"\n")[2]
+            contents[subject] = content if has_name(subject, content) else contents[subject]
+        elif row["dir"] == "C>S" and "head_b64" in row:
+            head = base64.b64decode(row["head_b64"]).partition(b"\n")[0] + b"\n"
+            body = contents[subject][offset : offset + row["len"] - len(head)]
+            row["b64"] = base64.b64encode(head + body).decode()
+    return lines, contents
+
+
+# -- reading them off a recording -------------------------------------------------------------------------------------
+
+
+@cache
+def node_uuids() -> dict[str, str]:
+    """Name → UUID of the nodes that any recording knows."""
+    known: dict[str, str] = {}
+    for path in recordings():
+        for row in rows(path):
+            said = row.get("text", "").split()
+            if (name := _node(row)) and said[:1] == ["AUTH-SUCCESS"] and not said[1].startswith("deadbeef"):
+                known.setdefault(name, said[1])
+    return known
+
+
+def _node(row: dict) -> str:
+    """Whose conversation with the gateway this line is of; "" if none."""
+    match = _NODE.match(row.get("conn", "")) if row["dir"].startswith("gw-node ") else None
+    return match[1] if match else ""
+
+
+def nodes_in(lines: Iterable[dict], contents: dict[bytes, bytes]) -> list[dict[str, RecordedNode]]:
+    """For each session the nodes, which keep their contents from one to the next."""
+    first = {name: RecordedNode(uuid, all_contents=contents) for name, uuid in node_uuids().items()}
+    known: set[tuple[str, bytes]] = set()
+    found: list[dict[str, RecordedNode]] = []
+    readers: dict[str, _Reader] = {}
+    for row in lines:
+        if row["dir"] == "exec":
+            found.append(
+                {
+                    name: RecordedNode(
+                        node.uuid, node.contents, node.partials, greets_as=node.uuid, all_contents=contents
+                    )
+                    for name, node in first.items()
+                }
+            )
+            readers = {}
+        elif name := _node(row):
+            if name not in readers:
+                readers[name] = _Reader(name, found[-1][name], known)
+            readers[name].read(row["dir"][8:], row.get("text", ""))
+    return found
+
+
+class _Reader:
+    """Reads what one node was asked and said in one session."""
+
+    def __init__(self, name: str, node: RecordedNode, known: set[tuple[str, bytes]]) -> None:
+        self._name, self._node, self._known = name, node, known
+        self._asked: list[str] = []
+        self._left = False  # the gateway has
+        node.greets_as = ""
+
+    def read(self, direction: str, text: str) -> None:
+        match direction, text:
+            case "argv", _:
+                self._asked, self._left = [], False
+            case ("C>S", "EOF"):
+                self._left = True
+            case ("S>C", "EOF") | ("note", _):  # it hung up, or was killed
+                if self._asked and not self._left:
+                    self._hear("")
+            case "C>S", _ if "EPIPE" not in text:
+                for line in text.splitlines():
+                    words = line.split(" ")
+                    if words[0] in ("VALID", "INVALID"):
+                        self._asked = ["VALID", *self._asked[1:]]
+                    elif words[0] in ("DATA", "DATA-PRESENT"):
+                        self._asked = [words[0], *self._asked[1:]]
+                        break  # what comes then is content
+                    elif words[0] in _REQUESTS:
+                        self._asked = words
+            case "S>C", _ if "EPIPE" not in text:
+                self._hear(text.splitlines()[0])
+
+    def _hear(self, line: str) -> None:
+        node, words = self._node, line.split(" ")
+        verb, key = (self._asked[0], self._asked[-1].encode()) if self._asked else ("", b"")
+        if verb == "DATA" and line and not self._left:
+            verb = "VALID"  # which the recorder took for content
+        match verb, words[0]:
+            case "", "AUTH-SUCCESS":
+                node.greets_as = words[1]
+            case ("", _) | ("DATA", "FAILURE"):
+                pass  # the rest of a content; the gateway left before there was a rest
+            case "VERSION", "VERSION":
+                node.version = int(words[1])
+            case "GETTIMESTAMP", "TIMESTAMP":
+                node.clock = int(words[1])
+            case ("CHECKPRESENT", "SUCCESS") | ("PUT", "ALREADY-HAVE"):
+                self._has(key, True)
+            case ("CHECKPRESENT", "FAILURE"):
+                self._has(key, False)
+            case ("PUT", "PUT-FROM"):
+                self._has(key, False)
+                if int(words[1]):
+                    node.partials[key] = int(words[1])
+                return  # not the end of it
+            case ("REMOVE" | "REMOVE-BEFORE" | "VALID", "SUCCESS") | ("GET", _) | ("DATA-PRESENT", _):
+                self._known.add((self._name, key))
+            case "REMOVE-BEFORE", "FAILURE" if int(self._asked[1]) <= (node.clock or 0):
+                pass
+            case "VALID", "FAILURE":
+                node.faults.setdefault("VALID", line)
+            case _:
+                node.faults["REMOVE" if verb == "REMOVE-BEFORE" else verb] = line
+        self._asked = []
+
+    def _has(self, key: bytes, present: bool) -> None:
+        """What the first answer about it says."""
+        if (self._name, key) not in self._known:
+            self._known.add((self._name, key))
+            if present:
+                self._node.contents[key] = self._node.all_contents[key]
