@@ -17,7 +17,7 @@ from struct import Struct
 from typing import Final
 
 from annexpy.clock import LOCK_RETENTION
-from annexpy.repo.files import Files
+from annexpy.repo.door import Files
 from annexpy.repo.format import STATE, apply_mode, make_folders
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown

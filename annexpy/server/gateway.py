@@ -17,36 +17,37 @@ Source: fact sheet p2p-protocol, section 5.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from anyio import CancelScope
 
-from annexpy.errors import AnnexError, InvalidInput, Refused, TransportError, UnknownUUID
+from annexpy.errors import AnnexError, InvalidInput, Refused, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.logs.paths import Log
 from annexpy.policy.routes import ClusterRoutes, Relay, Route, Topology, cluster_routes, proxied_route
 from annexpy.remote.address import Connected, connect_route
-from annexpy.remote.base import Remote, Stored, Upload
+from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster, Place, Select
 from annexpy.remote.health import Node, Usage
 from annexpy.remote.late import LateCopies
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.relay import Relayed, patience
-from annexpy.remote.wrappers import ReadOnly, Recording, Wrapper, record
+from annexpy.remote.wrappers import ReadOnly, Recording, record
 from annexpy.repo.in_use import InUse
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.repo.topology import topology
+from annexpy.server.current import Current
 from annexpy.server.keeping import Keeping, KeptLocks
 from annexpy.server.placing import Placing
 from annexpy.uuids import UUID
 
 if TYPE_CHECKING:
+    from annexpy.repo.read_cache import ReadCache
     from annexpy.server.telling import Teller
 
 __all__ = ["Gateway"]
@@ -94,6 +95,7 @@ class Gateway:
         self._late = LateCopies(self._arrived)
         self._kept = KeptLocks(repository.clock)
         self.placing = Placing(repository)
+        self._cache: ReadCache | None = None
 
     @property
     def uuid(self) -> UUID:
@@ -126,7 +128,7 @@ class Gateway:
 
     def shown(self, uuid: UUID, bypass: tuple[UUID, ...] = ()) -> Remote:
         """As ``remote``, of something that it *knows*; ``bypassing`` for ``serve``."""
-        return self._local() if uuid == self.uuid else _Current(self, uuid, bypass)
+        return self._local() if uuid == self.uuid else Current(self, uuid, bypass)
 
     def bypassing(self, uuid: UUID) -> Callable[[tuple[UUID, ...]], Remote]:
         """For ``serve``: what to show of *uuid* once a client has said BYPASS."""
@@ -134,13 +136,35 @@ class Gateway:
 
     def cluster(self, uuid: UUID) -> Cluster | None:
         """The cluster with this UUID, to look at its nodes."""
-        self._now(uuid, ())
+        self.now(uuid, ())
         return self._clusters.get(uuid)
 
     def records(self, uuid: UUID, key: Key) -> bool:
         """Somebody in this cluster is recorded to have *key*; True also of what is no cluster."""
         members = self.topology().clusters.get(uuid)
         return members is None or not members.isdisjoint(self.repository.branch.locations(key).present)
+
+    def cache_of(self, uuid: UUID) -> ReadCache | None:
+        """Where what is read from a cluster is kept for the next one: ``annexpy.read-cache``, a size. Never of a node:
+        who reads that wants to know what it has (``git annex fsck --from``).
+        """
+        if uuid not in self.topology().clusters or not self.repository.writable:
+            return None
+        try:
+            limit = self.repository.config.get_size("annexpy.read-cache") or 0
+        except InvalidInput:
+            limit = 0
+        if not limit:
+            return None
+        if self._cache is None or self._cache.limit != limit:
+            from annexpy.repo.read_cache import ReadCache
+
+            self._cache = ReadCache(self.repository, limit)
+        return self._cache
+
+    def is_near(self, uuid: UUID) -> bool:
+        """A repository on this machine, that is open here."""
+        return any(place.uuid == uuid for place in self._places())
 
     def topology(self) -> Topology:
         """What is known of proxies and clusters, a quarter of a second old at most."""
@@ -166,8 +190,8 @@ class Gateway:
 
     # -- making it --------------------------------------------------------------------------------
 
-    def _now(self, uuid: UUID, bypass: tuple[UUID, ...]) -> Remote:
-        """What *uuid* is at this moment."""
+    def now(self, uuid: UUID, bypass: tuple[UUID, ...]) -> Remote:
+        """What *uuid* is at this moment; ``shown`` stays good for longer."""
         known = self.topology()
         found = self._made.get((uuid, bypass))
         if found is None:
@@ -343,46 +367,3 @@ class Gateway:
             self._tell()
         if self._teller is not None:
             self._teller.forget()
-
-
-class _Current(Wrapper):
-    """What a UUID is at the moment of each request."""
-
-    def __init__(self, gateway: Gateway, uuid: UUID, bypass: tuple[UUID, ...]) -> None:
-        self._gateway, self._uuid, self._bypass = gateway, uuid, bypass
-
-    @property
-    def remote(self) -> Remote:  # type: ignore[override]  # the wrapper's is an attribute, and so it looks
-        return self._gateway._now(self._uuid, self._bypass)
-
-    @property
-    def uuid(self) -> UUID:
-        return self._uuid
-
-    async def check_present(self, key: Key) -> bool:
-        """As the cluster; but nodes that are away and not recorded to have it do not keep the others from saying no.
-
-        Stock clients ask before they put.
-        """
-        try:
-            return await self.remote.check_present(key)
-        except TransportError:
-            if self._gateway.records(self._uuid, key):
-                raise
-            return False
-
-    def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
-        return self._gateway.placing.counted(key, super().put(key, associated_file=associated_file))
-
-    async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
-        try:
-            return await super().check_present_many(keys)
-        except TransportError:
-            return [await self.check_present(key) for key in keys]
-
-    @property
-    def cost(self) -> int:
-        try:
-            return self.remote.cost
-        except AnnexError:  # gone from the configuration, as the request is about to find out
-            return 200

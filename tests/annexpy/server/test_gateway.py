@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -13,7 +13,7 @@ import pytest
 from places import OURS, Place, content_of, key_of, read, served, store
 
 from annexpy.actions import cluster as clusters
-from annexpy.errors import AccessDenied, ConnectionLost, NotLocked, UnknownUUID
+from annexpy.errors import AccessDenied, ConnectionLost, KeyNotPresent, NotLocked, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog
 from annexpy.logs.paths import Log
@@ -344,6 +344,94 @@ async def test_what_is_on_its_way_to_a_node_counts_when_the_next_key_is_placed(w
             await upload.start(3000)
             await upload.write(small)
             assert len((await upload.finish()).uuids) == 1
+
+
+async def test_what_was_read_from_a_cluster_is_read_from_the_cache_and_is_no_copy(world: World, tmp_path: Path) -> None:
+    content = content_of(3, 600_000)
+    key, cache = key_of(content), world.gateway.path / "annex" / "annexpy" / "cache"
+    async with served_cluster(world, tmp_path) as (gateway, cluster, node):
+        remote = await shown(gateway, cluster)
+        await store(remote, key, content)
+        assert await read(remote, key) == content
+        assert not cache.exists(), "only on request"
+
+        world.gateway.set("annexpy.read-cache", "10 MB")
+        world.clock.ahead += 2
+        assert await read(remote, key) == content
+        assert len([*cache.iterdir()]) == 1
+        path = node.object(key)
+        assert path is not None
+        away = path.rename(path.with_name("away"))
+        assert await read(remote, key) == content
+        assert await read(remote, key, 599_000) == content[599_000:]
+        async with remote.get(key, offset=10, end=20) as download:
+            assert download.source == cluster
+            assert b"".join([piece async for piece in download]) == content[10:20]
+
+        # no copy: it is not there, cannot be locked, is in no log, and the node alone gives what it has
+        assert not await remote.check_present(key)
+        assert gateway.uuid not in gateway.repository.branch.locations(key).present
+        with pytest.raises(NotLocked):
+            async with remote.lock_content(key):
+                pass
+        with pytest.raises(KeyNotPresent):
+            await read(await shown(gateway, node.uuid), key)
+
+        # gone with the content
+        away.rename(path)
+        assert (await remote.remove_content(key)).ok
+        assert not [*cache.iterdir()]
+        with pytest.raises(KeyNotPresent):
+            await read(remote, key)
+
+
+async def test_the_cache_keeps_what_is_the_content_and_no_more_than_it_may(world: World, tmp_path: Path) -> None:
+    cache = world.gateway.path / "annex" / "annexpy" / "cache"
+    world.gateway.set("annexpy.read-cache", "1000000")
+    contents = [content_of(number, 200_000) for number in range(8)]
+    async with served_cluster(world, tmp_path) as (gateway, cluster, node):
+        remote = await shown(gateway, cluster)
+        large = content_of(100, 300_000)
+        for content in (*contents, large):
+            await store(remote, key_of(content), content)
+            assert await read(remote, key_of(content)) == content
+            assert sum(file.stat().st_size for file in cache.iterdir()) <= 1_000_000
+        assert len([*cache.iterdir()]) == 5, "what takes more than a quarter is not kept"
+
+        # what has rotted in the cache is INVALID once, and then comes from the node again
+        for file in cache.iterdir():
+            file.chmod(0o600)
+            file.write_bytes(bytes(200_000))
+        last = key_of(contents[-1])
+        async with remote.get(last) as download:
+            assert [piece async for piece in download]
+            assert not download.valid
+        assert await read(remote, last) == contents[-1]
+
+        # who does not read to the end, and what the node sends wrong, leaves nothing behind
+        for file in cache.iterdir():
+            file.unlink()
+        async with remote.get(last) as download:
+            async with aclosing(aiter(download)) as pieces:  # type: ignore[type-var]
+                assert await anext(pieces)
+        assert not [*cache.iterdir()]
+        path = node.object(last)
+        assert path is not None
+        path.chmod(0o600)
+        path.write_bytes(bytes(200_000))
+        async with remote.get(last) as download:
+            assert [piece async for piece in download]
+        assert not [*cache.iterdir()]
+
+
+@asynccontextmanager
+async def served_cluster(world: World, tmp_path: Path) -> AsyncIterator[tuple[Gateway, UUID, Place]]:
+    """A cluster of one node that is reached over a wire."""
+    node = world.nodes["a"] = Place.make(tmp_path / "a")
+    with served(node, tmp_path / "s"):
+        world.node("a", url=f"unix:{tmp_path}/s", proxied=True)
+        async with world.open() as (gateway, cluster):
+            yield gateway, cluster, node
 
 
 async def test_who_is_in_a_bypass_is_left_out(world: World) -> None:

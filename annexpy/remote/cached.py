@@ -1,0 +1,140 @@
+"""Reading through a cache: what it has comes from there, and what it has not goes into it as it passes.
+
+Nothing but ``get`` knows of it. What comes from the cache is verified as it is sent, when all of it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+from anyio import to_thread
+
+from annexpy.keys.backend import verifier
+from annexpy.keys.key import Key
+from annexpy.remote.base import Download
+from annexpy.repo.read_cache import CachedContent, Filling, ReadCache
+from annexpy.repo.settings import INLINE
+from annexpy.uuids import UUID
+
+__all__ = ["reading_through"]
+
+_PIECE: Final = 256 * 1024
+
+
+@asynccontextmanager
+async def reading_through(
+    cache: ReadCache,
+    key: Key,
+    offset: int,
+    end: int | None,
+    get: Callable[[], AbstractAsyncContextManager[Download]],
+    *,
+    shown: UUID,
+    worth: Callable[[UUID], bool],
+) -> AsyncIterator[Download]:
+    """As the context that *get* makes.
+
+    Args:
+        cache: Where to look first.
+        key: Which content.
+        offset: From this byte on.
+        end: Up to, and without, this one.
+        get: Asks those who have it.
+        shown: The source that is named when it comes from the cache.
+        worth: Whether what a repository has is worth being kept here.
+    """
+    content = cache.open(key)
+    if content is not None:
+        download = _Cached(cache, key, content, shown, offset, content.size if end is None else min(end, content.size))
+        try:
+            yield download
+        finally:
+            content.close()
+        return
+    async with get() as asked:
+        filling = cache.fill(key) if offset == 0 and end is None and worth(asked.source) else None
+        if filling is None:
+            yield asked
+            return
+        passing = _Passing(asked, filling)
+        try:
+            yield passing
+        except BaseException:
+            passing.leave()
+            raise
+        passing.leave()
+
+
+class _Cached:
+    """``Download`` of a cached content."""
+
+    def __init__(self, cache: ReadCache, key: Key, content: CachedContent, source: UUID, offset: int, end: int) -> None:
+        self._cache, self._key, self._content = cache, key, content
+        self._offset, self._end = offset, end
+        self.source = source
+        self.valid = True
+
+    @property
+    def length(self) -> int:
+        return max(0, self._end - self._offset)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        hashing = verifier(self._key) if self.length == self._content.size else None
+        offset = self._offset
+        while offset < self._end:
+            size = min(_PIECE, self._end - offset)
+            if self.length <= INLINE:
+                piece = self._content.read(size, offset)
+            else:
+                piece = await to_thread.run_sync(self._content.read, size, offset)
+            if hashing is not None:
+                hashing.update(piece)
+            if len(piece) < size:
+                self.valid = False
+                piece = piece.ljust(size, b"\0")
+            offset += size
+            if offset >= self._end and hashing is not None and not hashing.matches():
+                self.valid = False  # it has rotted
+            yield piece
+        if not self.valid:
+            self._cache.forget(self._key)
+
+
+class _Passing:
+    """``Download`` of which the cache hears."""
+
+    def __init__(self, asked: Download, filling: Filling) -> None:
+        self._asked = asked
+        self._filling: Filling | None = filling
+
+    @property
+    def length(self) -> int:
+        return self._asked.length
+
+    @property
+    def source(self) -> UUID:
+        return self._asked.source
+
+    @property
+    def valid(self) -> bool:
+        return self._asked.valid
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for piece in self._asked:
+            if self._filling is not None:
+                self._filling.write(piece)
+            yield piece
+        filling, self._filling = self._filling, None
+        if filling is not None:
+            if self._asked.valid:
+                filling.finish()
+            else:
+                filling.leave()
+
+    def leave(self) -> None:
+        """Nobody reads on."""
+        filling, self._filling = self._filling, None
+        if filling is not None:
+            filling.leave()
