@@ -25,6 +25,11 @@ THEMES: Final = (
     "framing",
     "bad_input",
     "roles",
+    "clusters",
+    "broken_nodes",
+    "http_answers",
+    "http_transfers",
+    "http_locks",
     "made_up",
 )
 """The modules of ``protocol_tests.checks``."""

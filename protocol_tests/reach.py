@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from protocol_tests import place, subject
+from protocol_tests import cluster, place, subject
 from protocol_tests.need import Need
 from protocol_tests.subject import Subject
 
@@ -33,7 +33,11 @@ def _subject(options: argparse.Namespace, folder: Path, random: Random) -> Subje
         host, _, path = options.ssh.partition(":")
         return subject.ssh(host, path, program=options.ssh_program, shell=options.ssh_shell, uuid=options.uuid)
     if options.unix:
-        return subject.unix(options.unix, uuid=options.uuid, token=options.token)
+        found = subject.unix(options.unix, uuid=options.uuid, token=options.token)
+        nodes = tuple(subject.unix(path) for path in options.nodes.split(",") if path)
+        return replace(found, nodes=nodes, has=found.has - {Need.REPOSITORY} | {Need.CLUSTER}) if nodes else found
+    if options.nodes:
+        return cluster.make(folder / "cluster", options.command, int(options.nodes), random, options.init)
     return subject.command(options.command, place.fresh(folder / "repository" / "it.git", random, options.init))
 
 

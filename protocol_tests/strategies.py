@@ -60,4 +60,5 @@ def splits(length: int) -> st.SearchStrategy[list[int]]:
 
 def faults(length: int) -> st.SearchStrategy[Cut]:
     """A client that vanishes while it sends *length* bytes."""
-    return st.builds(Cut, st.integers(0, length), st.integers(1, length + 1))
+    anywhere = st.integers(0, length) | st.integers(0, 8).map(lambda eighths: length * eighths // 8)
+    return st.builds(Cut, anywhere, st.integers(1, length + 1))

@@ -6,17 +6,17 @@ import os
 import shlex
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from protocol_tests import place
 from protocol_tests.channel import Channel, HasFileno, Patience, Process, over_socket, over_streams
 from protocol_tests.need import Need, Role
 from protocol_tests.place import Place
 
-__all__ = ["CLIENTS", "Dial", "Subject", "Visit", "command", "http", "ssh", "streams", "unix"]
+__all__ = ["CLIENTS", "Breakable", "Dial", "Subject", "Visit", "command", "http", "ssh", "streams", "unix"]
 
 CLIENTS: Final = tuple(f"{digit * 8}-2222-4333-8444-555555555555" for digit in "123456")
 """The UUIDs of the clients that the harness plays."""
@@ -38,6 +38,22 @@ Dial: TypeAlias = Callable[[Visit], Channel]
 """Makes one connection; raises OSError when it cannot."""
 
 
+class Breakable(Protocol):
+    """A cluster whose nodes can be made to fail, for as long as a context lasts."""
+
+    def away(self, node: int) -> AbstractContextManager[object]:
+        """The node cannot be reached."""
+        ...
+
+    def readonly(self, node: int) -> AbstractContextManager[object]:
+        """The node refuses to change anything."""
+        ...
+
+    def without_nodes(self) -> AbstractContextManager[object]:
+        """The cluster is there, and has no node that can be used."""
+        ...
+
+
 @dataclass(frozen=True)
 class Subject:
     """An implementation that is on trial.
@@ -50,8 +66,7 @@ class Subject:
         token: Clients say AUTH with it; "" where the server speaks first.
         path: Of the repository, where it is on this machine.
         nodes: Of the cluster, as subjects of their own.
-        places: The repositories of those nodes, where the harness may break them.
-        gateway: The repository in front of them.
+        cluster: Breaks them.
         url: Of an HTTP server, without the version.
         environment: What is set for the server's processes.
         writer: Reaches the same contents and may write, where the subject itself may not.
@@ -65,8 +80,7 @@ class Subject:
     token: str = ""
     path: Path | None = None
     nodes: tuple[Subject, ...] = ()
-    places: tuple[Place, ...] = ()
-    gateway: Place | None = None
+    cluster: Breakable | None = None
     url: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     writer: Subject | None = None
@@ -184,13 +198,3 @@ def http(url: str, *, uuid: str = "") -> Subject:
     if not url.startswith(("http://", "https://")) or not uuid or not base.endswith("/git-annex"):
         raise place.Unusable(f"{url}: not http://HOST:PORT/git-annex/UUID")
     return Subject(f"http {url}", None, uuid, frozenset((Need.HTTP,)), url=f"{base}/{uuid}", lasting=True)
-
-
-def with_writer(subject: Subject, writer: Subject) -> Subject:
-    """*subject*, whose contents *writer* can change."""
-    return replace(subject, writer=writer)
-
-
-def random_for(seed: int) -> Random:
-    """The randomness of one run."""
-    return Random(seed)

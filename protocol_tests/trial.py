@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from protocol_tests.channel import Gone, Patience, Process
 from protocol_tests.keys import Contents
@@ -47,6 +49,7 @@ class Trial:
         seed: For whatever else is drawn.
         examples: How many of them a state machine may try.
         transcript: Of all connections.
+        away: Nodes that cannot be asked now.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Trial:
         self.subject, self.version, self.role = subject, version, role
         self.contents, self.patience, self.seed, self.examples = contents, patience, seed, examples
         self.transcript = Transcript() if transcript is None else transcript
+        self.away: set[int] = set()
         self._talks: list[Talk] = []
 
     # -- connections ------------------------------------------------------------------------------------------------
@@ -124,6 +128,15 @@ class Trial:
         if self.subject.path is not None:
             return self.talk(role=Role.WRITE)
         raise NotTried("it needs a way to write (--writer)")
+
+    @contextmanager
+    def without(self, node: int) -> Iterator[None]:
+        """The node *node* is not to be asked."""
+        self.away.add(node)
+        try:
+            yield
+        finally:
+            self.away.discard(node)
 
     def vanish(self, talk: Talk) -> None:
         """Hang up, and give the server a moment to notice. A process has noticed when it has ended."""

@@ -1,0 +1,113 @@
+"""HTTP: locks, which one request takes and another holds."""
+
+from __future__ import annotations
+
+from protocol_tests.http_talk import Http
+from protocol_tests.keys import Content
+from protocol_tests.need import Need
+from protocol_tests.requirement import requirement
+from protocol_tests.trial import Trial, must
+
+__all__ = ["absent", "held", "not_used_up", "present", "unlocked"]
+
+_HTTP = "P2P protocol over HTTP"
+_NEEDS = (Need.HTTP,)
+
+
+def _locked(http: Http, content: Content) -> str:
+    said = http.post("lockcontent", {"key": content.key}).json()
+    must(said.get("locked") is True, f"lockcontent is answered by {said}")
+    must(isinstance(said.get("lockid"), str), f"it has no lockid: {said}")
+    return str(said["lockid"])
+
+
+class _Held:
+    """keeplocked, with its body open: the lock stands until ``unlock`` is said."""
+
+    def __init__(self, trial: Trial, lockid: str) -> None:
+        self._http = Http(trial, "L")
+        connection = self._http.connection
+        with self._http.deadline():
+            connection.putrequest(
+                "POST", f"{self._http._base}/v{trial.version}/keeplocked?lockid={lockid}&clientuuid=x"
+            )
+            for name, value in (
+                ("Transfer-Encoding", "chunked"),
+                ("Content-Type", "application/json"),
+                ("Connection", "Keep-Alive"),
+                ("Keep-Alive", "timeout=1200"),
+            ):
+                connection.putheader(name, value)
+            connection.endheaders()
+            self._chunk(b'{"unlock":false}\n')
+
+    def _chunk(self, data: bytes) -> None:
+        self._http.connection.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def unlock(self) -> None:
+        with self._http.deadline():
+            self._chunk(b'{"unlock":true}\n')
+            self._http.connection.send(b"0\r\n\r\n")
+            self._http.connection.getresponse().read()
+
+    def close(self) -> None:
+        self._http.close()
+
+
+@requirement(
+    "H-040", "lockcontent of absent content is answered by locked:false.", f"{_HTTP}, lockcontent", needs=_NEEDS
+)
+def absent(trial: Trial) -> None:
+    said = Http(trial).post("lockcontent", {"key": trial.contents.fresh().key}).json()
+    must(said.get("locked") is False, f"it is answered by {said}")
+
+
+@requirement(
+    "H-041",
+    "lockcontent of content that is there is answered by locked:true and a lockid.",
+    f"{_HTTP}, lockcontent",
+    needs=_NEEDS,
+)
+def present(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    _Held(trial, _locked(http, content)).unlock()
+
+
+@requirement("H-042", "While keeplocked goes on, the content is not removed.", f"{_HTTP}, keeplocked", needs=_NEEDS)
+def held(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    kept = _Held(trial, _locked(http, content))
+    answer = http.post("remove", {"key": content.key})
+    must(answer.status != 200 or answer.json().get("removed") is False, f"remove is answered by {answer.body!r}")
+    must(http.present(content.key), "it was removed")
+    kept.unlock()
+
+
+@requirement("H-043", "After unlock the content can be removed.", f"{_HTTP}, keeplocked", needs=_NEEDS)
+def unlocked(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    _Held(trial, _locked(http, content)).unlock()
+    said = http.post("remove", {"key": content.key}).json()
+    must(said.get("removed") is True, f"remove is answered by {said}")
+
+
+@requirement(
+    "H-044",
+    "Locks that were not given use up nothing: after a hundred of them one can still lock.",
+    "measured: http-lock2",
+    once=True,
+    needs=_NEEDS,
+)
+def not_used_up(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    for _ in range(110):
+        http.post("lockcontent", {"key": trial.contents.fresh().key})
+    _Held(trial, _locked(http, content)).unlock()

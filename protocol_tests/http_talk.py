@@ -1,0 +1,161 @@
+"""Requests over HTTP, with a deadline and a transcript."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from protocol_tests.channel import Gone, Silent
+from protocol_tests.keys import Content
+from protocol_tests.subject import CLIENTS
+from protocol_tests.trial import Trial, must
+from protocol_tests.wire import Violation
+
+__all__ = ["LENGTH", "Answer", "Http", "encode"]
+
+LENGTH = "X-git-annex-data-length"
+"""The header that says how many bytes of content follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server says to one request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    whole: bool = True
+
+    def json(self) -> dict[str, Any]:
+        """The JSON object of an answer 200.
+
+        Raises:
+            Violation: It is none, or not called JSON.
+        """
+        must(self.status == 200, f"the status is {self.status}: {self.body[:200]!r}")
+        kind = self.headers.get("content-type", "")
+        must(kind.partition(";")[0].strip() == "application/json", f"the Content-Type is {kind!r}")
+        try:
+            read = json.loads(self.body)
+        except ValueError as error:
+            raise Violation(f"the answer is no JSON: {self.body[:200]!r}") from error
+        if not isinstance(read, dict):
+            raise Violation(f"the answer is no JSON object: {self.body[:200]!r}")
+        return read
+
+
+@dataclass
+class Http:
+    """The client's side of one connection to the server of *trial*."""
+
+    trial: Trial
+    conn: str = "H"
+    connection: http.client.HTTPConnection = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Connects with the first request."""
+        url = urlsplit(self.trial.subject.url)
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        self.connection = kind(url.netloc, timeout=self.trial.patience.seconds)
+        self._base = url.path
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, bytes | str] | None = None,
+        *,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        client: int | None = 0,
+    ) -> Answer:
+        """One request below ``/git-annex/UUID``, and its answer."""
+        words = dict(params or {}) | ({} if client is None else {"clientuuid": CLIENTS[client]})
+        query = "&".join(f"{name}={encode(value)}" for name, value in words.items())
+        target = f"{self._base}/{path}" + (f"?{query}" if query else "")
+        shown = body if isinstance(body, bytes) else b"(chunked)" if body else b""
+        heads = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        note = self.trial.transcript
+        note.note(self.conn, "request", f"{method} {target}\r\n{heads}\r\n{shown[:200].decode('latin-1')}")
+        with self.deadline():
+            self.connection.request(
+                method,
+                target,
+                body,
+                dict(headers or {}),
+                encode_chunked=body is not None and not isinstance(body, bytes),
+            )
+            got = self.connection.getresponse()
+            try:
+                read, whole = got.read(), True
+            except http.client.IncompleteRead as short:
+                read, whole = short.partial, False
+        answer = Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, read, whole)
+        note.note(self.conn, "answer", f"{answer.status} {dict(answer.headers)}\r\n{read[:400].decode('latin-1')}")
+        return answer
+
+    @contextmanager
+    def deadline(self) -> Any:
+        """Everything inside is in time, or Silent or Gone."""
+        try:
+            yield
+        except TimeoutError as error:
+            self.connection.close()
+            self.trial.patience.late()
+            raise Silent("the server did not answer in time") from error
+        except (OSError, http.client.HTTPException) as error:
+            self.connection.close()
+            raise Gone(f"the connection broke: {error!r}") from error
+
+    # -- what the checks ask again and again ------------------------------------------------------------------------
+
+    def post(self, verb: str, params: Mapping[str, bytes | str] | None = None, **more: Any) -> Answer:
+        """POST to a verb of the version on trial."""
+        return self.ask("POST", f"v{self.trial.version}/{verb}", params, **more)
+
+    def present(self, key: bytes) -> bool:
+        """Checkpresent."""
+        present = self.post("checkpresent", {"key": key}).json().get("present")
+        must(isinstance(present, bool), f"present is {present!r}")
+        return present is True
+
+    def put(
+        self, content: Content, body: bytes | None = None, length: int | None = None, offset: int = 0
+    ) -> dict[str, Any]:
+        """put, the whole of it if *body* does not say otherwise; the JSON of the answer."""
+        sent = content.body if body is None else body
+        headers = {LENGTH: str(len(sent) if length is None else length), "Content-Type": "application/octet-stream"}
+        params = {"key": content.key} | ({"offset": str(offset)} if offset else {})
+        return self.post("put", params, body=sent, headers=headers).json()
+
+    def store(self, content: Content) -> None:
+        """A put that must succeed."""
+        said = self.put(content)
+        must(said.get("stored") is True, f"a put of new content is answered by {said}")
+
+    def get(self, key: bytes, offset: int = 0) -> Answer:
+        """GET of a key."""
+        path = f"v{self.trial.version}/key/{encode(key)}"
+        return self.ask("GET", path, {"offset": str(offset)} if offset else {})
+
+    def close(self) -> None:
+        """Leave."""
+        self.connection.close()
+
+
+def encode(value: bytes | str) -> str:
+    """A word of the query, percent-encoded; what is no text, or looks as if it were encoded, as ``[base64url]``."""
+    import base64
+
+    raw = value.encode() if isinstance(value, str) else value
+    try:
+        raw.decode()
+        plain = not (raw.startswith(b"[") and raw.endswith(b"]"))
+    except UnicodeDecodeError:
+        plain = False
+    return quote(raw if plain else b"[" + base64.urlsafe_b64encode(raw) + b"]", safe="")
