@@ -41,8 +41,9 @@ from annexpy.p2p.http import (
 )
 from annexpy.p2p.http_answers import AlreadyHaveAnswer, Answer, OffsetAnswer, PresentAnswer, StoredAnswer
 from annexpy.remote.base import Stored
+from annexpy.remote.http_connections import Pair
 from annexpy.remote.http_line import Line, Said, was_stale
-from annexpy.remote.http_session import SMALL, Attempts, HTTPSession, Pair
+from annexpy.remote.http_session import SMALL, Attempts, HTTPSession
 from annexpy.remote.pool import Use
 from annexpy.transport.base import CHUNK
 from annexpy.transport.http_client import Response

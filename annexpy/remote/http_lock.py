@@ -13,8 +13,9 @@ from annexpy.errors import AnnexError, ConnectionLost, NotLocked
 from annexpy.keys.key import Key
 from annexpy.p2p.http import KeepLockedRequest, LockContentRequest, Request
 from annexpy.p2p.http_answers import JSON_TYPE, LockAnswer, format_unlock
+from annexpy.remote.http_connections import Pair
 from annexpy.remote.http_line import Line, Said, was_stale
-from annexpy.remote.http_session import Attempts, HTTPSession, Pair
+from annexpy.remote.http_session import Attempts, HTTPSession
 from annexpy.remote.pool import Use
 from annexpy.uuids import UUID
 
