@@ -5,26 +5,68 @@ Nothing but ``get`` knows of it. What comes from the cache is verified as it is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
 
+from annexpy.clock import Deadline
 from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
-from annexpy.remote.base import Download
-from annexpy.repo.read_cache import CachedContent, Filling, ReadCache
+from annexpy.remote.base import Download, Removed
+from annexpy.remote.wrappers import Wrapper
 from annexpy.repo.settings import INLINE
 from annexpy.uuids import UUID
 
-__all__ = ["reading_through"]
+if TYPE_CHECKING:
+    from annexpy.repo.read_cache import CachedContent, Filling, ReadCache
+
+__all__ = ["ReadsThrough"]
 
 _PIECE: Final = 256 * 1024
 
 
+class ReadsThrough(Wrapper):
+    """A remote that is read through a cache, where there is one."""
+
+    def cache(self, key: Key) -> ReadCache | None:
+        """Where to look for *key*; None: nowhere."""
+        raise NotImplementedError
+
+    def is_near(self, uuid: UUID) -> bool:
+        """What a repository has costs no more than what the cache has."""
+        raise NotImplementedError
+
+    def get(
+        self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
+    ) -> AbstractAsyncContextManager[Download]:
+        get = partial(super().get, key, offset=offset, end=end, associated_file=associated_file)
+        cache = self.cache(key)
+        if cache is None:
+            return get()
+        return _reading_through(
+            cache, key, offset, end, get, shown=self.uuid, worth=lambda uuid: not self.is_near(uuid)
+        )
+
+    async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        self._forget((key,))
+        return await super().remove_content(key, deadline=deadline)
+
+    async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+        self._forget(keys)
+        return await super().remove_content_many(keys, deadline=deadline)
+
+    def _forget(self, keys: Sequence[Key]) -> None:
+        for key in keys:
+            cache = self.cache(key)
+            if cache is not None:
+                cache.forget(key)
+
+
 @asynccontextmanager
-async def reading_through(
+async def _reading_through(
     cache: ReadCache,
     key: Key,
     offset: int,

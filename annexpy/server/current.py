@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, TransportError
 from annexpy.keys.key import Key
-from annexpy.remote.base import Download, Remote, Removed, Upload
-from annexpy.remote.wrappers import Wrapper
+from annexpy.remote.base import Remote, Upload
+from annexpy.remote.cached import ReadsThrough
 from annexpy.server.placing import Placing
 from annexpy.uuids import UUID
 
@@ -35,7 +33,7 @@ class Gives(Protocol):
     def is_near(self, uuid: UUID) -> bool: ...
 
 
-class Current(Wrapper):
+class Current(ReadsThrough):
     """What a UUID is at the moment of each request."""
 
     def __init__(self, gateway: Gives, uuid: UUID, bypass: tuple[UUID, ...]) -> None:
@@ -61,31 +59,12 @@ class Current(Wrapper):
                 raise
             return False
 
-    def get(
-        self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
-    ) -> AbstractAsyncContextManager[Download]:
-        get = partial(super().get, key, offset=offset, end=end, associated_file=associated_file)
+    def cache(self, key: Key) -> ReadCache | None:
         cache = self._gateway.cache_of(self._uuid)
-        if cache is None or not self._gateway.records(self._uuid, key):
-            return get()
-        from annexpy.remote.cached import reading_through
+        return cache if cache is not None and self._gateway.records(self._uuid, key) else None
 
-        near = self._gateway.is_near
-        return reading_through(cache, key, offset, end, get, shown=self._uuid, worth=lambda uuid: not near(uuid))
-
-    async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
-        self._forget((key,))
-        return await super().remove_content(key, deadline=deadline)
-
-    async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
-        self._forget(keys)
-        return await super().remove_content_many(keys, deadline=deadline)
-
-    def _forget(self, keys: Sequence[Key]) -> None:
-        cache = self._gateway.cache_of(self._uuid)
-        if cache is not None:
-            for key in keys:
-                cache.forget(key)
+    def is_near(self, uuid: UUID) -> bool:
+        return self._gateway.is_near(uuid)
 
     def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
         return self._gateway.placing.counted(key, super().put(key, associated_file=associated_file))
