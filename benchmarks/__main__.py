@@ -19,12 +19,13 @@ from benchmarks.harness import HEAD, Row, annexpy, environment, git_annex, remov
 from benchmarks.httpd import httpd
 from benchmarks.memory import TARGET, memory
 from benchmarks.references import references
+from benchmarks.served import MOST, campaigns, server_memory
 from benchmarks.small_files import small_files
-from benchmarks.sshd import sshd
+from benchmarks.sshd import our_sshd, sshd
 from benchmarks.startup import startup
 
 KINDS = ["startup", "local", "ssh", "http", "large", "large-ssh", "large-http", "cluster", "stock", "branch", "memory"]
-KINDS += ["ext4"]
+KINDS += ["large-our-ssh", "server-memory", "campaigns", "ext4"]
 LOCAL = {"copy --to": 15.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
@@ -32,6 +33,7 @@ HTTP = {"copy --to": 10.0, "get": 9.0, "drop --from": 8.0}
 HTTP_1000 = {"copy --to": 7.0, "get": 6.0, "drop --from": 5.0}
 LARGE = {"copy --to": 3.5, "get": 3.5}
 CLUSTER = {"copy --to": 7.0, "get": 4.0, "drop --from": 6.0}
+CLUSTER_HTTP = {"copy --to": 18.0, "get": 11.0, "drop --from": 8.0}
 LARGE_CLUSTER = {"copy --to": 4.5}
 NEVER_SLOWER = {"copy --to": 1.0, "drop": 1.0, "get": 1.0, "drop --from": 1.0}
 LARGE_SSH = {"copy --to": 3.3, "get": 3.3}
@@ -60,7 +62,7 @@ def main() -> int:
         rows.extend(more)
 
     try:
-        with sshd(base / "sshd", base / "home", env["PATH"]) as host:
+        with sshd(base / "sshd", base / "home", env["PATH"]) as (host, server):
             found = references(base, env, ssh=["ssh", host])
             report["references, MB/s"] = found
             print("references, MB/s: " + ", ".join(f"{name} {rate}" for name, rate in found.items()))
@@ -70,7 +72,7 @@ def main() -> int:
                 for name, figures in times.items():
                     print(f"{name:<44}{figures['ms']:8.1f} ms {figures['x']:6.2f} x python -c pass")
             print(HEAD)
-            for kind, cycles in _cycles(given, env, host).items():
+            for kind, cycles in _cycles(given, env, host, server).items():
                 for number, cycle in enumerate(cycles if kind in chosen else ()):
                     place = base / f"{kind}{number}"
                     show(small_files(place, env, pairs=given.pairs, durability=given.durability, **cycle))
@@ -85,6 +87,21 @@ def main() -> int:
                     told = ", ".join(f"{what} {figure}" for what, figure in figures.items())
                     print(f"{'memory: ' + name:<44}{told} (want {TARGET:g} or less)", flush=True)
                 too_much = [f"memory: {name}" for name, figures in grown.items() if figures["KiB-per-key"] > TARGET]
+            if "server-memory" in chosen:
+                (base / "served").mkdir()
+                report["server-memory"] = peaks = server_memory(
+                    base / "served", env, size=(given.size << 20) // 8, durability=given.durability
+                )
+                for name, peak in peaks.items():
+                    print(
+                        f"{name + ' server with 16 transfers at once':<44}{peak:8.1f} MiB (want {MOST[name]:g} or less)"
+                    )
+                too_much += [f"memory of the {name} server" for name, peak in peaks.items() if peak > MOST[name]]
+            if "campaigns" in chosen:
+                report["campaigns"] = told = []
+                for line in campaigns(env):
+                    told.append(line)
+                    print(line, flush=True)
             if "ext4" in chosen:
                 with tempfile.TemporaryDirectory(prefix="annexpy-bench-", dir=".") as disk:
                     for durability in ("fast", "full"):
@@ -116,15 +133,24 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _cycles(given: argparse.Namespace, env: Mapping[str, str], host: str) -> dict[str, list[dict[str, Any]]]:
+def _cycles(
+    given: argparse.Namespace, env: Mapping[str, str], host: str, server: int
+) -> dict[str, list[dict[str, Any]]]:
     """Kind → what is copied, dropped and fetched, as arguments of ``small_files``."""
     many = given.files >= 5000
     small = {"files": given.files}
     large = {"files": 1, "size": given.size << 20}
     shells = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
-    ssh = {"kind": "ssh", "url": f"ssh://{host}{{base}}/b.git", "config": shells}
+    ssh = {"kind": "ssh", "url": f"ssh://{host}{{base}}/b.git", "config": shells, "server": server}
+    our_ssh = {
+        **ssh,
+        "kind": "our ssh server",
+        "server": None,
+        "serving": partial(our_sshd, env=env, durability=given.durability, theirs=server),
+    }
     http = {"kind": "http", "serving": partial(httpd, env=env, durability=given.durability)}
     cluster = {**ssh, "kind": "cluster of 3, ssh", "nodes": 3}
+    cluster_http = {**http, "kind": "cluster of 3, http", "nodes": 3}
     stock = {**small, "targets": NEVER_SLOWER, "stock": True}
     return {
         "local": [{**small, "kind": "local", "targets": LOCAL if many else LOCAL_1000}],
@@ -132,8 +158,13 @@ def _cycles(given: argparse.Namespace, env: Mapping[str, str], host: str) -> dic
         "http": [{**small, **http, "targets": HTTP if many else HTTP_1000}],
         "large": [{**large, "kind": "local", "targets": LARGE}],
         "large-ssh": [{**large, **ssh, "targets": LARGE_SSH}],
+        "large-our-ssh": [{**large, **our_ssh, "targets": LARGE_SSH}],
         "large-http": [{**large, **http, "targets": LARGE}],
-        "cluster": [{**small, **cluster, "targets": CLUSTER}, {**large, **cluster, "targets": LARGE_CLUSTER}],
+        "cluster": [
+            {**small, **cluster, "targets": CLUSTER},
+            {**small, **cluster_http, "targets": CLUSTER_HTTP},
+            {**large, **cluster, "targets": LARGE_CLUSTER},
+        ],
         "stock": [
             {**stock, **ssh, "kind": "stock client, ssh"},
             {**stock, **http, "kind": "stock client, http"},

@@ -15,10 +15,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-__all__ = ["Figures", "Row", "annexpy", "environment", "git_annex", "run", "tmpfs", "warm_pages"]
+__all__ = [
+    "Figures",
+    "Row",
+    "annexpy",
+    "environment",
+    "git_annex",
+    "peak_of",
+    "run",
+    "run_beside",
+    "tmpfs",
+    "warm_pages",
+]
 
 BIN = Path(sys.executable).parent
 
@@ -117,6 +128,31 @@ def run(
                 f"{' '.join(argv[:6])} … ended with {child.returncode}: {err.read()[-2000:].decode(errors='replace')}"
             )
         return Figures(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def run_beside(
+    server: int, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: bytes | None = None
+) -> Figures:
+    """As ``run``; what the process *server* and its children did meanwhile counts too."""
+    before = _cpu_of(server)
+    figures = run(argv, cwd=cwd, env=env, stdin=stdin)
+    for _ in range(40):  # a session of sshd is over, and counted, a moment after its client
+        if not Path(f"/proc/{server}/task/{server}/children").read_text():
+            break
+        time.sleep(0.05)
+    return replace(figures, cpu=figures.cpu + _cpu_of(server) - before)
+
+
+def _cpu_of(process: int) -> float:
+    """Seconds that it and the children that it has waited for have taken."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_of(process: int) -> float:
+    """MiB that it had resident at most."""
+    line = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 @dataclass(slots=True)

@@ -16,8 +16,8 @@ __all__ = ["httpd"]
 
 
 @contextmanager
-def httpd(side: Path, ours: bool, *, env: Mapping[str, str], durability: str) -> Iterator[None]:
-    """Serves ``side/b.git`` for as long as the block lasts; ``side/w`` is told where."""
+def httpd(side: Path, ours: bool, *, env: Mapping[str, str], durability: str) -> Iterator[int]:
+    """Serves ``side/b.git`` for as long as the block lasts; ``side/w`` is told where. Yields the process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -48,7 +48,7 @@ def httpd(side: Path, ours: bool, *, env: Mapping[str, str], durability: str) ->
                 time.sleep(0.05)
         else:
             raise RuntimeError(f"{argv[0]} does not listen")
-        yield
+        yield server.pid
     finally:
         server.terminate()
         server.wait(30)

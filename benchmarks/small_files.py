@@ -10,13 +10,13 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
-from benchmarks.harness import Figures, Row, annexpy, git_annex, run, warm_pages
+from benchmarks.harness import Figures, Row, annexpy, git_annex, run, run_beside, warm_pages
 from benchmarks.references import hash_alone
 
 __all__ = ["Serving", "agree", "git", "keys_of", "make_pair", "names_of", "small_files"]
 
-Serving: TypeAlias = Callable[[Path, bool], AbstractContextManager[None]]
-"""Folder of a side, and whether it is ours → a server for ``b.git`` there, which ``w`` has been told of."""
+Serving: TypeAlias = Callable[[Path, bool], AbstractContextManager[int]]
+"""Folder of a side, and whether it is ours → the process of a server for ``b.git`` there, which ``w`` was told of."""
 
 
 def git(*argv: str, cwd: Path, env: Mapping[str, str]) -> None:
@@ -90,6 +90,7 @@ def small_files(
     url: str = "../b.git",
     config: Mapping[str, tuple[str, str]] | None = None,
     serving: Serving | None = None,
+    server: int | None = None,
     nodes: int = 0,
     stock: bool = False,
 ) -> list[Row]:
@@ -107,6 +108,7 @@ def small_files(
         url: Where ``w`` finds ``b``; ``{base}`` is the folder of the side.
         config: More git configuration of ``w``: for their side and for ours.
         serving: Runs a server for a side, as long as it is entered.
+        server: The process of one that is there already, for both sides.
         nodes: ``b`` is the gateway of a cluster of so many nodes, and the cluster is what is used.
         stock: The client is the real git-annex on both sides, and what is compared are the servers.
     """
@@ -130,10 +132,14 @@ def small_files(
         git("git", "config", "annexpy.durability", durability, cwd=ours / f"{name}.git", env=env)
     keys = keys_of(theirs / "w", env)
 
+    servers: dict[Path, int] = {} if server is None else {theirs: server, ours: server}
+
     def measured(argv: list[str], side: Path, stdin: bytes | None = None) -> Callable[[], Figures]:
         def once() -> Figures:
             if large:
                 warm_pages(base, max(nodes, 2) * size * files)
+            if side in servers:
+                return run_beside(servers[side], argv, cwd=side / "w", env=env, stdin=stdin)
             return run(argv, cwd=side / "w", env=env, stdin=stdin)
 
         return once
@@ -164,7 +170,7 @@ def small_files(
     with ExitStack() as stack:
         for side in (theirs, ours) if serving is not None else ():
             assert serving is not None
-            stack.enter_context(serving(side, side == ours))
+            servers[side] = stack.enter_context(serving(side, side == ours))
         for number in range(pairs):
             for name, (a, b) in steps.items():
                 rows[name].pair(a, b, swap=bool(number % 2))
