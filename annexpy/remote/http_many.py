@@ -33,6 +33,8 @@ _NEW_LINES: Final = 16
 _PER_LINE: Final = 256
 """Keys of a batch that are worth a connection of their own."""
 _LINES: Final = 4
+_MANY: Final = 1024
+"""Keys beyond which another connection is worth its price: each has an answer's way there and back for 32 KiB."""
 
 Refusal: TypeAlias = Callable[[Key], AnnexError]
 """Why nothing may be asked of the server."""
@@ -66,7 +68,7 @@ async def check_many(session: HTTPSession, keys: Sequence[Key]) -> list[bool]:
     """Presence of *keys*, in their order."""
     await session.settle(keys[0])
     if session.ours:
-        step, lines = _PER_LINE, _LINES
+        step, lines = _PER_LINE, min(max(_LINES, len(keys) // _MANY), MAX_CONNECTIONS)
     else:
         step, lines = 16, MAX_CONNECTIONS
     found = [False] * len(keys)
