@@ -21,6 +21,22 @@ def lost() -> AnnexError:
     return ConnectionLost("peer", "an answer")
 
 
+class Cancelled:
+    """Cancels ``scope`` at the *stop*-th step of all that are given ``watch``; ``over``: there are not so many."""
+
+    def __init__(self, stop: int) -> None:
+        self.scope, self._left = anyio.CancelScope(), stop
+
+    def watch(self, _: str) -> None:
+        self._left -= 1
+        if not self._left:
+            self.scope.cancel()
+
+    @property
+    def over(self) -> bool:
+        return self._left > 0
+
+
 class Faulty:
     """*remote*, except that something goes wrong at one place.
 

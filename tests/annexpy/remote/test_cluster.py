@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 import trio.testing
-from faulty_remote import Faulty, LoopClock
+from faulty_remote import Cancelled, Faulty, LoopClock
 from remote_contract import HandClock, RemoteContract
 
 from annexpy.clock import Deadline
@@ -346,23 +346,16 @@ async def test_many_removals_are_each_exact() -> None:
 @pytest.mark.parametrize("call", ["present", "remove"])
 async def test_cancelled_at_any_step_nothing_leaks(call: str) -> None:
     for stop in range(1, 50):
-        steps = 0
-
-        def watch(_: str, stop: int = stop) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == stop:
-                scope.cancel()
-
-        nodes = [Faulty(node, watch=watch) for node in three(KEY)]
+        at_stop = Cancelled(stop)
+        nodes = [Faulty(node, watch=at_stop.watch) for node in three(KEY)]
         whole = Cluster(nodes)
-        with anyio.CancelScope() as scope:
+        with at_stop.scope:
             if call == "present":
                 await whole.check_present(KEY)
             else:
                 await whole.remove_content(KEY)
         assert all(node.busy == 0 for node in whole._nodes)
-        if steps < stop:
+        if at_stop.over:
             break
     assert stop == 4
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from faulty_remote import Faulty
+from faulty_remote import Cancelled, Faulty
 
 from annexpy.errors import (
     AccessDenied,
@@ -430,23 +430,16 @@ async def test_a_scope_opened_while_reading_may_outlive_a_change_of_nodes() -> N
 @pytest.mark.parametrize("cut", [None, 0, 30, 60])
 async def test_cancelled_at_any_step_nothing_leaks(cut: int | None) -> None:
     for stop in range(1, 100):
-        steps = 0
-
-        def watch(_: str, stop: int = stop) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == stop:
-                scope.cancel()
-
-        nodes: list[Any] = [Faulty(node, piece=20, watch=watch) for node in three()]
+        at_stop = Cancelled(stop)
+        nodes: list[Any] = [Faulty(node, piece=20, watch=at_stop.watch) for node in three()]
         if cut is not None:
             nodes[0].at, nodes[0].after = "read", cut
         whole = Cluster(nodes, chooser=first)
-        with anyio.CancelScope() as scope:
+        with at_stop.scope:
             assert await read(whole, SMALL_KEY) == SMALL
         assert all(node.inside == 0 for node in nodes)
         assert all(node.busy == 0 for node in whole._nodes)
-        if steps < stop:
+        if at_stop.over:
             break
     assert 4 <= stop < 100
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from faulty_remote import Faulty
+from faulty_remote import Cancelled, Faulty
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -583,25 +583,18 @@ async def test_cancelled_at_any_step_of_any_node_nothing_leaks(key: Key) -> None
     content = SMALL if key is SMALL_KEY else LARGE
     for stop in range(1, 1000):
         nodes = three()
-        steps = 0
-
-        def watch(_: str, stop: int = stop) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == stop:
-                scope.cancel()
-
-        faulty = [Faulty(node, watch=watch) for node in nodes]
+        at_stop = Cancelled(stop)
+        faulty = [Faulty(node, watch=at_stop.watch) for node in nodes]
         whole = cluster(faulty)
         done = False
-        with anyio.CancelScope() as scope:
+        with at_stop.scope:
             await store(whole, key, content)
             done = True
         assert all(node.inside == 0 for node in faulty)
         assert at_rest(*nodes)
         assert all(node.busy == 0 for node in whole._nodes)
         assert all(content.startswith(bytes(node.partials.get(key, b""))) for node in nodes)
-        if steps < stop:
+        if at_stop.over:
             assert done
             break
         assert (await store(cluster(nodes), key, content)).copies == {A, B, C}

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 import trio.testing
-from faulty_remote import Faulty, LoopClock
+from faulty_remote import Cancelled, Faulty, LoopClock
 
 from annexpy.errors import ConnectFailed, NodesFailed, TimedOut
 from annexpy.keys.key import Key
@@ -260,18 +260,11 @@ async def test_late_content_is_bounded() -> None:
 @virtual
 async def test_cancelled_at_any_step_nothing_leaks() -> None:
     for stop in range(1, 1000):
-        steps = 0
-
-        def watch(_: str, stop: int = stop) -> None:
-            nonlocal steps
-            steps += 1
-            if steps == stop:
-                scope.cancel()
-
+        at_stop = Cancelled(stop)
         plain, log = nodes_and_log()
-        nodes = [Faulty(node, watch=watch, delay=delay) for node, delay in zip(plain, (0, 0, 0.1), strict=True)]
+        nodes = [Faulty(node, watch=at_stop.watch, delay=delay) for node, delay in zip(plain, (0, 0, 0.1), strict=True)]
         async with cluster(nodes, log) as whole:
-            with anyio.CancelScope() as scope:
+            with at_stop.scope:
                 await store(whole, SMALL_KEY, SMALL)
             if stop % 2:
                 await whole.remove_content(SMALL_KEY)
@@ -279,7 +272,7 @@ async def test_cancelled_at_any_step_nothing_leaks() -> None:
         assert all(node.inside == 0 for node in nodes)
         assert all(node.busy == 0 for node in whole._nodes)
         assert not any(node._receiving for node in plain)
-        if steps < stop:
+        if at_stop.over:
             break
     assert stop > 10
 
