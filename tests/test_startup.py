@@ -143,3 +143,27 @@ def _cpu(argv: list[str], cwd: Path) -> float:
     child.returncode = os.waitstatus_to_exitcode(status)
     assert child.returncode == 0
     return usage.ru_utime + usage.ru_stime
+
+
+def test_a_command_ends_at_once_and_leaves_nothing_unsaid(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    code = (
+        "import atexit, sys; atexit.register(lambda: print('asked for')); "
+        "from annexpy.cli.app import main; main(); print('taken apart')"
+    )
+    argv = [sys.executable, "-c", code, "key", "file", "nothing"]
+    ended = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[0].startswith("SHA256E-s7--")
+    assert ended.stdout.splitlines()[-1] == "asked for"
+    assert "nothing" in ended.stderr
+
+
+def test_a_command_that_is_traced_ends_as_any_program(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    code = "import sys; sys.setprofile(lambda *_: None); from annexpy.cli.app import main; main(); print('taken apart')"
+    argv = [sys.executable, "-c", code, "key", "file"]
+    ended = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert ended.stdout.splitlines()[-1] == "taken apart"

@@ -26,11 +26,8 @@ class Ahead:
         self._steady = float("inf")
         self._lines: dict[tuple[bytes, bytes], tuple[int, bytes]] = {}
 
-    def second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
-        """The second of a record that waits, is later than *wall*, and says something else of *info* in *path*; or 0.
-
-        And where the spool cannot be read: a record without it is a little weaker, and still a record.
-        """
+    def look(self, wall: float) -> bool:
+        """Whether there is any such record; where the spool cannot be read there is none."""
         steady = wall - self._clock.now()
         if steady < self._steady - _STEP:
             self._steady = steady
@@ -38,7 +35,12 @@ class Ahead:
                 self._lines = self._spool.later(wall)
             except OSError:
                 self._lines = {}
-        if not self._lines:
-            return 0
-        said = self._lines.get((path, info))
+        return bool(self._lines)
+
+    def second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
+        """The second of a record that waits, is later than *wall*, and says something else of *info* in *path*; or 0.
+
+        Without what cannot be read a record is a little weaker, and still a record.
+        """
+        said = self._lines.get((path, info)) if self.look(wall) else None
         return 0 if said is None or said[1] == status else said[0]

@@ -31,7 +31,7 @@ from annexpy.repo.history import History
 from annexpy.repo.journal import JOURNAL, LOCK_SECONDS, PRIVATE, Journal, JournalLock
 from annexpy.repo.journaled import Journaled
 from annexpy.repo.queue import Batch, Queue
-from annexpy.repo.records import Clockwork, lines_record, presence_record
+from annexpy.repo.records import Clockwork, lines_record, presence_records
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool import Spool
 from annexpy.repo.view import View
@@ -184,17 +184,12 @@ class Branch:
             self._record(paths, info, PRESENT if present else MISSING, private)
 
     def _record(self, paths: Sequence[bytes], info: bytes, status: bytes, private: bool) -> None:
-        wall, second, time = self._clock.wall(), self._journaled.second, self._times.time
-        lines = [
-            presence_record(
-                path,
-                time(wall, path, info, status, after=second(wall, path, info, status)),
-                status,
-                info,
-                private=private,
-            )
-            for path in paths
-        ]
+        wall, time, second = self._clock.wall(), self._times.time, self._journaled.second
+        if self._journaled.look(wall):
+            when = [(path, time(wall, path, info, status, after=second(wall, path, info, status))) for path in paths]
+        else:
+            when = [(path, time(wall, path, info, status)) for path in paths]
+        lines = presence_records(when, status, info, private=private)
         if not lines:
             return
         waiting = self._queue.add(*lines)

@@ -31,6 +31,14 @@ class Journaled:
         # in one, because threads replace it: when it was looked, what the directory was like then, what was in it
         self._seen: tuple[float, object, frozenset[bytes]] = float("-inf"), None, frozenset()
 
+    def look(self, wall: float) -> bool:
+        """Whether there is anything that ``second`` could find."""
+        ahead = self._ahead.look(wall)
+        try:
+            return bool(self._paths(wall)) or ahead
+        except (OSError, RepositoryError):
+            return ahead
+
     def second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
         """The second of what says something else of *info* in *path*, and is not in the branch; 0 without it.
 
@@ -42,14 +50,17 @@ class Journaled:
         except (OSError, RepositoryError):
             return ahead
 
-    def _second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
+    def _paths(self, wall: float) -> frozenset[bytes]:
         looked, state, paths = self._seen
         if not looked <= wall < looked + _FRESH:
             now = self._journal.state()
             if now != state:
                 paths = frozenset(self._journal.paths())
             self._seen = wall, now, paths
-        if path not in paths:
+        return paths
+
+    def _second(self, wall: float, path: bytes, info: bytes, status: bytes) -> int:
+        if path not in self._paths(wall):
             return 0
         line = parse_presence(self._journal.read(path) or b"").get(info)
         if line is None or line[1] == status or line[0] >= _LAST:

@@ -118,18 +118,31 @@ class Pipeline:
             self._progress.wait()
 
     def copy(self, read: Callable[[int, int], bytes], offset: int, end: int) -> int:
-        """Hand over the bytes from *offset* to *end* that ``read(size, offset)`` gives; block till then.
+        """Take the bytes from *offset* to *end* that ``read(size, offset)`` gives; block till they are written.
+
+        They are written here, where they were read: two threads leave a core to the hash, which takes longest, where
+        there are two.
 
         Returns:
             How many bytes there were; fewer when the source ended.
+
+        Raises:
+            OSError: They could not be read or written.
         """
         start, limit = offset, min(self._limit, _AHEAD)
+        self.wait(0)  # what was handed over before comes first
         while offset < end and not self._stopping:
+            if self._error is not None:
+                raise self._error
             chunk = read(min(PIECE, end - offset), offset)
             if not chunk:
                 break
             offset += len(chunk)
-            self.put(chunk)
+            self._taken += len(chunk)
+            for queue in self._queues[1:]:
+                queue.put(chunk)
+            self._files.write(self._fd, chunk)
+            self._written += len(chunk)
             if self.waiting > limit:
                 self.wait(limit)
         return offset - start

@@ -35,6 +35,7 @@ __all__ = [
     "lines_record",
     "presence_of",
     "presence_record",
+    "presence_records",
     "record_path",
     "record_time",
 ]
@@ -111,8 +112,15 @@ def _plain(escaped: bytes) -> bytes:
 
 def presence_record(path: bytes, time: int, status: bytes, info: bytes, *, private: bool = False) -> bytes:
     """A record: *info* got *status* in the presence log *path* at *time* (microseconds)."""
-    kind = PRIVATE_PRESENCE if private else PRESENCE
-    return b"%b\t%016d\t%b\t%b\t%b" % (escaped(path), time, kind, status, escaped(info))
+    return presence_records(((path, time),), status, info, private=private)[0]
+
+
+def presence_records(
+    when: Iterable[tuple[bytes, int]], status: bytes, info: bytes, *, private: bool = False
+) -> list[bytes]:
+    """Records: *info* got *status* in each log at its time."""
+    said = b"\t%b\t%b\t%b" % (PRIVATE_PRESENCE if private else PRESENCE, status, escaped(info))
+    return [b"%b\t%016d%b" % (escaped(path), time, said) for path, time in when]
 
 
 def lines_record(path: bytes, time: int, content: bytes, *, private: bool = False) -> bytes:

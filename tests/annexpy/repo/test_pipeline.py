@@ -175,3 +175,33 @@ def test_when_it_has_ended_the_action_comes_at_once() -> None:
     pipeline.when_ended(lambda: over.append(True))
 
     assert over == [True]
+
+
+@pytest.mark.parametrize("before", [0, 1, 150_000])
+def test_what_is_copied_comes_after_what_was_handed_over_and_is_hashed_with_it(before: int) -> None:
+    files = MemoryFiles()
+    check = verifier(KEY)
+    pipeline = Pipeline(files, files.open_write(b"f", append=True), check)
+    if before:
+        pipeline.put(CONTENT[:before])
+
+    copied = pipeline.copy(lambda size, offset: CONTENT[offset : offset + min(size, 50_000)], before, len(CONTENT))
+    pipeline.finish()
+
+    assert copied == len(CONTENT) - before
+    assert files.read(b"f") == CONTENT
+    assert check is not None
+    assert check.matches()
+    assert threads() == set()
+
+
+def test_a_copy_that_cannot_be_written_says_so_and_leaves_no_thread() -> None:
+    faults = Faults(3, errno.EIO, only=frozenset(("write",)))
+    pipeline, _ = start(FaultyFiles(MemoryFiles(), faults))
+
+    with pytest.raises(OSError, match="Input/output error"):
+        pipeline.copy(lambda size, offset: CHUNK, 0, len(CONTENT))
+    pipeline.stop(1)
+
+    assert pipeline.ended
+    assert threads() == set()
