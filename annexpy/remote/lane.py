@@ -27,7 +27,9 @@ from annexpy.errors import (
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
 from annexpy.remote.health import Node
+from annexpy.remote.local_content import LocalUpload
 from annexpy.remote.waiting import Waiting
+from annexpy.repo.shared_verifier import SharedVerifiers
 from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["SETTLING_RATE", "Course", "End", "Lane", "real"]
@@ -58,6 +60,7 @@ class Course:
         end: How it ended; None while it has not.
         late: Called with what a node stored after the source got its answer; set when it did.
         source: Where the source waits for the lanes.
+        verifiers: For nodes on this machine: each gets the same bytes, so they are hashed once.
     """
 
     key: Key
@@ -69,6 +72,10 @@ class Course:
     end: End | None = None
     late: Callable[[Stored], None] | None = None
     source: Waiting = field(default_factory=Waiting)
+    verifiers: SharedVerifiers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.verifiers = SharedVerifiers(self.key)
 
 
 class Lane:
@@ -196,6 +203,8 @@ class Lane:
         """Take part in the transfer until the source ends."""
         course = self._course
         self._takes_part(upload.offset)
+        if isinstance(upload, LocalUpload) and not upload.offset and (check := course.verifiers.one()) is not None:
+            upload.verify_with(check)
         if not self.queue and course.end is None:
             await self._idle()
         if course.end is End.LEFT and not self.queue:

@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from anyio import to_thread
 
 from annexpy.errors import KeyNotPresent, LocalProtocolError, VerificationFailed
+from annexpy.keys.backend import Verifier
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
 from annexpy.repo.content import ContentStore, StoredObject
@@ -125,6 +126,11 @@ class LocalUpload:
             raise LocalProtocolError("content was announced twice, or is already there")
         self._receiving.expect(length)
         self._started = True
+
+    def verify_with(self, check: Verifier) -> None:
+        """As ``Receiving.verify_with``, before ``start``."""
+        if self._receiving is not None:
+            self._receiving.verify_with(check)
 
     def _open(self) -> Receiving:
         if self._receiving is None or not self._started:

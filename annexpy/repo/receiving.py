@@ -142,6 +142,14 @@ class Receiving:
         if size is None:
             self._partial.promise(length)
 
+    def verify_with(self, check: Verifier) -> None:
+        """Have *check*, which others feed the same content, tell whether it is the right one.
+
+        Before the first byte; of no effect where a part of the content is here, or nothing can verify it.
+        """
+        if self._verifier is not None and not self.offset and not self._received:
+            self._verifier = check
+
     async def write(self, data: bytes) -> None:
         """Take the next bytes. Waits while more than 4 MiB of them are neither written nor hashed.
 

@@ -22,6 +22,7 @@ from annexpy.errors import (
     TransferInProgress,
     VerificationFailed,
 )
+from annexpy.keys.backend import Verifier
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster
@@ -256,3 +257,66 @@ async def test_what_is_only_elsewhere_comes_from_there(nodes: list[Local]) -> No
     await store(far)
 
     assert await read(Cluster([*nodes, far])) == (CONTENT, UUID("far"), True)
+
+
+# -- large contents -------------------------------------------------------------------------------
+
+LARGE = os.urandom(3_000_000)
+LARGE_KEY = Key(b"SHA256", hashlib.sha256(LARGE).hexdigest().encode(), len(LARGE))
+
+
+async def store_large(remote: Remote, content: bytes = LARGE) -> Stored:
+    async with remote.put(LARGE_KEY) as upload:
+        await upload.start(len(content) - upload.offset)
+        for at in range(upload.offset, len(content), 100_000):
+            await upload.write(content[at : at + 100_000])
+        return await upload.finish()
+
+
+async def test_what_goes_to_several_nodes_is_hashed_once(nodes: list[Local], monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    update = Verifier.update
+
+    def counted(self: Verifier, data: bytes) -> None:
+        hashed.append(len(data))
+        update(self, data)
+
+    monkeypatch.setattr(Verifier, "update", counted)
+    assert (await store_large(Cluster(nodes))).uuids == {A, B, C}
+
+    assert sum(hashed) == len(LARGE)
+    monkeypatch.undo()
+    for node in nodes:
+        assert node.store.verified(LARGE_KEY)
+
+
+async def test_large_content_that_is_wrong_is_stored_nowhere(nodes: list[Local]) -> None:
+    with pytest.raises(VerificationFailed):
+        await store_large(Cluster(nodes), LARGE[:-1] + b"x")
+    for node in nodes:
+        assert not await node.check_present(LARGE_KEY)
+
+
+async def test_a_node_that_goes_on_from_a_wrong_part_is_found_out_alone(nodes: list[Local]) -> None:
+    for node, start in zip(nodes, (b"wrong" * 1000, b"", LARGE[:70_000]), strict=True):
+        path = partial(node).with_name(str(LARGE_KEY))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(start)
+
+    stored = await store_large(Cluster(nodes))
+
+    assert stored.uuids == {B, C}
+    assert isinstance(stored.failed[A], VerificationFailed)
+    for node in nodes[1:]:
+        assert node.store.verified(LARGE_KEY)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+async def test_a_node_that_breaks_off_leaves_the_hash_to_the_others(nodes: list[Local], which: int) -> None:
+    broken: list[Remote] = [*nodes]
+    broken[which] = Faulty(nodes[which], "write", after=1_000_000)
+
+    stored = await store_large(Cluster(broken))
+
+    assert stored.uuids == {A, B, C} - {nodes[which].uuid}
+    assert (await store_large(nodes[which])).uuids == {nodes[which].uuid}
