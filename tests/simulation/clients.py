@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -51,6 +51,7 @@ class Client:
             "drop here": self.drop_here,
             "move": self.move,
             "get": self.get,
+            "put and drop": self.put_and_drop,
         }
         dice, world, mix = self.dice, self.world, self.world.mix
         names = list(verbs)
@@ -73,6 +74,7 @@ class Client:
         counts = self.truth.counts
         counts["operations"] += 1
         self.busy = f"{verb} {self.truth.short(key)}"
+        self.truth.since[self.process.machine] = trio.current_time()
         self.truth.event(f"{self.name}: {self.busy}")
         try:
             done = await action(key)
@@ -104,6 +106,12 @@ class Client:
 
     async def put_cluster(self, key: Key) -> bool:
         return await self.put(key, self.cluster)
+
+    async def put_and_drop(self, key: Key) -> bool:
+        """Change one's mind."""
+        await self.put_cluster(key)
+        await trio.sleep(self.dice.choice((0.0, 1.0, 3.0)))
+        return await self.drop_cluster(key)
 
     async def copy(self, key: Key) -> bool:
         source, destination = self.dice.sample([*self.nodes.values(), self.local, self.cluster], 2)
@@ -177,16 +185,14 @@ class Client:
             if result.removed is not None:
                 truth.was_removed(operation, result.removed)
                 lost = any(map(_open, result.removed.failed.values()))
+                if remote is self.cluster and result.removed.ok:
+                    truth.all_removed(operation, [self.world.machines[name] for name in ("n0", "n1", "n2")])
                 if remote is self.cluster and not lost:
-                    self.told(operation, result.removed)
+                    truth.told_of_removal(operation, result.removed)
             if result.error is not None:
                 truth.event(f"{self.name}: no drop: {type(result.error).__name__}")
             return result.ok
         return False
-
-    def told(self, operation: Operation, removed: Any) -> None:
-        if removed.ok or removed.uuids:
-            self.truth.told_of_removal(operation, removed)
 
     async def get(self, key: Key) -> bool:
         source = self.dice.choice([*self.nodes.values(), self.cluster])

@@ -7,12 +7,13 @@ A process that was killed has no effect any more: its disk raises ``Killed`` and
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from random import Random
 from typing import TYPE_CHECKING
 
 import trio
 
+from annexpy.keys.key import Key
 from annexpy.repo.branch import Branch
 from annexpy.repo.config import GitConfig
 from annexpy.repo.content import ContentStore
@@ -39,6 +40,12 @@ class MachineClock:
 
     def __init__(self, uptime: float, skew: float) -> None:
         self.booted, self.skew = -uptime, skew
+        self.furthest = skew
+
+    def set(self, by: float) -> None:
+        """Somebody sets the second one."""
+        self.skew += by
+        self.furthest = max(self.furthest, self.skew)
 
     def now(self) -> float:
         return trio.current_time() - self.booted
@@ -136,11 +143,19 @@ class WatchedBranch(Branch):
 
     machine: Machine
 
-    def set_present(self, key: object, uuid: UUID, present: bool) -> None:
-        self.machine.truth.recorded(self.machine, key, uuid, present)  # type: ignore[arg-type]
-        super().set_present(key, uuid, present)  # type: ignore[arg-type]
+    def set_present(self, key: Key, uuid: UUID, present: bool) -> None:
+        if not _MANY:
+            self.machine.truth.recorded(self.machine, key, uuid, present)
+        super().set_present(key, uuid, present)
+
+    def set_present_many(self, keys: Iterable[Key], uuid: UUID, present: bool) -> None:
+        keys = tuple(keys)
+        for key in keys:
+            self.machine.truth.recorded(self.machine, key, uuid, present)
+        super().set_present_many(keys, uuid, present)
 
 
+_MANY = hasattr(Branch, "set_present_many")
 Life = Callable[["Process"], Awaitable[None]]
 
 

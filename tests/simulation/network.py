@@ -28,8 +28,8 @@ class Weather(Protocol):
         """Seconds on the way, of most things."""
         ...
 
-    def stall(self) -> float:
-        """Seconds that something is held up on the way; mostly 0."""
+    def stall(self, data: bytes, to: str) -> float:
+        """Seconds that *data* is held up on the way to the machine *to*; mostly 0."""
         ...
 
     def breaks(self) -> bool:
@@ -116,7 +116,7 @@ class WireEnd:
             self.cut()
             return
         way = self._out
-        way.last = max(way.last, self._arrival() + weather.stall())
+        way.last = max(way.last, self._arrival() + weather.stall(data, self.other._owner.machine.name))
         way.chunks.append((way.last, weather.flip(data)))
         way.wake()
 

@@ -19,7 +19,6 @@ import annexpy.server.gateway as gateway
 import annexpy.server.keeping as keeping
 import annexpy.server.wire as server_wire
 from annexpy.remote.p2p import P2PRemote
-from tests.simulation.swarm import Mix
 from tests.simulation.world import Report, World, prepare
 
 __all__ = ["install", "run_schedule"]
@@ -59,12 +58,12 @@ def install() -> None:
     logging.getLogger("annexpy").setLevel(logging.CRITICAL)
 
 
-def run_schedule(seed: int, *, trace: bool = False, mix: Mix | None = None) -> Report:
+def run_schedule(seed: int, *, trace: bool = False, scene: str | None = None) -> Report:
     """One schedule. The same seed gives the same events, in any process with the same PYTHONHASHSEED."""
 
     async def main() -> Report:
         await prepare()
-        return await World(seed, trace=trace, mix=mix).run()
+        return await World(seed, trace=trace, scene=scene).run()
 
     _run._r.seed(seed)
     began = time.perf_counter()

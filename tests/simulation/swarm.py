@@ -13,7 +13,7 @@ import trio
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["KINDS", "Mix"]
+__all__ = ["KINDS", "SCENES", "Mix"]
 
 Fault = Callable[["World", trio.Nursery], Awaitable[None]]
 
@@ -44,9 +44,32 @@ class Mix:
     stalls: tuple[float, ...] = ()
     rates: dict[str, float] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)
+    scene: str = ""
+    late: float = 0.0
+    """How often a removal is stalled."""
+    slow_nodes: dict[str, float] = field(default_factory=dict)
+    """Seconds that everything takes on its way to these."""
+    idle: float = 600.0
+    """Seconds for which a node waits for the next request: behind ssh, for ever."""
+    slow_locks: float = 0.0
+    """Seconds that some answers to LOCKCONTENT take."""
+    stock: bool = False
+    """The nodes forget a lock with its connection, as git-annex does, and take their time to give one."""
 
     @classmethod
-    def drawn(cls, dice: Random) -> Mix:
+    def drawn(cls, dice: Random, scene: str | None = None) -> Mix:
+        """A mix of *scene*; by default half of them are anything, and half one of the scenes."""
+        if scene is None:
+            scene = dice.choice(["", "", "", "", *SCENES])
+        mix = cls._anything(dice)
+        mix.scene = scene
+        if scene:
+            mix.kinds, mix.fast, mix.untrusted, mix.boastful, mix.moved = frozenset(), (), (), (), 0
+            SCENES[scene](mix)
+        return mix
+
+    @classmethod
+    def _anything(cls, dice: Random) -> Mix:
         kinds = frozenset(kind for kind in KINDS if dice.random() < 0.35)
         mix = cls(dice, kinds)
         mix.keys = dice.choice([1, 2, 3])
@@ -62,28 +85,33 @@ class Mix:
             mix.untrusted = (dice.choice(("n0", "n1", "n2", "n3", "c1")),)
         if "boast" in kinds:
             mix.boastful = (dice.choice(("n0", "n1", "n2", "n3")),)
+        mix.idle = dice.choice([600.0, inf])
         mix.commits = dice.random() < 0.2
         mix.stalls = dice.choice([(2.0, 20.0), (30.0, 65.0, 300.0), (590.0, 615.0, 640.0, 700.0, 900.0)])
         if "stall" in kinds and mix.stalls[-1] > 600:
             mix.seconds = 2000.0
-        mix.think = mix.seconds / dice.choice([6, 10, 16])
-        for kind in kinds:
+        mix.think = mix.seconds / dice.choice([5, 8, 12])
+        for kind in KINDS:
             mix.rates[kind] = dice.choice([0.3, 1.0, 2.0])
-        for verb in ("put", "put cluster", "copy", "drop", "drop cluster", "drop here", "move", "get"):
+        for verb in ("put", "put cluster", "copy", "drop", "drop cluster", "drop here", "move", "get", "put and drop"):
             mix.weights[verb] = dice.choice([0.2, 1.0, 1.0, 3.0])
         return mix
 
     def end(self) -> None:
         """No more faults."""
         self.kinds = frozenset()
-        self.boastful = ()
+        self.boastful, self.late, self.slow_nodes, self.slow_locks, self.stock = (), 0.0, {}, 0.0, False
 
     # -- on the wires ---------------------------------------------------------------------------------------------
 
     def latency(self) -> float:
         return self.dice.choice((0.01, 0.2, 1.5)) if "slow" in self.kinds else 0.0
 
-    def stall(self) -> float:
+    def stall(self, data: bytes, to: str) -> float:
+        if self.late and b"REMOVE" in data and self.dice.random() < self.late:
+            return self.dice.choice(self.stalls) + self.dice.uniform(0.0, 40.0)
+        if to in self.slow_nodes:
+            return self.slow_nodes[to]
         if "stall" in self.kinds and self.dice.random() < 0.02 * self.rates["stall"]:
             return self.dice.choice(self.stalls)
         return 0.0
@@ -106,6 +134,91 @@ class Mix:
                 yield _now_and_then(name, getattr(_Faults, name), self.seconds / 4 / self.rates[name])
 
 
+def _late_removals(mix: Mix) -> None:
+    """What was asked for arrives after whoever asked has given up."""
+    dice = mix.dice
+    mix.kinds = frozenset({"slow"} if dice.random() < 0.3 else ())
+    mix.keys, mix.copies, mix.clients = 1, dice.choice([(1, 1), (2, 2)]), 3
+    mix.late, mix.stalls = 0.4, dice.choice([(100.0, 300.0), (540.0, 580.0, 620.0), (620.0, 700.0, 850.0)])
+    mix.seconds, mix.think, mix.idle = 1500.0, 80.0, inf
+    mix.weights = {**dict.fromkeys(mix.weights, 0.0), "put": 1.0, "copy": 0.5, "drop": 3.0}
+
+
+def _late_wall(mix: Mix) -> None:
+    """The same while clocks are set."""
+    _late_removals(mix)
+    mix.kinds = frozenset({"wall"})
+    mix.rates["wall"] = 3.0
+
+
+def _late_copies(mix: Mix) -> None:
+    """A put is answered before every node has the content, and then the key is removed."""
+    mix.keys, mix.copies, mix.clients, mix.min_copies = 1, (1, 1), 2, 1
+    mix.slow_nodes = {mix.dice.choice(("n0", "n1", "n2")): mix.dice.choice([2.0, 3.0, 4.0])}
+    mix.seconds, mix.think, mix.sizes = 300.0, 25.0, (100, 3000)
+    mix.weights = {**dict.fromkeys(mix.weights, 0.0), "put and drop": 3.0, "drop cluster": 0.5, "copy": 1.0, "put": 1.0}
+
+
+def _power_cuts(mix: Mix) -> None:
+    """Machines lose their power all the time."""
+    mix.kinds = frozenset({"power", "kill"})
+    mix.rates |= {"power": 4.0, "kill": 2.0}
+    mix.seconds, mix.think = 600.0, 40.0
+
+
+def _stock_locks(mix: Mix) -> None:
+    """Locks end with their connection, connections end, and to lock takes its time. Nothing else is slow."""
+    mix.kinds, mix.stock = frozenset({"kill"}), True
+    mix.rates["kill"] = 12.0
+    mix.keys, mix.copies, mix.clients = 1, (2, 2), 3
+    mix.seconds, mix.think = 600.0, 40.0
+    mix.weights = {**dict.fromkeys(mix.weights, 0.0), "put": 1.5, "drop": 3.0}
+
+
+def _bad_wires(mix: Mix) -> None:
+    """Answers are lost, bytes change, and nodes boast."""
+    mix.kinds = frozenset({"lost", "flip", "boast", "cancel"})
+    mix.rates |= {"lost": 4.0, "flip": 6.0}
+    mix.boastful = (mix.dice.choice(("n0", "n1", "n2", "n3")),)
+    mix.sizes, mix.min_copies = (100, 3000), 0
+
+
+def _half_removed(mix: Mix) -> None:
+    """Nodes of the cluster are away or cannot write while the cluster is asked to remove."""
+    mix.kinds = frozenset({"kill", "errors", "partition"})
+    mix.rates |= {"kill": 3.0, "errors": 3.0, "partition": 2.0}
+    mix.keys, mix.copies, mix.min_copies = 1, (1, 1), 0
+    mix.seconds, mix.think = 500.0, 30.0
+    mix.weights = {**dict.fromkeys(mix.weights, 0.0), "put cluster": 2.0, "drop cluster": 3.0, "copy": 1.0, "put": 1.0}
+
+
+def _looked_at(mix: Mix) -> None:
+    """Some copies need not be locked, some repositories are not trusted."""
+    mix.kinds, mix.copies, mix.clients = frozenset({"slow"}), (2, 1), 3
+    mix.untrusted = (mix.dice.choice(("n0", "n1", "n2", "n3")),)
+    mix.seconds, mix.think = 300.0, 25.0
+
+
+def _late_answers(mix: Mix) -> None:
+    """Locks are answered late, and removals that rely on them arrive when the locks are just over."""
+    _late_removals(mix)
+    mix.late, mix.stalls, mix.copies = 0.5, (550.0, 570.0, 590.0), (1, 1)
+    mix.slow_locks, mix.think, mix.clients = 55.0, 30.0, 3
+
+
+SCENES: dict[str, Callable[[Mix], None]] = {
+    "late removals": _late_removals,
+    "late removals and clocks that are set": _late_wall,
+    "late copies": _late_copies,
+    "power cuts": _power_cuts,
+    "stock locks": _stock_locks,
+    "bad wires": _bad_wires,
+    "half removed": _half_removed,
+    "looked at": _looked_at,
+    "late answers": _late_answers,
+}
+
+
 def _now_and_then(name: str, fault: Any, pause: float) -> Fault:
     async def run(world: World, nursery: trio.Nursery) -> None:
         dice = Random(f"{world.seed} {name}")
@@ -120,11 +233,12 @@ def _now_and_then(name: str, fault: Any, pause: float) -> Fault:
 class _Faults:
     @staticmethod
     async def kill(world: World, nursery: trio.Nursery, dice: Random) -> None:
-        machine = dice.choice(list(world.machines.values()))
+        machines = [machine for name, machine in world.machines.items() if name[0] == "n" or not world.mix.stock]
+        machine = dice.choice(machines)
         if machine.up:
             world.fault("kill")
             machine.kill()
-            await _back(world, nursery, machine, dice.choice([0.0, 5.0, 100.0]))
+            await _back(world, nursery, machine, 0.0 if world.mix.stock else dice.choice([0.0, 5.0, 100.0]))
 
     @staticmethod
     async def power(world: World, nursery: trio.Nursery, dice: Random) -> None:
@@ -173,10 +287,9 @@ class _Faults:
         data = bytearray(truth.contents[key])
         if cut:
             del data[len(data) // 2 :]
-            truth.truncated.add((machine, key))
         else:
             data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
-            truth.rotten.add((machine, key))
+        truth.spoil(machine, key, bytes(data))
         node.data[:] = data  # type: ignore[attr-defined]
         node.durable = bytes(data)  # type: ignore[attr-defined]
 
@@ -184,7 +297,7 @@ class _Faults:
     async def wall(world: World, nursery: trio.Nursery, dice: Random) -> None:
         machine = dice.choice(list(world.machines.values()))
         world.fault("wall")
-        machine.clock.skew += dice.choice([-3600.0, -60.0, 60.0, 700.0, 3600.0])
+        machine.clock.set(dice.choice([-3600.0, -60.0, 60.0, 700.0, 3600.0]))
 
 
 async def _back(world: World, nursery: trio.Nursery, machine: Any, after: float, *, booted: bool = False) -> None:
@@ -193,6 +306,3 @@ async def _back(world: World, nursery: trio.Nursery, machine: Any, after: float,
         machine.reboot_clock(5.0)
     if not machine.up:
         machine.start(nursery)
-
-
-assert inf

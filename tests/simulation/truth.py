@@ -78,6 +78,9 @@ class Truth:
         self._absent_until: dict[tuple[Machine, Key], float] = {}
         self._removed: dict[tuple[Machine, Key], float] = {}
         self.fast: set[Machine] = set()
+        self.since: dict[Machine, float] = {}
+        """Since when a client does what it does now."""
+        self._spoilt: dict[tuple[Machine, Key], list[bytes]] = {}
 
     # -- telling --------------------------------------------------------------------------------------
 
@@ -195,6 +198,12 @@ class Truth:
                 self.violation(f"{machine.name} is said to have removed {self.short(operation.key)}, and did not")
             self._removed[machine, operation.key] = operation.start
 
+    def all_removed(self, operation: Operation, machines: Iterable[Machine]) -> None:
+        """A client was told that these no longer have it, whoever they are."""
+        for machine in machines:
+            if not self._was(machine, operation.key, False, operation.start):
+                self.violation(f"{machine.name} still has {self.short(operation.key)}, said to be removed everywhere")
+
     def was_stored(self, key: Key, uuids: Iterable[UUID], since: float) -> None:
         for uuid in uuids:
             if is_cluster(uuid):
@@ -231,7 +240,7 @@ class Truth:
         elif place is machine:
             if present and key not in self.has[machine]:
                 self.violation(f"{machine.name} records that it has {self.short(key)}, and has not")
-        elif not self._was(place, key, present, trio.current_time() - 2 * _LATE):
+        elif not self._was(place, key, present, self.since.get(machine, trio.current_time() - _LATE)):
             self.violation(f"{machine.name} records {self.short(key)} wrongly as {present} in {place.name}")
 
     def proof(self, key: Key, proof: DropProof, dropped: Collection[UUID]) -> None:
@@ -249,9 +258,16 @@ class Truth:
     def told_of_removal(self, operation: Operation, removed: Removed) -> None:
         """What a client heard about a cluster is what the gateway found out."""
         said = [told for at, key, told in self.gateway_removals if key == operation.key and at >= operation.start]
+        if not removed.ok and not removed.uuids and not (said and all(told.uuids for told in said)):
+            return  # it heard of nobody, and so may have been meant another time or an error
         if not any(told.ok == removed.ok and told.uuids == removed.uuids for told in said):
             names = sorted(self.machines[uuid].name for uuid in removed.uuids)
             self.violation(f"a client hears that {self.short(operation.key)} was removed from {names}: {said}")
+
+    def spoil(self, machine: Machine, key: Key, data: bytes) -> None:
+        """The simulator has changed a copy."""
+        (self.rotten if len(data) == key.size else self.truncated).add((machine, key))
+        self._spoilt.setdefault((machine, key), []).append(data)
 
     # -- machines -------------------------------------------------------------------------------------
 
@@ -261,10 +277,16 @@ class Truth:
         for key, content in self.contents.items() if machine in self.has else ():
             place, there = (machine, key), machine.disk.read(self._paths[key])
             had = key in self.has[machine]
+            if (
+                there is not None
+                and there in self._spoilt.get(place, ())
+                and not {place} & (self.rotten | self.truncated)
+            ):
+                self.spoil(machine, key, there)  # its removal was not written back
             if there is not None and not had:
                 self.has[machine].add(key)
                 self._absent_until[place] = now
-                if there != content:
+                if there != content and not {place} & (self.rotten | self.truncated):
                     self.violation(f"{machine.name} has something else as {self.short(key)} after a power cut")
             elif there is None and had:
                 self.has[machine].discard(key)

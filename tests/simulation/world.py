@@ -17,13 +17,13 @@ from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
 from annexpy.policy.trust import TrustLevel
-from annexpy.remote.base import Removed, Stored, Upload
+from annexpy.remote.base import LockedCopy, Removed, Stored, Upload
 from annexpy.remote.local import Local
 from annexpy.remote.p2p import P2PRemote
 from annexpy.remote.wrappers import Wrapper
 from annexpy.repo.memory_files import MemoryFiles
 from annexpy.server.gateway import Gateway
-from annexpy.server.serve import serve
+from annexpy.server.serve import Deadlines, serve
 from annexpy.uuids import UUID
 from tests.simulation.clients import Client
 from tests.simulation.machines import Machine, Process, SimulatedRepository
@@ -62,6 +62,7 @@ class Report:
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
     trace: list[str] = field(default_factory=list)
+    scene: str = ""
 
 
 # -- disks ------------------------------------------------------------------------------------------------------
@@ -175,6 +176,41 @@ class Boastful(Wrapper):
             yield upload
 
 
+class Slow(Wrapper):
+    """Takes its time to say that a content is locked."""
+
+    def __init__(self, remote: Any, mix: Mix, dice: Random) -> None:
+        super().__init__(remote)
+        self._mix, self._dice = mix, dice
+
+    @asynccontextmanager
+    async def lock_content(self, key: Key) -> AsyncIterator[LockedCopy]:  # type: ignore[override]
+        async with self.remote.lock_content(key) as lock:
+            await trio.sleep(self._dice.choice((0.0, self._mix.slow_locks)))
+            yield lock
+
+
+class Stock(Wrapper):
+    """Forgets a lock with its connection, and takes its time to give one."""
+
+    def __init__(self, remote: Any, mix: Mix, dice: Random) -> None:
+        super().__init__(remote)
+        self._mix, self._dice = mix, dice
+
+    @asynccontextmanager
+    async def lock_content(self, key: Key) -> AsyncIterator[LockedCopy]:  # type: ignore[override]
+        lost: AnnexError | None = None
+        async with self.remote.lock_content(key, retention=False) as lock:
+            if self._mix.stock:
+                await trio.sleep(self._dice.choice((0.0, 0.0, 5.0, 50.0)))
+            try:
+                yield lock
+            except AnnexError as error:
+                lost = error
+        if lost is not None:
+            raise lost
+
+
 class _Claim:
     def __init__(self, uuid: UUID) -> None:
         self.already = frozenset((uuid,))
@@ -187,11 +223,10 @@ class _Claim:
 class World:
     """See the module."""
 
-    def __init__(self, seed: int, *, trace: bool = False, mix: Mix | None = None) -> None:
+    def __init__(self, seed: int, *, trace: bool = False, scene: str | None = None) -> None:
         self.seed = seed
         self.dice = dice = Random(seed)
-        self.mix = mix or Mix.drawn(dice)
-        mix = self.mix
+        self.mix = mix = Mix.drawn(dice, scene)
         contents = [content_of(number, dice.choice(mix.sizes)) for number in range(mix.keys)]
         copies = Copies(*mix.copies)
         keyed = {key_of(content): content for content in contents}
@@ -231,10 +266,16 @@ class World:
         local: Any = Local(process.repository, durability=durability, client=UUID("a-client"), commit=False)
         if machine.name in mix.boastful:
             local = Boastful(local, mix, machine.dice)
+        if mix.slow_locks:
+            local = Slow(local, mix, machine.dice)
+        if mix.stock:
+            local = Stock(local, mix, machine.dice)
         on_idle = process.repository.branch.commit if mix.commits else None
 
+        deadlines = Deadlines(idle=mix.idle)
+
         async def session(wire: Any) -> object:
-            return await serve(wire, local, clock=machine.clock, on_idle=on_idle)
+            return await serve(wire, local, clock=machine.clock, on_idle=on_idle, deadlines=deadlines)
 
         process.serve, process.accepts = session, True
         await trio.sleep_forever()
@@ -278,7 +319,8 @@ class World:
             await trio.sleep(self.mix.seconds)
             self.storm = False
             await self._heal(nursery)
-            await trio.sleep(CALM)
+            # A content stays locked for so much longer whose owner set the clock back: git-annex's is a time of day.
+            await trio.sleep(CALM + max(one.clock.furthest - one.clock.skew for one in self.machines.values()))
             await self._converge()
             for machine in self.machines.values():
                 if machine.process is not None:
@@ -299,6 +341,7 @@ class World:
             truth.digest,
             counts=dict(counts),
             trace=truth.trace or [],
+            scene=self.mix.scene,
         )
 
     async def _weather(self, fault: Callable[[World, trio.Nursery], Awaitable[None]], nursery: trio.Nursery) -> None:

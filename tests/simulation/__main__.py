@@ -1,0 +1,112 @@
+"""``python -m tests.simulation``: campaigns, one seed again, every interleaving, planted mistakes. See docs/simulation.md."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    arguments.add_argument("--seeds", type=int, help="so many schedules")
+    arguments.add_argument("--minutes", type=float, help="as many schedules as so many minutes have")
+    arguments.add_argument("--first", type=int, default=0, help="the first seed")
+    arguments.add_argument("--jobs", type=int, help="processes")
+    arguments.add_argument("--json", type=Path, help="write a report to this file")
+    arguments.add_argument("--keep", action="store_true", help="note failing seeds, so that they are run ever after")
+    arguments.add_argument("--seed", type=int, help="one schedule again, event by event")
+    arguments.add_argument("--scene", help="of that schedule, when it is not to be drawn")
+    arguments.add_argument("--exhaustive", action="store_true", help="every interleaving of two drops")
+    arguments.add_argument("--long", action="store_true", help="of more of them")
+    arguments.add_argument("--mutants", action="store_true", help="plant mistakes and see who catches them")
+    arguments.add_argument("--limit", type=int, default=400, help="schedules for each of those")
+    asked = arguments.parse_args()
+    if asked.seed is not None:
+        return _replay(asked.seed, asked.scene)
+    if asked.exhaustive:
+        return _exhaustive(asked.long, asked.jobs)
+    if asked.mutants:
+        return _mutants(asked.limit, asked.jobs)
+    return _campaign(asked)
+
+
+def _replay(seed: int, scene: str | None) -> int:
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.environ["PYTHONHASHSEED"] = "0"
+        os.execv(sys.executable, [sys.executable, "-m", "tests.simulation", *sys.argv[1:]])
+    from tests.simulation.run import install, run_schedule
+
+    install()
+    report = run_schedule(seed, trace=True, scene=scene)
+    print("\n".join(report.trace))
+    print(f"seed {seed}, {report.scene or 'anything'}: {report.events} events, digest {report.digest:08x}")
+    for text in report.violations:
+        print(f"VIOLATION {text}")
+    return 1 if report.violations else 0
+
+
+def _campaign(asked: argparse.Namespace) -> int:
+    from tests.simulation.campaign import KEPT, Summary, kept_seeds, run_campaign
+
+    shown = time.monotonic()
+
+    def told(summary: Summary, seconds: float) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > 60:
+            shown = time.monotonic()
+            print(
+                f"{summary.schedules} schedules, {len(summary.violations)} with violations, {seconds:.0f} s", flush=True
+            )
+            if asked.json:
+                asked.json.write_text(summary.as_json())
+
+    seeds = asked.seeds if asked.seeds is not None or asked.minutes is not None else 500
+    summary = run_campaign(
+        asked.first, seeds=seeds, minutes=asked.minutes, jobs=asked.jobs, also=kept_seeds(), told=told
+    )
+    print("\n".join(summary.lines()))
+    if asked.json:
+        asked.json.write_text(summary.as_json())
+    if asked.keep and summary.violations:
+        with KEPT.open("a") as file:
+            file.writelines(f"{seed}\n" for seed in summary.violations)
+    return 0 if summary.ok else 1
+
+
+def _exhaustive(long: bool, jobs: int | None) -> int:
+    from tests.simulation.exhaustive import LONG, SETTINGS, explore
+
+    states = wrong = 0
+    with ProcessPoolExecutor(jobs or len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        for setting, found in zip(SETTINGS + LONG * long, pool.map(explore, SETTINGS + LONG * long), strict=True):
+            states += found.states
+            wrong += bool(found.violation)
+            print(f"{found.states:9} states, {found.removals:7} removals: {setting} {found.violation}", flush=True)
+    print(f"{states:9} states in all, {wrong} settings with violations")
+    return 1 if wrong else 0
+
+
+def _mutants(limit: int, jobs: int | None) -> int:
+    from tests.simulation.campaign import try_mutant
+    from tests.simulation.mutants import MUTANTS
+
+    os.environ["PYTHONHASHSEED"] = "0"
+    missed = 0
+    with ProcessPoolExecutor(jobs or len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        tried = [pool.submit(try_mutant, number, limit) for number in range(len(MUTANTS))]
+        print("| mutant | caught by | after | by this |\n|---|---|---|---|")
+        for mutant, future in zip(MUTANTS, tried, strict=True):
+            after, what = future.result()
+            missed += not what
+            print(f"| {mutant.name} | {mutant.where if what else 'NOBODY'} | {after} | {what} |", flush=True)
+    print(f"{len(MUTANTS) - missed} of {len(MUTANTS)} caught")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Many schedules, on every processor, and what they come to."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tests.simulation.world import Report
+
+__all__ = ["KEPT", "Summary", "kept_seeds", "run_campaign", "try_mutant"]
+
+KEPT = Path(__file__).with_name("failing_seeds.txt")
+_TOGETHER = 8
+_LEAST = {"succeeded": 10.0, "puts": 5.0, "drops": 2.0, "removed": 2.0, "faults": 1.0}
+"""What has to happen in a schedule, on average, for a run to mean anything."""
+
+
+@dataclass
+class Summary:
+    """What a campaign came to."""
+
+    first: int = 0
+    schedules: int = 0
+    began: str = ""
+    seconds: float = 0.0
+    rate: float = 0.0
+    processor_seconds: float = 0.0
+    processes: int = 1
+    violations: dict[str, list[str]] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
+    faults: dict[str, int] = field(default_factory=dict)
+    scenes: dict[str, int] = field(default_factory=dict)
+    too_little: list[str] = field(default_factory=list)
+
+    def take(self, report: Report) -> None:
+        """One more schedule."""
+        self.schedules += 1
+        self.processor_seconds += report.seconds
+        for counts, more in ((self.totals, {**report.counts, "events": report.events}), (self.faults, report.faults)):
+            for name, count in more.items():
+                counts[name] = counts.get(name, 0) + count
+        self.scenes[report.scene or "anything"] = self.scenes.get(report.scene or "anything", 0) + 1
+        if report.violations:
+            self.violations[f"{report.seed} {report.scene}".strip()] = report.violations[:5]
+
+    def close(self, seconds: float) -> None:
+        """Nothing more comes: judge it."""
+        self.seconds, self.rate = seconds, self.schedules / seconds if seconds else 0.0
+        each = {**self.totals, "faults": sum(self.faults.values())}
+        for name, least in _LEAST.items():
+            if (got := each.get(name, 0) / max(1, self.schedules)) < least:
+                self.too_little.append(f"{got:.1f} {name} a schedule, where {least:.0f} are the least")
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.schedules) and not self.violations and not self.too_little
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"{self.schedules} schedules from seed {self.first} in {self.seconds:.1f} s: {self.rate:.1f} a second"
+        each = Counter(self.totals)
+        shown = ("operations", "succeeded", "puts", "drops", "gets", "removed", "events")
+        yield "per schedule: " + ", ".join(f"{name} {each[name] / max(1, self.schedules):.1f}" for name in shown)
+        yield "faults: " + (", ".join(f"{name} {count}" for name, count in sorted(self.faults.items())) or "none")
+        for seed, found in self.violations.items():
+            yield f"VIOLATION in seed {seed}: {found[0]}"
+        for text in self.too_little:
+            yield f"too little happened: {text}"
+
+    def as_json(self) -> str:
+        return json.dumps({**asdict(self), "ok": self.ok}, indent=1)
+
+
+def kept_seeds() -> list[int]:
+    """Seeds that have shown something once."""
+    lines = KEPT.read_text().splitlines() if KEPT.exists() else []
+    return [int(line.split()[0]) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _schedules(seeds: Sequence[int]) -> list[Report]:
+    import gc
+
+    from tests.simulation.run import install, run_schedule
+
+    install()
+    gc.freeze()
+    return [run_schedule(seed) for seed in seeds]
+
+
+def run_campaign(
+    first: int,
+    *,
+    seeds: int | None = None,
+    minutes: float | None = None,
+    jobs: int | None = None,
+    also: Sequence[int] = (),
+    told: Any = None,
+) -> Summary:
+    """Run so many schedules, or for so long; those *also* come first.
+
+    Processes have the same hash seed, so that a seed means the same everywhere.
+    """
+    os.environ["PYTHONHASHSEED"] = "0"
+    jobs = jobs or len(os.sched_getaffinity(0))
+    summary = Summary(first, processes=jobs, began=datetime.now(UTC).isoformat(timespec="seconds"))
+    began = time.monotonic()
+    until = None if minutes is None else began + minutes * 60
+    chunks = _chunks(first, seeds, also)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running: set[Future[list[Report]]] = set()
+        while True:
+            while len(running) < 2 * jobs and (until is None or time.monotonic() < until):
+                chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                running.add(pool.submit(_schedules, chunk))
+            if not running:
+                break
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                for report in future.result():
+                    summary.take(report)
+            if told is not None:
+                told(summary, time.monotonic() - began)
+    summary.close(time.monotonic() - began)
+    return summary
+
+
+def _chunks(first: int, seeds: int | None, also: Sequence[int]) -> Iterator[Sequence[int]]:
+    if also:
+        yield also
+    at, last = first, None if seeds is None else first + seeds
+    while last is None or at < last:
+        end = at + _TOGETHER if last is None else min(at + _TOGETHER, last)
+        yield range(at, end)
+        at = end
+
+
+def try_mutant(number: int, limit: int) -> tuple[int, str]:
+    """After how many schedules, or states of the exhaustive run, a mutant is caught, and by what; ("") when it is not."""
+    from tests.simulation.exhaustive import SETTINGS, explore
+    from tests.simulation.mutants import EXHAUSTIVE, MUTANTS, planted
+    from tests.simulation.run import install, run_schedule
+
+    install()
+    mutant, states = MUTANTS[number], 0
+    with planted(mutant):
+        if mutant.where == EXHAUSTIVE:
+            for setting in SETTINGS:
+                found = explore(setting)
+                states += found.states
+                if found.violation:
+                    return states, found.violation
+            return states, ""
+        for seed in range(limit):
+            report = run_schedule(seed, scene=mutant.where)
+            if report.violations:
+                return seed + 1, report.violations[0]
+    return limit, ""

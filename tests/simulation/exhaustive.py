@@ -1,0 +1,481 @@
+"""Every interleaving of two drops: two clients, three nodes, one key, one fault, and any message as late as can be.
+
+The messages go through real ``Connection``s, the decision is the real ``safe_drop``, deadlines are translated by the
+real ``P2PRemote`` and kept by the real ``MemoryRemote``. What stands between them (whom to ask next, when to give up)
+is spelt out here, because only so every order of events can be tried. Time comes in steps of 300 seconds, of which a
+lock lasts two; any event may happen in any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias
+
+from annexpy.clock import LOCK_RETENTION, Deadline
+from annexpy.errors import NotEnoughCopies
+from annexpy.keys.key import Key
+from annexpy.p2p.connection import Connection, Role
+from annexpy.p2p.lines import parse
+from annexpy.p2p.messages import (
+    FAILURE,
+    GET_TIMESTAMP,
+    SUCCESS,
+    UNLOCK_CONTENT,
+    CheckPresent,
+    LockContent,
+    Message,
+    Remove,
+    RemoveBefore,
+    Success,
+    Timestamp,
+)
+from annexpy.p2p.states import State as Turn
+from annexpy.policy import numcopies
+from annexpy.policy.numcopies import CheckedCopy, Copies, HeldCopy
+from annexpy.remote import p2p
+from annexpy.remote.memory import MemoryLock, MemoryRemote
+from annexpy.uuids import UUID
+
+__all__ = ["LONG", "SETTINGS", "Found", "Setting", "explore"]
+
+KEY = Key.parse(b"SHA256-s1--" + b"0" * 64)
+STEP = 300.0
+STEPS = 2
+UPTIME = (5000.0, 1100.0, 80_000.0)
+UUIDS = tuple(UUID(f"{number}0000000-0000-4000-8000-000000000000") for number in range(3))
+
+Line: TypeAlias = tuple[str, bytes]
+"""Who said it (C or S), and what."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Who wants to drop from where.
+
+    Attributes:
+        targets: Of either client.
+        copies: What has to stay.
+        orders: In which order either client asks the others.
+        unlockable: Nodes that refuse to lock.
+        stateless: A request may outlive the process it was sent to, as over HTTP with something in between.
+    """
+
+    targets: tuple[int, int]
+    copies: tuple[int, int]
+    orders: tuple[bool, bool] = (False, False)
+    unlockable: frozenset[int] = frozenset()
+    stateless: bool = False
+    steps: int = STEPS
+
+
+class Node(NamedTuple):
+    has: bool
+    clock: float
+    """What its clock shows at step 0."""
+    locks: tuple[tuple[int, float], ...] = ()
+    """(client, until when by its clock)."""
+    retained: float = -1.0
+
+
+class Wire(NamedTuple):
+    """One connection of a client to a node.
+
+    Attributes:
+        said: What both have heard of each other.
+        flying: What only one of them knows of.
+        client, server: They still have it open.
+    """
+
+    said: tuple[Line, ...] = ()
+    flying: Line | None = None
+    client: bool = True
+    server: bool = True
+
+
+class Client(NamedTuple):
+    """*asking*: what it waits for, of which node, since when; "ready" for the decision, "over" at the end."""
+
+    asking: str = "start"
+    node: int = -1
+    since: int = 0
+    held: tuple[tuple[int, float], ...] = ()
+    checked: tuple[tuple[int, float], ...] = ()
+    deadline: float = 0.0
+
+
+class State(NamedTuple):
+    step: int
+    fault: bool
+    nodes: tuple[Node, ...]
+    clients: tuple[Client, ...]
+    wires: tuple[tuple[Wire, ...], ...]
+
+
+@dataclass
+class Found:
+    """What came of one setting."""
+
+    states: int = 0
+    removals: int = 0
+    violation: str = ""
+
+
+# -- the real code ------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=None)
+def _heard(role: Role, said: tuple[Line, ...]) -> tuple[Message, bool]:
+    """What one side makes of the last line, having said and heard everything before it; and whether it is at rest."""
+    connection = Connection(role, state=Turn.IDLE, version=4)
+    mine, event = "C" if role is Role.CLIENT else "S", None
+    for who, line in said:
+        if who == mine:
+            sent = connection.send(parse(line[:-1]))
+            assert sent == line
+        else:
+            connection.receive_data(line)
+            event = connection.next_event()
+    assert event is not None
+    return event, connection.state is Turn.IDLE and not connection.outstanding  # type: ignore[return-value]
+
+
+class _Now:
+    def __init__(self, now: float) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now
+
+
+def _at_once(coroutine: Any) -> Any:
+    """What *coroutine*, which waits for nobody, gives."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+def _removal(deadline: float, now: float, theirs: int) -> Message | None:
+    """What is sent to a node whose clock showed *theirs*; None when it is too late for that."""
+
+    async def ask(_: Message) -> Message:
+        return Timestamp(theirs)
+
+    wire = SimpleNamespace(version=4, clock_offset=None, ask=ask, name="node")
+    remote: Any = SimpleNamespace(_clock=_Now(now))
+    before = _at_once(p2p.P2PRemote._in_its_clock(remote, wire, Deadline(deadline)))  # type: ignore[arg-type]
+    return None if callable(before) else p2p._removal(KEY, before)
+
+
+def _removes(node: Node, now: float, deadline: float | None) -> bool:
+    """Whether a node gives it up."""
+    remote = MemoryRemote(UUIDS[0], clock=_Now(now), objects={KEY: b"x"} if node.has else {})  # type: ignore[arg-type]
+    if node.locks:
+        remote._locks[KEY] = [MemoryLock(UUIDS[0], until) for _, until in node.locks]
+    if node.retained >= 0:
+        remote._retained_until[KEY] = node.retained
+    return bool(_at_once(remote.remove_content(KEY, deadline=None if deadline is None else Deadline(deadline))).ok)
+
+
+# -- what can happen next -----------------------------------------------------------------------------------------
+
+
+class Search:
+    """All states of one setting."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting, self.copies, self.found = setting, Copies(*setting.copies), Found()
+        self.bound = self.copies.min if self.copies.min < self.copies.num else self.copies.needed
+        self._others = [self._asked(client) for client in (0, 1)]
+
+    def _asked(self, client: int) -> list[int]:
+        others = [node for node in range(3) if node != self.setting.targets[client]]
+        return others[::-1] if self.setting.orders[client] else others
+
+    def run(self) -> Found:
+        nodes = tuple(Node(True, uptime) for uptime in UPTIME)
+        start = State(0, False, nodes, (Client(), Client()), ((Wire(),) * 3,) * 2)
+        seen, waiting = {start}, [start]
+        while waiting and not self.found.violation:
+            for following in self.following(waiting.pop()):
+                following = _plain(following)
+                if following not in seen:
+                    seen.add(following)
+                    waiting.append(following)
+        self.found.states = len(seen)
+        return self.found
+
+    def following(self, state: State) -> Iterator[State]:
+        if state.step < self.setting.steps:
+            yield state._replace(step=state.step + 1)
+        for client in (0, 1):
+            yield from self._acts(state, client)
+            for node in range(3):
+                yield from self._arrives(state, client, node)
+        if not state.fault:
+            yield from self._faults(state._replace(fault=True))
+
+    def _acts(self, state: State, client: int) -> Iterator[State]:
+        me = state.clients[client]
+        if me.asking == "start":
+            yield self._ask_next(state, client)
+        elif me.asking == "ready":
+            yield self._decide(state, client)
+        elif me.asking != "over" and not state.wires[client][me.node].client:
+            yield self._give_up(state, client)
+
+    def _give_up(self, state: State, client: int) -> State:
+        """No answer. About a removal: hang up on everybody, so that the locks stay. Else: the next one, or the end."""
+        me = state.clients[client]
+        state = _hang_up(state, client, me.node)
+        if me.asking in ("lock", "look"):
+            return self._ask_next(state, client)
+        if me.asking == "time":
+            return self._unlock(state, client)
+        for node in range(3):
+            state = _hang_up(state, client, node)
+        return _with_client(state, client, Client("over"))
+
+    def _ask_next(self, state: State, client: int) -> State:
+        me = state.clients[client]
+        enough = len(me.held) + len(me.checked) >= self.copies.needed and len(me.held) >= self.copies.min
+        others = self._others[client]
+        at = 0 if me.asking == "start" else others.index(me.node) + 1
+        if enough or at == len(others):
+            return _with_client(state, client, me._replace(asking="ready", node=-1, since=0))
+        return self._send(state, client, others[at], "lock", LockContent(KEY))
+
+    def _send(self, state: State, client: int, node: int, asking: str, message: Message) -> State:
+        since = state.step if asking in ("lock", "look") else 0
+        me = state.clients[client]._replace(asking=asking, node=node, since=since)
+        wire = state.wires[client][node]
+        if not wire.client:
+            return self._give_up(_with_client(state, client, me), client)
+        line = ("C", message.line() + b"\n")
+        return _with_client(_with_wire(state, client, node, wire._replace(flying=line)), client, me)
+
+    def _decide(self, state: State, client: int) -> State:
+        """Look at the locks again, prove, and ask for the removal."""
+        me, now = state.clients[client], state.step * STEP
+        held = [copy for copy in me.held if state.wires[client][copy[0]].client]
+        verified: list[Any] = [HeldCopy(UUIDS[node], f"n{node}", until) for node, until in held]
+        verified += [HeldCopy(UUIDS[node], f"n{node} by another path", until) for node, until in held]
+        verified += [CheckedCopy(UUIDS[node], f"n{node}", at) for node, at in me.checked]
+        target = self.setting.targets[client]
+        try:
+            proof = numcopies.safe_drop(KEY, self.copies, verified, dropped_from={UUIDS[target]}, trust={}, now=now)
+        except NotEnoughCopies:
+            return self._unlock(state, client)
+        assert proof.deadline is not None
+        if proof.deadline.at <= now:
+            self.found.violation = f"client {client} proves something at {now} with a lock until {proof.deadline.at}"
+        state = _with_client(state, client, me._replace(deadline=proof.deadline.at))
+        return self._send(state, client, target, "time", GET_TIMESTAMP)
+
+    def _unlock(self, state: State, client: int) -> State:
+        """The end, in good order."""
+        for node, _ in state.clients[client].held:
+            wire = state.wires[client][node]
+            if wire.client:
+                assert wire.flying is None
+                line = ("C", UNLOCK_CONTENT.line() + b"\n")
+                state = _with_wire(state, client, node, wire._replace(flying=line, client=False))
+        return _with_client(state, client, Client("over"))
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    def _arrives(self, state: State, client: int, node: int) -> Iterator[State]:
+        wire = state.wires[client][node]
+        if wire.flying is None:
+            if not wire.client and wire.server:
+                yield _vanished(state, client, node)
+            return
+        who = wire.flying[0]
+        if who == "C" and wire.server:
+            said = (*wire.said, wire.flying)
+            heard, rests = _heard(Role.SERVER, said)
+            wire = wire._replace(said=() if rests else said, flying=None)
+            yield from self._served(_with_wire(state, client, node, wire), client, node, heard)
+        elif who == "S" and wire.client:
+            said = (*wire.said, wire.flying)
+            heard, rests = _heard(Role.CLIENT, said)
+            wire = wire._replace(said=() if rests else said, flying=None)
+            yield self._answered(_with_wire(state, client, node, wire), client, node, heard)
+        elif who == "S":
+            yield _with_wire(state, client, node, wire._replace(flying=None))
+
+    def _served(self, state: State, client: int, number: int, request: Message) -> Iterator[State]:
+        node, now = state.nodes[number], state.nodes[number].clock + state.step * STEP
+        answer: Message | None = None
+        match request:
+            case LockContent():
+                if node.has and number not in self.setting.unlockable:
+                    lock = (client, now + LOCK_RETENTION)
+                    state = _with_node(state, number, node._replace(locks=(*node.locks, lock)))
+                    answer = SUCCESS
+                else:
+                    answer = FAILURE
+            case CheckPresent():
+                answer = SUCCESS if node.has else FAILURE
+            case Timestamp() | _ if request == GET_TIMESTAMP:
+                answer = Timestamp(int(now))
+            case Remove() | RemoveBefore():
+                deadline = float(request.timestamp) if isinstance(request, RemoveBefore) else None
+                gone = _removes(node, now, deadline)
+                if gone and node.has:
+                    state = _with_node(state, number, node._replace(has=False))
+                    self._removed(state, client, number)
+                answer = SUCCESS if gone else FAILURE
+            case _:
+                assert request == UNLOCK_CONTENT
+                locks = tuple(lock for lock in node.locks if lock[0] != client)
+                state = _with_node(state, number, node._replace(locks=locks))
+        if answer is not None:
+            wire = state.wires[client][number]
+            state = _with_wire(state, client, number, wire._replace(flying=("S", answer.line() + b"\n")))
+        yield state
+
+    def _removed(self, state: State, client: int, number: int) -> None:
+        self.found.removals += 1
+        left = sum(node.has for node in state.nodes)
+        if left < self.bound:
+            self.found.violation = f"client {client} removed it from node {number}: {left} of {self.bound} are left"
+
+    def _answered(self, state: State, client: int, node: int, answer: Message) -> State:
+        me, now = state.clients[client], state.step * STEP
+        yes = isinstance(answer, Success)
+        match me.asking:
+            case "lock" if yes:
+                held = (*me.held, (node, me.since * STEP + LOCK_RETENTION))
+                return self._ask_next(_with_client(state, client, me._replace(held=held)), client)
+            case "lock":
+                return self._send(state, client, node, "look", CheckPresent(KEY))
+            case "look":
+                checked = (*me.checked, (node, me.since * STEP)) if yes else me.checked
+                return self._ask_next(_with_client(state, client, me._replace(checked=checked)), client)
+            case "time":
+                assert isinstance(answer, Timestamp)
+                removal = _removal(me.deadline, now, answer.seconds)
+                if removal is None:
+                    return self._unlock(state, client)
+                return self._send(state, client, node, "removal", removal)
+            case _:
+                return self._unlock(state, client)
+
+    # -- faults -----------------------------------------------------------------------------------------------------
+
+    def _faults(self, state: State) -> Iterator[State]:
+        for client, node in product((0, 1), range(3)):
+            wire = state.wires[client][node]
+            used = wire.flying or any(owner == client for owner, _ in state.nodes[node].locks)
+            if used and wire.client and wire.server:  # it is cut, and what was on its way is lost
+                cut = _with_wire(state, client, node, wire._replace(flying=None, client=False))
+                yield _vanished(cut, client, node)
+        for client in (0, 1):
+            if state.clients[client].node >= 0:
+                yield self._give_up(state, client)  # the answer takes longer than anybody waits
+            if state.clients[client].asking != "over":
+                dead = state
+                for node in range(3):
+                    dead = _hang_up(dead, client, node)
+                yield _with_client(dead, client, Client("over"))
+        for number in range(3):
+            yield self._crash(state, number)
+            reborn = self._crash(state, number)
+            yield _with_node(
+                reborn,
+                number,
+                reborn.nodes[number]._replace(
+                    clock=-state.step * STEP, retained=_later(reborn.nodes[number], state.step)
+                ),
+            )
+
+    def _crash(self, state: State, number: int) -> State:
+        for client in (0, 1):
+            wire = state.wires[client][number]
+            kept = wire.flying if self.setting.stateless and wire.flying and wire.flying[0] == "C" else None
+            state = _with_wire(
+                _vanished(state, client, number) if wire.server else state,
+                client,
+                number,
+                wire._replace(flying=kept, client=False, server=kept is not None),
+            )
+        return state
+
+
+_DEAD = Wire((), None, False, False)
+
+
+def _plain(state: State) -> State:
+    """The same without what makes no difference any more."""
+    wires = tuple(
+        tuple(_DEAD if not wire.client and not wire.server and wire.flying is None else wire for wire in row)
+        if any(not wire.client and not wire.server and wire.said for wire in row)
+        else row
+        for row in state.wires
+    )
+    nodes = tuple(
+        node._replace(locks=(), retained=-1.0) if not node.has and node.retained >= 0 else node for node in state.nodes
+    )
+    return state if wires == state.wires and nodes == state.nodes else state._replace(wires=wires, nodes=nodes)
+
+
+def _later(node: Node, step: int) -> float:
+    """A retention, which stands on the disk, by a clock that begins anew."""
+    left = node.retained - (node.clock + step * STEP)
+    return left if node.retained >= 0 and left > 0 else -1.0
+
+
+def _vanished(state: State, client: int, number: int) -> State:
+    """The node hears that the client is gone: a lock stays until its retention is over."""
+    node = state.nodes[number]
+    retained = max([node.retained, *(until for owner, until in node.locks if owner == client)])
+    locks = tuple(lock for lock in node.locks if lock[0] != client)
+    state = _with_node(state, number, node._replace(locks=locks, retained=retained))
+    return _with_wire(state, client, number, state.wires[client][number]._replace(server=False))
+
+
+def _hang_up(state: State, client: int, number: int) -> State:
+    return _with_wire(state, client, number, state.wires[client][number]._replace(client=False))
+
+
+def _with_node(state: State, number: int, node: Node) -> State:
+    return state._replace(nodes=(*state.nodes[:number], node, *state.nodes[number + 1 :]))
+
+
+def _with_client(state: State, number: int, client: Client) -> State:
+    return state._replace(clients=(*state.clients[:number], client, *state.clients[number + 1 :]))
+
+
+def _with_wire(state: State, client: int, number: int, wire: Wire) -> State:
+    wires = state.wires[client]
+    row = (*wires[:number], wire, *wires[number + 1 :])
+    return state._replace(wires=(*state.wires[:client], row, *state.wires[client + 1 :]))
+
+
+SETTINGS = (
+    Setting((0, 1), (1, 1)),
+    Setting((0, 0), (1, 1), (False, True), steps=1),
+    Setting((0, 1), (1, 1), (False, True), stateless=True),
+    Setting((0, 1), (2, 2), (False, True), steps=1),
+    Setting((0, 1), (2, 1), (False, True), steps=1),
+    Setting((0, 1), (2, 2), unlockable=frozenset({2}), steps=1),
+)
+"""Dropping from two nodes or both from one; one or two copies; somebody who cannot lock."""
+
+LONG = (
+    Setting((0, 1), (2, 2), (True, False)),
+    Setting((0, 1), (2, 1), (False, True)),
+    Setting((0, 0), (2, 2), (False, True), stateless=True),
+)
+"""Millions of states; for campaigns."""
+
+
+def explore(setting: Setting) -> Found:
+    """Try everything."""
+    return Search(setting).run()
