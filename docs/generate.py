@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: docs/cli.md and docs/states.md.
+"""Writes the pages that are made from the code: docs/cli.md, docs/states.md and docs/p2p-as-spoken.md.
 
 ``python docs/generate.py`` writes them; a test fails when they are not what the code says.
 """
@@ -13,8 +13,9 @@ import click
 from annexpy.cli.group import COMMANDS, annexpy
 from annexpy.p2p.messages import MAX_VERSION
 from annexpy.p2p.states import AFTER_DATA, PIPELINING, ROWS, Role, Row, State, Unexpected
+from protocol_tests.specification import specification
 
-__all__ = ["PAGES", "cli_page", "states_page"]
+__all__ = ["PAGES", "cli_page", "spoken_page", "states_page"]
 
 _HERE = Path(__file__).parent
 _MADE = "<!-- Made by docs/generate.py: change the code instead. -->\n"
@@ -107,7 +108,12 @@ def _node(state: State) -> str:
     return state.replace("-", "_")
 
 
-PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "states.md": states_page}
+def spoken_page() -> str:
+    """What implementations of the protocol keep to."""
+    return f"{_MADE}\n{specification()}"
+
+
+PAGES: dict[str, Callable[[], str]] = {"cli.md": cli_page, "states.md": states_page, "p2p-as-spoken.md": spoken_page}
 """Page → what makes its text."""
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 from protocol_tests.channel import Gone, Silent
 from protocol_tests.keys import Content
 from protocol_tests.subject import CLIENTS
+from protocol_tests.transcript import Transcript
 from protocol_tests.trial import Trial, must
 from protocol_tests.wire import Violation
 
@@ -73,14 +74,15 @@ class Http:
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         client: int | None = 0,
+        noted: bool = True,
     ) -> Answer:
-        """One request below ``/git-annex/UUID``, and its answer."""
+        """One request below ``/git-annex/UUID``, and its answer; in the transcript only when it is to be *noted*."""
         words = dict(params or {}) | ({} if client is None else {"clientuuid": CLIENTS[client]})
         query = "&".join(f"{name}={encode(value)}" for name, value in words.items())
         target = f"{self._base}/{path}" + (f"?{query}" if query else "")
         shown = body if isinstance(body, bytes) else b"(chunked)" if body else b""
         heads = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
-        note = self.trial.transcript
+        note = self.trial.transcript if noted else Transcript()
         note.note(self.conn, "request", f"{method} {target}\r\n{heads}\r\n{shown[:200].decode('latin-1')}")
         with self.deadline():
             self.connection.request(

@@ -59,7 +59,7 @@ def read(path: Path) -> list[Row]:
     Raises:
         OSError, ValueError: It cannot be read.
     """
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text().split("\n") if line.strip()]
 
 
 def write(path: Path, rows: Iterable[Row]) -> None:

@@ -54,9 +54,11 @@ class Talk:
         """Each as a line of its own."""
         self.send(b"".join(message + b"\n" for message in messages))
 
-    def send(self, data: bytes) -> None:
-        """Raw bytes."""
-        self._transcript.said(self._conn, True, data)
+    def send(self, *parts: bytes) -> None:
+        """Raw bytes, in one piece."""
+        for part in filter(None, parts):
+            self._transcript.said(self._conn, True, part)
+        data = b"".join(parts)
         try:
             self.channel.send(data, self._patience.seconds)
         except Silent:
@@ -167,7 +169,7 @@ class Talk:
     def deliver(self, body: bytes, validity: bytes = b"VALID") -> bytes:
         """DATA and *body*, and *validity* where the version has it; the answer."""
         self.send(b"DATA %d\n" % len(body))
-        self.send(body + (validity + b"\n" if self.version else b""))
+        self.send(body, validity + b"\n" if self.version else b"")
         return self.hear()
 
     def put(self, content: Content, name: bytes = b"") -> bytes:
