@@ -90,6 +90,20 @@ async def test_a_receiver_that_is_slow_holds_the_sender_back(way) -> None:
             await cat.send(b"after half a message")
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_a_slow_reader_has_not_read_is_never_more_than_the_window(sshd) -> None:
+    async with dialled(DialSSH(sshd.host, "head -c 100000000 /dev/zero")) as transport:
+        assert isinstance(transport, SSHTransport)
+        read = most = 0
+        while data := await transport.receive():
+            read += len(data)
+            await anyio.sleep(0.005)  # the peer goes on sending
+            held_back = getattr(transport._channel, "_recv_buf")  # noqa: B009 (of asyncssh)
+            most = max(most, transport._size + sum(len(piece) for piece, _ in held_back))
+    assert read == 100_000_000
+    assert ssh_module.WINDOW // 4 < most <= ssh_module.WINDOW + 2 * 1024 * 1024
+
+
 async def test_the_end_of_the_command_and_its_last_words_are_told(way) -> None:
     async with dialled(way("echo out; echo not today >&2; exit 7")) as transport:
         assert await receive_exactly(transport, 4) == b"out\n"
