@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ from annexpy.keys.key import Key
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 CONTENTS = {f"f{number}": content_of(number, size) for number, size in enumerate((10, 3_000, 50_000, 700_000, 3 << 20))}
-STALLED = 90.0
-"""Seconds for one command on five keys, on a machine that has far more to do than it can."""
+LOOK = 30.0
+"""Seconds between two looks at a command that goes on; it has stalled when it has not worked at all in them."""
+STALLED = 360.0
+"""Seconds for one command on five keys, however much it works, on a machine that has far more to do than it can."""
 EVERY = 0.7
 """Seconds between two interruptions."""
 
@@ -70,13 +73,20 @@ class Client(threading.Thread):
             stderr=subprocess.PIPE,
         )
         self.process = process
-        try:
-            _, said = process.communicate(timeout=STALLED)
-        except subprocess.TimeoutExpired:
-            self.trouble.append(f"stalled: {words}")
-            process.kill()
-            process.communicate()
-            return False
+        until, before = time.monotonic() + STALLED, -1
+        while True:
+            try:
+                _, said = process.communicate(timeout=LOOK)
+                break
+            except subprocess.TimeoutExpired:
+                worked, doing = ticks_of(process.pid)
+                if worked > before and time.monotonic() < until:
+                    before = worked
+                    continue
+                self.trouble.append(f"stalled: {words}, {doing}")
+                process.kill()
+                process.communicate()
+                return False
         if process.returncode and not self.interrupted:
             self.trouble.append(f"{words}: {said.decode(errors='replace')[-500:]}")
         return process.returncode == 0
@@ -88,6 +98,21 @@ class Client(threading.Thread):
         self.interrupted = True
         process.send_signal(self.random.choice((signal.SIGINT, signal.SIGKILL)))
         return True
+
+
+def ticks_of(pid: int) -> tuple[int, str]:
+    """How long a process and its children have worked, in ticks of the system; and what they are, for who wonders."""
+    parents, ticks, doing = {pid}, 0, []
+    for entry in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
+        with suppress(OSError):
+            stat = Path(f"/proc/{entry}/stat").read_text()
+            fields = stat.rpartition(")")[2].split()
+            if entry in parents or int(fields[1]) in parents:
+                parents.add(entry)
+                ticks += sum(map(int, fields[11:15]))
+                words = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+                doing.append(f"{fields[0]} {Path(f'/proc/{entry}/wchan').read_text()} {words}")
+    return ticks, "; ".join(doing)
 
 
 def clients_of(world: Gateways, count: int, remote: str, more: Sequence[tuple[str, str]]) -> list[Client]:
@@ -131,7 +156,7 @@ def looping(clients: Sequence[Client], seconds: float) -> None:
     for client in clients:
         client.stop.set()
     for client in clients:
-        client.join(2 * STALLED)
+        client.join(STALLED + LOOK)
         assert not client.is_alive()
     assert [client.trouble for client in clients] == [[]] * len(clients)
     assert interruptions > seconds / 4
