@@ -472,14 +472,16 @@ class SSHTransport:
                 await reader
             finally:
                 self._reader = None
-        if len(self._chunks) > 1 and self._size <= max_bytes:
-            data = b"".join(self._chunks)
-            self._chunks.clear()
-        else:
-            data = self._chunks.popleft()
-            if len(data) > max_bytes:
-                self._chunks.appendleft(data[max_bytes:])
-                data = data[:max_bytes]
+        data = self._chunks.popleft()
+        if self._chunks and len(data) + len(self._chunks[0]) <= max_bytes:
+            some, size = [data], len(data)
+            while self._chunks and size + len(self._chunks[0]) <= max_bytes:
+                some.append(self._chunks.popleft())
+                size += len(some[-1])
+            data = b"".join(some)
+        elif len(data) > max_bytes:
+            self._chunks.appendleft(data[max_bytes:])
+            data = data[:max_bytes]
         self._size -= len(data)
         if self._paused and self._size < _AHEAD // 2 and self._channel is not None:
             self._paused = False
