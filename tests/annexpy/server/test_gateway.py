@@ -229,25 +229,27 @@ async def test_a_node_in_the_log_alone_is_not_used(world: World) -> None:
 
 
 async def test_a_get_goes_to_a_node_that_no_other_process_keeps_busy(world: World) -> None:
+    content = content_of(8, 1 << 20)  # a small one is read at once, and keeps nobody busy
+    key = key_of(content)
     for name in "abc":
         world.node(name)
     async with world.open() as (gateway, cluster), world.open() as (other, _):
         remote, theirs = await shown(gateway, cluster), await shown(other, cluster)
-        await store(remote, KEY, CONTENT)
-        async with theirs.get(KEY) as first, theirs.get(KEY) as second:
+        await store(remote, key, content)
+        async with theirs.get(key) as first, theirs.get(key) as second:
             busy = {first.source, second.source}
             assert len(busy) == 2
             for _ in range(6):
-                async with remote.get(KEY) as download:
+                async with remote.get(key) as download:
                     assert download.source not in busy
-                    assert b"".join([chunk async for chunk in download]) == CONTENT
+                    assert b"".join([chunk async for chunk in download]) == content
             async for _chunk in first:
                 pass
             async for _chunk in second:
                 pass
         sources = set()
         for _ in range(6):
-            async with remote.get(KEY) as download:
+            async with remote.get(key) as download:
                 sources.add(download.source)
                 async for _chunk in download:
                     pass
