@@ -66,7 +66,7 @@ PURE_MAY = frozenset({"os.PathLike"})
 # Library → the only places that may know it.
 ONLY_IN = {
     "dulwich": ("annexpy.repo", "annexpy.server.git"),
-    "asyncssh": ("annexpy.transport.ssh", "annexpy.server.ssh"),
+    "asyncssh": ("annexpy.transport.ssh_library", "annexpy.server.ssh"),
     "h11": ("annexpy.transport.http",),
     "obstore": ("annexpy.remote.s3",),
     "click": ("annexpy.cli", "glimmer_store.cli"),

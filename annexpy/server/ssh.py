@@ -41,7 +41,7 @@ from annexpy.server.ssh_git import push, relay
 from annexpy.server.ssh_session import SSHClient, SSHSession
 from annexpy.system import CLOCK
 from annexpy.transport.descriptors import on_asyncio
-from annexpy.transport.ssh import PACKET, leave_out_empty, load_asyncssh, write_together
+from annexpy.transport.ssh_library import PACKET, leave_out_empty, load_asyncssh, write_together
 from annexpy.uuids import UUID, parse_uuid
 
 __all__ = ["SSHLimits", "SSHServer", "host_key"]

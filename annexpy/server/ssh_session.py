@@ -10,7 +10,7 @@ import anyio
 
 from annexpy.p2p.connection import Connection, State
 from annexpy.server.authorized import Rights
-from annexpy.transport.ssh import SSHTransport
+from annexpy.transport.ssh_channel import SSHTransport
 
 __all__ = ["SSHClient", "SSHSession"]
 

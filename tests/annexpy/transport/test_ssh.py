@@ -17,10 +17,12 @@ import pytest
 
 from annexpy.errors import AuthFailed, ConnectFailed, ConnectionLost, InvalidInput, TimedOut
 from annexpy.transport import ssh as ssh_module
+from annexpy.transport import ssh_library
 from annexpy.transport.base import Transport
 from annexpy.transport.pipe import Child
 from annexpy.transport.sockets import listen_tcp
-from annexpy.transport.ssh import DialSSH, DialSystemSSH, SSHTransport
+from annexpy.transport.ssh import DialSSH, DialSystemSSH
+from annexpy.transport.ssh_channel import WINDOW, SSHTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +103,7 @@ async def test_what_a_slow_reader_has_not_read_is_never_more_than_the_window(ssh
             held_back = getattr(transport._channel, "_recv_buf")  # noqa: B009 (of asyncssh)
             most = max(most, transport._size + sum(len(piece) for piece, _ in held_back))
     assert read == 100_000_000
-    assert ssh_module.WINDOW // 4 < most <= ssh_module.WINDOW + 2 * 1024 * 1024
+    assert WINDOW // 4 < most <= WINDOW + 2 * 1024 * 1024
 
 
 async def test_the_end_of_the_command_and_its_last_words_are_told(way) -> None:
@@ -252,13 +254,13 @@ class TestAsyncSSH:
 
     async def test_what_is_said_in_one_turn_goes_out_in_one_write(self, sshd, monkeypatch: pytest.MonkeyPatch) -> None:
         writes: list[int] = []
-        join = ssh_module._Together._flush
+        join = ssh_library._Together._flush
 
-        def counted(self: ssh_module._Together) -> None:
+        def counted(self: ssh_library._Together) -> None:
             writes.append(len(self._packets))
             join(self)
 
-        monkeypatch.setattr(ssh_module._Together, "_flush", counted)
+        monkeypatch.setattr(ssh_library._Together, "_flush", counted)
         dial = DialSSH(sshd.host, "cat")
         async with dialled(dial) as one, dialled(dial) as two:
             await anyio.sleep(0.05)
@@ -277,8 +279,9 @@ class TestAsyncSSH:
             def get_extra_info(self, name: str) -> str:
                 return "aes128-gcm@openssh.com"
 
-        ssh_module.write_together(Bare())
-        ssh_module.leave_out_empty(Bare())
+        ssh_library.write_together(Bare())
+        ssh_library.leave_out_empty(Bare())
+        ssh_library.open_when_read(Bare())
 
     async def test_a_key_that_is_not_accepted_is_told_apart(self, sshd) -> None:
         stranger = (str(sshd.folder / "stranger"),)
@@ -378,7 +381,7 @@ def test_importing_asyncssh_runs_no_other_program() -> None:
         "import sys\n"
         "sys.addaudithook(lambda event, args: sys.exit(f'{event} {args}') if event in ('subprocess.Popen', 'os.exec',"
         " 'os.posix_spawn', 'os.system') else None)\n"
-        "import annexpy.transport.ssh as ssh\n"
+        "import annexpy.transport.ssh, annexpy.transport.ssh_library as ssh\n"
         "assert 'asyncssh' not in sys.modules\n"
         "ssh.load_asyncssh()\n"
         "import ctypes.util\n"

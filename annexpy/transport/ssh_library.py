@@ -1,0 +1,137 @@
+"""asyncssh as we use it: imported the cheap way, and what it has no public way for.
+
+Where a version of asyncssh does not have what is reached for here, it is left as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import ctypes.util
+import sys
+from typing import Any, Final, TypeAlias
+
+__all__ = ["PACKET", "AsyncSSH", "leave_out_empty", "load_asyncssh", "open_when_read", "write_together"]
+
+AsyncSSH: TypeAlias = Any
+"""The module, or a thing of it. Its types would be an import, which costs 150 ms."""
+PACKET: Final = 256 * 1024
+"""Doubles the rate between two asyncssh; OpenSSH caps it to 32 KiB by itself."""
+_AUTHENTICATED: Final = ("-gcm@openssh.com", "chacha20-poly1305@openssh.com")
+_IGNORE: Final = 2  # SSH_MSG_IGNORE
+_NO_TEXT: Final = bytes(4)  # an empty string on the wire
+_TOGETHER: Final = 64 * 1024  # packets that are collected before they go out
+_MALLOC: Final = ((-1, 64 << 20), (-2, 4 << 20), (-3, 16 << 20))
+"""M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD."""
+
+
+def load_asyncssh() -> AsyncSSH:
+    """asyncssh, imported the cheap way: looking for liboqs and nettle would run ldconfig and gcc."""
+    if (found := sys.modules.get("asyncssh")) is not None:
+        return found
+    find_library = ctypes.util.find_library
+    ctypes.util.find_library = lambda name: None
+    try:
+        import asyncssh
+    finally:
+        ctypes.util.find_library = find_library
+    _keep_memory()
+    return asyncssh
+
+
+def _keep_memory() -> None:
+    """Let freed memory stay with this process: else glibc may fetch it anew from the system for every packet.
+
+    Whether it does depends on what lies where. At its worst that are two million page faults for a gigabyte, three
+    times as long as everything else together.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return  # no glibc
+    for setting, size in _MALLOC:
+        mallopt(setting, size)
+
+
+class _Together:
+    """The socket under a connection of asyncssh, which would write packet by packet, and each one alone.
+
+    What the tasks of one turn of the event loop say goes out in one write, or sshd wakes up for every packet
+    (and for the empty one that asyncssh puts before each of them).
+    """
+
+    def __init__(self, socket: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._socket, self._loop = socket, loop
+        self._packets: list[bytes] = []
+        self._size = 0
+
+    def write(self, packet: bytes) -> None:
+        if not self._packets:
+            self._loop.call_soon(self._flush)
+        self._packets.append(packet)
+        self._size += len(packet)
+        if self._size > _TOGETHER:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._packets:
+            packets, self._packets, self._size = self._packets, [], 0
+            self._socket.write(b"".join(packets))
+
+    def close(self) -> None:
+        self._flush()
+        self._socket.close()
+
+    def abort(self) -> None:
+        self._packets.clear()
+        self._socket.abort()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
+def write_together(connection: AsyncSSH) -> None:
+    """Put ``_Together`` under *connection*. There is no public way, so where it has no such socket nothing is done."""
+    socket = getattr(connection, "_transport", None)
+    if isinstance(socket, asyncio.Transport):
+        connection._transport = _Together(socket, asyncio.get_running_loop())
+
+
+def leave_out_empty(connection: AsyncSSH) -> None:
+    """Spare both ends the empty packet that asyncssh sends before each one, where the cipher does not need it.
+
+    It keeps the initial vector of ciphers in CBC mode unknown (RFC 4251, section 9.3.1). Authenticated ciphers
+    have none that depends on what was sent before. Where asyncssh has no such method, nothing is done.
+    """
+    send = getattr(connection, "send_packet", None)
+    if send is None or not str(connection.get_extra_info("send_cipher")).endswith(_AUTHENTICATED):
+        return
+
+    def send_packet(kind: int, *parts: bytes, **named: object) -> None:
+        if kind != _IGNORE or parts != (_NO_TEXT,):
+            send(kind, *parts, **named)
+
+    connection.send_packet = send_packet
+
+
+def open_when_read(channel: Any) -> None:
+    """Have *channel* let the peer send more only when everything that came has been read.
+
+    asyncssh opens the whole window again with the first piece it delivers, however much it still holds back for a
+    reader that has paused: the faster the peer, the more of the content stood in memory (measured: 360 of 512 MiB).
+    There is no public way, so where it has no such method nothing is done.
+    """
+    deliver = getattr(channel, "_deliver_data", None)
+    if deliver is None or not hasattr(channel, "_init_recv_window"):
+        return
+
+    def deliver_data(data: bytes, datatype: int | None) -> None:
+        window = channel._init_recv_window
+        if channel._recv_buf:
+            channel._init_recv_window = 0  # never less than half open, so it is left as it is
+        try:
+            deliver(data, datatype)
+        finally:
+            channel._init_recv_window = window
+
+    channel._deliver_data = deliver_data
