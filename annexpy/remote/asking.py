@@ -15,6 +15,7 @@ from annexpy.errors import AnnexError, DropIncomplete, PeerError, TimedOut
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many
 from annexpy.remote.health import Node, reasons
+from annexpy.remote.kinds import bare_local
 from annexpy.remote.lane import real
 from annexpy.remote.waiting import Waiting
 from annexpy.uuids import UUID
@@ -87,19 +88,26 @@ async def remove_many(
     """Ask every one of *nodes* to give up *keys*. Those *not_asked* count as failed."""
     outcomes: list[list[_Outcome]] = [[] for _ in keys]
 
-    async def ask(node: Node) -> None:
+    async def ask(node: Node, *, quick: bool = False) -> None:
         step = _BATCH if len(keys) > 1 and isinstance(node.remote, BatchRemove) else 1
+        within = _at_once if quick else _within
         for start in range(0, len(keys), step):
             told: Sequence[Removed | AnnexError]
             some = keys[start : start + step]
             try:
-                told = await _within(node, "answer to REMOVE", _remove(node.remote, some, deadline))
+                told = await within(node, "answer to REMOVE", _remove(node.remote, some, deadline))
             except AnnexError as error:
                 told = [error] * len(some)
             for outcome, one in zip(outcomes[start : start + step], told, strict=True):
                 outcome.append((node, one))
 
-    await together(ask, nodes)
+    slow = []
+    for node in nodes:
+        if _is_quick(node):
+            await ask(node, quick=True)
+        else:
+            slow.append(node)
+    await together(ask, slow)
     return [_removed(outcome, not_asked) for outcome in outcomes]
 
 
@@ -148,10 +156,29 @@ async def _within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
         node.end(began)
 
 
+def _is_quick(node: Node) -> bool:
+    """A removal there waits for nobody: a task and a deadline would cost as much as it does."""
+    local = bare_local(node.remote) if node.error is None else None
+    return local is not None and local.removes_at_once
+
+
+async def _at_once(node: Node, _what: str, answer: Coroutine[Any, Any, T]) -> T:
+    """As ``_within``, of a quick node."""
+    began = node.glance()
+    try:
+        given = await answer
+    except AnnexError as error:
+        node.failed(error, began)
+        raise
+    node.heard(began)
+    return given
+
+
 async def together(ask: Callable[[Node], Coroutine[Any, Any, None]], nodes: Sequence[Node]) -> None:
     """Ask *nodes* at once; one alone needs no task."""
-    if len(nodes) == 1:
-        await ask(nodes[0])
+    if len(nodes) <= 1:
+        for node in nodes:
+            await ask(node)
         return
     async with create_task_group() as group:
         for node in nodes:

@@ -194,6 +194,11 @@ class Local:
         """Locking may take its time: for another process with ``annex.pidlock``, to read with ``annex.thin``."""
         return self._store.settings.pidlock or self._store.settings.thin
 
+    @property
+    def removes_at_once(self) -> bool:
+        """Removing waits for nobody: nothing is synced, and nothing is kept in a trash bin."""
+        return self._durability == "fast" and not self.waits and self._trash is None
+
     def hold(self, key: Key) -> ContentLock:
         """Lock *key* without retention, where nothing *waits*. It counts while it ``holds``. ``release`` it.
 

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from faulty_remote import Faulty
 
+from annexpy.clock import Deadline
 from annexpy.errors import (
     ConnectionLost,
     ContentChanged,
+    ContentLocked,
     IncompleteTransfer,
     InvalidInput,
     KeyNotPresent,
@@ -207,6 +209,34 @@ async def test_what_is_left_for_later_ends_with_a_removal(nodes: list[Local]) ->
             assert removed.uuids >= {A, B, C}
     for node in nodes:
         assert not await node.check_present(KEY)
+
+
+# -- removals -------------------------------------------------------------------------------------
+
+
+async def test_who_no_longer_has_it_is_named_and_recorded_when_one_has_it_locked(nodes: list[Local]) -> None:
+    far = MemoryRemote(UUID("far"))
+    cluster = Cluster([*nodes, far])
+    await store(cluster)
+
+    async with nodes[1].lock_content(KEY):
+        removed = await cluster.remove_content(KEY)
+    assert (removed.ok, removed.uuids) == (False, {A, C, far.uuid})
+    assert isinstance(removed.failed[B], ContentLocked)
+    assert [uuid for node in nodes for uuid in node.repository.branch.locations(KEY).present] == [B]
+
+    (removed,) = await cluster.remove_content_many([KEY])
+    assert (removed.ok, removed.uuids) == (True, {A, B, C, far.uuid})
+
+
+async def test_nothing_is_removed_after_its_deadline(nodes: list[Local]) -> None:
+    cluster = Cluster(nodes)
+    await store(cluster)
+
+    removed = await cluster.remove_content(KEY, deadline=Deadline(nodes[0].repository.clock.now() - 1))
+
+    assert (removed.ok, removed.uuids) == (False, frozenset())
+    assert all([await node.check_present(KEY) for node in nodes])
 
 
 # -- gets -----------------------------------------------------------------------------------------
