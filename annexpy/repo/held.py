@@ -1,7 +1,8 @@
 """How much each repository holds by the location logs: bytes, counted in sizes of keys, kept up to date.
 
 All logs are read once. From then on only what a new commit of the branch changed is looked at, and what lies over
-the branch: journal, spools, queue. Memory is one number for each repository, however many keys there are. The
+the branch: journal, spools, queue. What is on its way to a repository counts as well, whichever process of this
+gateway has it under way. Memory is one number for each repository, however many keys there are. The
 sums, and the commit they are of, are kept in ``annex/annexpy/sizes``, so that the next process begins there; a
 file that is lost or wrong costs one reading of all logs.
 
@@ -24,6 +25,7 @@ from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog
 from annexpy.logs.paths import log_key
 from annexpy.patterns import regex
+from annexpy.repo.coming import Coming
 from annexpy.repo.format import STATE, apply_mode, make_folders
 from annexpy.repo.history import History
 from annexpy.repo.settings import Lockdown
@@ -65,6 +67,8 @@ class HeldSizes:
         self._now: dict[UUID, int] = {}
         self._next = float("-inf")
         self._arriving: Counter[UUID] = Counter()
+        self._coming = Coming(repository.files, self._lockdown)
+        self._elsewhere: Counter[UUID] = Counter()
         self._holders: dict[bytes, tuple[UUID, ...]] = {}
 
     def sizes(self) -> Mapping[UUID, int]:
@@ -101,6 +105,7 @@ class HeldSizes:
         size = key.size or 0
         self._arriving[uuid] += size
         self._add({uuid: size})
+        self._tell()
 
     def end(self, uuid: UUID, key: Key, *, stays: bool) -> None:
         """It is over; as leaving ``arriving``."""
@@ -108,6 +113,21 @@ class HeldSizes:
         self._arriving[uuid] -= size
         if not stays:
             self._add({uuid: -size})
+        self._tell()
+
+    def look_elsewhere(self) -> None:
+        """Count what is on its way by way of other processes at this moment; else that is as old as the rest."""
+        before, self._elsewhere = self._elsewhere, self._coming.others()
+        before.subtract(self._elsewhere)
+        self._add({uuid: -size for uuid, size in before.items()})
+
+    def close(self) -> None:
+        """Other processes need not count what is on its way here any more."""
+        self._coming.close()
+
+    def _tell(self) -> None:
+        if self._repository.writable:
+            self._coming.tell(self._arriving)
 
     # -- looking ---------------------------------------------------------------------------------
 
@@ -131,7 +151,9 @@ class HeldSizes:
                 self._count(sizes, path, history.read(tip, path), -1)
         finally:
             history.close()
+        self._elsewhere = self._coming.others()
         sizes.update(self._arriving)
+        sizes.update(self._elsewhere)
         self._now.clear()
         self._add(sizes)
 

@@ -363,6 +363,7 @@ class Gateway:
                 log.warning("%s: %s", remote.name, failed)
         self._own = None
         self._in_use.close()
+        self.placing.close()
         if await self.repository.branch.commit():
             self._tell()
         if self._teller is not None:

@@ -111,6 +111,7 @@ class Placing:
                 self._wanted = Wanted(self._repository, held=self._held)
         if self._wanted is not None and self._held is not None and self._wanted.by_size:
             self._held.sizes()  # of what other processes have recorded since, too
+            self._held.look_elsewhere()
         return self._wanted
 
     # -- what is under way ------------------------------------------------------------------------
@@ -124,6 +125,11 @@ class Placing:
     def counted(self, key: Key, put: AbstractAsyncContextManager[Upload]) -> AbstractAsyncContextManager[Upload]:
         """*put*, during which *key* counts as held by the nodes that it is placed on. Record inside what came of it."""
         return _Counted(self, key, put) if key.size and self.by_size else put
+
+    def close(self) -> None:
+        """Nothing is under way any more."""
+        if self._held is not None:
+            self._held.close()
 
     def begin(self, key: Key) -> None:
         """*key* is about to be placed; ``end`` it."""
