@@ -53,7 +53,7 @@ class _Beside(RuleBasedStateMachine):
 
     def put(self, talk: Talk, content: Content) -> None:
         """A PUT by whoever; the model follows."""
-        answer = talk.ask(b"PUT  " + content.key)
+        answer = talk.offer_again(content.key)
         if self.model.has(content):
             must(answer.startswith(b"ALREADY-HAVE"), f"PUT of what is there is answered by {answer!r}")
             return
@@ -105,7 +105,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
         def puts_wrong_bytes(self, which: int) -> None:
             content = self.content(which)
             if not self.model.has(content):
-                offset = self.talk.offer(content.key)
+                offset = self.talk.offer(content.key, again=True)
                 answer = self.talk.deliver(content.damaged()[offset:])
                 must(not answer.startswith(b"SUCCESS"), "wrong bytes are a success")
 
@@ -114,7 +114,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
         def gives_up(self, which: int) -> None:
             content = self.content(which)
             if not self.model.has(content):
-                self.talk.offer(content.key)
+                self.talk.offer(content.key, again=True)
                 self.talk.say(b"ERROR cannot read it")
 
         @rule(which=WHICH, part=st.floats(0, 0.99))
@@ -122,7 +122,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
         def vanishes(self, which: int, part: float) -> None:
             content = self.content(which)
             if not self.model.has(content):
-                offset = self.talk.offer(content.key)
+                offset = self.talk.offer(content.key, again=True)
                 rest = content.body[offset:]
                 sent = int(len(rest) * part)
                 self.talk.send(b"DATA %d\n" % len(rest) + rest[:sent])

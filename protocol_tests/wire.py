@@ -161,9 +161,19 @@ class Talk:
         if self.present(key):
             raise Violation(f"the content is there, {why}")
 
-    def offer(self, key: bytes, name: bytes = b"") -> int:
-        """PUT; the offset that the server asks for."""
-        answer = self.ask(b"PUT %s %s" % (name, key))
+    def offer_again(self, key: bytes) -> bytes:
+        """PUT of what a client that has vanished was putting; the answer.
+
+        The server may not have noticed yet that it is gone, and say ERROR as long as that is so.
+        """
+        end = time.monotonic() + self._patience.seconds
+        while (answer := self.ask(b"PUT  " + key)).startswith(b"ERROR") and time.monotonic() < end:
+            time.sleep(0.1)
+        return answer
+
+    def offer(self, key: bytes, name: bytes = b"", *, again: bool = False) -> int:
+        """PUT; the offset that the server asks for. *again*: as ``offer_again``."""
+        answer = self.offer_again(key) if again else self.ask(b"PUT %s %s" % (name, key))
         return self._number(answer, b"PUT-FROM ", b"PUT")
 
     def deliver(self, body: bytes, validity: bytes = b"VALID") -> bytes:
@@ -172,9 +182,9 @@ class Talk:
         self.send(body, validity + b"\n" if self.version else b"")
         return self.hear()
 
-    def put(self, content: Content, name: bytes = b"") -> bytes:
-        """A whole PUT; the answer that ends it."""
-        offset = self.offer(content.key, name)
+    def put(self, content: Content, *, again: bool = False) -> bytes:
+        """A whole PUT; the answer that ends it. *again*: as ``offer_again``."""
+        offset = self.offer(content.key, again=again)
         return self.deliver(content.body[offset:])
 
     def store(self, content: Content) -> None:

@@ -169,7 +169,7 @@ def any_cut(trial: Trial) -> None:
         inner.vanish(talk)
         other = inner.talk(client=1)
         if not other.present(content.key):
-            other.put(content)
+            other.put(content, again=True)
         must(other.get(content.key).body == content.body, f"after {cut.after} bytes and a second PUT it is not whole")
 
     try_with(trial, faults(size + 15), one)

@@ -38,7 +38,7 @@ def client_vanishes(trial: Trial) -> None:
 def goes_on(trial: Trial) -> None:
     key, body = _broken_off(trial, 1500)
     talk = trial.talk(client=1)
-    offset = talk.offer(key)
+    offset = talk.offer(key, again=True)
     must(offset <= 1500, f"1500 bytes were sent, and the server asks from {offset} on")
     answer = talk.deliver(body[offset:])
     must(answer.startswith(b"SUCCESS"), f"the rest is answered by {answer!r}")
@@ -53,11 +53,11 @@ def goes_on(trial: Trial) -> None:
 def bad_end(trial: Trial) -> None:
     key, body = _broken_off(trial, 1500)
     talk = trial.talk(client=1)
-    offset = talk.offer(key)
+    offset = talk.offer(key, again=True)
     answer = talk.deliver(bytes(len(body) - offset))
     must(answer == b"FAILURE" or answer.startswith(b"ERROR"), f"a wrong end is answered by {answer!r}")
     talk.must_lack(key, "its end was wrong")
-    offset = talk.offer(key)
+    offset = talk.offer(key, again=True)
     must(talk.deliver(body[offset:]).startswith(b"SUCCESS"), "it cannot be stored any more")
     must(talk.get(key).body == body, "other bytes were stored")
 
@@ -71,7 +71,7 @@ def bad_end(trial: Trial) -> None:
 def asking_keeps_the_partial(trial: Trial) -> None:
     key, body = _broken_off(trial, 1500)
     talk = trial.talk(client=1)
-    offset = talk.offer(key)
+    offset = talk.offer(key, again=True)
     answer = talk.deliver(b"", b"INVALID")
     must(answer == b"FAILURE", f"DATA 0 and INVALID are answered by {answer!r}")
     again = talk.offer(key)
@@ -85,7 +85,7 @@ def asking_keeps_the_partial(trial: Trial) -> None:
 def short_of_the_end(trial: Trial) -> None:
     key, body = _broken_off(trial, 1500)
     talk = trial.talk(client=1)
-    offset = talk.offer(key)
+    offset = talk.offer(key, again=True)
     answer = talk.deliver(body[offset:-1])
     must(answer == b"FAILURE" or answer.startswith(b"ERROR"), f"all but one byte is answered by {answer!r}")
     talk.must_lack(key, "its last byte is missing")

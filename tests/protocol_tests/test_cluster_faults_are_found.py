@@ -1,0 +1,208 @@
+"""A tiny correct cluster passes, and each planted fault makes its requirement fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+import tiny
+from tiny import Session, Store
+from tiny_cluster import CLUSTER, NODES, Broken, Gateway, HangUp, Nodes, node_session
+
+from protocol_tests import REQUIREMENTS, Need, Patience, Plan, Status, Subject, run, try_one
+from protocol_tests.channel import Channel, over_socket
+from protocol_tests.subject import Visit
+
+HAS = frozenset((Need.LINES, Need.CLUSTER, Need.BROKEN_NODES, Need.ANY_UUID, Need.MACHINES))
+OURS = [one for one in REQUIREMENTS if Need.CLUSTER in one.needs]
+
+
+@dataclass(frozen=True)
+class Fault:
+    requirement: str
+    what: str
+    gateway: type[Gateway] = Gateway
+    nodes: type[Nodes] = Nodes
+    node: type[Session] | None = None
+    lie: tiny.Lie | None = None
+
+
+FAULTS: list[Fault] = []
+
+
+def does(requirement: str, what: str, *, node: type[Session] | None = None, **changed: object) -> None:
+    of_nodes = {name: value for name, value in changed.items() if name in vars(Store) | vars(Nodes)}
+    of_gateway = {name: value for name, value in changed.items() if name not in of_nodes}
+    gateway = type("BrokenGateway", (Gateway,), of_gateway)
+    nodes = type("BrokenNodes", (Nodes,), of_nodes)
+    FAULTS.append(Fault(requirement, what, gateway, nodes, node))
+
+
+def says(requirement: str, what: str, asked: bytes, truth: bytes, instead: bytes | None) -> None:
+    def lie(line: bytes, answer: bytes) -> bytes | None:
+        fits = re.fullmatch(asked, line, re.DOTALL) and re.fullmatch(truth, answer, re.DOTALL)
+        return instead if fits else answer + b"\n"
+
+    FAULTS.append(Fault(requirement, what, lie=lie))
+
+
+EVERYBODY = b" ".join(name.encode() for name in NODES)
+
+
+def names_everybody(self: Gateway, verb: bytes) -> bytes:
+    return verb if self.version < 2 else verb + b"-PLUS " + EVERYBODY
+
+
+def only(change: Callable[[Nodes], object]) -> Callable[[Nodes, bytes, bytes, bool], bool]:
+    def finish(self: Nodes, key: bytes, body: bytes, valid: bool) -> bool:
+        good = Nodes.finish(self, key, body, valid)
+        change(self)
+        return good
+
+    return finish
+
+
+def to_one(self: Nodes, key: bytes, body: bytes, valid: bool) -> bool:
+    self.done = [0, 1]
+    return self.stores[0].finish(key, body, valid)
+
+
+def from_one(self: Nodes, key: bytes) -> bool:
+    self.done = [0, 1, 2]
+    return self.stores[0].remove(key)
+
+
+def without_looking(self: Nodes, key: bytes) -> bool:
+    for store in self.stores:
+        store.contents.pop(key, None)
+    self.done = [0, 1, 2]
+    return True
+
+
+def keeps_everything(self: Nodes, key: bytes, body: bytes, valid: bool) -> bool:
+    self.stores[1].contents[key] = body
+    return Nodes.finish(self, key, body, valid)
+
+
+def dies_beside(trouble: Callable[[Nodes], bool], method: Callable[..., None]) -> Callable[..., None]:
+    def wrong(self: Gateway, *words: bytes) -> None:
+        if trouble(self.store):
+            raise HangUp
+        method(self, *words)
+
+    return wrong
+
+
+def away(nodes: Nodes) -> bool:
+    return 0 < len(nodes.usable) < len(NODES)
+
+
+def forgets_its_client(self: Gateway, key: bytes, partial: bytes, length: int) -> None:
+    try:
+        Gateway.receive(self, key, partial, length)
+    except (HangUp, OSError):
+        self.store.stores[2].contents[key] = self.buffer
+        raise
+
+
+def one_offset_for_all(self: Nodes, key: bytes, body: bytes, valid: bool) -> bool:
+    for store in self.stores:
+        partial = store.partials.get(key, b"")
+        store.contents[key] = partial + body[min(map(len, (partial, b"700"))) :]
+    self.done = [0, 1, 2]
+    return True
+
+
+def late_removal(self: Gateway, rest: bytes) -> None:
+    self.store.remove(rest.partition(b" ")[2])
+    self.say(b"FAILURE")
+
+
+says("C-001", "names nobody", b"VALID", b"SUCCESS-PLUS.*", b"SUCCESS-PLUS")
+does("C-001", "names one that has nothing", finish=to_one)
+says("C-002", "-PLUS for the old", b"DATA .*|VALID", b"SUCCESS", b"SUCCESS-PLUS")
+says("C-003", "never there", b"CHECKPRESENT .*", b"SUCCESS", b"FAILURE")
+does("C-004", "offsets do not count", do_GET=lambda self, rest: Gateway.do_GET(self, b"0 " + rest.partition(b" ")[2]))
+does("C-005", "removes from one", remove=from_one)
+says("C-006", "locks nobody and says so", b"LOCKCONTENT .*", b"FAILURE", b"SUCCESS")
+says("C-007", "names a stranger", b"PUT .*", b"ALREADY-HAVE-PLUS.*", b"ALREADY-HAVE-PLUS " + CLUSTER.encode())
+says("C-007", "a bare claim", b"PUT .*", b"ALREADY-HAVE-PLUS.*", b"ALREADY-HAVE")
+says("C-008", "counts itself", b"REMOVE .*", b"SUCCESS-PLUS.*", b"SUCCESS-PLUS " + CLUSTER.encode())
+does("C-009", "names all", plus=names_everybody)
+does("C-009", "does not look at locks", remove=without_looking)
+does("C-010", "keeps what was wrong", finish=keeps_everything)
+does("C-011", "answers late and removes", do_REMOVE_BEFORE=late_removal)
+does("C-012", "never in time", in_time=lambda self, moment: False)
+does("C-013", "one is all", node=Gateway)
+does(
+    "C-014",
+    "the lock of a node is nothing",
+    node=type("Unlocked", (Session,), {"do_LOCKCONTENT": lambda self, rest: self.say(b"SUCCESS")}),
+)
+does("C-015", "keeps halves", receive=forgets_its_client)
+does("C-016", "one offset for all", finish=one_offset_for_all)
+does("C-017", "names all that it knows", plus=names_everybody)
+does(
+    "C-030",
+    "nobody is everybody",
+    writable=lambda self: self.each(),
+    everywhere=lambda self, key: all(self.stores[one].has(key) for one in self.each()),
+    do_PUT=lambda self, rest: self.say(b"ALREADY-HAVE") if not self.store.usable else Gateway.do_PUT(self, rest),
+)
+does("C-031", "nobody has it any more", remove=lambda self, key: not self.usable or Nodes.remove(self, key))
+does("C-032", "dies with its node", do_PUT=dies_beside(away, Gateway.do_PUT))
+does("C-033", "dies with its node", do_REMOVE=dies_beside(away, Gateway.do_REMOVE))
+does("C-033", "names who is away", plus=names_everybody)
+does("C-034", "dies with a refusal", do_PUT=dies_beside(lambda nodes: bool(nodes.readonly), Gateway.do_PUT))
+does("C-035", "dies with its node", do_GET=dies_beside(away, Gateway.do_GET))
+
+
+def subject(fault: Fault) -> Subject:
+    nodes = fault.nodes()
+
+    def front(visit: Visit) -> Channel:
+        if visit.uuid in NODES:
+            return one(NODES.index(visit.uuid), fault.node)
+        return over_socket(tiny.start(nodes, fault.gateway, fault.lie))
+
+    def one(number: int, broken: type[Session] | None = None) -> Channel:
+        if broken and issubclass(broken, Gateway):
+            greets = type(
+                "Pretends",
+                (broken,),
+                {"greet": lambda self: (setattr(self, "greets", NODES[number]), Gateway.greet(self))},
+            )
+            return over_socket(tiny.start(nodes, greets))
+        session = type("Pretends", (broken,), {"greets": NODES[number]}) if broken else node_session(number)
+        return over_socket(tiny.start(nodes.stores[number], session))
+
+    def alone(number: int) -> Subject:
+        has = frozenset((Need.LINES, Need.REPOSITORY))
+        return Subject(f"node {number}", lambda visit: one(number), NODES[number], has)
+
+    return Subject("tiny cluster", front, CLUSTER, HAS, nodes=tuple(map(alone, range(3))), cluster=Broken(nodes))
+
+
+def plan() -> Plan:
+    return Plan(patience=Patience(1.5), seed=7, examples=5)
+
+
+def test_the_right_cluster_passes_every_requirement() -> None:
+    results = run(subject(Fault("", "")), plan(), OURS)
+
+    assert not [f"{r.requirement.id}: {r.reason}" for r in results if r.status is not Status.PASS]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.requirement} {fault.what}")
+def test_a_planted_fault_is_found_by_the_requirement_that_it_breaks(fault: Fault) -> None:
+    (one,) = (found for found in OURS if found.id == fault.requirement)
+
+    result = try_one(replace(subject(fault)), plan(), one)
+
+    assert result.status is Status.FAIL, f"{fault.what} was not noticed"
+
+
+def test_every_requirement_of_clusters_has_been_seen_failing() -> None:
+    assert {fault.requirement for fault in FAULTS} == {one.id for one in OURS}
