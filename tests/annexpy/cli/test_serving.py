@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import signal
 import socket
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from served import Served, curl, serve
 
 from annexpy.errors import ContentLocked
 from annexpy.repo.repository import Repository
+from annexpy.server.limits import PER_CLIENT
 
 CONTENT = content_of(1, 5000)
 KEY = key_of(CONTENT)
@@ -202,3 +205,39 @@ def test_the_end_over_http_answers_what_is_under_way_and_takes_nothing_new(place
             assert b'"stored":true' in said
             assert server.process.wait(30) == 0
     assert places[0].holds(key, content)
+
+
+def test_locks_of_a_client_count_together_whichever_way_it_comes(tmp_path: Path, places: list[Place]) -> None:
+    pytest.importorskip("asyncssh")
+    identity = tmp_path / "alice"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(identity)], check=True)
+    (tmp_path / "keys").write_text(f'environment="ANNEXPY_NAME=alice" {identity.with_suffix(".pub").read_text()}')
+    (tmp_path / "serve.toml").write_text(
+        'directories = ["lab"]\n[http]\nlisten = ["127.0.0.1:0"]\nauthenv-http = true\n'
+        '[ssh]\nlisten = ["127.0.0.1:0"]\nauthorized-keys = "keys"\nhost-key = "host"\n'
+        '[[user]]\nname = "alice"\npassword = "a"\n'
+    )
+    with serve("--config", str(tmp_path / "serve.toml")) as server:
+        host, _, port = base(server).removeprefix("http://").rpartition(":")
+        over_http = http.client.HTTPConnection(host, int(port), timeout=60)
+        path = f"/git-annex/{places[0].uuid}/v4/lockcontent?key={KEY}&clientuuid=client"
+        authorization = "Basic " + b64encode(b"alice:a").decode()
+        for number in range(PER_CLIENT + 1):
+            over_http.request("POST", path, headers={"Authorization": authorization})
+            assert (b'"locked":true' in over_http.getresponse().read()) == (number < PER_CLIENT)
+        over_http.close()
+
+        where = server.url.removeprefix("ssh://").rpartition(":")
+        known = tmp_path / "known"
+        known.write_text(f"[{where[0]}]:{where[2]} {(tmp_path / 'host.pub').read_text()}")
+
+        def over_ssh(client: str) -> str:
+            options = f"-F none -i {identity} -o IdentitiesOnly=yes -o UserKnownHostsFile={known} -o BatchMode=yes"
+            command = f"git-annex-shell p2pstdio /lab {client} --uuid {places[0].uuid}"
+            said = f"VERSION 1\nLOCKCONTENT {KEY}\nUNLOCKCONTENT\n".encode()
+            argv = ["ssh", *options.split(), "-p", where[2], f"anybody@{where[0]}", command]
+            done = subprocess.run(argv, input=said, capture_output=True, check=False, timeout=60)
+            return done.stdout.decode().splitlines()[2]
+
+        assert over_ssh("client") == "ERROR too many content locks are held for this client"
+        assert over_ssh("other") == "SUCCESS"
