@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
-from typing import Final
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from typing import Final, TypeAlias
 
 from annexpy.actions.many import Each
 from annexpy.actions.results import Progress, Transfer, Verified, verified_by
-from annexpy.actions.sources import Content, Source, opened
+from annexpy.actions.sources import INLINE, Content, File, Source, opened
 from annexpy.errors import AnnexError, IncompleteTransfer, VerificationFailed
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored, Upload, found
 
 __all__ = ["put", "put_many"]
+
+Take: TypeAlias = Callable[[File, Callable[[int], None]], Awaitable[None]]
 
 _JOBS: Final = 16
 
@@ -113,13 +115,20 @@ class _Sending:
         # A partial longer than the content: nothing to send, and the far side will find it wrong.
         await upload.start(max(0, content.size - self.offset))
         self._report(min(self.offset, content.size))
-        while chunk := await content.read(self.offset + self.moved):
-            await upload.write(chunk)
-            self.moved += len(chunk)
-            self._report(self.offset + self.moved)
+        take: Take | None = getattr(upload, "take", None)  # as ``LocalUpload`` has it
+        if take is not None and isinstance(content, File) and content.size > INLINE:
+            await take(content, self._moved)  # no byte passes the event loop
+        else:
+            while chunk := await content.read(self.offset + self.moved):
+                await upload.write(chunk)
+                self._moved(len(chunk))
         stored = await upload.finish(not content.changed())
         self.verified = verified_by(self._key)
         return stored
+
+    def _moved(self, more: int) -> None:
+        self.moved += more
+        self._report(self.offset + self.moved)
 
     def _report(self, done: int) -> None:
         if self._progress is not None:

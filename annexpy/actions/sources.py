@@ -16,7 +16,7 @@ from anyio import to_thread
 from annexpy.errors import ContentChanged, IncompleteTransfer, InvalidInput, InvalidPath
 from annexpy.keys.key import Key
 
-__all__ = ["INLINE", "Content", "Source", "opened"]
+__all__ = ["INLINE", "Content", "File", "Source", "opened"]
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | AsyncIterable[bytes]
 """A path, the content itself, or a stream of it."""
@@ -60,7 +60,7 @@ class opened:
 
     def __init__(self, source: Source, key: Key) -> None:
         self._source, self._key = source, key
-        self._file: _File | None = None
+        self._file: File | None = None
 
     def __enter__(self) -> Content:
         source, key = self._source, self._key
@@ -70,7 +70,7 @@ class opened:
         elif isinstance(source, AsyncIterable):
             content = _Stream(source, key)
         else:
-            content = self._file = _File(os.fspath(source), key)
+            content = self._file = File(os.fspath(source), key)
         if key.size is not None and content.size != key.size:
             self.__exit__()
             raise ContentChanged(key, "the source", f"it has {content.size} bytes")
@@ -119,7 +119,9 @@ class _Stream:
         return False
 
 
-class _File:
+class File:
+    """A file of the user, open. Also what a repository on this machine copies from."""
+
     __slots__ = ("_before", "_fd", "_key", "_path", "size")
 
     def __init__(self, path: str, key: Key) -> None:
@@ -143,10 +145,10 @@ class _File:
         if left <= 0:
             return b""
         if left <= INLINE:
-            return self._piece(offset, left)
-        return await to_thread.run_sync(self._piece, offset, min(_CHUNK, left))
+            return self.pread(left, offset)
+        return await to_thread.run_sync(self.pread, min(_CHUNK, left), offset)
 
-    def _piece(self, offset: int, size: int) -> bytes:
+    def pread(self, size: int, offset: int) -> bytes:
         try:
             piece = os.pread(self._fd, size, offset)
         except OSError as error:

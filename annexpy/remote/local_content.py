@@ -16,7 +16,7 @@ from annexpy.remote.base import Stored
 from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.folders import content_error
 from annexpy.repo.locks import ContentLock
-from annexpy.repo.receiving import Receiving
+from annexpy.repo.receiving import Readable, Receiving
 from annexpy.repo.settings import INLINE
 from annexpy.uuids import UUID
 
@@ -147,8 +147,12 @@ class LocalUpload:
         """
         if download.offset != self.offset or download.offset + download.length < download.stored.size:
             raise LocalProtocolError(f"a part of the content, from {download.offset}, for an upload from {self.offset}")
-        await self._open().copy(download.stored, progress)
+        await self.take(download.stored, progress)
         download.finish()
+
+    async def take(self, source: Readable, progress: Callable[[int], None] | None = None) -> None:
+        """As ``copy``, all of *source* from ``offset`` on."""
+        await self._open().copy(source, progress)
 
     async def finish(self, valid: bool = True) -> Stored:
         await self._open().finish(valid)

@@ -240,13 +240,14 @@ class _RecordingPut(AbstractAsyncContextManager[Upload]):
 
 
 class _RecordingUpload:
-    __slots__ = ("_key", "_recording", "_upload", "already", "copy", "offset", "write")
+    __slots__ = ("_key", "_recording", "_upload", "already", "copy", "offset", "take", "write")
 
     def __init__(self, recording: Recording, key: Key, upload: Upload) -> None:
         self._recording, self._key, self._upload = recording, key, upload
         self.already, self.offset = upload.already, upload.offset
         self.write = upload.write
-        self.copy: object = getattr(upload, "copy", None)  # as ``LocalUpload`` has it
+        self.copy: object = getattr(upload, "copy", None)  # as ``LocalUpload`` has them
+        self.take: object = getattr(upload, "take", None)
 
     @property
     def failed(self) -> Mapping[UUID, AnnexError]:

@@ -37,8 +37,10 @@ from annexpy.policy.numcopies import Copies
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import Download, Stored, Upload
 from annexpy.remote.cluster import Cluster
+from annexpy.remote.local import Local, LocalUpload
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.wrappers import ReadOnly, Recording, Traced
+from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, new_cluster_uuid
 
 pytestmark = pytest.mark.anyio
@@ -211,6 +213,43 @@ async def test_a_source_that_changes_while_it_is_sent_is_not_stored(change: str,
         await put(remote, key, path, progress=progress)
 
     assert not remote.objects
+
+
+@pytest.mark.parametrize("have", [0, 1_000_000])
+async def test_a_large_file_for_this_machine_does_not_pass_the_event_loop(
+    have: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalUpload, "write", None)
+    key, path, progress = key_of(LARGE), tmp_path / "f", Progress()
+    path.write_bytes(LARGE)
+    with (
+        Repository.init(tmp_path / "r.git", bare=True) as repository,
+        Repository.init(tmp_path / "here.git", bare=True) as here,
+    ):
+        local = Local(repository, durability="fast")
+        (tmp_path / "r.git" / "annex" / "tmp").mkdir(parents=True)
+        (tmp_path / "r.git" / "annex" / "tmp" / str(key)).write_bytes(LARGE[:have])
+
+        stored = await put(Recording(local, here.branch), key, path, progress=progress)
+        await local.aclose()
+
+        assert stored.uuids == {local.uuid}
+        with local.store.open(key) as there:
+            assert there.pread(len(LARGE) + 1, 0) == LARGE
+    assert progress.calls[0] == (key, have, len(LARGE))
+    assert progress.calls[-1] == (key, len(LARGE), len(LARGE))
+
+
+async def test_a_large_file_that_changes_on_its_way_into_a_repository_here_is_not_stored(tmp_path: Path) -> None:
+    key, path = Key.parse(b"WORM-s%d-m1--x" % len(LARGE)), tmp_path / "f"
+    path.write_bytes(LARGE)
+    with Repository.init(tmp_path / "r.git", bare=True) as repository:
+        local = Local(repository, durability="fast")
+
+        with pytest.raises(ContentChanged):
+            await put(local, key, path, progress=lambda *_: os.utime(path, ns=(1, 1)))
+
+        assert not local.store.present(key)
 
 
 async def test_content_that_is_not_the_keys_is_refused_by_the_far_side() -> None:
