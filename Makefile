@@ -13,6 +13,8 @@ else
 VENV ?= .venv
 endif
 export PYTHON
+# Compiled modules are kept whatever the environment says: three workers and thousands of processes read them.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST_OPTIONS ?=
 # One more than there are cores: many tests wait for another process.
 WORKERS ?= $(shell expr 1 + $$(nproc))
