@@ -64,6 +64,7 @@ class Http:
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self.connection = kind(url.netloc, timeout=self.trial.patience.seconds)
         self._base = url.path
+        self.trial.when_closed(self.close)
 
     def ask(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, wraps
+from typing import Protocol
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
@@ -16,23 +17,30 @@ from protocol_tests.strategies import messages
 from protocol_tests.trial import Trial, must
 from protocol_tests.wire import Talk
 
-__all__ = ["clients_machine", "session_machine"]
+__all__ = ["Watched", "clients_machine", "session_machine", "step"]
 
 _SIZES = (16, 200, 5000)
 WHICH = st.integers(0, len(_SIZES) - 1)
 CLIENT = st.integers(0, 2)
 
 
-def _step(function: Callable[..., None]) -> Callable[..., None]:
+class Watched(Protocol):
+    """A machine whose steps are kept when they fail."""
+
+    search: Search
+    trial: Trial
+
+
+def step(function: Callable[..., None]) -> Callable[..., None]:
     """A rule whose failure is kept, and which does nothing any more when time is over."""
 
     @wraps(function)
-    def step(self: _Beside, **drawn: object) -> None:
+    def one(self: Watched, **drawn: object) -> None:
         if not self.search.over:
             with self.search.watched(self.trial):
                 function(self, **drawn)
 
-    return step
+    return one
 
 
 class _Beside(RuleBasedStateMachine):
@@ -86,22 +94,22 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
             return self.trial.talk()
 
         @rule(which=WHICH)
-        @_step
+        @step
         def checks(self, which: int) -> None:
             self.look(self.talk, self.content(which))
 
         @rule(which=WHICH)
-        @_step
+        @step
         def puts(self, which: int) -> None:
             self.put(self.talk, self.content(which))
 
         @rule(which=WHICH, offset=st.integers(0, 5001))
-        @_step
+        @step
         def gets(self, which: int, offset: int) -> None:
             self.get(self.talk, self.content(which), offset)
 
         @rule(which=WHICH)
-        @_step
+        @step
         def puts_wrong_bytes(self, which: int) -> None:
             content = self.content(which)
             if not self.model.has(content):
@@ -110,7 +118,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
                 must(not answer.startswith(b"SUCCESS"), "wrong bytes are a success")
 
         @rule(which=WHICH)
-        @_step
+        @step
         def gives_up(self, which: int) -> None:
             content = self.content(which)
             if not self.model.has(content):
@@ -118,7 +126,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
                 self.talk.say(b"ERROR cannot read it")
 
         @rule(which=WHICH, part=st.floats(0, 0.99))
-        @_step
+        @step
         def vanishes(self, which: int, part: float) -> None:
             content = self.content(which)
             if not self.model.has(content):
@@ -131,7 +139,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
             self.talk = self.trial.talk()
 
         @rule(which=WHICH)
-        @_step
+        @step
         def removes(self, which: int) -> None:
             answer = self.talk.ask(b"REMOVE " + self.content(which).key)
             must(answer.startswith(b"SUCCESS"), f"REMOVE of what nobody has locked is answered by {answer!r}")
@@ -139,7 +147,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
 
         @precondition(lambda self: self.trial.version >= 3)
         @rule(which=WHICH, ahead=st.sampled_from((-5, 0, 300)))
-        @_step
+        @step
         def removes_before(self, which: int, ahead: int) -> None:
             content = self.content(which)
             moment = max(0, self.talk.timestamp() + ahead)
@@ -150,7 +158,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
                 self.model.removed(content)
 
         @rule(which=WHICH, unlock=st.booleans())
-        @_step
+        @step
         def locks(self, which: int, unlock: bool) -> None:
             content = self.content(which)
             answer = self.talk.ask(b"LOCKCONTENT " + content.key)
@@ -164,7 +172,7 @@ def session_machine(search: Search) -> type[RuleBasedStateMachine]:
                 must(refused.startswith(b"ERROR"), f"another request while it is locked: {refused!r}")
 
         @rule(line=messages())
-        @_step
+        @step
         def talks_nonsense(self, line: bytes) -> None:
             self.talk.say(b"X" + line)
             answer = self.talk.hear()
@@ -190,25 +198,25 @@ def clients_machine(search: Search) -> type[RuleBasedStateMachine]:
             return talk
 
         @rule(number=CLIENT, which=WHICH)
-        @_step
+        @step
         def puts(self, number: int, which: int) -> None:
             if number not in self.holds:
                 self.put(self.client(number), self.content(which))
 
         @rule(number=CLIENT, which=WHICH)
-        @_step
+        @step
         def looks(self, number: int, which: int) -> None:
             if number not in self.holds:
                 self.look(self.client(number), self.content(which))
 
         @rule(number=CLIENT, which=WHICH, offset=st.integers(0, 300))
-        @_step
+        @step
         def gets(self, number: int, which: int, offset: int) -> None:
             if number not in self.holds:
                 self.get(self.client(number), self.content(which), offset)
 
         @rule(number=CLIENT, which=WHICH)
-        @_step
+        @step
         def locks(self, number: int, which: int) -> None:
             content = self.content(which)
             if number in self.holds:
@@ -220,7 +228,7 @@ def clients_machine(search: Search) -> type[RuleBasedStateMachine]:
                 self.model.lock(content, number)
 
         @rule(number=CLIENT)
-        @_step
+        @step
         def unlocks(self, number: int) -> None:
             if number in self.holds:
                 self.client(number).say(b"UNLOCKCONTENT")
@@ -228,7 +236,7 @@ def clients_machine(search: Search) -> type[RuleBasedStateMachine]:
                 self.model.unlock(self.holds.pop(number), number)
 
         @rule(number=CLIENT, which=WHICH)
-        @_step
+        @step
         def removes(self, number: int, which: int) -> None:
             content = self.content(which)
             if number in self.holds:
@@ -244,7 +252,7 @@ def clients_machine(search: Search) -> type[RuleBasedStateMachine]:
                 self.model.removed(content)
 
         @rule(number=CLIENT)
-        @_step
+        @step
         def comes_again(self, number: int) -> None:
             talk = self.talks[number]
             if talk is not None and number not in self.holds:

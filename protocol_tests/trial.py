@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from protocol_tests.channel import Gone, Patience, Process
@@ -70,6 +70,7 @@ class Trial:
         self.transcript = Transcript() if transcript is None else transcript
         self.away: set[int] = set()
         self._talks: list[Talk] = []
+        self._closers: list[Callable[[], object]] = []
 
     # -- connections ------------------------------------------------------------------------------------------------
 
@@ -163,5 +164,9 @@ class Trial:
 
     def close(self) -> None:
         """Leave all that is still open."""
-        for talk in self._talks:
-            talk.channel.close()
+        for close in (*(talk.channel.close for talk in self._talks), *self._closers):
+            close()
+
+    def when_closed(self, close: Callable[[], object]) -> None:
+        """Call *close* at the end."""
+        self._closers.append(close)

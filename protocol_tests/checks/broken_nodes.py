@@ -85,7 +85,7 @@ def put_beside_one_away(trial: Trial) -> None:
 @requirement(
     "C-033",
     "When one node is away, a removal is answered, and names just those that removed the content.",
-    f"{_ERRORS}; measured: cluster-remove-down-n1",
+    f"{_ERRORS}; measured: cluster-remove-hangup-n1",
     since=2,
     once=True,
     needs=_NEEDS,

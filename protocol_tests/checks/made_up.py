@@ -10,7 +10,7 @@ from protocol_tests.need import ANY_ROLE, Need
 from protocol_tests.requirement import requirement
 from protocol_tests.trial import Trial, fail, must
 
-__all__ = ["any_bytes", "any_client", "any_clients", "any_cut", "any_key", "any_name", "any_split"]
+__all__ = ["any_bytes", "any_client", "any_clients", "any_cluster", "any_cut", "any_key", "any_name", "any_split"]
 
 _NEEDS = (Need.LINES, Need.REPOSITORY, Need.MACHINES)
 
@@ -173,3 +173,18 @@ def any_cut(trial: Trial) -> None:
         must(other.get(content.key).body == content.body, f"after {cut.after} bytes and a second PUT it is not whole")
 
     try_with(trial, faults(size + 15), one)
+
+
+@requirement(
+    "M-008",
+    "Whatever is asked of a cluster and of its nodes, each is told the truth: nobody names a copy that is not there.",
+    "the requirements above, together",
+    since=2,
+    once=True,
+    needs=(Need.LINES, Need.CLUSTER, Need.MACHINES),
+)
+def any_cluster(trial: Trial) -> None:
+    from protocol_tests.machine_cluster import cluster_machine
+    from protocol_tests.search import try_machine
+
+    try_machine(trial, cluster_machine)

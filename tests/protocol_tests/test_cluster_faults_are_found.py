@@ -159,6 +159,13 @@ does("C-034", "dies with a refusal", do_PUT=dies_beside(lambda nodes: bool(nodes
 does("C-035", "dies with its node", do_GET=dies_beside(away, Gateway.do_GET))
 
 
+def one_content_each(self: Nodes, key: bytes, body: bytes, valid: bool) -> bool:
+    return (to_one if self.stores[0].contents else Nodes.finish)(self, key, body, valid)
+
+
+does("M-008", "a second content goes to one node", finish=one_content_each)
+
+
 def subject(fault: Fault) -> Subject:
     nodes = fault.nodes()
 
