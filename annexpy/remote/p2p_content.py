@@ -15,8 +15,10 @@ from annexpy.errors import (
     KeyNotPresent,
     LocalProtocolError,
     PeerError,
+    ProtocolError,
     Refused,
     RemoteProtocolError,
+    TransportError,
     VerificationFailed,
 )
 from annexpy.keys.backend import is_verifiable
@@ -367,6 +369,7 @@ class P2PUpload(_Transfer):
         wire = self._open_wire
         if wire.version < 4:
             raise Refused("DATA-PRESENT", wire.version, "protocol version 4 or higher")
+        self._length = 0
         wire.put(DATA_PRESENT)
         return await self._result(wire, True, wire.deadline)
 
@@ -385,8 +388,29 @@ class P2PUpload(_Transfer):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Closing is what keeps a partial at the peer: the end of a short DATA would destroy it.
-        await (self._give_back() if self._settled else self._drop())
+        try:
+            if error is None and not self._settled:
+                await self._end_early()
+        finally:
+            # Closing is what keeps a partial at the peer: the end of a short DATA would destroy it.
+            await (self._give_back() if self._settled else self._drop())
+
+    async def _end_early(self) -> None:
+        """Left before the content was announced: say so where the peer has nothing that this could change.
+
+        Source: fact sheet p2p-protocol, section 10, 7.
+        """
+        wire, size = self._wire, self._key.size
+        if wire is None or self._length is not None or self.offset or not wire.version:
+            return
+        if size and is_verifiable(self._key):
+            try:
+                wire.put(DataHeader(0))
+                wire.put(INVALID)
+                await wire.event()
+            except (ProtocolError, TransportError):
+                return  # it is closed, as it would have been
+            self._settled = wire.usable
 
 
 def _message(wire: Wire, event: Message | Data) -> Message:

@@ -362,6 +362,25 @@ async def test_leaving_a_put_hangs_up_because_a_short_end_would_cost_the_partial
     assert b"VALID" not in b"".join(peers.met[0].chunks)
 
 
+async def test_a_put_that_is_left_before_its_content_keeps_the_wire_when_the_peer_has_nothing_to_lose() -> None:
+    script: list[Step] = ["> PUT", "< PUT-FROM 0", "> DATA 0", "> INVALID", "< FAILURE", "> CHECKPRESENT", "< SUCCESS"]
+    async with scripted(script) as (remote, _):
+        async with remote.put(KEY) as upload:
+            assert upload.offset == 0
+        await nothing(remote)
+
+
+@pytest.mark.parametrize(("key", "offset"), [(KEY, 50), (WORM, 0), (Key(b"SHA256", KEY.name), 0)])
+async def test_a_put_that_is_left_before_its_content_hangs_up_where_an_end_could_change_something(
+    key: Key, offset: int
+) -> None:
+    async with scripted(["> PUT", f"< PUT-FROM {offset}"], ["> CHECKPRESENT", "< SUCCESS"]) as (remote, peers):
+        async with remote.put(key):
+            pass
+        await nothing(remote)
+    assert b"DATA" not in b"".join(peers.met[0].chunks)
+
+
 async def test_unverifiable_content_is_not_complete_before_it_is_valid() -> None:
     content = content_of(1, 200_000)
     key = Key(b"WORM", b"x", 200_000)
