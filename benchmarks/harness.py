@@ -136,7 +136,7 @@ def run_beside(
     """As ``run``; what the process *server* and its children did meanwhile counts too."""
     before = _cpu_of(server)
     figures = run(argv, cwd=cwd, env=env, stdin=stdin)
-    for _ in range(40):  # a session of sshd is over, and counted, a moment after its client
+    for _ in range(300):  # a session of sshd is over, and counted, a moment after its client
         if not Path(f"/proc/{server}/task/{server}/children").read_text():
             break
         time.sleep(0.05)
