@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: campaigns, one seed again, every interleaving, planted mistakes. See docs/simulation.md."""
+"""``python -m tests.simulation``: campaigns, one seed again, every interleaving, planted mistakes."""
 
 from __future__ import annotations
 

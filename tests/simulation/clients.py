@@ -19,7 +19,6 @@ from annexpy.remote.wrappers import Recording
 
 if TYPE_CHECKING:
     from tests.simulation.machines import Process
-    from tests.simulation.truth import Operation
     from tests.simulation.world import World
 
 __all__ = ["Client"]
@@ -110,7 +109,7 @@ class Client:
     async def put_and_drop(self, key: Key) -> bool:
         """Change one's mind."""
         await self.put_cluster(key)
-        await trio.sleep(self.dice.choice((0.0, 1.0, 3.0)))
+        await trio.sleep(self.dice.choice((0.0, 0.0, 1.5)))
         return await self.drop_cluster(key)
 
     async def copy(self, key: Key) -> bool:
@@ -227,9 +226,9 @@ class Client:
                 machine = self.world.machines[name]
                 if len(truth.copies_of(key, (machine,))) < truth.copies.needed:
                     continue
-                if not await self.attempt("drop", lambda key, name=name: self.drop_from(self.nodes[name], key), key):
-                    if self._enough(key, name):
-                        truth.violation(f"no faults, and {truth.short(key)} cannot be dropped from {name}")
+                dropped = await self.attempt("drop", lambda key, name=name: self.drop_from(self.nodes[name], key), key)
+                if not dropped and self._enough(key, name):
+                    truth.violation(f"no faults, and {truth.short(key)} cannot be dropped from {name}")
             self._compare(key, self.branch.locations(key).present, ("n3",))
 
     def _compare(self, key: Key, says: Collection[str], names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import product
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
@@ -61,6 +61,7 @@ class Setting:
         copies: What has to stay.
         orders: In which order either client asks the others.
         unlockable: Nodes that refuse to lock.
+        having: Who has the content in the beginning.
         stateless: A request may outlive the process it was sent to, as over HTTP with something in between.
     """
 
@@ -70,6 +71,7 @@ class Setting:
     unlockable: frozenset[int] = frozenset()
     stateless: bool = False
     steps: int = STEPS
+    having: tuple[bool, bool, bool] = (True, True, True)
 
 
 class Node(NamedTuple):
@@ -127,7 +129,7 @@ class Found:
 # -- the real code ------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=None)
+@cache
 def _heard(role: Role, said: tuple[Line, ...]) -> tuple[Message, bool]:
     """What one side makes of the last line, having said and heard everything before it; and whether it is at rest."""
     connection = Connection(role, state=Turn.IDLE, version=4)
@@ -198,7 +200,7 @@ class Search:
         return others[::-1] if self.setting.orders[client] else others
 
     def run(self) -> Found:
-        nodes = tuple(Node(True, uptime) for uptime in UPTIME)
+        nodes = tuple(Node(has, uptime) for has, uptime in zip(self.setting.having, UPTIME, strict=True))
         start = State(0, False, nodes, (Client(), Client()), ((Wire(),) * 3,) * 2)
         seen, waiting = {start}, [start]
         while waiting and not self.found.violation:
@@ -272,8 +274,8 @@ class Search:
         except NotEnoughCopies:
             return self._unlock(state, client)
         assert proof.deadline is not None
-        if proof.deadline.at <= now:
-            self.found.violation = f"client {client} proves something at {now} with a lock until {proof.deadline.at}"
+        if proof.deadline.at <= now or proof.deadline.at > min(until for _, until in held):
+            self.found.violation = f"at {now}, a proof until {proof.deadline.at} stands on locks {held}"
         state = _with_client(state, client, me._replace(deadline=proof.deadline.at))
         return self._send(state, client, target, "time", GET_TIMESTAMP)
 
@@ -398,6 +400,8 @@ class Search:
     def _crash(self, state: State, number: int) -> State:
         for client in (0, 1):
             wire = state.wires[client][number]
+            if wire.client and wire.flying is None and all(owner != client for owner, _ in state.nodes[number].locks):
+                continue  # nothing was on it: the next request opens another one
             kept = wire.flying if self.setting.stateless and wire.flying and wire.flying[0] == "C" else None
             state = _with_wire(
                 _vanished(state, client, number) if wire.server else state,
@@ -458,20 +462,23 @@ def _with_wire(state: State, client: int, number: int, wire: Wire) -> State:
     return state._replace(wires=(*state.wires[:client], row, *state.wires[client + 1 :]))
 
 
+_TWO = (True, True, False)
+
 SETTINGS = (
-    Setting((0, 1), (1, 1)),
-    Setting((0, 0), (1, 1), (False, True), steps=1),
-    Setting((0, 1), (1, 1), (False, True), stateless=True),
+    Setting((0, 1), (1, 1), having=_TWO),
+    Setting((0, 1), (1, 1), (False, True), having=_TWO),
+    Setting((0, 1), (1, 1), having=_TWO, stateless=True),
+    Setting((0, 0), (1, 1), (False, True), having=_TWO),
     Setting((0, 1), (2, 2), (False, True), steps=1),
     Setting((0, 1), (2, 1), (False, True), steps=1),
-    Setting((0, 1), (2, 2), unlockable=frozenset({2}), steps=1),
+    Setting((0, 2), (2, 2), unlockable=frozenset({2}), steps=1),
 )
 """Dropping from two nodes or both from one; one or two copies; somebody who cannot lock."""
 
 LONG = (
     Setting((0, 1), (2, 2), (True, False)),
     Setting((0, 1), (2, 1), (False, True)),
-    Setting((0, 0), (2, 2), (False, True), stateless=True),
+    Setting((0, 1), (2, 2), (False, True), stateless=True),
 )
 """Millions of states; for campaigns."""
 

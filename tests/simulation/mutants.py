@@ -1,3 +1,4 @@
+# ruff: noqa: E501 (a line of code, and what stands in its place)
 """Mistakes planted in our own code, one line each, and who has to catch them.
 
 A mutant is text of a function and what to put in its place. It is compiled in the module where it belongs and put
@@ -18,7 +19,7 @@ from typing import Any
 from annexpy.actions import gather
 from annexpy.keys import backend
 from annexpy.policy import numcopies
-from annexpy.remote import asking, lane, late, local, local_removal, p2p, p2p_content, wrappers
+from annexpy.remote import asking, lane, late, local, local_removal, memory, p2p, p2p_content, wrappers
 from annexpy.repo import durability, key_folder, locks
 from annexpy.server import serve
 
@@ -50,53 +51,189 @@ class Mutant:
     name: str
     where: str
     changes: tuple[Change, ...]
+    setting: int = 0
+    """Of the exhaustive run."""
 
 
-def _mutant(name: str, where: str, *changes: tuple[Any, str, str, str]) -> Mutant:
-    return Mutant(name, where, tuple(Change(*change) for change in changes))
+def _mutant(name: str, where: str, *changes: tuple[Any, str, str, str], setting: int = 0) -> Mutant:
+    return Mutant(name, where, tuple(Change(*change) for change in changes), setting)
 
 
 MUTANTS = (
     # -- proofs
     _mutant(
-        "an expired lock counts", EXHAUSTIVE, (numcopies, "_over", 'return None if now < expires else "its', 'return None if True else "its')
+        "an expired lock counts",
+        EXHAUSTIVE,
+        (numcopies, "_over", 'return None if now < expires else "its', 'return None if True else "its'),
     ),
-    _mutant("the deadline is that of the last lock", EXHAUSTIVE, (numcopies, "safe_drop", "Deadline(min(ends))", "Deadline(max(ends))")),
-    _mutant("a removal that relies on a lock has no deadline", "late removals", (numcopies, "safe_drop", "Deadline(min(ends)) if ends else None", "None")),
-    _mutant("a repository counts once for each path", EXHAUSTIVE, (numcopies, "safe_drop", "counted = tuple(best.values())", "counted = tuple(verified)")),
-    _mutant("a copy that was only looked at counts as locked", EXHAUSTIVE, (numcopies, "safe_drop", "if not isinstance(copy, CheckedCopy)]", "]")),
-    _mutant("one copy too few is enough", "looked at", (numcopies, "safe_drop", "if len(counted) < copies.needed:", "if len(counted) < copies.needed - 1:")),
-    _mutant("an untrusted repository counts", "looked at", (numcopies, "not_a_copy", 'return "the repository is untrusted"', "return None")),
-    _mutant("the UUID of a cluster counts", "looked at", (numcopies, "not_a_copy", "if is_cluster(uuid):", "if False:")),
-    _mutant("the repository that is dropped from counts", "looked at", (numcopies, "not_a_copy", "if uuid in dropped_from:", "if False:")),
+    _mutant(
+        "the deadline is that of the last lock",
+        EXHAUSTIVE,
+        (numcopies, "safe_drop", "Deadline(min(ends))", "Deadline(max(ends))"),
+        setting=4,
+    ),
+    _mutant(
+        "a removal that relies on a lock has no deadline",
+        "late removals",
+        (numcopies, "safe_drop", "Deadline(min(ends)) if ends else None", "None"),
+    ),
+    _mutant(
+        "a repository counts once for each path",
+        EXHAUSTIVE,
+        (numcopies, "safe_drop", "counted = tuple(best.values())", "counted = tuple(verified)"),
+        setting=4,
+    ),
+    _mutant(
+        "a copy that was only looked at counts as locked",
+        EXHAUSTIVE,
+        (numcopies, "safe_drop", "if not isinstance(copy, CheckedCopy)]", "]"),
+        setting=6,
+    ),
+    _mutant(
+        "one copy too few is enough",
+        "looked at",
+        (numcopies, "safe_drop", "if len(counted) < copies.needed:", "if len(counted) < copies.needed - 1:"),
+    ),
+    _mutant(
+        "an untrusted repository counts",
+        "looked at",
+        (numcopies, "not_a_copy", 'return "the repository is untrusted"', "return None"),
+    ),
+    _mutant(
+        "the UUID of a cluster counts", "looked at", (numcopies, "not_a_copy", "if is_cluster(uuid):", "if False:")
+    ),
+    _mutant(
+        "the repository that is dropped from counts",
+        "looked at",
+        (numcopies, "not_a_copy", "if uuid in dropped_from:", "if False:"),
+    ),
     # -- locks
-    _mutant("locks are not looked at again before the removal", "stock locks", (gather.Gathering, "look_again", "if not await lock.held():", "if False:")),
-    _mutant("locks are given back while the removal may still come", "late removals", (gather.Gathering, "_leave", "if self.under_way:", "if False:")),
-    _mutant("a lock is promised from when its answer came", "late answers", (p2p.P2PLock, "__aenter__", "self._wire, self.uuid = wire, wire.uuid", "self._wire, self.uuid, self.expires = wire, wire.uuid, self._clock.now() + LOCK_RETENTION")),
-    _mutant("the lock of a client that vanished is not kept", "late removals", (local.Local, "lock_content", "if stopped or is_open_end(error) else", "if False else")),
-    _mutant("a removal does not look at the retention", "late removals", (key_folder.KeyFolder, "retention", "return self.files.read", "return None and self.files.read")),
-    _mutant("a removal does not mind that others hold a lock", "stock locks", (locks.Removal, "_lock", 'lock = folder.take(b".lck", exclusive=True)', 'lock = folder.take(b".lck", exclusive=True) or folder.take(b".lck", exclusive=False)')),
+    _mutant(
+        "locks are not looked at again before the removal",
+        "stock locks",
+        (gather.Gathering, "look_again", "if not await lock.held():", "if False:"),
+    ),
+    _mutant(
+        "locks are given back while the removal may still come",
+        "late removals",
+        (gather.Gathering, "_leave", "if self.under_way:", "if False:"),
+    ),
+    _mutant(
+        "the lock of a client that vanished is not kept",
+        "late removals",
+        (local.Local, "lock_content", "if stopped or is_open_end(error) else", "if False else"),
+    ),
+    _mutant(
+        "a removal does not look at the retention",
+        "late removals",
+        (key_folder.KeyFolder, "retention", "return self.files.read", "return None and self.files.read"),
+    ),
+    _mutant(
+        "a removal does not mind that others hold a lock",
+        "stock locks",
+        (
+            locks.Removal,
+            "_lock",
+            'lock = folder.take(b".lck", exclusive=True)',
+            'lock = folder.take(b".lck", exclusive=True) or folder.take(b".lck", exclusive=False)',
+        ),
+    ),
     # -- removals
-    _mutant("plain REMOVE is sent in place of REMOVE-BEFORE", "late removals", (p2p, "_removal", "if before is None", "if True")),
-    _mutant("the deadline is not translated to the clock of the peer", "late removals", (p2p.P2PRemote, "_in_its_clock", "floor(deadline.at + offset - slack)", "floor(deadline.at)")),
-    _mutant("a server removes after the deadline", "late removals", (locks.Removal, "check_time", "if not_after is not None and", "if False and")),
-    _mutant("a removal that is far ahead is believed", EXHAUSTIVE, (serve._Session, "_remove", "if deadline.at > self._clock.now() + MAX_REMOVAL_AHEAD:", "if False:")),
-    _mutant("the end of the stream means removed", "late removals", (p2p.P2PRemote, "remove_content_many", "done.append(Removed(ok=False, failed={wire.uuid: failure}))", "done.append(Removed(ok=True, uuids=frozenset((wire.uuid,))))")),
-    _mutant("a cluster is said to have removed what a node kept", "half removed", (asking, "_removed", "ok = False\n            if isinstance", "ok = True\n            if isinstance")),
-    _mutant("the repositories of FAILURE-PLUS are lost", "half removed", (p2p, "_removed", "named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))", "named = frozenset()")),
+    _mutant(
+        "plain REMOVE is sent in place of REMOVE-BEFORE",
+        "late removals",
+        (p2p, "_removal", "if before is None", "if True"),
+    ),
+    _mutant(
+        "the deadline is not translated to the clock of the peer",
+        "late removals",
+        (p2p.P2PRemote, "_in_its_clock", "floor(deadline.at + offset - slack)", "floor(deadline.at)"),
+    ),
+    _mutant(
+        "a server removes after the deadline",
+        "late removals",
+        (locks.Removal, "check_time", "if not_after is not None and", "if False and"),
+    ),
+    _mutant(
+        "a removal that is far ahead is believed",
+        EXHAUSTIVE,
+        (memory.MemoryRemote, "_keeps", "if deadline.at > now + MAX_REMOVAL_AHEAD:", "if False:"),
+        setting=2,
+    ),
+    _mutant(
+        "the end of the stream means removed",
+        "late removals",
+        (
+            p2p.P2PRemote,
+            "remove_content_many",
+            "done.append(Removed(ok=False, failed={wire.uuid: failure}))",
+            "done.append(Removed(ok=True, uuids=frozenset((wire.uuid,))))",
+        ),
+    ),
+    _mutant(
+        "a cluster is said to have removed what a node kept",
+        "half removed",
+        (asking, "_removed", "ok = False\n            if isinstance", "ok = True\n            if isinstance"),
+    ),
+    _mutant(
+        "the repositories of FAILURE-PLUS are lost",
+        "half removed",
+        (p2p, "_removed", "named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))", "named = frozenset()"),
+    ),
     _mutant("FAILURE-PLUS is not said", "half removed", (serve._Session, "_tell_removed", "if named:", "if False:")),
     # -- puts
-    _mutant("late copies go on while their key is removed", "late copies", (late.LateCopies, "settle", "if not self._puts:", "if True:")),
-    _mutant("a bare ALREADY-HAVE is believed", "bad wires", (p2p_content.P2PUpload, "_check", "match await wire.ask(CheckPresent(self._key)):", "match Success():")),
+    _mutant(
+        "late copies go on while their key is removed",
+        "late copies",
+        (late.LateCopies, "settle", "if not self._puts:", "if True:"),
+    ),
+    _mutant(
+        "a bare ALREADY-HAVE is believed",
+        "bad wires",
+        (p2p_content.P2PUpload, "_check", "match await wire.ask(CheckPresent(self._key)):", "match Success():"),
+    ),
     _mutant("content is not verified", "bad wires", (backend.Verifier, "matches", "return ", "return True or ")),
-    _mutant("stored is said before it is on the disk", "power cuts", (durability.GroupCommit, "_timed", "_attempt(job)", "pass")),
-    _mutant("a node that failed is said to have stored it", "half removed", (lane.Lane, "_leave", "self.error = error", "self.stored = Stored(frozenset((self.node.uuid,)))")),
+    _mutant(
+        "stored is said before it is on the disk",
+        "power cuts",
+        (durability.GroupCommit, "_timed", "_attempt(job)", "pass"),
+    ),
+    _mutant(
+        "a node that failed is said to have stored it",
+        "half removed",
+        (lane.Lane, "_leave", "self.error = error", "self.stored = Stored(frozenset((self.node.uuid,)))"),
+    ),
     # -- records
-    _mutant("a put is recorded before it is answered", "half removed", (wrappers._RecordingUpload, "finish", "return self._stored(await self._upload.finish(valid))", "return self._stored(Stored(frozenset((self._recording.uuid,)))) and self._stored(await self._upload.finish(valid))")),
-    _mutant("a removal is recorded before it is answered", "late removals", (wrappers.Recording, "remove_content_many", "self.keep()", "[record(self.branch, key, (self.uuid,), present=False) for key in keys]")),
-    _mutant("a cluster is recorded as a place", "late copies", (wrappers, "record", "if not is_cluster(uuid):", "if True:")),
-    _mutant("what a repository removes is not recorded", "power cuts", (local_removal.LocalRemoval, "_record", "self._local.record_many(gone, present=False)", "pass"), (local_removal.LocalRemoval, "_some", "self._note(removed, present=False)", "pass")),
-)  # fmt: skip
+    _mutant(
+        "a put is recorded before it is answered",
+        "half removed",
+        (
+            wrappers._RecordingUpload,
+            "finish",
+            "return self._stored(await self._upload.finish(valid))",
+            "return self._stored(Stored(frozenset((self._recording.uuid,)))) and self._stored(await self._upload.finish(valid))",
+        ),
+    ),
+    _mutant(
+        "a removal is recorded before it is answered",
+        "late removals",
+        (
+            wrappers.Recording,
+            "remove_content_many",
+            "self.keep()",
+            "[record(self.branch, key, (self.uuid,), present=False) for key in keys]",
+        ),
+    ),
+    _mutant(
+        "a cluster is recorded as a place", "late copies", (wrappers, "record", "if not is_cluster(uuid):", "if True:")
+    ),
+    _mutant(
+        "what a repository removes is not recorded",
+        "power cuts",
+        (local_removal.LocalRemoval, "_record", "self._local.record_many(gone, present=False)", "pass"),
+        (local_removal.LocalRemoval, "_some", "self._note(removed, present=False)", "pass"),
+    ),
+)
 
 
 def _compiled(change: Change) -> tuple[Any, Any]:

@@ -32,6 +32,10 @@ class Weather(Protocol):
         """Seconds that *data* is held up on the way to the machine *to*; mostly 0."""
         ...
 
+    def narrow(self, data: bytes, to: str) -> float:
+        """Seconds before there is room for *data* on the way to the machine *to*; mostly 0."""
+        ...
+
     def breaks(self) -> bool:
         """This piece, and whatever would come after it, is lost."""
         ...
@@ -106,6 +110,8 @@ class WireEnd:
         await trio.lowlevel.checkpoint()
         if self.at_eof:
             raise ConnectionLost(self.peer, "the peer to read", "closed" if self._closed else "connection reset")
+        if pause := self._network.weather.narrow(data, self.other._owner.machine.name):
+            await trio.sleep(pause)
         self.send_soon(data)
 
     def send_soon(self, data: bytes) -> None:

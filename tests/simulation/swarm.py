@@ -1,4 +1,4 @@
-"""What goes wrong in a schedule: each one draws a mix of its own, because a world where everything fails shows little."""
+"""What goes wrong in a schedule: each draws a mix of its own, because where everything fails little is seen."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Mix:
     late: float = 0.0
     """How often a removal is stalled."""
     slow_nodes: dict[str, float] = field(default_factory=dict)
-    """Seconds that everything takes on its way to these."""
+    """Seconds that contents take to get into the wires to these."""
     idle: float = 600.0
     """Seconds for which a node waits for the next request: behind ssh, for ever."""
     slow_locks: float = 0.0
@@ -110,11 +110,12 @@ class Mix:
     def stall(self, data: bytes, to: str) -> float:
         if self.late and b"REMOVE" in data and self.dice.random() < self.late:
             return self.dice.choice(self.stalls) + self.dice.uniform(0.0, 40.0)
-        if to in self.slow_nodes:
-            return self.slow_nodes[to]
         if "stall" in self.kinds and self.dice.random() < 0.02 * self.rates["stall"]:
             return self.dice.choice(self.stalls)
         return 0.0
+
+    def narrow(self, data: bytes, to: str) -> float:
+        return self.slow_nodes[to] if to in self.slow_nodes and not data.isascii() else 0.0
 
     def breaks(self) -> bool:
         return "lost" in self.kinds and self.dice.random() < 0.01 * self.rates["lost"]
@@ -154,8 +155,8 @@ def _late_wall(mix: Mix) -> None:
 def _late_copies(mix: Mix) -> None:
     """A put is answered before every node has the content, and then the key is removed."""
     mix.keys, mix.copies, mix.clients, mix.min_copies = 1, (1, 1), 2, 1
-    mix.slow_nodes = {mix.dice.choice(("n0", "n1", "n2")): mix.dice.choice([2.0, 3.0, 4.0])}
-    mix.seconds, mix.think, mix.sizes = 300.0, 25.0, (100, 3000)
+    mix.slow_nodes = {mix.dice.choice(("n0", "n1", "n2")): mix.dice.choice([0.5, 1.5, 3.0])}
+    mix.seconds, mix.think, mix.sizes = 160.0, 10.0, (100, 3000)
     mix.weights = {**dict.fromkeys(mix.weights, 0.0), "put and drop": 3.0, "drop cluster": 0.5, "copy": 1.0, "put": 1.0}
 
 

@@ -175,7 +175,7 @@ class Truth:
         if since is None:
             return
         for operation in self.operations:
-            if operation.key == key and operation.end >= since:
+            if operation.kind != "drop" and operation.key == key and operation.end >= since:
                 return
         self.violation(f"{self.short(key)} came back to {machine.name}, from where it was removed")
 
