@@ -33,7 +33,8 @@ MODULES = sorted(_modules())
 
 def _tree(module: str) -> ast.Module:
     path = ROOT / Path(*module.split("."))
-    return ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_bytes())
+    package = path / "__init__.py"  # a folder without it holds data for the module of its name
+    return ast.parse((package if package.is_file() else path.with_suffix(".py")).read_bytes())
 
 
 def _is_plain_package(module: str) -> bool:
