@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 from faulty_remote import Faulty
@@ -36,7 +37,7 @@ from annexpy.uuids import UUID
 pytestmark = pytest.mark.anyio
 
 A, B, C = (UUID(f"{letter * 8}-0000-4000-8000-000000000000") for letter in "abc")
-CONTENT = os.urandom(60)
+CONTENT = Random(1).randbytes(60)
 KEY = Key(b"SHA256", hashlib.sha256(CONTENT).hexdigest().encode(), len(CONTENT))
 
 
@@ -291,7 +292,7 @@ async def test_what_is_only_elsewhere_comes_from_there(nodes: list[Local]) -> No
 
 # -- large contents -------------------------------------------------------------------------------
 
-LARGE = os.urandom(3_000_000)
+LARGE = Random(2).randbytes(3_000_000)
 LARGE_KEY = Key(b"SHA256", hashlib.sha256(LARGE).hexdigest().encode(), len(LARGE))
 
 
