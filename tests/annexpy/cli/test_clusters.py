@@ -173,6 +173,7 @@ def behind(cli, places: dict[str, Place], tmp_path: Path, monkeypatch: pytest.Mo
     return places
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "other"), [("f-g-a", "f-g-b"), ("f-g-safe", "f-g-a")])
 def test_what_is_behind_two_proxies_is_a_remote_in_every_command(
     cli, behind: dict[str, Place], name: str, other: str
