@@ -66,7 +66,7 @@ class Config:
                 f"{dataset}: not set up for glimmer-store ({CONFIG_NAME} is missing)",
                 remedy="run: glimmer-store init --durable PATH --durable PATH --durable PATH",
             ) from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
             raise ConfigError(f"{path}: {error}", remedy="mend the file; it is plain TOML") from error
         try:
             durable = tuple(
@@ -75,7 +75,7 @@ class Config:
             )
             classes = raw.get("classes", {})
             numcopies = {c: int(classes.get(c.value, {}).get("numcopies", NUMCOPIES[c])) for c in StorageClass}
-        except (KeyError, TypeError, ValueError, AttributeError, AnnexError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError, AnnexError) as error:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}", remedy="mend the field named") from error
         if min(numcopies.values()) < 1:
             raise ConfigError(f"{path}: classes: numcopies must be at least 1", remedy="mend the field named")

@@ -83,7 +83,7 @@ class StorageRecord:
                 fields["verified"] is True,
                 StorageClass(fields["storage-class"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise SidecarError(
                 f"{node or 'node'}: storage fields are malformed ({type(error).__name__}: {error})",
                 remedy="archive the output again: the fields are written anew",

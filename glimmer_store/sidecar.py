@@ -89,7 +89,7 @@ class Sidecar:
             raise SidecarError(f"{name}: front matter is {len(front)} bytes, at most {MAX_FRONT_MATTER} are read")
         try:
             fields = _load(front)
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # of dates and numbers too
             raise SidecarError(f"{name}: front matter does not parse: {error}") from error
         if fields is None:
             fields = {}
@@ -117,7 +117,11 @@ class Sidecar:
         return self.raw[match.end() :] if match else b""
 
     def with_fields(self, changes: Mapping[str, object]) -> Sidecar:
-        """The same node with *changes*; a field that already says so keeps its bytes, new ones go last."""
+        """The same node with *changes*; a field that already says so keeps its bytes, new ones go last.
+
+        Raises:
+            SidecarError: The front matter is such that this would not change these fields, or others as well.
+        """
         front = self.raw[self.start : self.end]
         for name, value in changes.items():
             if name in self.fields and self.fields[name] == value and type(self.fields[name]) is type(value):
@@ -130,7 +134,16 @@ class Sidecar:
                 front += text
             else:
                 front = front[: found[0]] + text + front[found[1] :]
-        return Sidecar.parse(self.raw[: self.start] + front + self.raw[self.end :])
+        edited = Sidecar.parse(self.raw[: self.start] + front + self.raw[self.end :])
+        for name in {**self.fields, **edited.fields}:
+            wanted = changes.get(name, self.fields.get(name))
+            # NaN equals nothing, and is written as it was
+            if edited.fields.get(name) != wanted and repr(edited.fields.get(name)) != repr(wanted):
+                raise SidecarError(
+                    f"node: cannot change {', '.join(changes)} without changing {name!r} to something else",
+                    remedy="does a field stand there twice, or text that looks like one? mend the file by hand",
+                )
+        return edited
 
 
 def _span(front: bytes, name: bytes) -> tuple[int, int] | None:

@@ -90,7 +90,7 @@ def read_config(path: str) -> ServeOptions:
             one.end()
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, InvalidInput) as error:
+    except (ValueError, RecursionError) as error:  # InvalidInput, and all that tomllib raises
         raise click.ClickException(f"{path}: {error}") from error
     asked = ServeOptions(directories, options, places, peers, mode)
     if not asked.of_networks and not peers:

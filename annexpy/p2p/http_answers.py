@@ -233,4 +233,8 @@ class KeepLockedBody:
             # Half an object: the rest is yet to come.
             if len(self._rest) > _MAX_KEEP_LOCKED or self._rest[:1] not in ("", "{"):
                 raise InvalidInput("keeplocked", self._rest[:80], "JSON objects with unlock") from error
+        except ValueError as error:
+            if isinstance(error, InvalidInput):
+                raise
+            raise InvalidInput("keeplocked", self._rest[:80], "JSON objects with unlock") from error  # a huge number
         return False

@@ -391,7 +391,7 @@ def _place(text: str, name: str, asker: _Asker) -> Address:
         return Address(name, path=text, cost=100)
     match scheme[1].lower():
         case "file":
-            return Address(name, path=unquote(urlsplit(text).path), cost=100)
+            return Address(name, path=unquote(_split_url(text).path), cost=100)
         case "ssh" | "git+ssh" | "ssh+git":
             parts = _split_url(text)
             host = parts.hostname or ""
@@ -444,7 +444,9 @@ def _split_url(text: str) -> SplitResult:
 
 
 def _split_scp(text: str) -> tuple[str, str]:
-    end = text.index("]:") + 1 if "[" in text.partition(":")[0] else text.index(":")
+    end = text.find("]:") + 1 if "[" in text.partition(":")[0] else text.index(":")
+    if not end:
+        raise InvalidInput("remote", text, "HOST:PATH or [HOST]:PATH")
     return text[:end].replace("[", "").replace("]", ""), text[end + 1 :]
 
 

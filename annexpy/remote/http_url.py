@@ -102,7 +102,8 @@ def _parse(url: str, port: int | None) -> HTTPPlace:
     password = None if parts.password is None else unquote(parts.password)
     if number is None:
         number = port or (443 if tls else 80)
-    return HTTPPlace(tls, parts.hostname, number, quote(parts.path, _PATH_SAFE) or "/", None, user, password)
+    path = quote(parts.path, _PATH_SAFE, errors="surrogateescape") or "/"
+    return HTTPPlace(tls, parts.hostname, number, path, None, user, password)
 
 
 def _hidden(url: str) -> str:

@@ -36,16 +36,24 @@ Entries: TypeAlias = dict[bytes, tuple[bytes, bytes]]
 
 _KEPT: Final = 4200  # directories of the first level: a full branch has 4,096
 
-_ENTRY: Final = regex(rb"([0-7]+) ([^\0]+)\0(.{20})", re.DOTALL)
+# What is no entry is matched whole, and so looked at once.
+_ENTRY: Final = regex(rb"([0-7]+) ([^\0]+)\0(.{20})|.+", re.DOTALL)
 _COMMIT: Final = regex(rb"tree ([0-9a-f]{40})\n((?:parent [0-9a-f]{40}\n)*)")
 
 
 def parse_tree(raw: bytes) -> Entries:
-    """The entries of a tree."""
+    """The entries of a tree.
+
+    Raises:
+        RepositoryError: It is none.
+    """
     if raw.find(b"\0") == len(raw) - 21 > 0:  # one entry, as nearly every log has its own tree
         mode, _, name = raw[:-21].partition(b" ")
         return {name: (mode, raw[-20:])}
-    return {name: (mode, sha) for mode, name, sha in _ENTRY.findall(raw)}
+    entries = {name: (mode, sha) for mode, name, sha in _ENTRY.findall(raw)}
+    if b"" in entries:
+        raise RepositoryError(f"not a tree: {raw[:60]!r}")
+    return entries
 
 
 def format_tree(entries: Mapping[bytes, tuple[bytes, bytes]]) -> bytes:

@@ -156,7 +156,7 @@ def _parse_line(line: str) -> tuple[bytes, Rights]:
     except ValueError as error:
         raise InvalidInput("key", coded[:20], "base64") from error
     size = int.from_bytes(blob[:4], "big")
-    if not coded or blob[4 : 4 + size] != kind.encode():
+    if not coded or blob[4 : 4 + size] != kind.encode("utf-8", "surrogateescape"):
         raise InvalidInput("key", coded[:20], f"one of type {kind}")
     return blob, _rights(options, comment.strip(), blob)
 

@@ -47,3 +47,20 @@ def test_malformed_configuration_is_named(tmp_path: Path, text: str, named: str)
     (tmp_path / CONFIG_NAME).write_text(text)
     with pytest.raises(ConfigError, match=f"(?i){named}"):
         Config.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"a = \xff", b"a = " + b"9" * 5000, b"a = " + b"[" * 100_000], ids=["no text", "a huge number", "too deep"]
+)
+def test_what_is_no_toml_is_said_to_be_none(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / CONFIG_NAME).write_bytes(raw)
+
+    with pytest.raises(ConfigError, match=CONFIG_NAME):
+        Config.load(tmp_path)
+
+
+def test_infinitely_many_copies_are_refused(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_NAME).write_text("[classes.irreplaceable]\nnumcopies = inf\n")
+
+    with pytest.raises(ConfigError, match="infinity"):
+        Config.load(tmp_path)

@@ -114,3 +114,25 @@ def test_any_edit_keeps_the_other_fields_and_the_body(
     assert after.body == body
     assert dict(after.fields) == {**front, **changes}
     assert after.with_fields(changes).raw == after.raw
+
+
+@pytest.mark.parametrize(
+    "front",
+    [b"copies: 1\ncopies: 2\n", b'text: "\ncopies: 1\n"\ncopies: 2\n', b"copies: 1\n? copies\n: 2\n"],
+    ids=["twice", "in a text", "in another form"],
+)
+def test_a_field_that_cannot_be_told_from_another_is_not_edited(front: bytes) -> None:
+    node = Sidecar.parse(b"---\n" + front + b"---\n")
+
+    with pytest.raises(SidecarError, match="cannot change copies"):
+        node.with_fields({"copies": 3})
+
+
+def test_a_foreign_field_may_be_no_number() -> None:
+    assert Sidecar.parse(b"---\nx: .nan\n---\n").with_fields({"copies": 3}).raw == b"---\nx: .nan\ncopies: 3\n---\n"
+
+
+@pytest.mark.parametrize("value", [b"1" * 5000, b"2001-99-99", b"2001-01-01T99:00:00Z"])
+def test_a_number_or_date_that_is_none_is_refused(value: bytes) -> None:
+    with pytest.raises(SidecarError, match="does not parse"):
+        Sidecar.parse(b"---\na: " + value + b"\n---\n")

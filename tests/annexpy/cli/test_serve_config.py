@@ -103,3 +103,14 @@ def test_what_is_not_understood_is_refused(tmp_path: Path, text: str, why: str) 
 def test_without_the_file_there_is_no_server(tmp_path: Path) -> None:
     with pytest.raises(click.ClickException, match="No such file"):
         read_config(str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"a = \xff", b"a = " + b"9" * 5000, b"a = " + b"[" * 100_000], ids=["no text", "a huge number", "too deep"]
+)
+def test_what_is_no_toml_is_said_to_be_none(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_bytes(raw)
+
+    with pytest.raises(click.ClickException, match=r"serve\.toml"):
+        read_config(str(path))

@@ -309,3 +309,8 @@ def test_what_the_reference_said_is_read_and_written_to_the_byte() -> None:
         answer = a.parse_answer(request, body)
         assert a.format_answer(answer, request.version) == body
     assert len(said) > 20 or not list(TRANSCRIPTS.glob("http*.jsonl"))
+
+
+def test_a_huge_number_in_the_body_of_keeplocked_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        a.KeepLockedBody().unlocks(b'{"unlock":' + b"9" * 5000 + b"}")

@@ -77,6 +77,8 @@ def test_a_unix_socket_and_a_command_are_dialled() -> None:
         "ssh://h:port/p",
         "a\nb",
         "-x:y",
+        "u[@h:x",
+        "file://[h/p",
     ],
 )
 def test_what_is_no_address_is_refused_by_name(text: str) -> None:

@@ -143,6 +143,7 @@ async def test_a_callback_that_gives_no_header_is_refused() -> None:
         (f"annex+https://h:443/git-annex/{A}", "https://h/git-annex/", A),
         (f"annex+http://[::1]:80/git-annex/{A}/", "http://[::1]/git-annex/", A),
         ("annex+http://h:8/lab/", "http://h:8/lab/git-annex/", None),
+        ("annex+http://h:8/\udcff/", "http://h:8/%FF/git-annex/", None),
         (f"ANNEX+HTTP://u:p@h:8/a%20b/git-annex/{A}", "http://h:8/a%20b/git-annex/", A),
     ],
 )

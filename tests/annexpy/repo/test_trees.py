@@ -137,3 +137,9 @@ def test_the_cache_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) ->
             assert cache.read(tree, f"{n:03x}/0/k.log".encode()) == b"%d" % n
             assert len(cache._raw) <= 21
         objects.close()
+
+
+@pytest.mark.parametrize("raw", [b"1" * 1_000_000, b"1 1" * 300_000, b"100644 a\0" + b"x" * 20 + b"1 " * 300_000])
+def test_what_is_no_tree_is_refused_after_one_look_at_it(raw: bytes) -> None:
+    with pytest.raises(RepositoryError, match="not a tree"):
+        parse_tree(raw)

@@ -117,3 +117,7 @@ def test_a_file_that_others_may_write_is_refused(tmp_path: Path) -> None:
         read_authorized_keys(str(path))
     with pytest.raises(InvalidInput):
         read_authorized_keys(str(tmp_path / "none"))
+
+
+def test_a_line_that_is_no_text_admits_nobody() -> None:
+    assert len(AuthorizedKeys(f"ssh-rsa\udcff AAAA\n{KEY}\n")) == 1
