@@ -273,7 +273,9 @@ class Search:
             proof = numcopies.safe_drop(KEY, self.copies, verified, dropped_from={UUIDS[target]}, trust={}, now=now)
         except NotEnoughCopies:
             return self._unlock(state, client)
-        assert proof.deadline is not None
+        if proof.deadline is None:
+            self.found.violation = f"at {now}, a proof stands on locks {held} and has no deadline"
+            return state
         if proof.deadline.at <= now or proof.deadline.at > min(until for _, until in held):
             self.found.violation = f"at {now}, a proof until {proof.deadline.at} stands on locks {held}"
         state = _with_client(state, client, me._replace(deadline=proof.deadline.at))

@@ -74,7 +74,7 @@ MUTANTS = (
     ),
     _mutant(
         "a removal that relies on a lock has no deadline",
-        "late removals",
+        EXHAUSTIVE,
         (numcopies, "safe_drop", "Deadline(min(ends)) if ends else None", "None"),
     ),
     _mutant(
@@ -141,7 +141,7 @@ MUTANTS = (
     # -- removals
     _mutant(
         "plain REMOVE is sent in place of REMOVE-BEFORE",
-        "late removals",
+        EXHAUSTIVE,
         (p2p, "_removal", "if before is None", "if True"),
     ),
     _mutant(
@@ -151,8 +151,8 @@ MUTANTS = (
     ),
     _mutant(
         "a server removes after the deadline",
-        "late removals",
-        (locks.Removal, "check_time", "if not_after is not None and", "if False and"),
+        EXHAUSTIVE,
+        (memory.MemoryRemote, "_keeps", "if now >= deadline.at:", "if False:"),
     ),
     _mutant(
         "a removal that is far ahead is believed",
