@@ -17,6 +17,7 @@ __all__ = ["answer_presence", "commit_records", "find_uuid", "in_annex", "open_r
 log = logging.getLogger(__name__)
 
 _CHECK = b"CHECKPRESENT "
+_LONGEST = 32767  # p2p.messages.MAX_LINE, which would have to be imported
 
 
 def open_repository(directory: str) -> Repository:
@@ -52,7 +53,7 @@ def answer_presence(store: ContentStore, said: bytes, ready: Callable[[], bool])
         while said.startswith(_CHECK):
             line, end, rest = said.partition(b"\n")
             name = line[len(_CHECK) :]
-            if not end or b"\0" in name or name.endswith(b"\r"):
+            if not end or len(line) > _LONGEST or b"\0" in name or name.endswith(b"\r"):
                 break
             try:
                 answers.append(b"SUCCESS\n" if store.present(Key.parse(name)) else b"FAILURE\n")
