@@ -17,7 +17,7 @@ from protocol_tests.run import Result, Status
 
 __all__ = ["SHIPPED", "Known", "Verdict", "judge", "load"]
 
-SHIPPED: Final = Path(__file__).parent / "known"
+SHIPPED: Final = Path(__file__).parent / "differences"
 """Files that come with the harness: ``git-annex.toml``."""
 
 

@@ -75,7 +75,7 @@ def _differences() -> Iterator[str]:
     yield (
         f"{len(known.differences)} of the requirements fail with it, in the shortest conversations that show it. "
         "Lines of `C` are the client's, those of `S` the server's; where several connections take part, a letter names "
-        "each. `protocol_tests/known` holds the recordings, which `annexpy replay` plays.\n"
+        "each. `protocol_tests/differences` holds the recordings, which `annexpy replay` plays.\n"
     )
     texts = {one.id: one.text for one in REQUIREMENTS}
     for number in sorted(known.differences, key=list(texts).index):
