@@ -68,9 +68,13 @@ def present_lines(path: Path, key: Key) -> set[str]:
     return {line.split()[2] for line in shown.splitlines() if line.split()[1] == "1"}
 
 
-def test_eight_of_ours_and_four_real_ones_lose_no_line(bare: Repository, git_annex: str) -> None:
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.campaign)])
+def test_eight_of_ours_and_four_real_ones_lose_no_line(bare: Repository, git_annex: str, count: int) -> None:
+    """While ``git annex merge`` and ``git gc`` run again and again."""
     path = Path(bare.path)
-    (path / "keys").write_text("\n".join(map(str, KEYS)))
+    keys = [Key.parse(f"SHA256E-s{size}--{size:064x}.dat") for size in range(count)]
+    patience = 600 if count > 400 else 120
+    (path / "keys").write_text("\n".join(map(str, keys)))
     writing = threading.Event()
     failures: list[str] = []
 
@@ -78,12 +82,12 @@ def test_eight_of_ours_and_four_real_ones_lose_no_line(bare: Repository, git_ann
         while rounds:
             for arguments, given in rounds:
                 done = subprocess.run(
-                    [git_annex, *arguments],
+                    arguments,
                     cwd=path,
                     input=given,
                     capture_output=True,
                     text=True,
-                    timeout=60,
+                    timeout=patience,
                     check=False,
                 )
                 if done.returncode or "recover" in done.stderr:
@@ -91,39 +95,39 @@ def test_eight_of_ours_and_four_real_ones_lose_no_line(bare: Repository, git_ann
             if not until_done or writing.is_set():
                 return
 
-    batch = "".join(f"{key} {THEIRS[0]} 1\n" for key in KEYS)
-    urls = "".join(f"{key} http://127.0.0.1/{n}\n" for n, key in enumerate(KEYS))
-    singles = [(["setpresentkey", str(key), THEIRS[1], "1"], "") for key in KEYS[::10]]
+    batch = "".join(f"{key} {THEIRS[0]} 1\n" for key in keys)
+    urls = "".join(f"{key} http://127.0.0.1/{n}\n" for n, key in enumerate(keys))
+    singles = [([git_annex, "setpresentkey", str(key), THEIRS[1], "1"], "") for key in keys[:: count // 40]]
     real_ones = [
-        threading.Thread(target=real, daemon=True, args=([(["setpresentkey", "--batch"], batch)], False)),
-        threading.Thread(target=real, daemon=True, args=([(["registerurl", "--batch"], urls)], False)),
+        threading.Thread(target=real, daemon=True, args=([([git_annex, "setpresentkey", "--batch"], batch)], False)),
+        threading.Thread(target=real, daemon=True, args=([([git_annex, "registerurl", "--batch"], urls)], False)),
         threading.Thread(target=real, daemon=True, args=(singles, False)),
-        threading.Thread(target=real, daemon=True, args=([(["merge", "--quiet"], "")], True)),
+        threading.Thread(target=real, daemon=True, args=([([git_annex, "merge", "--quiet"], "")], True)),
+        threading.Thread(target=real, daemon=True, args=([(["git", "gc", "--quiet"], "")], True)),
     ]
-    ours = [start_writer(bare.path, uuid, 50 * n) for n, uuid in enumerate(OURS)]
+    ours = [start_writer(bare.path, uuid, count // 8 * n) for n, uuid in enumerate(OURS)]
     for thread in real_ones:
         thread.start()
-    errors = [process.communicate(timeout=120)[1] for process in ours]
+    errors = [process.communicate(timeout=patience)[1] for process in ours]
     writing.set()
     for thread in real_ones:
-        thread.join(timeout=120)
+        thread.join(timeout=patience)
 
     assert [process.returncode for process in ours] == [0] * 8, errors
     assert not failures
     run(path, git_annex, "merge", "--quiet")
+    wanted = {*OURS, THEIRS[0], WEB}
+    asked = "".join(f"{key}\n" for key in keys)
+    shown = map(json.loads, run(path, git_annex, "whereis", "--json", "--batch-keys", given=asked).splitlines())
+    found = {one["key"]: {entry["uuid"] for entry in (*one["whereis"], *one["untrusted"])} for one in shown}
     missing = {}
-    for n, key in enumerate(KEYS):
-        wanted = {*OURS, THEIRS[0], WEB} | ({THEIRS[1]} if n % 10 == 0 else set())
-        if lost := wanted - present_lines(path, key):
+    for n, key in enumerate(keys):
+        known = set(bare.branch.locations(key).present)
+        assert known == found[str(key)]
+        if lost := (wanted | ({THEIRS[1]} if n % (count // 40) == 0 else set())) - known:
             missing[str(key)] = lost
     assert not missing
     assert "error" not in run(path, "git", "fsck", "--strict", "--no-dangling")
-    asked = "".join(f"{key}\n" for key in KEYS)
-    for line in run(path, git_annex, "whereis", "--json", "--batch-keys", given=asked).splitlines():
-        shown = json.loads(line)
-        known = {entry["uuid"] for entry in (*shown["whereis"], *shown["untrusted"])}
-        assert known == set(bare.branch.locations(Key.parse(shown["key"])).present)
-        assert known >= {*OURS, THEIRS[0], WEB}
     assert not os.listdir(path / "annex/journal")
     assert not list((path / "annex/annexpy/spool").iterdir())
     assert bare.branch.read(location_log(KEYS[7])[:8] + key_file(KEYS[7]) + b".log.web")
