@@ -170,27 +170,30 @@ class Client:
         if remote is self.cluster:
             dropped |= nodes[remote.uuid]
         operation = truth.began("drop", key)
-        async for result in drop_many(
-            [key],
-            from_=remote,
-            others=self.others(),
-            copies=truth.copies,
-            trust=self.world.trust,
-            nodes=nodes,
-            clock=self.process.machine.clock,
-        ):
-            if result.proof is not None:
-                truth.proof(key, result.proof, dropped)
-            if result.removed is not None:
-                truth.was_removed(operation, result.removed)
-                lost = any(map(_open, result.removed.failed.values()))
-                if remote is self.cluster and result.removed.ok:
-                    truth.all_removed(operation, [self.world.machines[name] for name in ("n0", "n1", "n2")])
-                if remote is self.cluster and not lost:
-                    truth.told_of_removal(operation, result.removed)
-            if result.error is not None:
-                truth.event(f"{self.name}: no drop: {type(result.error).__name__}")
-            return result.ok
+        try:
+            async for result in drop_many(
+                [key],
+                from_=remote,
+                others=self.others(),
+                copies=truth.copies,
+                trust=self.world.trust,
+                nodes=nodes,
+                clock=self.process.machine.clock,
+            ):
+                if result.proof is not None:
+                    truth.proof(key, result.proof, dropped)
+                if result.removed is not None:
+                    truth.was_removed(operation, result.removed)
+                    lost = any(map(_open, result.removed.failed.values()))
+                    if remote is self.cluster and result.removed.ok:
+                        truth.all_removed(operation, [self.world.machines[name] for name in ("n0", "n1", "n2")])
+                    if remote is self.cluster and not lost:
+                        truth.told_of_removal(operation, result.removed)
+                if result.error is not None:
+                    truth.event(f"{self.name}: no drop: {type(result.error).__name__}")
+                return result.ok
+        finally:
+            truth.ended(operation, known=False)
         return False
 
     async def get(self, key: Key) -> bool:

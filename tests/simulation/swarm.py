@@ -280,7 +280,7 @@ class _Faults:
         machine, key = dice.choice(places)
         if any(spoilt == key for _, spoilt in truth.rotten | truth.truncated):
             return
-        cut = dice.random() < 0.5
+        cut = dice.random() < 0.5 and not truth.being_dropped(key)  # what was looked at may not be cut after that
         if cut and len(truth.copies_of(key)) <= truth.copies.needed:
             return  # that would be the simulator's own doing
         world.fault("rot")

@@ -187,6 +187,11 @@ class Truth:
     def ended(self, operation: Operation, *, known: bool) -> None:
         operation.end = trio.current_time() + (0 if known else _LATE)
 
+    def being_dropped(self, key: Key) -> bool:
+        """Somebody drops it, or may still."""
+        now = trio.current_time()
+        return any(one.kind in ("drop", "move") and one.key == key and one.end > now for one in self.operations)
+
     def was_removed(self, operation: Operation, removed: Removed) -> None:
         """A client was told so."""
         for uuid in removed.uuids:
