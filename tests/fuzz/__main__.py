@@ -53,7 +53,7 @@ def main() -> int:
             reports[saved["name"]] = Report(**saved)
     until = time.monotonic() + options.seconds
     while waiting := [target for target in every if wanting(reports[target.name], options.inputs)]:
-        for target in waiting:
+        for target in sorted(waiting, key=lambda target: reports[target.name].inputs):
             seconds = min(options.slice, until - time.monotonic())
             if seconds <= 0:
                 return conclude(reports, options)
