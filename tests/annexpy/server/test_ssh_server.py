@@ -178,7 +178,9 @@ async def test_two_hundred_connections_leave_nothing_behind(server: Server) -> N
         for _ in range(5):
             await wave(40)
 
-        assert (len(os.listdir("/proc/self/fd")), len(asyncio.all_tasks())) == before
+        descriptors, tasks = before
+        assert len(os.listdir("/proc/self/fd")) <= descriptors  # what other tests left may be collected meanwhile
+        assert len(asyncio.all_tasks()) == tasks
 
 
 async def test_a_connection_has_only_so_many_channels_and_the_server_so_many_connections(server: Server) -> None:
