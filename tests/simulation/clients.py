@@ -169,7 +169,7 @@ class Client:
         nodes = {self.cluster.uuid: frozenset(self.nodes[name].uuid for name in ("n0", "n1", "n2"))}
         if remote is self.cluster:
             dropped |= nodes[remote.uuid]
-        operation = truth.began("drop", key)
+        operation = truth.began("drop cluster" if remote is self.cluster else "drop", key)
         try:
             async for result in drop_many(
                 [key],

@@ -175,7 +175,7 @@ class Truth:
         if since is None:
             return
         for operation in self.operations:
-            if operation.kind != "drop" and operation.key == key and operation.end >= since:
+            if not operation.kind.startswith("drop") and operation.key == key and operation.end >= since:
                 return
         self.violation(f"{self.short(key)} came back to {machine.name}, from where it was removed")
 
@@ -190,7 +190,9 @@ class Truth:
     def being_dropped(self, key: Key) -> bool:
         """Somebody drops it, or may still."""
         now = trio.current_time()
-        return any(one.kind in ("drop", "move") and one.key == key and one.end > now for one in self.operations)
+        return any(
+            one.kind.startswith(("drop", "move")) and one.key == key and one.end > now for one in self.operations
+        )
 
     def was_removed(self, operation: Operation, removed: Removed) -> None:
         """A client was told so."""
@@ -201,7 +203,8 @@ class Truth:
                 continue
             if not self._was(machine, operation.key, False, operation.start):
                 self.violation(f"{machine.name} is said to have removed {self.short(operation.key)}, and did not")
-            self._removed[machine, operation.key] = operation.start
+            if operation.kind == "drop cluster":  # who removes from one node may meet a put that is under way
+                self._removed[machine, operation.key] = operation.start
 
     def all_removed(self, operation: Operation, machines: Iterable[Machine]) -> None:
         """A client was told that these no longer have it, whoever they are."""
@@ -245,6 +248,8 @@ class Truth:
         elif place is machine:
             if present and key not in self.has[machine]:
                 self.violation(f"{machine.name} records that it has {self.short(key)}, and has not")
+            if not present:  # it is about to go; killed then, it may be here without a line
+                self.acknowledged.discard((machine, key))
         elif not self._was(place, key, present, self.since.get(machine, trio.current_time() - _LATE)):
             self.violation(f"{machine.name} records {self.short(key)} wrongly as {present} in {place.name}")
 
