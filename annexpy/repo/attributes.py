@@ -93,7 +93,7 @@ def parse_attributes(content: bytes) -> list[AttributeLine]:
 
 def _unescape(match: re.Match[bytes]) -> bytes:
     text = match[1]
-    return bytes((int(text, 8),)) if text[:1].isdigit() else _ESCAPES.get(text, text)
+    return bytes((int(text, 8) & 0xFF,)) if b"0" <= text[:1] <= b"7" else _ESCAPES.get(text, text)
 
 
 def _value(word: bytes) -> tuple[bytes, bytes | bool | None] | None:

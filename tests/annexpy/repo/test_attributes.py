@@ -212,3 +212,7 @@ def test_the_files_of_a_key_are_those_that_git_annex_finds(tree: Path, git_annex
 
 def test_a_repository_without_index_has_no_files(tree: Path) -> None:
     assert read_index(os.fsencode(tree / ".git")) == []
+
+
+def test_a_backslash_before_a_digit_that_is_not_octal_stands_for_the_digit() -> None:
+    assert [line.pattern for line in parse_attributes(b'"a\\9" x\n"\\101" x\n')] == [b"a9", b"A"]
