@@ -65,6 +65,9 @@ class Step:
     problem: str = ""
 
 
+_MOST: Final = 32 << 20  # that one row may stand for
+
+
 def parse_row(line: str | bytes) -> Row:
     """One line of a transcript.
 
@@ -86,8 +89,11 @@ def parse_row(line: str | bytes) -> Row:
             data = base64.b64decode(fields["b64"], validate=True)
         else:
             data = base64.b64decode(fields.get("head_b64", ""), validate=True)
-            data += bytes(max(0, int(fields["len"]) - len(data)))
-    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            length = int(fields["len"])
+            if length > _MOST:
+                raise ValueError(f"more than {_MOST} bytes at once")
+            data += bytes(max(0, length - len(data)))
+    except (ValueError, OverflowError, RecursionError, KeyError, TypeError, AttributeError, binascii.Error) as error:
         raise InvalidInput("transcript line", line, "a JSON object with dir and text, b64 or len") from error
     return Row(wire, _SIDES[kind], data)
 

@@ -136,3 +136,9 @@ def test_a_well_behaved_conversation_with_git_annex_has_no_problem(name: str) ->
     path = TRANSCRIPTS[0].parent / f"{name}.jsonl"
 
     assert [step for step in replay(map(parse_row, path.read_bytes().splitlines())) if step.problem] == []
+
+
+@pytest.mark.parametrize("length", ["4294967296", "1e999"])
+def test_a_row_that_stands_for_too_much_is_refused(length: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_row('{"dir": "C>S", "len": ' + length + "}")
