@@ -45,9 +45,11 @@ async def catch_up(key: Key, associated_file: str, source: Node, target: Node) -
                             await upload.write(chunk)
                             moves()
                     scope.deadline += (upload.offset + download.length) / SETTLING_RATE
-                    stored = await upload.finish(download.valid)
-                    moves()
-                return Stored(real(stored.uuids), real(stored.already))
+                    # It has been sent everything, so it may store it whether we wait or not: whoever ends this waits.
+                    with CancelScope(shield=True, deadline=scope.deadline):
+                        stored = await upload.finish(download.valid)
+                        moves()
+                        return Stored(real(stored.uuids), real(stored.already))
         raise TimedOut(target.remote.name, "late copy", target.deadline)
     except AnnexError as error:
         target.failed(error, began)

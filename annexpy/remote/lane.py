@@ -89,6 +89,7 @@ class Lane:
         error: Why the node is out.
         lagging: It is out because the source went on without it; it may still catch up.
         follows: It wants the content and its put has not ended.
+        finishing: It has been sent everything, and has not answered: it may store it whatever we do.
         queue, queued: What waits for the node, and how many bytes that is.
     """
 
@@ -101,6 +102,7 @@ class Lane:
         "already",
         "asked",
         "error",
+        "finishing",
         "follows",
         "lagging",
         "node",
@@ -112,7 +114,7 @@ class Lane:
 
     def __init__(self, course: Course, node: Node) -> None:
         self._course, self.node = course, node
-        self.asked = self.follows = self.lagging = False
+        self.asked = self.follows = self.finishing = self.lagging = False
         self.offset: int | None = None
         self.already: frozenset[UUID] = frozenset()
         self.stored: Stored | None = None
@@ -235,7 +237,12 @@ class Lane:
             self._settling("content", 0)
         if course.end is not End.LEFT:
             self._settling("answer to content", upload.offset + length)
-            self._store(await upload.finish(course.end is End.VALID))
+            self.finishing = True
+            try:
+                stored = await upload.finish(course.end is End.VALID)
+            finally:
+                self.finishing = False
+            self._store(stored)
 
     def _takes_part(self, offset: int) -> None:
         """The node wants the content from byte *offset* on."""

@@ -2,8 +2,9 @@
 
 A cluster that answers early owns what is left to do, until it is left. A node whose queue holds all
 that it lacks goes on; one that fell behind gets the content from a node that finished. Nothing waits
-for them, except a removal or a new put of the same key, which cancels them first: otherwise what was
-removed would come back.
+for them, except a removal or a new put of the same key, which ends them first: otherwise what was
+removed would come back. A node that has been sent everything may store it whatever we do, so it is
+waited for, as long as it may take to answer.
 """
 
 from __future__ import annotations
@@ -90,12 +91,12 @@ class LateCopies:
         return self._behind[id(node)] > 0
 
     async def settle(self, keys: Iterable[Key]) -> None:
-        """Cancel the late copies of *keys*, and wait until their nodes have been left."""
+        """End the late copies of *keys*, and wait until their nodes have been left."""
         if not self._puts:
             return
         for key in keys:
             for put in tuple(self._puts.get(key, ())):
-                put.cancel()
+                put.settle()
                 await put.ended.wait()
 
     def keep(self, put: LatePut) -> None:
@@ -130,6 +131,7 @@ class LatePut:
         self._scope = CancelScope()
         self.key = fan.course.key
         self._left, self.ended = Event(), Event()
+        self._over = False  # no more catching up
         self.behind: list[int] = []
 
     def nodes(self) -> list[int]:
@@ -139,9 +141,19 @@ class LatePut:
     def cancel(self) -> None:
         self._scope.cancel()
 
+    def settle(self) -> None:
+        """End it, but for what the nodes do that have been sent everything."""
+        if not any(lane.finishing for lane in self._fan.lanes):
+            self.cancel()
+            return
+        self._over = True
+        for lane in self._fan.lanes:
+            if lane.follows and not lane.finishing:
+                lane.lag()
+
     def drop_content(self) -> None:
         for lane in self._fan.lanes:
-            if lane.follows:
+            if lane.follows and not lane.finishing:
                 lane.lag()
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
@@ -154,7 +166,7 @@ class LatePut:
                     await self._fan.launched.wait()
                 await self._left.wait()
                 for lane in self._fan.lanes:
-                    if lane.lagging and self._fan.early:
+                    if lane.lagging and self._fan.early and not self._over:
                         async with self._late.turns:
                             await self._catch_up(lane)
         finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
 import anyio
+import anyio.abc
 import pytest
 import trio.testing
 from faulty_remote import Cancelled, Faulty, LoopClock
@@ -175,6 +177,51 @@ async def test_a_removal_stops_late_copies_first_so_nothing_comes_back() -> None
                 assert all(node.busy == 0 for node in whole._nodes)
 
 
+class StoresAnyway(MemoryRemote):
+    """What it has been sent it stores three seconds later, whether somebody waits for the answer or not."""
+
+    tasks: anyio.abc.TaskGroup
+
+    @asynccontextmanager
+    async def put(self, key: Key, *, associated_file: str = "") -> AsyncIterator[Any]:
+        content, stored = bytearray(), anyio.Event()
+
+        async def store_it() -> None:
+            await anyio.sleep(3)
+            self.objects[key] = bytes(content)
+            stored.set()
+
+        class Sent:
+            already, offset = None, 0
+
+            async def start(_, length: int) -> None:
+                pass
+
+            async def write(_, data: bytes) -> None:
+                content.extend(data)
+
+            async def finish(_, valid: bool = True) -> Stored:
+                self.tasks.start_soon(store_it)
+                await stored.wait()
+                return Stored(uuids=frozenset((self.uuid,)))
+
+        yield Sent()
+
+
+@virtual
+async def test_a_removal_waits_for_a_node_that_has_been_sent_everything() -> None:
+    for late in (0.0, 0.5, 2.9, 3.1):
+        nodes, log = nodes_and_log()
+        anyway = nodes[2] = StoresAnyway(C, name="node c", clock=LoopClock())
+        async with anyio.create_task_group() as anyway.tasks, cluster(nodes, log) as whole:
+            assert (await store(whole, SMALL_KEY, SMALL)).uuids == {A, B}
+            await anyio.sleep(late)
+            removed = await whole.remove_content(SMALL_KEY)
+            assert removed.ok
+            await anyio.sleep(60)
+            assert not any(node.objects for node in nodes), late
+
+
 @virtual
 async def test_a_new_put_of_the_key_stops_late_copies_first() -> None:
     nodes, log = nodes_and_log()
@@ -238,13 +285,13 @@ async def test_late_content_is_bounded() -> None:
     nodes, log = nodes_and_log()
     slow = nodes[2]
 
-    class SyncsSlowly(Faulty):
+    class StartsSlowly(Faulty):
         async def step(self, step: str) -> None:
             await super().step(step)
-            if step == "finish":
+            if step == "start":
                 await anyio.sleep(100)
 
-    nodes[2] = SyncsSlowly(slow)
+    nodes[2] = StartsSlowly(slow)
     async with cluster(nodes, log, deadline=1000.0) as whole:
         contents = [Random(number).randbytes(1000) for number in range(40)]
         for content in contents:
@@ -302,7 +349,7 @@ async def test_late_copies_can_be_recorded() -> None:
 @pytest.mark.anyio
 async def test_in_real_time_on_either_event_loop() -> None:
     nodes: list[Any] = [MemoryRemote(uuid) for uuid in (A, B, C)]
-    nodes[2] = Faulty(nodes[2], "finish", None)
+    nodes[2] = Faulty(nodes[2], "start", None)
     async with Cluster(nodes, min_copies=2, hedge=0.01) as whole:
         stored = await store(whole, SMALL_KEY, SMALL)
         assert stored.uuids == {A, B}
