@@ -6,6 +6,7 @@
 #   make test PYTHON=python3.13     another interpreter, in an environment of its own
 #   make demo FILES="scan.nii.gz …" the demo on your own files
 #   make test WORKERS=0             one test after the other, in one process
+#   make test STATUS=FILE           says in FILE how pytest ended when it failed; make itself always says 2
 
 ifdef PYTHON
 VENV ?= .venv-$(notdir $(PYTHON))
@@ -28,7 +29,9 @@ demo: $(STAMP)
 	$(BIN)/glimmer-store demo $(FILES)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_OPTIONS)
+	@$(if $(STATUS),rm -f "$(STATUS)")
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_OPTIONS) \
+	    || { status=$$?; $(if $(STATUS),echo $$status >"$(STATUS)";) exit $$status; }
 
 check: $(STAMP)
 	$(BIN)/ruff format --check

@@ -148,6 +148,10 @@ class LocalRemoval:
                 self._note((key,), present=self._local.store.present(key))
             except AnnexError as error:
                 log.warning("%s: recorded as removed, and may still be here: %s", key, error)
+        try:
+            self._local.repository.branch.sync_now(durable=False)
+        except AnnexError as error:  # they are queued, and the next to write them down meets the same
+            log.warning("%s: %s", self._local.name, error)
 
     def _note(self, keys: Sequence[Key], *, present: bool) -> None:
         """Record how it ended, which nothing that goes wrong with records changes any more."""

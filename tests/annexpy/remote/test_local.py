@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import pickle
@@ -33,6 +34,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, Remote
 from annexpy.remote.local import Local, LocalDownload, LocalUpload
 from annexpy.remote.local_removal import TrashBin
+from annexpy.repo.locks import Removal
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID
@@ -180,6 +182,21 @@ async def test_a_removal_whose_deadline_passes_while_it_is_recorded_leaves_a_rec
     await local.aclose()
     assert await local.check_present(KEY)
     assert log_lines(local, KEY) == [f"1 {A}"]
+
+
+async def test_that_a_removal_failed_survives_a_kill(local: Local, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store(local, KEY, CONTENT)
+
+    def broken(removal: Removal, **more: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Removal, "unlink", broken)
+    removed = await local.remove_content(KEY)
+
+    assert removed.failed[A]
+    with Repository.open(local.repository.path) as again:  # what a kill now would leave
+        assert again.content.present(KEY)
+        assert again.branch.locations(KEY).present == [A]
 
 
 async def test_data_present_is_believed_only_after_a_look(local: Local) -> None:
