@@ -36,7 +36,8 @@ CLUSTER = {"copy --to": 7.0, "get": 4.0, "drop --from": 6.0}
 CLUSTER_HTTP = {"copy --to": 18.0, "get": 11.0, "drop --from": 8.0}
 LARGE_CLUSTER = {"copy --to": 4.5}
 NEVER_SLOWER = {"copy --to": 1.0, "drop": 1.0, "get": 1.0, "drop --from": 1.0}
-LARGE_SSH = {"copy --to": 3.3, "get": 3.3}
+LARGE_SSH = {"copy --to": 2.7, "get": 2.7}
+LARGE_OUR_SSH = {"copy --to": 3.3, "get": 3.3}
 
 
 def main() -> int:
@@ -158,7 +159,7 @@ def _cycles(
         "http": [{**small, **http, "targets": HTTP if many else HTTP_1000}],
         "large": [{**large, "kind": "local", "targets": LARGE}],
         "large-ssh": [{**large, **ssh, "targets": LARGE_SSH}],
-        "large-our-ssh": [{**large, **our_ssh, "targets": LARGE_SSH}],
+        "large-our-ssh": [{**large, **our_ssh, "targets": LARGE_OUR_SSH}],
         "large-http": [{**large, **http, "targets": LARGE}],
         "cluster": [
             {**small, **cluster, "targets": CLUSTER},
