@@ -6,6 +6,7 @@ import fcntl
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,10 @@ _LOCKS = pytest.StashKey[tuple[Path, int, int]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Whoever runs this in the background or under nohup has signals ignored, and every process here would inherit that.
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     run = getattr(config, "workerinput", {}).get("testrunuid")
     if run is not None:
         path = Path(tempfile.gettempdir(), f"annexpy-tests-{run}")

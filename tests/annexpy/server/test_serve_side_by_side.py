@@ -32,11 +32,6 @@ CUT = "direct-get-truncated-while-sending"
 EOF = b"<EOF>"
 
 
-def _mind_hangup() -> None:
-    """Whoever runs the tests may have had SIGHUP ignored (nohup), which processes inherit."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
 class Session:
     """A server of its own, to which bytes are said by hand."""
 
@@ -47,7 +42,6 @@ class Session:
             stdout=-1,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            preexec_fn=_mind_hangup,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
 
