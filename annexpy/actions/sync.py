@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import anyio
 from anyio import to_thread
 
-from annexpy.errors import AnnexError, BranchConflict, InvalidInput, NotARepository, TimedOut
+from annexpy.errors import AnnexError, BranchConflict, ConnectionLost, InvalidInput, NotARepository, TimedOut
 from annexpy.remote.p2p_git import p2p_git_place
 from annexpy.repo.config import RemoteConfig
 from annexpy.repo.exchange import Exchange, GitPlace, git_place
@@ -26,6 +26,7 @@ __all__ = ["Synced", "sync"]
 
 _TRIES: Final = 10
 _SECONDS: Final = 600.0
+_CUT_OFF: Final = 3  # tries that may end so before it is an error
 
 R = TypeVar("R")
 
@@ -168,6 +169,15 @@ class _Syncing:
         return git_place(self._remote.name, url, self._repository.path, self._repository.config)
 
     async def _talk(self, request: Callable[[Exchange], R], place: GitPlace) -> R:
+        """*request*, again where the carrier may have cut off the end of the answer: it changes nothing twice."""
+        for _ in range(_CUT_OFF if place.carrier is not None else 0):
+            try:
+                return await self._talk_once(request, place)
+            except ConnectionLost:
+                continue
+        return await self._talk_once(request, place)
+
+    async def _talk_once(self, request: Callable[[Exchange], R], place: GitPlace) -> R:
         """*request* in a worker thread, which is stopped when it takes too long or is cancelled."""
         repository = self._repository
         history = History(repository.files, repository.config, repository.clock, self._lockdown)

@@ -5,6 +5,7 @@ Nothing but ``get`` knows of it. What comes from the cache is verified as it is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -28,16 +29,16 @@ __all__ = ["ReadsThrough"]
 _PIECE: Final = 256 * 1024
 
 
-class ReadsThrough(Wrapper):
+class ReadsThrough(Wrapper, ABC):
     """A remote that is read through a cache, where there is one."""
 
+    @abstractmethod
     def cache(self, key: Key) -> ReadCache | None:
         """Where to look for *key*; None: nowhere."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_near(self, uuid: UUID) -> bool:
         """What a repository has costs no more than what the cache has."""
-        raise NotImplementedError
 
     def get(
         self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
@@ -103,10 +104,8 @@ async def _reading_through(
         passing = _Passing(asked, filling)
         try:
             yield passing
-        except BaseException:
+        finally:
             passing.leave()
-            raise
-        passing.leave()
 
 
 class _Cached:

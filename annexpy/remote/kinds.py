@@ -8,10 +8,10 @@ from annexpy.errors import AnnexError, UnknownUUID
 from annexpy.remote.base import Connects, HasNodes, Remote
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
-from annexpy.remote.wrappers import Recording, Wrapper
+from annexpy.remote.wrappers import Wrapper
 from annexpy.uuids import UUID
 
-__all__ = ["as_local", "bare_local", "is_behind_wire", "is_local", "known", "members"]
+__all__ = ["bare_local", "is_behind_wire", "is_local", "known", "members"]
 
 
 def members(remote: Remote) -> Iterator[Remote]:
@@ -29,15 +29,8 @@ def _innermost(remote: Remote) -> Remote:
     return remote
 
 
-def as_local(remote: Remote) -> Local | None:
-    """The repository on this machine that *remote* is, or records for; None when it is none, or not there."""
-    while type(remote) is Recording:
-        remote = remote.remote
-    return bare_local(remote)
-
-
 def bare_local(remote: Remote) -> Local | None:
-    """As ``as_local``, but None for a wrapper around one."""
+    """The repository on this machine that *remote* is; None when it is none, wraps one, or is not there."""
     try:
         local = remote.local if isinstance(remote, LocalPlace) else remote
     except AnnexError:

@@ -6,15 +6,17 @@ begun from nothing, is left to them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
 from annexpy.remote.local import Local
+from annexpy.repo.receiving import Receiving
 
-__all__ = ["Taken", "take"]
+__all__ = ["Taken", "admitted", "take"]
 
 _NOBODY = Stored()
 
@@ -43,20 +45,32 @@ async def take(taker: Local, giver: Local, keys: Sequence[Key]) -> list[Taken | 
     return taken
 
 
+def admitted(taker: Local, key: Key, recorded: Callable[[Key], None]) -> Receiving | Taken:
+    """The context in which a small content of *key* arrives in *taker*; or how it ends, when none need come.
+
+    Args:
+        taker: Where to.
+        key: Which.
+        recorded: Told that the content is there, now or when it has come.
+
+    Raises:
+        AnnexError: Nothing of *key* may come in, or nobody can tell whether it is there.
+    """
+    taker.check_accepts(key)
+    if taker.store.present(key):
+        recorded(key)
+        return Taken(Stored(already=frozenset((taker.uuid,))))
+    # Without the name of the sender there is no file that tells others who sends: it is over before they look.
+    return taker.store.receive(key, recorded=recorded)
+
+
 async def _one(taker: Local, giver: Local, key: Key) -> Taken | None:
-    here = frozenset((taker.uuid,))
     moved = 0
-
-    def record(key: Key) -> None:
-        taker.record(key, present=True)
-
     try:
-        taker.check_accepts(key)
-        if taker.store.present(key):
-            record(key)
-            return Taken(Stored(already=here))
-        # Without the name of the sender there is no file that tells others who sends: it is over before they look.
-        async with taker.store.receive(key, recorded=record) as receiving:
+        begun = admitted(taker, key, partial(taker.record, present=True))
+        if isinstance(begun, Taken):
+            return begun
+        async with begun as receiving:
             with giver.store.open(key) as stored:
                 if receiving.offset or stored.size != key.size:
                     return None
@@ -67,4 +81,4 @@ async def _one(taker: Local, giver: Local, key: Key) -> Taken | None:
         return Taken(_NOBODY, error, moved)
     except OSError as error:
         return Taken(_NOBODY, giver.store.folders.error(key, error), moved)
-    return Taken(Stored(here), None, moved)
+    return Taken(Stored(frozenset((taker.uuid,))), None, moved)

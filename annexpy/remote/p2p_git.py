@@ -93,12 +93,19 @@ class P2PGit:
                 raise RemoteProtocolError(f"{self._name}: {type(other).__name__} in answer to AUTH")
 
     def read(self, size: int) -> bytes:
-        """*size* bytes of what git says, fewer only at the end."""
+        """*size* bytes of what git says; nothing at the end.
+
+        Raises:
+            ConnectionLost: It ended in the middle. git-annex ends CONNECT when its git has ended, and now and then
+                before it has carried all that this one said (measured on a busy machine).
+        """
         said = b""
         while len(said) < size and self._frame():
             piece = self._receive(min(size - len(said), self._left))
             self._left -= len(piece)
             said += piece
+        if said and len(said) < size:
+            raise ConnectionLost(self._name, "what git says", "it ended in the middle")
         return said
 
     def _frame(self) -> bool:

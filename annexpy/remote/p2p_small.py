@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from anyio import CancelScope, create_task_group
@@ -35,7 +36,7 @@ from annexpy.p2p.messages import (
 )
 from annexpy.remote.base import Stored
 from annexpy.remote.local import Local
-from annexpy.remote.local_take import Taken
+from annexpy.remote.local_take import Taken, admitted
 from annexpy.remote.p2p import P2PRemote
 from annexpy.remote.p2p_content import SMALL, hint, refusal, stored_by
 from annexpy.remote.pool import Use
@@ -261,6 +262,9 @@ class _Fetching:
             for number in here.values():
                 self.done[number] = Taken(_NOBODY, error)
 
+    def _came(self, number: int, key: Key) -> None:
+        self._here[key] = number
+
     async def _next(self) -> _Reception | None:
         """The next content that is small, and not here at all."""
         while self.waiting:
@@ -269,12 +273,11 @@ class _Fetching:
             if not _is_small(key):
                 continue
             try:
-                self._taker.check_accepts(key)
-                if self._taker.store.present(key):
-                    self.done[number] = Taken(Stored(already=frozenset((self._taker.uuid,))))
-                    self._here[key] = number
+                begun = admitted(self._taker, key, partial(self._came, number))
+                if isinstance(begun, Taken):
+                    self.done[number] = begun
                     continue
-                receiving = await self._taker.store.receive(key, recorded=_later).__aenter__()
+                receiving = await begun.__aenter__()
             except AnnexError as error:
                 self.done[number] = Taken(_NOBODY, error)
                 continue
@@ -310,14 +313,9 @@ class _Fetching:
             self.done[reception.number] = Taken(_NOBODY, error, len(content))
             return False
         self.done[reception.number] = Taken(Stored(frozenset((self._taker.uuid,))), None, len(content))
-        self._here[reception.key] = reception.number
         if len(self._here) >= _RECORDED_TOGETHER:
             await self.keep()
         return True
-
-
-def _later(key: Key) -> None:
-    """In place of the record that the store would make for each content."""
 
 
 async def _content(wire: Wire, key: Key, length: int) -> bytes | None:

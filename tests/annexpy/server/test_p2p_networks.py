@@ -277,6 +277,17 @@ def test_our_client_syncs_and_asks(
     assert "Traceback" not in said
 
 
+def test_a_sync_asks_again_when_the_answer_to_its_push_was_cut_off(ours: Net) -> None:
+    ours.link()
+    mark = ours.top / "net" / "cut"
+    mark.touch()
+    said = ours.run(ours.cl, sys.executable, "-m", "annexpy.cli.app", "sync", "peer")
+    assert "fetched, sent" in said
+    assert not mark.exists()
+    sent = ours.run(ours.cl, "git", "rev-parse", "git-annex")
+    assert ours.run(ours.srv, "git", "rev-parse", "synced/git-annex") == sent
+
+
 def test_addresses_and_tokens_are_where_git_annex_has_them(ours: Net) -> None:
     net = ours
     net.link()
