@@ -138,6 +138,13 @@ class Carried(Gateways):
                     cwd=path, input=address + "\n", text=True, check=True, capture_output=True, timeout=_SECONDS,
                 )  # fmt: skip
 
+    def fetch(self, path: Path, remote: str) -> None:
+        # Between git-annex and itself the end of what git says can be lost over p2p-annex, and git waits for ever.
+        if self.carrier == "p2p" and self.stock:
+            git(path, "fetch", "-q", str(self.path(remote)), f"+refs/heads/*:refs/remotes/{remote}/*")
+        else:
+            super().fetch(path, remote)
+
     def _serve_ssh(self) -> None:
         folder = self.folder / "keys"
         folder.mkdir()

@@ -183,9 +183,13 @@ class Gateways:
         self.places[name] = Place(path)
         for remote in remotes:
             self.connect(name, remote)
-            git(path, "fetch", "-q", remote)
+            self.fetch(path, remote)
         git(path, "annex", "merge", "-q")
         return {file: Key.parse(git(path, "annex", "lookupkey", file).strip()) for file in contents}
+
+    def fetch(self, path: Path, remote: str) -> None:
+        """The branches of *remote*, into the client at *path*."""
+        git(path, "fetch", "-q", remote)
 
     # -- trouble ----------------------------------------------------------------------------------
 
