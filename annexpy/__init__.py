@@ -8,6 +8,7 @@ command that runs once per connection pays for every import (docs/design.md, "St
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from annexpy.actions.configure import configure
     from annexpy.actions.copy import copy, move
     from annexpy.actions.drop import drop, drop_many, examine
     from annexpy.actions.facts import Facts
@@ -174,6 +175,7 @@ __all__ = [
     "Wanted",
     "Whereis",
     "__version__",
+    "configure",
     "connect",
     "copy",
     "drop",
@@ -291,6 +293,7 @@ _PLACES = {
     "Verified": "annexpy.actions.results",
     "Wanted": "annexpy.actions.wanted",
     "Whereis": "annexpy.actions.whereis",
+    "configure": "annexpy.actions.configure",
     "connect": "annexpy.remote.address",
     "copy": "annexpy.actions.copy",
     "drop": "annexpy.actions.drop",
