@@ -5,8 +5,12 @@ each value of each field the newest mention counts. Names of fields are the same
 ``.rmet`` a field is written ``UUID:FIELD``.
 
 Among equal clocks lines are taken in the order of what they mention, not of where they stand; and a log is
-only shortened when that saves a whole line, then also of other mentions that no longer count. Measured on
-1,600 logs.
+only shortened when that saves a whole line, also one that mentions nothing, then also of other mentions that no
+longer count. Measured on 2,800 logs.
+
+A line whose fields begin with ``+`` or ``-``, which no program makes, is another one when it is read again: fields
+are sorted, and what was the first word, and a field for that, may then stand for a value of the field before it.
+git-annex does the same; here, too, such lines are not kept from changing.
 
 Source: fact sheet repository-format, section 3.
 """
@@ -55,15 +59,8 @@ class MetadataLine:
 
 
 def parse_metadata(content: bytes) -> list[MetadataLine]:
-    """The lines of a log, oldest first. Never raises."""
-    lines = []
-    for line in log_lines(content):
-        match = _LINE.fullmatch(line)
-        if match is not None:
-            changes, names = _read_changes(match[3])
-            if changes:
-                lines.append(MetadataLine(clock_from_parts(match[1], match[2] or b""), changes, names))
-    return _in_order(lines)
+    """The lines of a log that mention something, oldest first. Never raises."""
+    return [line for line in _read_lines(content) if line.changes]
 
 
 def format_metadata(lines: Iterable[MetadataLine]) -> bytes:
@@ -73,7 +70,7 @@ def format_metadata(lines: Iterable[MetadataLine]) -> bytes:
 
 def compact_metadata(content: bytes) -> bytes:
     """*content* as git-annex would write it anew."""
-    return format_metadata(_simplified(parse_metadata(content)))
+    return format_metadata(_simplified(_read_lines(content)))
 
 
 def current_metadata(content: bytes) -> dict[str, frozenset[str]]:
@@ -131,10 +128,19 @@ def set_metadata(
     line_changes = {field: values for field, values in line_changes.items() if values}
     if not line_changes:
         return content
-    lines = parse_metadata(content)
+    lines = _read_lines(content)
     newest = max([line.clock for line in lines], default=None)
     added = MetadataLine(tick(newest, now), line_changes, names)
     return format_metadata(_simplified(_in_order([*lines, added])))
+
+
+def _read_lines(content: bytes) -> list[MetadataLine]:
+    lines = []
+    for line in log_lines(content):
+        match = _LINE.fullmatch(line)
+        if match is not None:
+            lines.append(MetadataLine(clock_from_parts(match[1], match[2] or b""), *_read_changes(match[3])))
+    return _in_order(lines)
 
 
 def _read_changes(words: bytes) -> tuple[dict[str, dict[str, bool]], dict[str, str]]:

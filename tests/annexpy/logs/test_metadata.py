@@ -46,6 +46,17 @@ NOW = VectorClock(150 * SECOND)
             {"z": {"1": True}},
             b"110s A +1 +2\n110s b -2\n150s z +1\n",
         ),
+        (  # a line that mentions nothing is one that can be saved
+            b"100s +1 A\n100s +1 +-d -!< -+c -+c A +1\n100s a +1 -1 z z\n",
+            {"zz": {"1": True}},
+            b"100s +1 +-d -!< -+c\n100s a -1\n150s zz +1\n",
+        ),
+        (b"100s --a +1 +!< +b\n", {"zz": {"1": True}}, b"100s +!< +b --a +1\n150s zz +1\n"),
+        (  # that line again: the first word is a field, and the next that was one is a value
+            b"100s +!< +b --a +1\n150s zz +1\n",
+            {"zz": {"1": False, "2": True}},
+            b"100s +!< --a +1 +b\n151s zz -1 +2\n",
+        ),
         (b"100s a +2\n100s A -2 a +1 +1\n", {"z": {"1": True}}, b"100s a +1 -2\n100s a +2\n150s z +1\n"),
     ],
 )

@@ -108,6 +108,13 @@ def test_chunk_log() -> None:
     )
 
 
+def test_a_chunk_size_that_wrapped_is_no_number_when_it_is_read_again() -> None:
+    once = CHUNKS.compact(b"100s b:0 1\n100s b:18446744073709551615 2\n100s b:x 03\n")
+
+    assert once == b"100s b:-1 2\n100s b:0 1\n100s b:x 3\n"
+    assert CHUNKS.compact(once) == b"100s b:0 1\n100s b:-1 2\n100s b:x 3\n"
+
+
 def test_export_log() -> None:
     content = (
         b"100s a:b t1\n100s a:b t2 t3\n100s c:d\n100s e:f \n100s nocolon t\n100s g:h:i t\n100s  x:y t\n"
