@@ -39,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""
+_READY: Final = 2 * _BATCH
+"""Drops under way where removals are pipelined: while one request is answered, the locks for the next are taken."""
 _WIRES: Final = 4
 """Locks at once at one remote: to open one more wire costs as much as some hundred locks over those that are open."""
 
@@ -124,7 +126,7 @@ def drop_many(
 
     if jobs is None:
         wires = any(is_behind_wire(member) for other in others for member in members(other))
-        jobs = _WIRES if wires else 16 if what.remover is None else _BATCH
+        jobs = _WIRES if wires else 16 if what.remover is None else _READY
     return Each(keys, work, jobs=jobs, before=what.begin, same=lambda key: key, quickly=what.quickly)
 
 

@@ -115,6 +115,10 @@ class Place(MemoryRemote):
     def is_locked(self) -> bool:
         return bool(self._locks)
 
+    @property
+    def locked(self) -> set[Key]:
+        return set(self._locks)
+
     def is_retained(self, key: Key = KEY) -> bool:
         return key in self._retained_until
 
@@ -503,6 +507,24 @@ async def test_removals_are_pipelined_where_the_remote_can(clock: Clock) -> None
     assert all(result.ok for result in results)
     assert sum(here.batches) == len(KEYS)
     assert len(here.batches) <= 10
+
+
+async def test_the_locks_for_the_next_removals_are_held_when_the_answer_to_the_last_ones_comes(clock: Clock) -> None:
+    class Answering(Pipelined):
+        ready: list[int]
+
+        async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+            removed = await super().remove_content_many(keys, deadline=deadline)
+            self.ready.append(len(vault.locked - set(keys)))
+            return removed
+
+    here, vault = Answering("here", clock, keys=KEYS), Place("vault", clock, keys=KEYS)
+    here.batches, here.ready = [], []
+
+    results = [r async for r in drop_many(KEYS, from_=here, others=[vault], copies=Copies(), clock=clock)]
+
+    assert all(result.ok for result in results)
+    assert here.ready[0] >= here.batches[1] > 1
 
 
 async def test_a_lost_connection_in_a_batch_leaves_every_key_of_it_unknown_and_retained(clock: Clock) -> None:
