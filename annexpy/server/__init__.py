@@ -6,30 +6,43 @@ Nothing is imported until a name is used: the shell runs once per connection, an
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from annexpy.server.asgi import ASGI
-    from annexpy.server.auth import Access, Role, Secret, User
+    from annexpy.server.auth import Access, Role, Secret, User, Visitor
+    from annexpy.server.authorized import AuthorizedKeys
     from annexpy.server.gateway import Gateway
     from annexpy.server.git import GitMount
     from annexpy.server.http import Routes, serve_http
     from annexpy.server.limits import Authenticate, Deadlines, LockQuota, ServerMode, Services
+    from annexpy.server.places import Places
     from annexpy.server.serve import serve as serve_remote
-    from annexpy.server.shown import Shown, ShownRepositories
+    from annexpy.server.shown import Mount, Shown, ShownRepositories
+    from annexpy.server.ssh import SSHServer, host_key
+    from annexpy.transport.http_exchange import Exchange
+    from annexpy.transport.sockets import listen_tcp
 
 __all__ = [
     "ASGI",
     "Access",
     "Authenticate",
+    "AuthorizedKeys",
     "Deadlines",
+    "Exchange",
     "Gateway",
     "GitMount",
     "LockQuota",
+    "Mount",
+    "Places",
     "Role",
     "Routes",
+    "SSHServer",
     "Secret",
     "ServerMode",
     "Services",
     "Shown",
     "ShownRepositories",
     "User",
+    "Visitor",
+    "host_key",
+    "listen_tcp",
     "serve_http",
     "serve_remote",
 ]
@@ -38,18 +51,26 @@ _PLACES = {
     "ASGI": "annexpy.server.asgi",
     "Access": "annexpy.server.auth",
     "Authenticate": "annexpy.server.limits",
+    "AuthorizedKeys": "annexpy.server.authorized",
     "Deadlines": "annexpy.server.limits",
+    "Exchange": "annexpy.transport.http_exchange",
     "Gateway": "annexpy.server.gateway",
     "GitMount": "annexpy.server.git",
     "LockQuota": "annexpy.server.limits",
+    "Mount": "annexpy.server.shown",
+    "Places": "annexpy.server.places",
     "Role": "annexpy.server.auth",
     "Routes": "annexpy.server.http",
+    "SSHServer": "annexpy.server.ssh",
     "Secret": "annexpy.server.auth",
     "ServerMode": "annexpy.server.limits",
     "Services": "annexpy.server.limits",
     "Shown": "annexpy.server.shown",
     "ShownRepositories": "annexpy.server.shown",
     "User": "annexpy.server.auth",
+    "Visitor": "annexpy.server.auth",
+    "host_key": "annexpy.server.ssh",
+    "listen_tcp": "annexpy.transport.sockets",
     "serve_http": "annexpy.server.http",
     "serve_remote": "annexpy.server.serve:serve",
 }

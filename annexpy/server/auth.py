@@ -49,8 +49,10 @@ class Role(Flag):
     """Keep content from being removed."""
     APPEND = 4
     """Store content."""
-    WRITE = 8
-    """Remove content; git push."""
+    PUSH = 8
+    """git push, of what deletes and rewinds nothing."""
+    WRITE = 8 | 16
+    """Remove content; git push, of anything."""
 
 
 NOTHING: Final = Role(0)

@@ -35,6 +35,7 @@ from annexpy.remote.health import Node, Usage
 from annexpy.remote.late import LateCopies
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
+from annexpy.remote.quota import WithinQuota
 from annexpy.remote.relay import Relayed, patience
 from annexpy.remote.wrappers import ReadOnly, Recording, record
 from annexpy.repo.in_use import InUse
@@ -85,6 +86,7 @@ class Gateway:
         self._client = client
         self._in_use = InUse(repository.files)
         self._own: Local | None = None
+        self._within: WithinQuota | None = None
         self._opened: dict[object, Remote] = {}
         self._clusters: dict[UUID, Cluster] = {}
         self._made: dict[_Asked, Remote] = {}
@@ -296,10 +298,20 @@ class Gateway:
         gateway = relay.route.via
         return self._open(Route(f"{gateway.name}-{uuid}", gateway, uuid, relay.route.hops))
 
-    def _local(self) -> Local:
+    def _local(self) -> Remote:
         if self._own is None:
             self._own = Local(self.repository, durability=self._durability, client=self._client, commit=False)
-        return self._own
+        if self._within is None and self._quota() is not None:
+            self._within = WithinQuota(self._own, self._quota)
+        return self._own if self._within is None else self._within
+
+    def _quota(self) -> int | None:
+        """``annexpy.quota``: bytes of content that the repository may hold; what does not parse lets nothing come."""
+        try:
+            return self.repository.config.get_size("annexpy.quota")
+        except InvalidInput as error:
+            log.warning("%s: %s", self.repository.path, error)
+            return 0
 
     # -- the end ----------------------------------------------------------------------------------
 
@@ -361,7 +373,7 @@ class Gateway:
                 await remote.aclose()
             except AnnexError as failed:
                 log.warning("%s: %s", remote.name, failed)
-        self._own = None
+        self._own = self._within = None
         self._in_use.close()
         self.placing.close()
         if await self.repository.branch.commit():

@@ -25,7 +25,7 @@ import anyio.abc
 from annexpy.errors import AnnexError, InvalidInput, RepositoryError
 from annexpy.p2p.http import NoSuchRoute, WrongMethod
 from annexpy.repo.repository import Repository
-from annexpy.server.auth import Role, Visitor
+from annexpy.server.auth import Role, Verdict, Visitor
 from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
 from annexpy.server.judged import judged_push
@@ -35,7 +35,7 @@ from annexpy.uuids import UUID
 
 __all__ = ["GitMount"]
 
-_SERVICES: Final = {b"git-upload-pack": Role.READ, b"git-receive-pack": Role.WRITE}
+_SERVICES: Final = {b"git-upload-pack": Role.READ, b"git-receive-pack": Role.PUSH}
 _AUTHORITY = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
 _NO_CACHE: Final = (b"Cache-Control", b"no-cache, max-age=0, must-revalidate")
 _MAX_INFLATED: Final = 256 * 1024 * 1024
@@ -43,7 +43,7 @@ _MAX_INFLATED: Final = 256 * 1024 * 1024
 
 
 class GitMount:
-    """The repositories that git reaches, by the first part of the path; ``.git`` behind it may be there or not."""
+    """The repositories that git reaches, by the first parts of the path; ``.git`` behind them may be there or not."""
 
     def __init__(self, places: Mapping[bytes, Repository | Gateway], *, url: str = "") -> None:
         """Serve these.
@@ -78,12 +78,12 @@ class GitMount:
         return place.uuid, role
 
     def _split(self, exchange: Exchange) -> tuple[bytes, Repository | Gateway, bytes, bytes] | None:
-        path, _, query = exchange.head.target.partition(b"?")
-        name, slash, rest = path[1:].partition(b"/")
-        for one in (name, name.removesuffix(b".git")):
-            place = self._places.get(one)
-            if place is not None and slash:
-                return one, place, rest, query
+        path, _, query = exchange.head.target[1:].partition(b"?")
+        for at in (found.start() for found in re.finditer(b"/", path)):
+            for name in (path[:at], path[:at].removesuffix(b".git")):
+                place = self._places.get(name)
+                if place is not None:
+                    return name, place, path[at + 1 :], query
         return None
 
     async def answer(self, exchange: Exchange, visitor: Visitor) -> bool:
@@ -104,7 +104,8 @@ class GitMount:
             await self._service(exchange, repository, [rest.decode().removeprefix("git-")])
             return False
         directory = os.fsdecode(repository.git_dir)
-        async with judged_push(directory, place, visitor.uuids) as (words, variables):
+        append_only = visitor.verdict(place.uuid, Role.WRITE) is not Verdict.ALLOWED
+        async with judged_push(directory, place, visitor.uuids, append_only=append_only) as (words, variables):
             await self._service(exchange, repository, [*words, "receive-pack"], variables)
         await take_in(repository)
         return True

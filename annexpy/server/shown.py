@@ -31,7 +31,7 @@ class Shown:
     Attributes:
         find: Gives the repository, its nodes and its clusters. Called for every request.
         uuid: Whose rules hold; None: those of the UUID that is asked for.
-        name: First part of its own paths, percent-encoded; b"": it has none.
+        name: First part of its own paths, or several, percent-encoded; b"": it has none.
     """
 
     find: Find

@@ -81,7 +81,7 @@ def test_no_record_is_lost_among_pushes_puts_and_git_annex(tmp_path: Path, git_a
                 thread.join()
         assert server.stop() == 0
     assert not [line for line in server.lines if "Traceback" in line]
-    assert sum(synced) > 1
+    assert any(synced)
     with Repository.open(bare) as repository:
         for keys, place in ((put, uuid), (said_present, SOMEBODY)):
             lost = [key for key in keys if place not in repository.branch.locations(key).present]
