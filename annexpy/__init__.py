@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from annexpy.actions.info import Info, info
     from annexpy.actions.key import key_of
     from annexpy.actions.log import Logged, log
+    from annexpy.actions.push import Pushed, push
     from annexpy.actions.put import put, put_many
     from annexpy.actions.reader import KeyReader, open_key
     from annexpy.actions.reader import open_key as open
@@ -86,6 +87,8 @@ if TYPE_CHECKING:
     from annexpy.remote.p2p import P2PRemote
     from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced
     from annexpy.repo.branch import Branch
+    from annexpy.repo.head import FileChange, Head
+    from annexpy.repo.own_lock import OwnLock, adopt_pidlock
     from annexpy.repo.repository import Repository
     from annexpy.uuids import UUID, is_cluster, parse_uuid
 
@@ -115,7 +118,9 @@ __all__ = [
     "DropResult",
     "Expression",
     "Facts",
+    "FileChange",
     "HTTPRemote",
+    "Head",
     "IncompleteTransfer",
     "Info",
     "InvalidExpression",
@@ -142,12 +147,14 @@ __all__ = [
     "NotLocked",
     "NotRegularFile",
     "NotWanted",
+    "OwnLock",
     "P2PRemote",
     "PeerError",
     "Policy",
     "PolicyError",
     "Progress",
     "ProtocolError",
+    "Pushed",
     "ReadOnly",
     "Recording",
     "Refused",
@@ -175,6 +182,7 @@ __all__ = [
     "Wanted",
     "Whereis",
     "__version__",
+    "adopt_pidlock",
     "configure",
     "connect",
     "copy",
@@ -196,6 +204,7 @@ __all__ = [
     "open_key",
     "parse_expression",
     "parse_uuid",
+    "push",
     "put",
     "put_many",
     "sync_branch",
@@ -233,7 +242,9 @@ _PLACES = {
     "DropResult": "annexpy.actions.results",
     "Expression": "annexpy.policy.expression",
     "Facts": "annexpy.actions.facts",
+    "FileChange": "annexpy.repo.head",
     "HTTPRemote": "annexpy.remote.http",
+    "Head": "annexpy.repo.head",
     "IncompleteTransfer": "annexpy.errors",
     "Info": "annexpy.actions.info",
     "InvalidExpression": "annexpy.errors",
@@ -260,12 +271,14 @@ _PLACES = {
     "NotLocked": "annexpy.errors",
     "NotRegularFile": "annexpy.errors",
     "NotWanted": "annexpy.errors",
+    "OwnLock": "annexpy.repo.own_lock",
     "P2PRemote": "annexpy.remote.p2p",
     "PeerError": "annexpy.errors",
     "Policy": "annexpy.policy.wanted",
     "PolicyError": "annexpy.errors",
     "Progress": "annexpy.actions.results",
     "ProtocolError": "annexpy.errors",
+    "Pushed": "annexpy.actions.push",
     "ReadOnly": "annexpy.remote.wrappers",
     "Recording": "annexpy.remote.wrappers",
     "Refused": "annexpy.errors",
@@ -293,6 +306,7 @@ _PLACES = {
     "Verified": "annexpy.actions.results",
     "Wanted": "annexpy.actions.wanted",
     "Whereis": "annexpy.actions.whereis",
+    "adopt_pidlock": "annexpy.repo.own_lock",
     "configure": "annexpy.actions.configure",
     "connect": "annexpy.remote.address",
     "copy": "annexpy.actions.copy",
@@ -314,6 +328,7 @@ _PLACES = {
     "open_key": "annexpy.actions.reader",
     "parse_expression": "annexpy.policy.expression:parse",
     "parse_uuid": "annexpy.uuids",
+    "push": "annexpy.actions.push",
     "put": "annexpy.actions.put",
     "put_many": "annexpy.actions.put",
     "sync_branch": "annexpy.actions.sync:sync",

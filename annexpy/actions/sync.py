@@ -22,7 +22,7 @@ from annexpy.repo.p2p_networks import SCHEME
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
 
-__all__ = ["Synced", "sync"]
+__all__ = ["Synced", "remote_place", "sync", "talk_to"]
 
 _TRIES: Final = 10
 _SECONDS: Final = 600.0
@@ -105,7 +105,6 @@ class _Syncing:
 
     def __init__(self, repository: Repository, remote: RemoteConfig, seconds: float) -> None:
         self._repository, self._remote, self._seconds = repository, remote, seconds
-        self._lockdown = Lockdown.of(repository.config.get("core.sharedrepository"))
         self._fetched = self._sent = False
         self._error: AnnexError | None = None
 
@@ -163,29 +162,44 @@ class _Syncing:
                 await do(there)
 
     def _place(self, url: str | None) -> GitPlace:
-        assert url is not None
-        if url.startswith(SCHEME):
-            return p2p_git_place(self._remote.name, url, self._repository.files, self._repository.uuid)
-        return git_place(self._remote.name, url, self._repository.path, self._repository.config)
+        return remote_place(self._repository, self._remote, url)
 
     async def _talk(self, request: Callable[[Exchange], R], place: GitPlace) -> R:
-        """*request*, again where the carrier may have cut off the end of the answer: it changes nothing twice."""
-        for _ in range(_CUT_OFF if place.carrier is not None else 0):
-            try:
-                return await self._talk_once(request, place)
-            except ConnectionLost:
-                continue
-        return await self._talk_once(request, place)
+        return await talk_to(self._repository, place, request, self._seconds)
 
-    async def _talk_once(self, request: Callable[[Exchange], R], place: GitPlace) -> R:
-        """*request* in a worker thread, which is stopped when it takes too long or is cancelled."""
-        repository = self._repository
-        history = History(repository.files, repository.config, repository.clock, self._lockdown)
-        exchange = Exchange(history, place)
+
+def remote_place(repository: Repository, remote: RemoteConfig, url: str | None) -> GitPlace:
+    """Where *url*, of the git remote *remote*, leads to. Raises Refused for what git cannot be asked at."""
+    assert url is not None
+    if url.startswith(SCHEME):
+        return p2p_git_place(remote.name, url, repository.files, repository.uuid)
+    return git_place(remote.name, url, repository.path, repository.config)
+
+
+async def talk_to(repository: Repository, place: GitPlace, request: Callable[[Exchange], R], seconds: float) -> R:
+    """*request*, again where the carrier may have cut off the end of the answer: it changes nothing twice.
+
+    Raises:
+        TimedOut: It took longer than *seconds*.
+        AnnexError: As the request does.
+    """
+    for _ in range(_CUT_OFF if place.carrier is not None else 0):
         try:
-            with anyio.move_on_after(self._seconds):
-                return await to_thread.run_sync(request, exchange, abandon_on_cancel=True)
-            raise TimedOut(self._remote.name, "the git-annex branch", self._seconds)
-        finally:
-            exchange.stop()
-            history.close()
+            return await _talk_once(repository, place, request, seconds)
+        except ConnectionLost:
+            continue
+    return await _talk_once(repository, place, request, seconds)
+
+
+async def _talk_once(repository: Repository, place: GitPlace, request: Callable[[Exchange], R], seconds: float) -> R:
+    """*request* in a worker thread, which is stopped when it takes too long or is cancelled."""
+    lockdown = Lockdown.of(repository.config.get("core.sharedrepository"))
+    history = History(repository.files, repository.config, repository.clock, lockdown)
+    exchange = Exchange(history, place)
+    try:
+        with anyio.move_on_after(seconds):
+            return await to_thread.run_sync(request, exchange, abandon_on_cancel=True)
+        raise TimedOut(place.name, "git", seconds)
+    finally:
+        exchange.stop()
+        history.close()

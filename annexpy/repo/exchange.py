@@ -18,7 +18,7 @@ import os
 import re
 import shlex
 from binascii import unhexlify
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -231,17 +231,25 @@ class Exchange:
         Raises:
             As ``fetch``; RepositoryError too when the other side refuses it.
         """
+        moved = self._send(tip, lambda refs: [SYNCED, *([] if annex and GIT_ANNEX in refs else [GIT_ANNEX])])
+        if not moved:
+            self._remember(SYNCED, tip)
+        return not moved
+
+    def push_branch(self, ref: bytes, tip: bytes) -> bool:
+        """Send the history of *tip* and let *ref* there be *tip*; returns and raises as ``push``. Never forces."""
+        return not self._send(tip, lambda refs: [ref])
+
+    def _send(self, tip: bytes, which: Callable[[Collection[bytes]], list[bytes]]) -> bool:
+        """Let the refs that *which* names, told those that are there, be *tip*; True when one has something new."""
         from dulwich.objects import ObjectID
         from dulwich.refs import Ref
 
         moved: list[bytes] = []
 
         def update(refs: dict[Ref, ObjectID]) -> dict[Ref, ObjectID]:
-            ours = [Ref(SYNCED)]
-            if not annex or Ref(GIT_ANNEX) not in refs:
-                ours.append(Ref(GIT_ANNEX))
             changes: dict[Ref, ObjectID] = {}
-            for ref in ours:
+            for ref in map(Ref, which(refs)):
                 old = refs.get(ref)
                 if old is not None and not self._is_behind(old, tip):
                     moved.append(ref)
@@ -260,12 +268,10 @@ class Exchange:
         refused = {ref: why for ref, why in (result.ref_status or {}).items() if why}
         if refused and not moved:
             if any("fetch first" in str(why) or "non-fast-forward" in str(why) for why in refused.values()):
-                return False
+                return True
             reasons = ", ".join(f"{ref.decode('utf-8', 'replace')}: {why}" for ref, why in refused.items())
-            raise RepositoryError(f"{self._place.name} refused the git-annex branch: {reasons}")
-        if not moved:
-            self._remember(SYNCED, tip)
-        return not moved
+            raise RepositoryError(f"{self._place.name} refused the push: {reasons}")
+        return bool(moved)
 
     def _is_behind(self, old: bytes, tip: bytes) -> bool:
         """*old* is part of the history of *tip*, as far as we have it."""

@@ -2,8 +2,8 @@
 
 git compares each file of the work tree with the size, time and inode that the index has of it. Whoever
 replaces a pointer file by its content, or the other way round, has to write the new ones down, or ``git status``
-shows the file as modified. Only those ten words of an entry change here, so that every extension, and every
-version from 2 to 4, comes out as it went in.
+shows the file as modified. ``GitIndex`` changes only those ten words of an entry, so that every extension, and
+every version from 2 to 4, comes out as it went in. ``stage`` enters whole files beside what else is staged.
 
 Source: gitformat-index(5).
 """
@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import UnsupportedRepository
 from annexpy.repo.files import Status
 
-__all__ = ["GitIndex", "IndexEntry"]
+__all__ = ["GitIndex", "IndexEntry", "Staged", "stage"]
 
 _STAT: Final = struct.Struct(">10L")
 _EXTENDED: Final = 0x4000
 _NAME_LENGTH: Final = 0xFFF
 _STAGE: Final = 0x3000
 _WORD: Final = 0xFFFFFFFF
+_RESOLVE_UNDO: Final = b"REUC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class GitIndex:
         if self._version not in (2, 3, 4):
             raise UnsupportedRepository("the git index is none of version 2 to 4")
         self._changed = False
+        self._end = 12
 
     def entries(self) -> Iterator[IndexEntry]:
         """Every entry that is not in conflict, in the order of their paths.
@@ -114,6 +116,7 @@ class GitIndex:
                     path, after = bytes(data[start:end]), end + 8 - (end - offset) % 8
                 yield path, offset, flags
                 offset = after
+            self._end = offset
         except (struct.error, ValueError, IndexError) as error:
             raise UnsupportedRepository("the git index is damaged") from error
         if data[offset : offset + 4] == b"link":
@@ -121,23 +124,38 @@ class GitIndex:
                 "the git index is split (core.splitIndex): run git update-index --no-split-index"
             )
 
+    def _raw(self) -> tuple[list[tuple[bytes, bytes]], int]:
+        """(path, entry in the form of version 2 or 3) of every entry, and where they end."""
+        data, found, end = bytes(self._data), list[tuple[bytes, bytes]](), 12
+        if self._version != 4:
+            last: tuple[bytes, int] | None = None
+            for path, offset, _ in self._walk():
+                if last is not None:
+                    found.append((last[0], data[last[1] : offset]))
+                last = path, offset
+            if last is not None:
+                end = self._end
+                found.append((last[0], data[last[1] : end]))
+            return found, end
+        for path, offset, flags in self._walk():
+            found.append((path, _padded(data[offset : offset + (64 if flags & _EXTENDED else 62)], path)))
+        return found, self._end
+
+    def _extensions(self, offset: int) -> bytes:
+        """Those that stay right when entries come and go."""
+        data, kept = bytes(self._data), b""
+        while offset < len(data) - 20:
+            name, size = data[offset : offset + 4], int.from_bytes(data[offset + 4 : offset + 8], "big")
+            if not name[:1].isupper():
+                raise UnsupportedRepository(f"the git index has an extension {name!r} that may not be ignored")
+            if name == _RESOLVE_UNDO:
+                kept += data[offset : offset + 8 + size]
+            offset += 8 + size
+        return kept
+
     def set_status(self, entry: IndexEntry, status: Status) -> None:
         """Make *entry* say that the file is as *status* has it."""
-        mtime, mtime_ns = divmod(status.st_mtime_ns, 1_000_000_000)
-        ctime, ctime_ns = divmod(status.st_ctime_ns, 1_000_000_000)
-        words = (
-            ctime,
-            ctime_ns,
-            mtime,
-            mtime_ns,
-            status.st_dev,
-            status.st_ino,
-            entry.mode,
-            status.st_uid,
-            status.st_gid,
-            status.st_size,
-        )
-        _STAT.pack_into(self._data, entry.where, *(word & _WORD for word in words))
+        _STAT.pack_into(self._data, entry.where, *_words(entry.mode, status))
         self._changed = True
 
     def data(self) -> bytes:
@@ -146,6 +164,79 @@ class GitIndex:
             body = self._data[:-20]
             return bytes(body) + hashlib.sha1(body, usedforsecurity=False).digest()
         return bytes(self._data)
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What the index is to say of one regular file.
+
+    Attributes:
+        sha: The blob, 20 bytes.
+        before: The blob that the commit had before; None: it had no such file. When the index says something
+            else, somebody has staged a change of their own, and that stays.
+        status: Of the file in the work tree; None when it is not there, or is something else than *sha*.
+    """
+
+    sha: bytes
+    before: bytes | None
+    status: Status | None
+
+
+def stage(data: bytes | None, files: Mapping[bytes, Staged]) -> bytes:
+    """An index that says what *files* says, and of everything else what *data* (None: no index yet) said.
+
+    Extensions that depend on the entries are left out; git makes them again. Version 4 becomes 2 or 3.
+
+    Raises:
+        UnsupportedRepository: It is damaged, split or sparse, or a file stands where a directory would have to.
+    """
+    index = GitIndex(b"DIRC\0\0\0\2" + bytes(24) if data is None else data)
+    entries, end = index._raw()
+    parents = {path[:at] for path in files for at in range(len(path)) if path[at] == 0x2F}
+    kept: list[tuple[bytes, bytes]] = []
+    found: set[bytes] = set()
+    for path, raw in entries:
+        wanted = files.get(path)
+        if path in parents:
+            raise UnsupportedRepository(f"{path!r} is a file in the git index, and should be a directory")
+        if wanted is not None:
+            found.add(path)
+            ours = raw[40:60] in (wanted.before, wanted.sha) and not int.from_bytes(raw[60:62], "big") & _STAGE
+            kept.append((path, _entry(path, wanted, raw) if ours else raw))
+        else:
+            kept.append((path, raw))
+    new = [
+        (path, _entry(path, wanted)) for path, wanted in files.items() if path not in found and wanted.before is None
+    ]
+    if new:
+        kept = sorted(kept + new, key=lambda entry: entry[0])  # stable: the sides of a conflict keep their order
+    body = b"".join([raw for _, raw in kept])
+    version = 3 if any(raw[60] & 0x40 for _, raw in kept) else 2
+    whole = b"DIRC" + struct.pack(">LL", version, len(kept)) + body + index._extensions(end)
+    checked = data is None or any(data[-20:])  # index.skipHash leaves zeros
+    return whole + (hashlib.sha1(whole, usedforsecurity=False).digest() if checked else bytes(20))
+
+
+def _entry(path: bytes, wanted: Staged, old: bytes | None = None) -> bytes:
+    """An entry of version 2."""
+    words = [0] * 10
+    words[6] = 0o100644 if old is None else int.from_bytes(old[24:28], "big")
+    if wanted.status is not None:
+        words = _words(words[6], wanted.status)
+    return _padded(_STAT.pack(*words) + wanted.sha + min(len(path), _NAME_LENGTH).to_bytes(2, "big"), path)
+
+
+def _padded(head: bytes, path: bytes) -> bytes:
+    raw = head + path
+    return raw + bytes(8 - len(raw) % 8)
+
+
+def _words(mode: int, status: Status) -> list[int]:
+    mtime, mtime_ns = divmod(status.st_mtime_ns, 1_000_000_000)
+    ctime, ctime_ns = divmod(status.st_ctime_ns, 1_000_000_000)
+    owner = (status.st_uid, status.st_gid, status.st_size)
+    words = (ctime, ctime_ns, mtime, mtime_ns, status.st_dev, status.st_ino, mode, *owner)
+    return [word & _WORD for word in words]
 
 
 def _varint(data: bytearray, offset: int) -> tuple[int, int]:

@@ -21,14 +21,15 @@ from annexpy.repo.format import apply_mode, make_folders
 from annexpy.repo.settings import Lockdown
 from annexpy.system import CLOCK
 
-__all__ = ["GIT_ANNEX", "Refs"]
+__all__ = ["GIT_ANNEX", "NO_LINKS", "Refs"]
 
 GIT_ANNEX: Final = b"refs/heads/git-annex"
 
 _LOCK_SECONDS: Final = 5.0
 _SETTLED: Final = 2.0
 """Seconds after which a file that is written again has another time, on every file system."""
-_NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
+"""Errors of a file system that makes no hard links."""
 _SHA: Final = regex(rb"[0-9a-f]{40}\Z")
 _PACKED: Final = regex(rb"^([0-9a-f]{40}) (\S+)$", re.MULTILINE)
 
@@ -202,7 +203,7 @@ class Refs:
         try:
             files.link(content, lock)
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             # a file system without links: have the name first, then give it its content
             files.close_fd(files.open_write(lock, exclusive=True, mode=0o666))
