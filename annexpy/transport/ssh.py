@@ -28,7 +28,14 @@ from annexpy.transport.base import Transport
 from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.pipe import DialCommand
 from annexpy.transport.ssh_channel import CLOSE_SECONDS, WINDOW, SSHTransport
-from annexpy.transport.ssh_library import PACKET, AsyncSSH, leave_out_empty, load_asyncssh, write_together
+from annexpy.transport.ssh_library import (
+    PACKET,
+    AsyncSSH,
+    acknowledging,
+    leave_out_empty,
+    load_asyncssh,
+    write_together,
+)
 
 __all__ = ["CIPHERS", "DialSSH", "DialSystemSSH"]
 
@@ -180,13 +187,14 @@ class _Connections:
             connection = await self._connection(dial, asyncssh)
             session = SSHTransport(str(dial), partial(self._left, connection))
             try:
-                await connection.create_session(
-                    lambda session=session: session,
-                    dial.command,
-                    encoding=None,
-                    window=WINDOW,
-                    max_pktsize=PACKET,
-                )
+                with acknowledging(connection):
+                    await connection.create_session(
+                        lambda session=session: session,
+                        dial.command,
+                        encoding=None,
+                        window=WINDOW,
+                        max_pktsize=PACKET,
+                    )
             except asyncssh.ChannelOpenError:
                 others = self._open[connection] - 1
                 await self._left(connection)

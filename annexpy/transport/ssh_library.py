@@ -8,10 +8,21 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import ctypes.util
+import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
-__all__ = ["PACKET", "AsyncSSH", "leave_out_empty", "load_asyncssh", "open_when_read", "write_together"]
+__all__ = [
+    "PACKET",
+    "AsyncSSH",
+    "acknowledging",
+    "leave_out_empty",
+    "load_asyncssh",
+    "open_when_read",
+    "write_together",
+]
 
 AsyncSSH: TypeAlias = Any
 """The module, or a thing of it. Its types would be an import, which costs 150 ms."""
@@ -95,6 +106,34 @@ def write_together(connection: AsyncSSH) -> None:
     socket = getattr(connection, "_transport", None)
     if isinstance(socket, asyncio.Transport):
         connection._transport = _Together(socket, asyncio.get_running_loop())
+
+
+@contextmanager
+def acknowledging(connection: AsyncSSH) -> Iterator[None]:
+    """Have the system acknowledge at once what comes over *connection*, not only when there is something to say.
+
+    sshd keeps a small packet back until the one before is acknowledged (Nagle's algorithm), and it says several in a
+    row before a channel is open: else that takes the 40 ms for which the system waits. Where asyncssh has no such
+    method, or the system no such option, nothing is done.
+    """
+    tcp, option = connection.get_extra_info("socket"), getattr(socket, "TCP_QUICKACK", None)
+    received, own = getattr(connection, "data_received", None), getattr(connection, "__dict__", None)
+    internet = getattr(tcp, "family", None) in (socket.AF_INET, socket.AF_INET6)
+    if received is None or option is None or own is None or not internet or "data_received" in own:
+        yield
+        return
+
+    def data_received(data: bytes, datatype: int | None = None) -> None:
+        try:
+            tcp.setsockopt(socket.IPPROTO_TCP, option, 1)
+        finally:
+            received(data, datatype)
+
+    connection.data_received = data_received
+    try:
+        yield
+    finally:
+        del connection.data_received
 
 
 def leave_out_empty(connection: AsyncSSH) -> None:

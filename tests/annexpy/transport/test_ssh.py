@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import socket
 import subprocess
 import sys
+from asyncio.trsock import TransportSocket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -272,6 +274,32 @@ class TestAsyncSSH:
             assert await receive_exactly(two, 3) == b"two"
         assert writes[0] == 2
 
+    @pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="the system has no such option")
+    async def test_what_comes_is_acknowledged_at_once_until_the_channels_are_open(
+        self, sshd, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wanted: list[object] = []
+        ask = TransportSocket.setsockopt
+
+        def asked(self: TransportSocket, *option: int) -> None:
+            wanted.append(option)
+            ask(self, *option)
+
+        monkeypatch.setattr(TransportSocket, "setsockopt", asked)
+        dial, at_once = DialSSH(sshd.host, "cat"), (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        async with AsyncExitStack() as open_:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(2):
+                    tasks.start_soon(open_.enter_async_context, dialled(dial))
+            assert wanted.count(at_once) > 1
+            wanted.clear()
+            async with dialled(dial) as cat:
+                assert at_once in wanted
+                wanted.clear()
+                await cat.send(b"body")
+                assert await receive_exactly(cat, 4) == b"body"
+        assert at_once not in wanted
+
     async def test_an_asyncssh_of_another_make_does_without_our_shortcuts(self) -> None:
         class Bare:
             __slots__ = ()
@@ -282,6 +310,8 @@ class TestAsyncSSH:
         ssh_library.write_together(Bare())
         ssh_library.leave_out_empty(Bare())
         ssh_library.open_when_read(Bare())
+        with ssh_library.acknowledging(Bare()):
+            pass
 
     async def test_a_key_that_is_not_accepted_is_told_apart(self, sshd) -> None:
         stranger = (str(sshd.folder / "stranger"),)
