@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from annexpy.cli.copies import Wanted
 from annexpy.cli.work import Work
+from annexpy.errors import InvalidInput
 from annexpy.keys.key import Key
 from annexpy.logs.paths import Log
 from annexpy.policy.numcopies import Copies, find_copies
@@ -57,14 +58,21 @@ def evidence(at: Work, places: Sequence[Remote], wanted: Wanted) -> Evidence:
     if repository.uuid not in known:
         others.append(at.local())
     for remote in repository.config.remotes().values():
-        if remote.url is not None and not remote.ignore and remote.uuid not in known and remote.name not in names:
+        if remote.has_contents and not remote.ignore and remote.uuid not in known and remote.name not in names:
             names.append(remote.name)
     names += [
         route.name
         for route in nearest_routes(topology(repository))
         if route.uuid not in known and route.name not in names
     ]
-    others += [at.other(name) for name in names]
+    for name in names:
+        try:
+            others.append(at.other(name))
+        except InvalidInput:
+            known_as = repository.config.remotes().get(name)
+            if name in wanted.others or known_as is None or known_as.url is not None:
+                raise
+            continue  # with settings that annexpy does not offer; a refusal says that no remote leads there
     facts = at.facts(wanted.numcopies, wanted.mincopies)
     copies: Callable[[Key], Copies] = facts.copies
     if repository.branch.read(Log.REQUIRED_CONTENT.value):

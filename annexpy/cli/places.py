@@ -29,7 +29,7 @@ class _Remote(_Text):
         try:
             with Repository.open(where) as repository:
                 remotes = repository.config.remotes().values()
-                names = {remote.name for remote in remotes if remote.url is not None}
+                names = {remote.name for remote in remotes if remote.has_contents}
                 names |= {cluster for remote in remotes for cluster in remote.cluster_node}
                 names |= {*proxied_routes(topology(repository))}
         except AnnexError:

@@ -10,8 +10,9 @@
 ``unix:/run/a.socket``  whoever speaks P2P on that unix socket
 ``p2p-annex::net:addr``  whoever the program ``git-annex-p2p-net`` finds at *addr*, as git-annex has it
 ``exec:command …``      whatever speaks P2P on its stdin and stdout
+``directory:PATH``      the directory special remote in that folder
 ``name``                the git remote of that name, with its ``annex-*`` settings; or the cluster of that
-                        name, made of the git remotes with ``annex-cluster-node = name``
+                        name, made of the git remotes with ``annex-cluster-node = name``; or a special remote
 ``gateway-node``        what the git remote ``gateway`` is a proxy for, ``gateway-cluster`` included, as
                         proxy.log has it; also behind several proxies
 ======================  ==========================================================================
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from annexpy.clock import Clock
-from annexpy.errors import InvalidInput, Refused
+from annexpy.errors import InvalidInput, Refused, UnknownUUID
 from annexpy.patterns import regex
 from annexpy.remote.base import Remote
 from annexpy.remote.local_place import LocalPlace
@@ -142,6 +143,8 @@ def connect(
         return _cluster(text, nodes, uuid, name or text, repository, durability, clock)
     if repository is not None and (route := _proxied(text, repository)) is not None:
         return connect_route(route, repository, name=name, durability=durability, clock=clock)
+    if (found_special := _special(text, uuid, name, repository, clock)) is not None:
+        return found_special
     found = resolve(text, repository)
     wanted = found.uuid if uuid is None else parse_uuid(uuid)
     shown = found.name if name is None else name
@@ -168,6 +171,29 @@ def connect(
     return LocalPlace(
         found.path, uuid=wanted, name=shown, cost=found.cost, durability=durability, client=client, absent=absent
     )
+
+
+def _special(
+    text: str, uuid: UUID | str | None, name: str | None, repository: Repository | None, clock: Clock
+) -> Connected | None:
+    """The special remote that *text* is the name or the address of, if that is one."""
+    remote = None if repository is None else repository.config.remotes().get(text)
+    if remote is None and text.startswith("directory:"):
+        from annexpy.remote.special import connect_directory
+
+        path = text.removeprefix("directory:")
+        if not path or "\0" in path:
+            raise InvalidInput("remote", text, "the path of a folder after directory:")
+        wanted = None if uuid is None else parse_uuid(uuid)
+        return connect_directory(path, wanted, name or text, repository, clock=clock)
+    if remote is None or remote.url is not None or repository is None:
+        return None
+    from annexpy.remote.special import connect_special
+
+    found = connect_special(remote, repository, name=name, clock=clock)
+    if uuid is not None and found.uuid != parse_uuid(uuid):
+        raise UnknownUUID(f"{name or text}: expected repository {uuid}, found {found.uuid}")
+    return found
 
 
 def _no_such_remote(repository: Repository) -> str:
@@ -203,6 +229,10 @@ def connect_route(
     remote = repository.config.remotes().get(route.via.name)
     if remote is None:
         raise InvalidInput("remote", route.via.name, "the name of a git remote")
+    if remote.url is None and not route.hops:
+        from annexpy.remote.special import connect_special
+
+        return connect_special(remote, repository, name=name, clock=clock)
     found = _git_remote(remote, repository, route.uuid)
     if found.path is not None:
         if not route.hops:

@@ -22,7 +22,7 @@ from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
 from annexpy.repo.durability import Change, GroupCommit
 from annexpy.repo.files import WRITE, DiskFiles, Files, Status
-from annexpy.repo.folders import OBJECTS, AnnexFolders
+from annexpy.repo.folders import ANNEX, AnnexFolders, Layout
 from annexpy.repo.locks import ContentLock, Removal
 from annexpy.repo.partial import Arrivals
 from annexpy.repo.pidlock import PidLock
@@ -89,6 +89,7 @@ class ContentStore:
         settings: ContentSettings,
         recorded: Callable[[Key], None] | None = None,
         sync_records: Callable[[], Awaitable[None]] | None = None,
+        layout: Layout = ANNEX,
     ) -> None:
         """Open it; nothing is read or made yet.
 
@@ -99,10 +100,11 @@ class ContentStore:
             recorded: Told each key whose content has been put in place, before anybody else learns of it.
             sync_records: Makes durable what *recorded* recorded. Awaited once for all puts that are synced
                 together, before any of them is acknowledged. Not used when the durability is "fast".
+            layout: Where things are below *files*.
         """
         self._files, self._clock = files, clock
         self.settings = settings
-        self.folders = AnnexFolders(files, settings, clock)
+        self.folders = AnnexFolders(files, settings, clock, layout)
         self._pidlock = PidLock.of(files) if settings.pidlock else None
         group = None
         if settings.durability == "full":
@@ -113,7 +115,7 @@ class ContentStore:
     def __reduce__(self) -> tuple[object, ...]:
         if self._arrivals.recorded is not None:
             raise TypeError("a content store that records does not pickle: pickle what it records for")
-        return (_unpickle, (self._files, self._clock, self.settings))
+        return (_unpickle, (self._files, self._clock, self.settings, self.folders.layout))
 
     def variant(
         self,
@@ -129,6 +131,7 @@ class ContentStore:
             settings=replace(self.settings, durability=durability),
             recorded=recorded,
             sync_records=sync_records,
+            layout=self.folders.layout,
         )
 
     def close(self) -> None:
@@ -194,11 +197,11 @@ class ContentStore:
     def path(self, key: Key) -> bytes | None:
         """Where the object is, below the git directory; None when it is not here."""
         found = self._find(key)
-        return None if found is None else OBJECTS + b"/" + found[0]
+        return None if found is None else self.folders.below(found[0])
 
     def keys(self) -> Iterator[Key]:
         """Every key whose object is here, in no order. Names that are no keys are passed over."""
-        objects = self.folders.existing(OBJECTS)
+        objects = self.folders.existing(self.folders.layout.objects)
         if objects is None:
             return
         levels = self.settings.levels
@@ -222,14 +225,14 @@ class ContentStore:
             NotRegularFile: Something else stands where it should be, or a symbolic link on the way.
         """
         try:
-            objects = self.folders.existing(OBJECTS)
+            objects = self.folders.existing(self.folders.layout.objects)
             for path in self.folders.paths(key) if objects is not None else ():
                 assert objects is not None
                 try:
                     fd = objects.open_read(path)
                 except FileNotFoundError:
                     continue
-                return StoredObject(key, objects, OBJECTS + b"/" + path, fd, objects.fstatus(fd))
+                return StoredObject(key, objects, self.folders.below(path), fd, objects.fstatus(fd))
             if self.folders.find(key) is not None:
                 raise NotRegularFile(key, self.where)
         except OSError as error:
@@ -371,5 +374,5 @@ class ContentStore:
         return True
 
 
-def _unpickle(files: Files, clock: Clock, settings: ContentSettings) -> ContentStore:
-    return ContentStore(files, clock=clock, settings=settings)
+def _unpickle(files: Files, clock: Clock, settings: ContentSettings, layout: Layout) -> ContentStore:
+    return ContentStore(files, clock=clock, settings=settings, layout=layout)

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from annexpy.clock import Clock
@@ -21,11 +22,30 @@ from annexpy.repo.files import Files, Status
 from annexpy.repo.settings import ContentSettings
 from annexpy.uuids import UUID
 
-__all__ = ["DOWNLOAD_LOCKS", "OBJECTS", "TMP", "AnnexFolders", "content_error"]
+__all__ = ["ANNEX", "DOWNLOAD_LOCKS", "OBJECTS", "TMP", "AnnexFolders", "Layout", "content_error"]
 
 OBJECTS: Final = b"annex/objects"
 TMP: Final = b"annex/tmp"
 DOWNLOAD_LOCKS: Final = b"annex/transfer/download/lck"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which folders hold content.
+
+    Attributes:
+        objects: Where the hash directories are.
+        tmp: Where contents arrive.
+        resumes: What arrived of a content that was not finished is kept, under a name that others know.
+    """
+
+    objects: bytes = OBJECTS
+    tmp: bytes = TMP
+    resumes: bool = True
+
+
+ANNEX: Final = Layout()
+"""That of a repository."""
 
 _LOOK_AGAIN: Final = 1.0
 _MOST_OPEN: Final = 64
@@ -42,12 +62,13 @@ class AnnexFolders:
         files: The git directory that holds ``annex/`` (that of the main repository for a linked worktree).
         settings: How the repository is tuned.
         clock: For the second between two looks.
+        layout: Where they are.
     """
 
-    __slots__ = ("_checked", "_clock", "_open", "files", "settings", "where")
+    __slots__ = ("_checked", "_clock", "_open", "files", "layout", "settings", "where")
 
-    def __init__(self, files: Files, settings: ContentSettings, clock: Clock) -> None:
-        self.files, self.settings, self._clock = files, settings, clock
+    def __init__(self, files: Files, settings: ContentSettings, clock: Clock, layout: Layout = ANNEX) -> None:
+        self.files, self.settings, self._clock, self.layout = files, settings, clock, layout
         self.where = os.fsdecode(files.path)
         self._open: dict[bytes, Files] = {}
         self._checked = clock.now()
@@ -71,7 +92,7 @@ class AnnexFolders:
             for new in self.files.make_folders(path):
                 if self.settings.lockdown.folder is not None:
                     self.files.chmod(new, self.settings.lockdown.folder)
-                if path == OBJECTS and self.settings.durability == "full":
+                if path == self.layout.objects and self.settings.durability == "full":
                     self.files.sync_folder(os.path.dirname(new))  # once in the life of a repository
             if len(self._open) >= _MOST_OPEN:
                 self._open.clear()
@@ -92,6 +113,12 @@ class AnnexFolders:
         """Open everything anew on the next use. Whoever is using a folder now keeps it open."""
         self._open.clear()
 
+    def close(self) -> None:
+        """Close everything. Nobody may be using a folder."""
+        for folder in self._open.values():
+            folder.close()
+        self._open.clear()
+
     def downloads(self, source: UUID) -> Files:
         """``annex/transfer/download/<source>``."""
         return self.needed(b"annex/transfer/download/" + os.fsencode(source))
@@ -107,6 +134,10 @@ class AnnexFolders:
         lower, mixed = object_paths(key, levels=settings.levels)
         return (lower, mixed) if settings.bare else (mixed, lower)
 
+    def below(self, path: bytes) -> bytes:
+        """*path*, below the folder with the hash directories, as one below ``files``."""
+        return self.layout.objects + b"/" + path if self.layout.objects else path
+
     def find(self, key: Key) -> tuple[bytes, Status] | None:
         """Where below ``annex/objects`` the object is, and its status, whatever kind of file it is.
 
@@ -117,7 +148,7 @@ class AnnexFolders:
 
     def find_all(self, key: Key) -> Iterator[tuple[bytes, Status]]:
         """As ``find``; an object may be in both places."""
-        objects = self.existing(OBJECTS)
+        objects = self.existing(self.layout.objects)
         if objects is not None:
             for path in self.paths(key):
                 status = objects.status(path)
@@ -126,7 +157,7 @@ class AnnexFolders:
 
     def find_regular(self, key: Key) -> tuple[bytes, Status] | None:
         """As ``find``, quick about absent keys; None for anything but a regular file that can be looked at."""
-        objects = self.existing(OBJECTS)
+        objects = self.existing(self.layout.objects)
         if objects is None:
             return None
         for path in self.paths(key):

@@ -30,6 +30,11 @@ class RemoteConfig:
     pushurl: str | None
     fields: Mapping[str, str]
 
+    @property
+    def has_contents(self) -> bool:
+        """Contents there may be reached by annexpy: it has a url, or is a special remote of an offered type."""
+        return self.url is not None or not self.fields.keys().isdisjoint(("annex-directory", "annex-s3"))
+
     def get(self, field: str) -> str | None:
         """The value of ``remote.NAME.FIELD``."""
         return self.fields.get(field)

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from annexpy.clock import Clock
 from annexpy.errors import NoSpace
 from annexpy.keys.key import Key
+from annexpy.keys.layout import key_file
 from annexpy.repo.door import Files
 from annexpy.repo.durability import GroupCommit
-from annexpy.repo.folders import TMP, AnnexFolders
+from annexpy.repo.folders import AnnexFolders
 from annexpy.repo.pidlock import PidLock
 from annexpy.repo.pipeline import Pipeline
 from annexpy.repo.transfers import TransferLock
+from annexpy.system import new_uuid
 from annexpy.uuids import UUID
 
 __all__ = ["Arrivals", "Partial"]
@@ -49,21 +51,24 @@ class Partial:
     """One partial, open for appending. ``close`` it, then ``let_go``.
 
     Attributes:
-        files: ``annex/tmp``.
+        files: ``annex/tmp``, or what is that in another layout.
         name: In there.
         fd: -1 when it is not open.
         size: Bytes that it had when it was opened.
         mode: Its permissions.
     """
 
-    __slots__ = ("_arrivals", "_key", "_lock", "_promised", "fd", "files", "mode", "name", "size")
+    __slots__ = ("_arrivals", "_key", "_lock", "_mine", "_promised", "_resumes", "fd", "files", "mode", "name", "size")
 
     files: Files
 
-    def __init__(self, arrivals: Arrivals, key: Key, name: bytes) -> None:
-        self._arrivals, self._key, self.name = arrivals, key, name
+    def __init__(self, arrivals: Arrivals, key: Key) -> None:
+        self._arrivals, self._key = arrivals, key
+        self._resumes = arrivals.folders.layout.resumes
+        self.name = key_file(key) if self._resumes else new_uuid().encode()
         self.fd = -1
         self.size = self.mode = 0
+        self._mine = False
         self._promised = 0
         self._lock: TransferLock | None = None
 
@@ -76,7 +81,7 @@ class Partial:
             OSError: Something odd stands in the way. ``close`` and ``let_go`` in any case.
         """
         arrivals, key = self._arrivals, self._key
-        self.files = arrivals.folders.needed(TMP)
+        self.files = arrivals.folders.needed(arrivals.folders.layout.tmp)
         if arrivals.folders.settings.transfer_locks:
             self._lock = TransferLock.take(
                 arrivals.folders,
@@ -87,6 +92,7 @@ class Partial:
                 pidlock=arrivals.pidlock,
             )
         self._open()
+        self._mine = not self._resumes
         if key.size is not None:
             self.promise(key.size - self.size)
 
@@ -153,8 +159,11 @@ class Partial:
             self.files.unlink(self.name)
 
     def let_go(self) -> None:
-        """Let others receive the key. Idempotent."""
+        """Let others receive the key, and throw away what nobody goes on with. Idempotent."""
         self.took(self._promised)
+        if self._mine:
+            self._mine = False
+            self.files.unlink(self.name)  # unless it got its name
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release()

@@ -30,7 +30,6 @@ from annexpy.keys.backend import Verifier, verifier
 from annexpy.keys.key import MAX_SIZE, Key
 from annexpy.repo.door import Files
 from annexpy.repo.durability import Change
-from annexpy.repo.folders import OBJECTS
 from annexpy.repo.partial import Arrivals, Partial
 from annexpy.repo.pipeline import PIECE, Pipeline
 from annexpy.uuids import UUID
@@ -94,7 +93,7 @@ class Receiving:
         self._recorded = recorded
         self._where = arrivals.folders.where
         self._paths = arrivals.folders.paths(key)
-        self._partial = Partial(arrivals, key, self._paths[0].rpartition(b"/")[2])
+        self._partial = Partial(arrivals, key)
         self._received = 0
         self._length: int | None = None
         self._pipeline: Pipeline | None = None
@@ -327,16 +326,16 @@ class Receiving:
         if self._arrivals.group is None:
             return ()
         # All of them: another process may have made one a moment ago, without syncing.
-        path = OBJECTS + b"/" + self._paths[0]
+        top, path = self._arrivals.folders.layout.objects, self._arrivals.folders.below(self._paths[0])
         folders = []
-        while path != OBJECTS:
+        while path != top:
             path = os.path.dirname(path)
             folders.append(path)
         return folders
 
     def _place_once(self) -> bool:
         folders = self._arrivals.folders
-        lockdown, objects = folders.settings.lockdown, folders.needed(OBJECTS)
+        lockdown, objects = folders.settings.lockdown, folders.needed(folders.layout.objects)
         path, *others = self._paths
         for other in others:
             if not objects.absent(other):

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from places import OURS, Place, content_of, key_of
+from places import Place, annexpy, content_of, key_of
 
 from annexpy.keys.key import Key
 
 pytestmark = pytest.mark.interop
 
 OTHER = "11111111-1111-4111-8111-111111111111"
-
-
-def annexpy(path: Path, *words: object, fails: bool | None = False) -> list[dict]:
-    """A command of ours; its results. *fails* None: it may or may not."""
-    done = subprocess.run(
-        [sys.executable, "-m", "annexpy.cli.app", "--json", "-C", str(path), *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        env=os.environ | dict(OURS),
-    )
-    assert fails is None or (done.returncode != 0) == fails, (words, done.stdout[-3000:], done.stderr[-3000:])
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 # -- in turn ----------------------------------------------------------------------------------------------------------

@@ -77,6 +77,24 @@ async def store(remote: Remote, key: Key, content: bytes) -> Stored:
         return await upload.finish()
 
 
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+def annexpy(path: Path, *words: object, fails: bool | None = False) -> list[dict]:
+    """A command of ours; its results. *fails* None: it may or may not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "annexpy.cli.app", "--json", "-C", str(path), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        env=os.environ | dict(OURS),
+    )
+    assert fails is None or (done.returncode != 0) == fails, (words, done.stdout[-3000:], done.stderr[-3000:])
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 # -- repositories -------------------------------------------------------------------------------------------------
 
 
