@@ -13,10 +13,11 @@ from typing import Any
 from annexpy import UUID
 from glimmer_store.errors import SidecarError
 from glimmer_store.policy import StorageClass
+from glimmer_store.schema import fields as schema
 
 __all__ = ["FIELDS", "Location", "StorageRecord"]
 
-FIELDS = ("stored-at", "copies", "numcopies-required", "verified", "storage-class")
+FIELDS = tuple(field.name for field in schema.FIELDS)
 """The fields that belong to us, in the order in which a new node gets them."""
 
 
@@ -73,18 +74,15 @@ class StorageRecord:
         """
         if not any(name in fields for name in FIELDS):
             return None
-        try:
-            places = tuple(
-                sorted(Location(str(place["remote"]), UUID(str(place["uuid"]))) for place in fields["stored-at"] or ())
-            )
-            return cls(
-                places,
-                int(fields["numcopies-required"]),
-                fields["verified"] is True,
-                StorageClass(fields["storage-class"]),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        wrong = next(schema.problems(fields), None)
+        if wrong is not None:
             raise SidecarError(
-                f"{node or 'node'}: storage fields are malformed ({type(error).__name__}: {error})",
-                remedy="archive the output again: the fields are written anew",
-            ) from error
+                f"{node or 'node'}: {wrong.field}: {wrong.message}",
+                remedy="archive the output again, or run: glimmer-store migrate --refresh --yes",
+            )
+        return cls(
+            tuple(sorted(Location(place["remote"], UUID(place["uuid"])) for place in fields["stored-at"])),
+            fields["numcopies-required"],
+            fields["verified"],
+            StorageClass(fields["storage-class"]),
+        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import yaml
 
 from glimmer_store.errors import SidecarError
 
-__all__ = ["MAX_FRONT_MATTER", "Sidecar", "provenance_hash"]
+__all__ = ["MAX_DEPTH", "MAX_DIGITS", "MAX_FRONT_MATTER", "Sidecar", "load_yaml", "provenance_hash"]
 
 MAX_FRONT_MATTER = 1 << 20
 """Bytes of front matter that we are willing to parse."""
@@ -26,29 +26,68 @@ _FRONT = re.compile(rb"---(\r?\n)(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MU
 _FIELD = re.compile(rb"^(?:([A-Za-z0-9_-]+)|\"([^\"\n]+)\"|'([^'\n]+)')[ \t]*:(?=[ \t\r\n]|\Z)", re.MULTILINE)
 
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_DEPTH = 64
+MAX_DIGITS = 400
+"""Digits of the longest number that is read: Python itself needs time that grows with their square."""
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # Any: only one of the two has stubs everywhere
 
 
-def _load(front: bytes) -> Any:  # Any: whatever YAML holds
-    """Parse safely: no aliases (a node file needs none, and YAML bombs are made of them), at most 64 levels."""
+class _Loader(_BASE):  # type: ignore[misc]
+    """Safe, and refuses what Glimmer's own validator refuses: a field that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise yaml.YAMLError("merge keys (<<) are not allowed")
+        made: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        if len(made) < len(node.value):
+            seen: set[Any] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node, deep=True)
+                if key in seen:
+                    raise yaml.YAMLError(f"field {key!r} stands twice, again in line {key_node.start_mark.line + 2}")
+                seen.add(key)
+        return made
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a number of {len(node.value)} digits, at most {MAX_DIGITS} are read")
+        number: int = super().construct_yaml_int(node)
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def load_yaml(text: str) -> Any:  # Any: whatever YAML holds
+    """Parse safely: no aliases (a node file needs none, and YAML bombs are made of them), at most 64 levels.
+
+    Raises:
+        yaml.YAMLError, ValueError, OverflowError, RecursionError: It does not parse, or is refused by name.
+    """
     depth = 0
-    for event in yaml.parse(front.decode(), Loader=_Loader):
+    for event in yaml.parse(text, Loader=_BASE):
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise yaml.YAMLError(f"more than {MAX_DEPTH} levels")
-    return yaml.load(front.decode(), Loader=_Loader)
+    return yaml.load(text, Loader=_Loader)
 
 
 def _dump(fields: Mapping[str, object]) -> str:
     """*fields* as YAML that reads back as they are."""
     whole = dict(fields)
-    text: str = yaml.safe_dump(whole, sort_keys=False, default_flow_style=False, allow_unicode=True)
+    text: str = yaml.dump(whole, Dumper=_Dumper, sort_keys=False, default_flow_style=False, allow_unicode=True)
     if yaml.safe_load(text) != whole:  # PyYAML folds U+0085 and its like into blanks unless it escapes them
-        text = yaml.safe_dump(whole, sort_keys=False, default_flow_style=False)
+        text = yaml.dump(whole, Dumper=_Dumper, sort_keys=False, default_flow_style=False)
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a value that occurs twice twice: an alias would be refused on reading."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
 
 
 def provenance_hash(body: str) -> str:
@@ -88,7 +127,7 @@ class Sidecar:
         if len(front) > MAX_FRONT_MATTER:
             raise SidecarError(f"{name}: front matter is {len(front)} bytes, at most {MAX_FRONT_MATTER} are read")
         try:
-            fields = _load(front)
+            fields = load_yaml(front.decode())
         except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # of dates and numbers too
             raise SidecarError(f"{name}: front matter does not parse: {error}") from error
         if fields is None:
@@ -134,7 +173,13 @@ class Sidecar:
                 front += text
             else:
                 front = front[: found[0]] + text + front[found[1] :]
-        edited = Sidecar.parse(self.raw[: self.start] + front + self.raw[self.end :])
+        try:
+            edited = Sidecar.parse(self.raw[: self.start] + front + self.raw[self.end :])
+        except SidecarError as error:
+            raise SidecarError(
+                f"node: cannot change {', '.join(changes)}: {error}",
+                remedy="does a field stand there in an unusual form? mend the file by hand",
+            ) from error
         for name in {**self.fields, **edited.fields}:
             wanted = changes.get(name, self.fields.get(name))
             # NaN equals nothing, and is written as it was
@@ -144,6 +189,25 @@ class Sidecar:
                     remedy="does a field stand there twice, or text that looks like one? mend the file by hand",
                 )
         return edited
+
+    def without_fields(self, names: Collection[str]) -> Sidecar:
+        """The same node without the lines of these fields: what ``with_fields`` added is gone again.
+
+        Raises:
+            SidecarError: One of them stands in a form that cannot be told from others.
+        """
+        front = self.raw[self.start : self.end]
+        for name in names:
+            found = _span(front, name.encode()) if name in self.fields else None
+            if found is not None:
+                front = front[: found[0]] + front[found[1] :]
+        left = Sidecar.parse(self.raw[: self.start] + front + self.raw[self.end :])
+        if repr(left.fields) != repr({name: value for name, value in self.fields.items() if name not in names}):
+            raise SidecarError(
+                f"node: cannot take {', '.join(names)} out without changing other fields",
+                remedy="does text that looks like one of them stand in another field? mend the file by hand",
+            )
+        return left
 
 
 def _span(front: bytes, name: bytes) -> tuple[int, int] | None:

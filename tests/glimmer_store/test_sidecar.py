@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from glimmer_store.errors import SidecarError
@@ -118,14 +119,55 @@ def test_any_edit_keeps_the_other_fields_and_the_body(
 
 @pytest.mark.parametrize(
     "front",
-    [b"copies: 1\ncopies: 2\n", b'text: "\ncopies: 1\n"\ncopies: 2\n', b"copies: 1\n? copies\n: 2\n"],
-    ids=["twice", "in a text", "in another form"],
+    [b'text: "\ncopies: 1\n"\ncopies: 2\n', b"? copies\n: 2\n"],
+    ids=["in a text", "in another form"],
 )
 def test_a_field_that_cannot_be_told_from_another_is_not_edited(front: bytes) -> None:
     node = Sidecar.parse(b"---\n" + front + b"---\n")
 
     with pytest.raises(SidecarError, match="cannot change copies"):
         node.with_fields({"copies": 3})
+
+
+@pytest.mark.parametrize(
+    ("front", "why"),
+    [
+        (b"copies: 1\ncopies: 2\n", "field 'copies' stands twice, again in line 3"),
+        (b"copies: 1\n? copies\n: 2\n", "field 'copies' stands twice"),
+        (b"parameters:\n  frac: 1\n  frac: 2\n", "field 'frac' stands twice, again in line 4"),
+        (b"a: {1: x, 0x1: y}\n", "field 1 stands twice"),
+        (b"a: {<<: {b: 1}}\n", "merge keys"),
+        (b"a: &x 1\nb: *x\n", "aliases are not allowed"),
+        (b"a: " + b"9" * 401 + b"\n", "a number of 401 digits, at most 400"),
+        (b"a: " + b"[" * 65 + b"]" * 65 + b"\n", "more than 64 levels"),
+        (b"a: !!python/object/apply:os.getpid []\n", "could not determine a constructor"),
+    ],
+)
+def test_what_is_refused_is_named(front: bytes, why: str) -> None:
+    with pytest.raises(SidecarError, match=re.escape(why)):
+        Sidecar.parse(b"---\n" + front + b"---\n")
+
+
+def test_what_was_added_can_be_taken_out_again() -> None:
+    bare = re.sub(rb"stored-at:.*?(?=parameters)", b"", NODE, flags=re.DOTALL)
+    record = {"stored-at": [{"remote": "a", "uuid": "u"}], "copies": 1, "verified": True}
+
+    added = Sidecar.parse(bare).with_fields(record)
+
+    assert added.raw != bare
+    assert added.without_fields(record).raw == bare
+
+
+@given(fronts, fronts, st.sampled_from([b"\n", b"\r\n"]))
+@settings(max_examples=40)
+def test_taking_out_what_was_added_gives_every_byte_back(
+    front: dict[str, object], added: dict[str, object], newline: bytes
+) -> None:
+    own = {f"own-{name}": value for name, value in added.items()}
+    raw = b"---\n" + yaml.safe_dump(front, sort_keys=False).encode() + b"---\nbody\n"
+    raw = raw.replace(b"\n", newline)
+
+    assert Sidecar.parse(raw).with_fields(own).without_fields(own).raw == raw
 
 
 def test_a_foreign_field_may_be_no_number() -> None:
