@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from annexpy.actions.get import get
     from annexpy.actions.has import has_many
     from annexpy.actions.info import Info, info
-    from annexpy.actions.key import key_of
+    from annexpy.actions.key import annexed_key, key_of
     from annexpy.actions.log import Logged, log
     from annexpy.actions.push import Pushed, push
     from annexpy.actions.put import put, put_many
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from annexpy.keys.backend import is_secure, is_verifiable, name_content
     from annexpy.keys.key import Key
     from annexpy.logs.repos import TrustLevel
+    from annexpy.logs.sizes import parse_size
     from annexpy.policy.expression import Expression
     from annexpy.policy.expression import parse as parse_expression
     from annexpy.policy.facts import KeyFacts, Repositories
@@ -183,6 +184,7 @@ __all__ = [
     "Whereis",
     "__version__",
     "adopt_pidlock",
+    "annexed_key",
     "configure",
     "connect",
     "copy",
@@ -203,6 +205,7 @@ __all__ = [
     "open",
     "open_key",
     "parse_expression",
+    "parse_size",
     "parse_uuid",
     "push",
     "put",
@@ -307,6 +310,7 @@ _PLACES = {
     "Wanted": "annexpy.actions.wanted",
     "Whereis": "annexpy.actions.whereis",
     "adopt_pidlock": "annexpy.repo.own_lock",
+    "annexed_key": "annexpy.actions.key",
     "configure": "annexpy.actions.configure",
     "connect": "annexpy.remote.address",
     "copy": "annexpy.actions.copy",
@@ -327,6 +331,7 @@ _PLACES = {
     "open": "annexpy.actions.reader:open_key",
     "open_key": "annexpy.actions.reader",
     "parse_expression": "annexpy.policy.expression:parse",
+    "parse_size": "annexpy.logs.sizes",
     "parse_uuid": "annexpy.uuids",
     "push": "annexpy.actions.push",
     "put": "annexpy.actions.put",

@@ -1,26 +1,54 @@
 """Archive on emit: one output becomes proven copies on the durable remotes of its dataset.
 
-Order: content → location log → sidecar. So a crash at any point leaves only what a second run of
+An output is a file, or a folder: then each file in it is stored, and the list of them (``tree``).
+
+Order: content → proof → location log → sidecar. So a crash at any point leaves only what a second run of
 the same emit completes, and a second emit of the same bytes stores nothing twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import annexpy as annex
-from glimmer_store.config import Config, Durable
-from glimmer_store.errors import Shortfall
-from glimmer_store.policy import StorageClass, check_source
-from glimmer_store.record import Location, StorageRecord
+import anyio
 
-__all__ = ["Archive", "Archived", "Progress"]
+import annexpy as annex
+from glimmer_store.attest import Attestation, Signer, Verdict
+from glimmer_store.config import Config, Durable
+from glimmer_store.errors import Shortfall, SourceRefused
+from glimmer_store.policy import StorageClass, check_place, check_source
+from glimmer_store.record import Location, StorageRecord
+from glimmer_store.tree import Tree, annexed, members, tree_of
+
+__all__ = ["Archive", "Archived", "Output", "Progress"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the output's path, bytes done and bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output, looked at.
+
+    Attributes:
+        path: Relative to the dataset.
+        key: Of the file; of the list, for a folder.
+        tree: What is in it, for a folder.
+    """
+
+    path: Path
+    key: annex.Key
+    tree: Tree | None = None
+
+    def items(self, root: Path) -> list[tuple[annex.Key, str | bytes]]:
+        """(key, a path or the content) of all that is to be stored."""
+        if self.tree is None:
+            return [(self.key, str(root / self.path))]
+        return [*members(self.tree, root / self.path), (self.key, self.tree.to_bytes())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +56,26 @@ class Archived:
     """One output that is stored.
 
     Attributes:
-        path: Relative to the dataset.
-        key: Its key.
-        record: Where it is.
-        stored: Names of the remotes that received it now (the others had it and were re-read).
+        output: What it is.
+        record: Where it is. Of a folder a remote has a copy when it has all of it.
+        stored: Names of the remotes that received something now.
         failed: Remote → why it has no proven copy.
+        proofs: What was found where, signed.
     """
 
-    path: Path
-    key: annex.Key
+    output: Output
     record: StorageRecord
     stored: tuple[str, ...]
     failed: Mapping[str, str]
+    proofs: tuple[Attestation, ...]
+
+    def check(self) -> None:
+        """Raise Shortfall unless there are as many proven copies as needed."""
+        if self.record.shortfall:
+            few = {"configuration": "too few durable remotes are set up"}
+            raise Shortfall(
+                str(self.output.key), self.record.copies, self.record.numcopies_required, self.failed or few
+            )
 
 
 class Archive:
@@ -50,6 +86,7 @@ class Archive:
     ) -> None:
         self.root, self.config, self.repository = root, config, repository
         self._nodes = dict(nodes)
+        self._signer: Signer | None = None
         self._names = {place.uuid: place.name for place in nodes}
         self._cluster = annex.Recording(annex.Cluster(list(nodes.values()), name="durable remotes"), repository.branch)
 
@@ -63,6 +100,7 @@ class Archive:
             NotARepository: The dataset is no git-annex repository.
         """
         config = Config.load(root)
+        _adopt_pidlock([str(root), *(place.url for place in config.durable)])
         repository = annex.Repository.open(root)
         async with AsyncExitStack() as stack:
             stack.callback(repository.close)
@@ -78,71 +116,121 @@ class Archive:
         """The durable remotes, in the order of the configuration."""
         return list(self._nodes.items())
 
-    async def emit(
-        self,
-        path: Path,
-        storage_class: StorageClass,
-        *,
-        expect: Callable[[annex.Key], None] | None = None,
-        progress: Progress | None = None,
-    ) -> Archived:
-        """Store one output on every durable remote and record where it is.
+    @property
+    def signer(self) -> Signer:
+        """Signs what this user finds. Raises ConfigError when the key cannot be read or made."""
+        if self._signer is None:
+            self._signer = Signer.of_user()
+        return self._signer
 
-        A copy counts when its repository verified size and hash of what it received, or was found to
-        have it and proved it by reading it again. Location lines are on disk before this returns.
-
-        Args:
-            path: The output.
-            storage_class: Says how many copies are needed.
-            expect: Called with the key before anything is stored; may refuse by raising.
-            progress: Called while bytes move.
+    async def look(self, path: Path) -> Output:
+        """Find the key of an output; reads all of it once.
 
         Raises:
-            SourceRefused: The output may not be archived from where it is.
-            Shortfall: Fewer proven copies than needed; those that exist are recorded.
+            SourceRefused: It may not be archived from where it is.
         """
+        whole = _absolute(path)
+        if whole.is_dir():
+            relative = check_place(path, self.root)
+            if relative == Path():
+                raise SourceRefused(f"{path}: is the dataset itself", remedy="archive the folder that a step wrote")
+            tree = await tree_of(self.root / relative, self.root, self.config.backend)
+            return Output(relative, tree.key(self.config.backend), tree)
+        key = annexed(whole, self.root)
+        if key is not None and whole.exists():
+            return Output(check_place(whole.parent, self.root) / whole.name, key)
         relative = check_source(path, self.root)
-        source = self.root / relative
-        key = await annex.key_of(source, backend=self.config.backend)
-        if expect is not None:
-            expect(key)
+        return Output(relative, await annex.key_of(self.root / relative, backend=self.config.backend))
+
+    async def store(self, output: Output, storage_class: StorageClass, *, progress: Progress | None = None) -> Archived:
+        """Store an output on every durable remote, read every copy again, and record where it is.
+
+        A copy counts when what was read back, in another request, is the content of its key. Location lines
+        are on disk before this returns; they are committed with the node.
+        """
+        items = output.items(self.root)
+        report = None if progress is None else (lambda _key, done, total: progress(str(output.path), done, total))
         failed: dict[str, str] = {}
-        proven: set[annex.UUID] = set()
-        report = None if progress is None else (lambda _key, done, total: progress(str(relative), done, total))
-        try:
-            stored = await annex.put(self._cluster, key, source, associated_file=str(relative), progress=report)
-        except annex.AnnexError as error:
-            failed["durable remotes"] = str(error)
-            stored = annex.Stored()
-        proven |= stored.uuids
-        for uuid, why in stored.failed.items():
-            failed[self._names.get(uuid, str(uuid))] = str(why)
-        for place, remote in self._nodes.items():
-            if place.uuid in stored.already:
-                verdict = await self._reread(remote, key)
-                if verdict:
-                    failed[place.name] = verdict
-                else:
-                    proven.add(place.uuid)
-        await self.repository.branch.commit()
+        having = {place: [key for key, _ in items] for place in self._nodes}
+        received: set[annex.UUID] = set()
+        for key, source in items:
+            try:
+                stored = await annex.put(
+                    self._cluster, key, source, associated_file=output.path.as_posix(), progress=report
+                )
+            except annex.NodesFailed as error:
+                stored = annex.Stored(failed={annex.UUID(uuid): why for uuid, why in error.failed.items()})
+            except annex.AnnexError as error:
+                failed["durable remotes"] = str(error)
+                stored = annex.Stored()
+            received |= stored.uuids
+            for place in self._nodes:
+                if place.uuid not in stored.uuids | stored.already:
+                    having[place].remove(key)
+                    failed.setdefault(place.name, str(stored.failed.get(place.uuid, "did not say that it has it")))
+        proofs = await self.prove({place: keys for place, keys in having.items() if keys}, failed)
+        await self.repository.branch.sync()
+        good = {(proof.key, proof.uuid) for proof in proofs if proof.verdict is Verdict.GOOD}
+        places = [p for p in self._nodes if all((str(key), str(p.uuid)) in good for key, _ in items)]
         record = StorageRecord(
-            tuple(sorted(Location(place.name, place.uuid) for place in self._nodes if place.uuid in proven)),
+            tuple(sorted(Location(place.name, place.uuid) for place in places)),
             self.config.numcopies[storage_class],
-            bool(proven) and annex.is_verifiable(key),
+            bool(places),
             storage_class,
         )
-        if record.shortfall:
-            raise Shortfall(str(key), record.copies, record.numcopies_required, failed or self._too_few())
-        names = tuple(sorted(self._names[uuid] for uuid in stored.uuids if uuid in self._names))
-        return Archived(relative, key, record, names, failed)
+        names = tuple(sorted(self._names[uuid] for uuid in received if uuid in self._names))
+        return Archived(output, record, names, failed, tuple(proofs))
 
-    def _too_few(self) -> dict[str, str]:
-        return {"configuration": f"{len(self._nodes)} durable remotes are set up"}
+    async def prove(
+        self, places: Mapping[Durable, Iterable[annex.Key]], failed: dict[str, str] | None = None
+    ) -> list[Attestation]:
+        """Read contents again where they are said to be, every remote by itself, and sign what is found.
 
-    async def _reread(self, remote: annex.Remote, key: annex.Key) -> str:
-        """Prove a copy that was there before; the reason when it is not good."""
+        Args:
+            places: Durable remote → keys.
+            failed: Gets why a remote has no good copy. One that cannot be asked proves nothing either way, so
+                there is no attestation of it.
+        """
+        proofs: list[Attestation] = []
+        why = {} if failed is None else failed
+        signer = self.signer
+
+        async def one(place: Durable, keys: Iterable[annex.Key]) -> None:
+            for key in keys:
+                verdict, reason = await self._reread(self._nodes[place], key)
+                if verdict is not None:
+                    proofs.append(signer.attest(key, str(place.uuid), place.name, verdict, "reread"))
+                if reason:
+                    why.setdefault(place.name, reason)
+
+        async with anyio.create_task_group() as group:
+            for place, keys in places.items():
+                group.start_soon(one, place, list(keys))
+        return proofs
+
+    async def _reread(self, remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:
+        """What is found at a remote, and why it is not good."""
         try:
             verified = await annex.verify(remote, key)
+        except annex.KeyNotPresent as error:
+            return Verdict.MISSING, str(error)
+        except annex.VerificationFailed as error:
+            return Verdict.BAD, str(error)
         except annex.AnnexError as error:
-            return str(error)
-        return "" if verified is annex.Verified.HASH else "its key has no hash that could be compared"
+            return None, str(error)
+        if verified is not annex.Verified.HASH:
+            return None, "its key has no hash that could be compared"
+        return Verdict.GOOD, ""
+
+
+def _adopt_pidlock(places: Iterable[str]) -> None:
+    """Of those that are on this machine. One that is no repository shows itself when it is used."""
+    for place in places:
+        if os.path.isdir(place):
+            with suppress(annex.AnnexError):
+                annex.adopt_pidlock(place)
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Links are not followed."""
+    return Path(os.path.abspath(path))

@@ -1,45 +1,39 @@
 """A Glimmer graph whose nodes are stored when they are created.
 
 The layout is that of Glimmer's own example: node files below ``rokb/``, one folder per type, and
-``_glimmer-index.json`` naming each of them.
+``_glimmer-index.json`` naming each of them. Any number of processes may emit into one graph at once
+(``enter``): a node is in the dataset's history, and that history in every durable repository, when an emit returns.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import re
-import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import annexpy as annex
-from glimmer_store.archive import Archive, Progress
-from glimmer_store.errors import GraphError, HashMismatch, SidecarError
-from glimmer_store.policy import StorageClass, check_source
+from glimmer_store.archive import Archive, Archived, Output, Progress
+from glimmer_store.attest import Attestation, Attestations, Verdict
+from glimmer_store.enter import INDEX, Entering, Outcome, read_index
+from glimmer_store.entry import Entry, Part, Row
+from glimmer_store.errors import GraphError, HashMismatch, Shortfall
+from glimmer_store.policy import StorageClass
 from glimmer_store.record import Location, StorageRecord
 from glimmer_store.sidecar import Sidecar, provenance_hash
+from glimmer_store.tree import list_path
 
 __all__ = ["GlimmerGraph", "GlimmerNode", "NodeType"]
 
 NodeType: TypeAlias = Literal["dataset", "derivative"]
 
-INDEX = "_glimmer-index.json"
-_PROFILE = """profile: general
-standard: none
-version: "0.1"
-status: local
-description: Outputs of any kind; adds no fields to the core types.
-augments: {}
-"""
 _ID = re.compile(r"[a-zA-Z0-9]+([-.][a-zA-Z0-9]+)*\Z")
-_INDEX_WAIT = 30.0
-"""Seconds to wait for another process that is writing the index."""
+_CLOSING = 60.0
+"""Seconds that closing a graph waits for others, to bring the index up to date."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +78,10 @@ class GlimmerGraph:
         self.archive = archive
         self.root = archive.root
         self.folder = archive.root / archive.config.graph
+        self._entering = Entering(
+            archive.repository, archive.config.graph, [place.name for place in archive.config.durable]
+        )
+        self._emitted = False
 
     @classmethod
     @asynccontextmanager
@@ -94,7 +92,13 @@ class GlimmerGraph:
             ConfigError: Not set up for glimmer_store.
         """
         async with Archive.open(_resolved(dataset)) as archive:
-            yield cls(archive)
+            graph = cls(archive)
+            yield graph
+            if graph._emitted:
+                try:
+                    await graph._entering.complete(seconds=_CLOSING)
+                except annex.LockHeld:
+                    pass  # others are busy with it, and the last of them brings the index up to date
 
     async def derivative(
         self,
@@ -152,15 +156,79 @@ class GlimmerGraph:
             "dataset", path, id, name, edges, storage_class, description, dict(fields or {}), body, progress
         )
 
+    async def emit(self, node: str | os.PathLike[str], *, progress: Progress | None = None) -> GlimmerNode:
+        """Store the output that an existing node file names, and fill in its storage fields.
+
+        Args:
+            node: The node file, in the graph's folder: a ``derivative`` or ``dataset`` with ``output-path`` or
+                ``datalad-relative-path``, relative to the dataset.
+            progress: Called while bytes move.
+
+        Raises:
+            SidecarError, GraphError: It is no such node.
+            SourceRefused, HashMismatch, Shortfall: As ``derivative``.
+        """
+        file = _absolute(node)
+        if not file.is_relative_to(self.folder):
+            raise GraphError(f"{node}: is not in the graph's folder {self.folder}", remedy="move the node file there")
+        fields = Sidecar.read(file).fields
+        type_, id_, where = fields.get("type"), fields.get("id"), _where(fields)
+        if type_ not in ("dataset", "derivative"):
+            raise GraphError(f"{node}: type {type_!r} has no output", remedy="emit datasets and derivatives")
+        if not isinstance(id_, str) or where is None:
+            missing = "output-path" if isinstance(id_, str) else "id"
+            raise GraphError(f"{node}: has no {missing}", remedy=f"add the field {missing}")
+        usual = StorageClass.GENERATED if type_ == "derivative" else StorageClass.IRREPLACEABLE
+        try:
+            storage_class = StorageClass(fields.get("storage-class", usual))
+        except ValueError as error:
+            raise GraphError(f"{node}: storage-class: {error}", remedy="irreplaceable or generated") from error
+        return await self._emit(type_, self.root / where, id_, None, [], storage_class, "", {}, "", progress, file=file)
+
     def nodes(self) -> Iterator[GlimmerNode]:
-        """Every dataset and derivative node of the index, in its order.
+        """Every dataset and derivative node: those of the index, in its order, then those it does not have yet.
 
         Raises:
             SidecarError: A node file is malformed.
         """
-        for entry in self._index()["nodes"]:
+        listed = self._index()["nodes"]
+        for entry in listed:
             if entry.get("type") in ("dataset", "derivative"):
                 yield self._node(self.folder / str(entry["path"]))
+        known = {str(entry.get("path")) for entry in listed}
+        for type_ in ("dataset", "derivative"):
+            for file in sorted((self.folder / f"{type_}s").glob("*.md")):
+                if file.relative_to(self.folder).as_posix() not in known:
+                    yield self._node(file)
+
+    def node(self, name: str | os.PathLike[str]) -> GlimmerNode:
+        """The node of an id, or of a node file.
+
+        Raises:
+            GraphError: There is none.
+            SidecarError: Its file is malformed.
+        """
+        file = _absolute(name)
+        if file.suffix == ".md" and file.is_relative_to(self.folder) and file.exists():
+            return self._node(file)
+        found = self._file(str(name))
+        if found is None:
+            raise GraphError(f"{name}: no such node", remedy="name the id of a node, or a node file")
+        return self._node(found)
+
+    async def rewrite(
+        self, title: str, nodes: Mapping[Path, tuple[Sidecar, Sidecar]], proofs: Sequence[Attestation]
+    ) -> Outcome:
+        """Enter changed nodes and attestations as one commit, and push it.
+
+        Args:
+            title: Of the commit.
+            nodes: Node file → as it was read, and as it is to be.
+            proofs: Signed.
+        """
+        parts = [self._part(file, before, after) for file, (before, after) in nodes.items()]
+        self._emitted = True
+        return await self._entering.enter(Entry(title, (*parts, *self.archive.signer.parts(proofs))))
 
     # -- one emit --
 
@@ -176,75 +244,110 @@ class GlimmerGraph:
         extra: Mapping[str, object],
         body: str,
         progress: Progress | None,
+        *,
+        file: Path | None = None,
     ) -> GlimmerNode:
         wanted = StorageClass(storage_class)
-        relative = check_source(path, self.root)
-        node_id = id_ if id_ is not None else _default_id(type_, relative)
-        if not _ID.match(node_id):
-            raise GraphError(f"id {node_id!r}: letters and digits, joined by single '-' or '.'")
-        known = {str(entry["id"]) for entry in self._index()["nodes"]}
         for edge in edges:
-            if edge["target"] not in known:
+            if self._file(edge["target"]) is None:
                 raise GraphError(
                     f"edge {edge['type']} → {edge['target']}: no such node in the graph",
                     remedy="create that node first, or leave the edge out",
                 )
-        file = self.folder / f"{type_}s" / f"{node_id}.md"
+        output = await self.archive.look(Path(path))
+        node_id = id_ if id_ is not None else _default_id(type_, output.path)
+        if not _ID.match(node_id):
+            raise GraphError(f"id {node_id!r}: letters and digits, joined by single '-' or '.'")
+        if file is None:
+            file = self.folder / f"{type_}s" / f"{node_id}.md"
         before = Sidecar.read(file) if file.exists() else None
-
-        def expect(key: annex.Key) -> None:
-            self._check_same(before, file, relative, key)
-
-        archived = await self.archive.emit(
-            path if isinstance(path, Path) else Path(path), wanted, expect=expect, progress=progress
-        )
+        self._check_same(before, file, output)
+        archived = await self.archive.store(output, wanted, progress=progress)
+        await self._void(archived)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        named = {"datalad-annex-key": str(archived.key)}
-        if type_ == "derivative":
-            named = {"output-path": relative.as_posix(), **_output_hash(archived.key), **named}
-        else:
-            named = {"datalad-relative-path": relative.as_posix(), **named}
-        storage = archived.record.to_fields()
+        changes = {**_named(type_, output), **archived.record.to_fields()}
         if before is not None:
-            changed = before.with_fields({**named, **storage})
+            changed = before.with_fields(changes)
             after = before if changed.raw == before.raw else changed.with_fields({"modified": now})
         else:
-            fields: dict[str, object] = {"id": node_id, "type": type_, "name": name or relative.name}
-            fields |= {"created": now, "modified": now, **extra, **named, **storage, "edges": edges}
+            fields: dict[str, object] = {"id": node_id, "type": type_, "name": name or output.path.name}
+            fields |= {"created": now, "modified": now, **extra, **changes, "edges": edges}
             if description:
                 fields["description"] = description
             fields["provenance-hash"] = provenance_hash(body)
             after = Sidecar.create(fields, body)
-        if before is None or after.raw != before.raw:
-            _write(file, after.raw)
-        self._add_to_index(node_id, type_, file)
-        return self._node(file)
+        await self._enter(file, before, after, archived, Row(node_id, type_, file.relative_to(self.folder).as_posix()))
+        return self._as_node(file, after.fields)
 
-    def _check_same(self, before: Sidecar | None, file: Path, relative: Path, key: annex.Key) -> None:
+    async def _enter(self, file: Path, before: Sidecar | None, after: Sidecar, archived: Archived, row: Row) -> None:
+        parts = [self._part(file, before, after)]
+        if archived.output.tree is not None:
+            parts.append(Part(list_path(archived.output.tree.digest), "whole", archived.output.tree.to_bytes()))
+        if before is None or after.raw != before.raw or not self._proven(archived.proofs):
+            parts += self.archive.signer.parts(archived.proofs)
+        self._emitted = True
+        outcome = await self._entering.enter(Entry(f"glimmer-store: {row.id}", tuple(parts), row))
+        complete = [place for place in archived.record.stored_at if place.remote not in outcome.behind]
+        if len(complete) < archived.record.numcopies_required:
+            behind = {name: f"does not have the history: {why}" for name, why in outcome.behind.items()}
+            raise Shortfall(
+                str(archived.output.key),
+                len(complete),
+                archived.record.numcopies_required,
+                {**archived.failed, **behind},
+            )
+
+    def _part(self, file: Path, before: Sidecar | None, after: Sidecar) -> Part:
+        path = os.fsencode(file.relative_to(self.root))
+        return Part(path, "whole", after.raw, None if before is None else before.raw)
+
+    async def _void(self, archived: Archived) -> None:
+        """With too few copies there is no node, but what was found wrong is to be known."""
+        try:
+            archived.check()
+        except Shortfall:
+            wrong = [proof for proof in archived.proofs if proof.verdict is not Verdict.GOOD]
+            if wrong:
+                await self.rewrite(f"glimmer-store: {archived.output.path.as_posix()} verified", {}, wrong)
+            raise
+
+    def _proven(self, proofs: Sequence[Attestation]) -> bool:
+        """The dataset has an attestation for each of them that says the same."""
+        known = Attestations(self.root)
+        keys = {proof.key: annex.Key.parse(proof.key) for proof in proofs}
+        newest = {text: known.newest(key) for text, key in keys.items()}
+        return all(
+            (there := newest[proof.key].get(proof.uuid)) is not None and there.verdict is proof.verdict
+            for proof in proofs
+        )
+
+    def _check_same(self, before: Sidecar | None, file: Path, output: Output) -> None:
         if before is None:
             return
-        where = before.fields.get("output-path") or before.fields.get("datalad-relative-path")
-        if where is not None and where != relative.as_posix():
+        where = _where(before.fields)
+        if where is not None and where != output.path.as_posix():
             raise GraphError(
                 f"{file.relative_to(self.root)}: the node already describes {where}",
                 remedy="give this output another id",
             )
-        recorded, now = before.fields.get("output-hash"), _output_hash(key).get("output-hash")
+        recorded, now = before.fields.get("output-hash"), _output_hash(output).get("output-hash")
         if recorded and now and recorded != now:
             raise HashMismatch(
-                f"{relative}: the node says {recorded}, the file is {now}",
+                f"{output.path}: the node says {recorded}, the file is {now}",
                 remedy="give the new output another id, or remove output-hash from the node if the change was meant",
             )
 
     def _node(self, file: Path) -> GlimmerNode:
-        fields = Sidecar.read(file).fields
-        where = fields.get("output-path") or fields.get("datalad-relative-path")
+        return self._as_node(file, Sidecar.read(file).fields)
+
+    def _as_node(self, file: Path, fields: Mapping[str, Any]) -> GlimmerNode:  # Any: values of a YAML mapping
+        where = _where(fields)
         key = fields.get("datalad-annex-key")
         return GlimmerNode(
             str(fields.get("id", file.stem)),
             str(fields.get("type", "")),
             file.relative_to(self.root),
-            Path(str(where)) if where else None,
+            Path(where) if where else None,
             annex.Key.parse(str(key)) if key else None,
             StorageRecord.from_fields(fields, node=str(file)),
         )
@@ -254,32 +357,46 @@ class GlimmerGraph:
     def _index(self) -> dict[str, Any]:  # Any: parsed JSON
         path = self.folder / INDEX
         try:
-            index = json.loads(path.read_text(encoding="utf-8"))
+            data = path.read_bytes()
         except FileNotFoundError:
-            return {"schema": "glimmer/v0.4.0", "dataset-name": self.root.name, "node-count": 0,
-                    "default-domain": "general", "nodes": []}  # fmt: skip
-        except (OSError, ValueError) as error:
-            raise SidecarError(f"{path}: {error}") from error
-        if not isinstance(index, dict) or not isinstance(index.get("nodes"), list):
-            raise SidecarError(f"{path}: no list `nodes`")
-        return index
+            data = None
+        return read_index(data, self.root.name, str(path))
 
-    def _add_to_index(self, node_id: str, type_: str, file: Path) -> None:
-        with _locked(self.folder / f".{INDEX}.lock"):
-            index = self._index()
-            if any(entry.get("id") == node_id for entry in index["nodes"]):
-                return
-            if index.get("default-domain") == "general":
-                profile = self.folder / "_glimmer-profiles" / "general.yaml"
-                if not profile.exists():
-                    _write(profile, _PROFILE.encode())
-            index["nodes"].append({"id": node_id, "type": type_, "path": file.relative_to(self.folder).as_posix()})
-            index["node-count"] = len(index["nodes"])
-            _write(self.folder / INDEX, (json.dumps(index, indent=2, ensure_ascii=False) + "\n").encode())
+    def _file(self, node_id: str) -> Path | None:
+        """The file of a node; looks for its name first, which costs the same however many nodes there are."""
+        if _ID.match(node_id):
+            folders = (
+                [entry.path for entry in os.scandir(self.folder) if entry.is_dir()] if self.folder.exists() else []
+            )
+            for folder in (self.folder, *map(Path, folders)):
+                if (folder / f"{node_id}.md").exists():
+                    return folder / f"{node_id}.md"
+        for entry in self._index()["nodes"]:
+            if entry.get("id") == node_id:
+                return self.folder / str(entry["path"])
+        return None
+
+
+def _where(fields: Mapping[str, Any]) -> str | None:  # Any: values of a YAML mapping
+    """The output that a node names, relative to the dataset."""
+    where = fields.get("output-path") or fields.get("datalad-relative-path")
+    return None if where is None else str(where)
+
+
+def _named(type_: str, output: Output) -> dict[str, object]:
+    """The fields that say which output it is."""
+    where, key = output.path.as_posix(), {"datalad-annex-key": str(output.key)}
+    if type_ == "derivative":
+        return {"output-path": where, **_output_hash(output), **key}
+    return {"datalad-relative-path": where, **key}
 
 
 def _resolved(dataset: str | os.PathLike[str]) -> Path:
     return Path(dataset).resolve()
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    return Path(os.path.abspath(path))
 
 
 def _default_id(type_: str, relative: Path) -> str:
@@ -287,44 +404,10 @@ def _default_id(type_: str, relative: Path) -> str:
     return f"{type_}-" + (re.sub(r"[^A-Za-z0-9]+", "-", stem).strip("-") or "output")
 
 
-def _output_hash(key: annex.Key) -> dict[str, str]:
-    """``output-hash`` of a key whose name is a SHA-256."""
-    if key.backend in (b"SHA256", b"SHA256E"):
-        return {"output-hash": "sha256:" + key.name.split(b".")[0].decode()}
+def _output_hash(output: Output) -> dict[str, str]:
+    """``output-hash`` where it is known: of a folder, or of a key whose name is a SHA-256."""
+    if output.tree is not None:
+        return {"output-hash": output.tree.digest}
+    if output.key.backend in (b"SHA256", b"SHA256E"):
+        return {"output-hash": "sha256:" + output.key.name.split(b".")[0].decode()}
     return {}
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Whole, synced, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Only one process at a time; gives up after ``_INDEX_WAIT`` seconds with the lock's name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        give_up = time.monotonic() + _INDEX_WAIT
-        while True:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() > give_up:
-                    raise annex.LockHeld(str(path), "another process", _INDEX_WAIT) from None
-                time.sleep(0.02)
-        yield

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glimmer_store.errors import SourceRefused
 
-__all__ = ["NUMCOPIES", "StorageClass", "check_source", "temporary_folders"]
+__all__ = ["NUMCOPIES", "StorageClass", "check_place", "check_source", "temporary_folders"]
 
 
 class StorageClass(Enum):
@@ -35,13 +35,25 @@ def temporary_folders() -> tuple[Path, ...]:
 
 
 def check_source(path: str | os.PathLike[str], dataset: Path) -> Path:
-    """The place of an output relative to *dataset*, when it may be archived.
+    """The place of a file relative to *dataset*, when it may be archived; links are followed first.
+
+    Raises:
+        SourceRefused: As ``check_place``, or not a regular file.
+    """
+    relative = check_place(path, dataset)
+    if not (dataset.resolve() / relative).is_file():
+        raise SourceRefused(f"{path}: is not a regular file", remedy="archive the files in it one by one")
+    return relative
+
+
+def check_place(path: str | os.PathLike[str], dataset: Path) -> Path:
+    """The place of a file or folder relative to *dataset*, when it lies where outputs may be archived from.
 
     Links are followed first: what counts is where the bytes are. A dataset that itself lies in a
     temporary folder is the operator's choice (a demonstration, a test) and is not second-guessed.
 
     Raises:
-        SourceRefused: In a temporary folder, outside the dataset, inside ``.git``, or not a regular file.
+        SourceRefused: In a temporary folder, outside the dataset, inside ``.git``, or nothing is there.
     """
     given, root = Path(path), dataset.resolve()
     absolute = given.resolve() if given.is_absolute() else (Path.cwd() / given).resolve()
@@ -67,6 +79,4 @@ def check_source(path: str | os.PathLike[str], dataset: Path) -> Path:
         raise SourceRefused(f"{given}: is git's own", remedy="archive files of the work tree")
     if not absolute.exists():
         raise SourceRefused(f"{given}: does not exist", remedy="run the step that writes it first")
-    if not absolute.is_file():
-        raise SourceRefused(f"{given}: is not a regular file", remedy="archive the files in it one by one")
     return relative
