@@ -9,6 +9,7 @@ git-annex merges the branch into it by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from annexpy.repo.absorb import Waiting, absorb, leave_in_journal
 from annexpy.repo.config import GitConfig
@@ -19,6 +20,7 @@ from annexpy.repo.journal import Journal, JournalLock
 from annexpy.repo.pack import remove_leftovers
 from annexpy.repo.queue import Batch, Queue
 from annexpy.repo.records import is_private
+from annexpy.repo.recovery import Recovery, TakenOut, put_back
 from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.runs import Runs
 from annexpy.repo.settings import Lockdown
@@ -54,6 +56,7 @@ class Committer:
     ) -> None:
         self._files, self._config, self._lockdown, self._history = files, config, lockdown, history
         self._journal, self._private, self._spool, self._queue = journal, private, spool, queue
+        self._recovery = Recovery(files, lockdown, history, Tuning.of(config).branch_levels)
         self._cleared = False
 
     def commit(self, message: str, lock: JournalLock, *, always: bool = False) -> bool:
@@ -63,25 +66,30 @@ class Committer:
             Whether there is a new commit.
         """
         self._prepare(lock)
+        return self._commit(self._recovery.taken_out(), message, lock, always)
+
+    def _commit(self, taken_out: TakenOut, message: str, lock: JournalLock, always: bool) -> bool:
         if self._history.tip() is None:
             self._merge_siblings(lock)  # a clone: the branch begins where the others are
         with self._queue.spooling:  # whatever is being synced right now is in the spool before it is sealed
             batch = self._queue.take()
         try:
-            committed = self._commit_all(batch, message, lock, always)
+            committed = self._commit_all(batch, taken_out, message, lock, always)
         except BaseException:
             self._queue.give_back(batch)
             raise
         self._queue.done(batch)
+        self._recovery.note()
         return committed
 
     def merge(self, lock: JournalLock) -> list[str]:
         """Merge siblings, then commit what waits; the refs that had something new."""
         self._prepare(lock)
+        taken_out = self._recovery.taken_out()
         try:
             return self._merge_siblings(lock)
         finally:
-            self.commit("update", lock, always=True)
+            self._commit(taken_out, "update", lock, True)
 
     def _prepare(self, lock: JournalLock) -> None:
         self._config.refresh()
@@ -102,7 +110,7 @@ class Committer:
         if tip is not None and self._history.has(commit) and is_ancestor(self._history, commit, tip):
             self._spool.discard(spools)
 
-    def _commit_all(self, batch: Batch, message: str, lock: JournalLock, always: bool) -> bool:
+    def _commit_all(self, batch: Batch, taken_out: TakenOut, message: str, lock: JournalLock, always: bool) -> bool:
         spools = self._spool.seal()
         with Runs(self._files, self._lockdown) as records, Runs(self._files, self._lockdown) as own:
             waiting, private = Waiting(records), Waiting(own)
@@ -112,6 +120,8 @@ class Committer:
             _divide(batch.lines, batch.base, waiting, private)
             for path, change, is_own in batch.changes:
                 (private if is_own else waiting).changes.setdefault(path, []).append(change)
+            for path, (before, format_) in taken_out.items():
+                waiting.changes.setdefault(path, []).append(partial(put_back, before, format_=format_))
             committed = self._absorb(waiting, private, spools, message, lock, always)
         self._spool.discard(spools)
         return committed
