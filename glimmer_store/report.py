@@ -1,102 +1,209 @@
-"""What the nodes say against what is really there."""
+"""What the nodes say, what the location log says, and what is really there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import anyio
 
 import annexpy as annex
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
+from glimmer_store.policy import StorageClass
+from glimmer_store.remedies import matters
+from glimmer_store.status import Cell, Event, ObjectStatus, Place, Proof, Report, Tier, class_of
 
-__all__ = ["ObjectStatus", "Status", "look"]
+__all__ = ["Known", "assemble", "look"]
 
 
 @dataclass(frozen=True, slots=True)
-class ObjectStatus:
-    """One archived output.
+class Known:
+    """What was found out of the keys of a graph.
 
     Attributes:
-        node: The node, with what it records.
-        live: Names of the durable remotes that were asked and have it now.
-        unreachable: Names of those that could not be asked.
-        drift: Sentences on how recorded and live differ; empty when they agree.
+        present: Place → key → it is there; None for a place that could not be asked. Places that are not in it
+            were not asked.
+        where: Key → what the location log says.
+        history: Key → when copies came and went, the newest first.
+        proofs: Key → place → why its copy is believed in.
     """
 
-    node: GlimmerNode
-    live: tuple[str, ...]
-    unreachable: tuple[str, ...]
-    drift: tuple[str, ...]
-
-    @property
-    def safe(self) -> bool:
-        """As many live copies as its class needs."""
-        return self.node.record is not None and len(self.live) >= self.node.numcopies_required
-
-    def to_json(self) -> dict[str, object]:
-        """id, key, the five storage fields by their names, live, unreachable, drift."""
-        fields: dict[str, object] = {
-            "id": self.node.id,
-            "type": self.node.type,
-            "path": None if self.node.output is None else self.node.output.as_posix(),
-            "key": None if self.node.key is None else str(self.node.key),
-        }
-        if self.node.record is not None:
-            fields |= self.node.record.to_fields()
-        return {**fields, "live": list(self.live), "unreachable": list(self.unreachable), "drift": list(self.drift)}
+    present: Mapping[str, Mapping[annex.Key, bool] | None] = field(default_factory=dict)
+    where: Mapping[annex.Key, annex.Whereis] = field(default_factory=dict)
+    history: Mapping[annex.Key, tuple[Event, ...]] = field(default_factory=dict)
+    proofs: Mapping[annex.Key, Mapping[str, Proof]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The state of a dataset's storage."""
-
-    dataset: str
-    remotes: tuple[str, ...]
-    objects: tuple[ObjectStatus, ...]
-
-    @property
-    def under_replicated(self) -> tuple[ObjectStatus, ...]:
-        """Objects with fewer live copies than their class needs."""
-        return tuple(entry for entry in self.objects if not entry.safe)
-
-    @property
-    def unreachable(self) -> tuple[str, ...]:
-        """Remotes that could not be asked for at least one object."""
-        return tuple(dict.fromkeys(name for entry in self.objects for name in entry.unreachable))
-
-    def to_json(self) -> dict[str, object]:
-        return {
-            "dataset": self.dataset,
-            "remotes": list(self.remotes),
-            "objects": [entry.to_json() for entry in self.objects],
-            "under-replicated": [entry.node.id for entry in self.under_replicated],
-        }
-
-
-async def look(graph: GlimmerGraph) -> Status:
-    """Ask every durable remote about every node of the graph.
+async def look(graph: GlimmerGraph, *, full: bool = True, only: Iterable[GlimmerNode] | None = None) -> Report:
+    """Ask every durable remote and every adjunct about every node of the graph, all at once.
 
     Presence only: contents are not read again. A remote that cannot be asked is named, and its
     copies are neither counted as live nor reported as lost.
+
+    Args:
+        graph: Open.
+        full: Read the whole location log and its history as well: capacities, and when each copy came and went.
+        only: These nodes instead of all.
     """
-    nodes = list(graph.nodes())
+    nodes = list(graph.nodes() if only is None else only)
     keys = list(dict.fromkeys(node.key for node in nodes if node.key is not None))
-    present: dict[str, dict[annex.Key, bool] | None] = {}
-    for place, remote in graph.archive.remotes:
+    asked = [(Place(d.name, d.uuid, Tier.BARE, d.url), remote) for d, remote in graph.archive.remotes]
+    present: dict[str, Mapping[annex.Key, bool] | None] = {}
+    errors: dict[str, str] = {}
+
+    async def ask(place: Place, remote: annex.Remote) -> None:
         try:
-            answers = await annex.has_many(remote, keys)
-            present[place.name] = dict(zip(keys, answers, strict=True))
-        except annex.AnnexError:
-            present[place.name] = None
-    names = tuple(present)
-    return Status(str(graph.root), names, tuple(_compare(node, names, present) for node in nodes))
+            present[place.name] = dict(zip(keys, await annex.has_many(remote, keys), strict=True))
+        except annex.AnnexError as error:
+            present[place.name], errors[place.name] = None, str(error)
+
+    async with anyio.create_task_group() as group:
+        for place, remote in asked:
+            group.start_soon(ask, place, remote)
+    repository = graph.archive.repository
+    where, used = _logged(repository, keys, full=full)
+    places = [replace(place, error=errors.get(place.name, "")) for place, _ in asked]
+    places += _others(repository, {place.uuid for place in places}, where.values())
+    if full:
+        places = _with_capacity(repository, places, used)
+    history = _history(repository, keys, places) if full else {}
+    return assemble(graph.root, graph.archive.config.numcopies, nodes, places, Known(present, where, history))
 
 
-def _compare(node: GlimmerNode, names: Sequence[str], present: dict[str, dict[annex.Key, bool] | None]) -> ObjectStatus:
+def assemble(
+    root: Path,
+    numcopies: Mapping[StorageClass, int],
+    nodes: Iterable[GlimmerNode],
+    places: Sequence[Place],
+    known: Known,
+) -> Report:
+    """The report that follows from what is known; nobody is asked."""
+    objects = []
+    for node in nodes:
+        required = node.record.numcopies_required if node.record is not None else 0
+        needed = max(required, numcopies[class_of(node)])
+        entry = _compare(node, needed, places, known)
+        objects.append(replace(entry, findings=matters(entry, places, root)))
+    return Report(str(root), tuple(places), tuple(objects))
+
+
+def _compare(node: GlimmerNode, needed: int, places: Sequence[Place], known: Known) -> ObjectStatus:
+    """One node against everything that is known of its key."""
     if node.key is None:
-        return ObjectStatus(node, (), (), ("never archived",))
-    unreachable = tuple(name for name in names if present[name] is None)
-    live = tuple(name for name in names if (present[name] or {}).get(node.key, False))
-    recorded = {place.remote for place in node.stored_at}
-    drift = [f"recorded at {name}, not there" for name in sorted(recorded - set(live) - set(unreachable))]
-    drift += [f"at {name}, not recorded" for name in live if name not in recorded]
-    return ObjectStatus(node, live, unreachable, tuple(drift))
+        return ObjectStatus(node, needed, drift=("never archived",), cells=(Cell.MISSING,) * len(places))
+    found = known.where.get(node.key)
+    logged = () if found is None else tuple(place.uuid for place in found.locations if not place.cluster)
+    untrusted = () if found is None else tuple(place.uuid for place in found.untrusted if not place.cluster)
+    recorded = {place.uuid for place in node.stored_at}
+    proofs = known.proofs.get(node.key, {})
+    if not proofs and node.record is not None and node.record.verified:
+        proofs = {place.remote: Proof() for place in node.stored_at}
+    there: dict[str, bool | None] = {}
+    for place in places:
+        answers = known.present.get(place.name, {})
+        there[place.name] = None if answers is None else answers.get(node.key, False)
+    durable = [place for place in places if place.tier is Tier.BARE]
+    live = tuple(place.name for place in durable if there[place.name])
+    now, drift, cells = datetime.now(UTC), [], []
+    for place in places:
+        node_says, log_says = place.uuid in recorded, place.uuid in logged or place.uuid in untrusted
+        state = there[place.name]
+        if place.tier is Tier.OTHER:
+            cells.append(Cell.CLAIMED if log_says else Cell.ABSENT)
+            continue
+        if state is None:
+            cells.append(Cell.UNREACHABLE if node_says or log_says else Cell.UNKNOWN)
+            continue
+        expected = node_says if place.tier is Tier.BARE else log_says
+        if state:
+            proof = proofs.get(place.name)
+            cells.append(Cell.PROVEN if proof is not None and proof.fresh(now) else Cell.THERE)
+            if not expected:
+                drift.append(f"at {place.name}, not recorded")
+            elif not log_says:
+                drift.append(f"at {place.name}, not in the location log")
+        elif node_says or log_says:
+            cells.append(Cell.LOST)
+            drift.append(f"recorded at {place.name}, not there")
+        else:
+            cells.append(Cell.MISSING if place.tier is Tier.BARE and len(live) < needed else Cell.ABSENT)
+    names = {place.name for place in places}
+    drift += [
+        f"recorded at {place.remote}, which is not set up" for place in node.stored_at if place.remote not in names
+    ]
+    return ObjectStatus(
+        node,
+        needed,
+        live,
+        tuple(place.name for place in durable if there[place.name] is None),
+        sum(cell is Cell.UNREACHABLE for cell, place in zip(cells, places, strict=True) if place.tier is Tier.BARE),
+        tuple(p.name for p, cell in zip(places, cells, strict=True) if cell is Cell.THERE and p.tier is Tier.BARE),
+        tuple(sorted(drift)),
+        tuple(place.name for place in places if place.tier is Tier.ADJUNCT and there[place.name]),
+        logged,
+        untrusted,
+        proofs,
+        tuple(cells),
+        known.history.get(node.key, ()),
+    )
+
+
+# -- the location log --
+
+
+def _logged(
+    repository: annex.Repository, keys: Sequence[annex.Key], *, full: bool
+) -> tuple[dict[annex.Key, annex.Whereis], dict[annex.UUID, int]]:
+    """Where each of *keys* is, and with *full* the bytes that each repository holds."""
+    if not full:
+        return {found.key: found for found in annex.whereis_many(repository, keys)}, {}
+    wanted, where, used = set(keys), dict[annex.Key, annex.Whereis](), dict[annex.UUID, int]()
+    for found in annex.whereis_all(repository):
+        if found.key in wanted:
+            where[found.key] = found
+        for place in (*found.locations, *found.untrusted):
+            used[place.uuid] = used.get(place.uuid, 0) + (found.key.size or 0)
+    return where, used
+
+
+def _others(repository: annex.Repository, known: set[annex.UUID], where: Iterable[annex.Whereis]) -> list[Place]:
+    """Repositories that only the location log names."""
+    seen = {
+        place.uuid: place.description
+        for found in where
+        for place in (*found.locations, *found.untrusted)
+        if place.uuid not in known and not place.cluster
+    }
+    return [
+        Place("here" if uuid == repository.uuid else description or uuid, uuid, Tier.OTHER)
+        for uuid, description in sorted(seen.items())
+    ]
+
+
+def _with_capacity(
+    repository: annex.Repository, places: Iterable[Place], used: Mapping[annex.UUID, int]
+) -> list[Place]:
+    maxsizes = annex.Wanted(repository).repositories.maxsizes
+    told = []
+    for place in places:
+        holds, maxsize = used.get(place.uuid, 0), maxsizes.get(place.uuid)
+        left = [] if maxsize is None else [max(0, maxsize - holds)]
+        if place.url and Path(place.url).is_dir():
+            left.append(shutil.disk_usage(place.url).free)
+        told.append(replace(place, used=holds, free=min(left, default=None), maxsize=maxsize))
+    return told
+
+
+def _history(
+    repository: annex.Repository, keys: Sequence[annex.Key], places: Iterable[Place]
+) -> dict[annex.Key, tuple[Event, ...]]:
+    names = {place.uuid: place.name for place in places}
+    events: dict[annex.Key, list[Event]] = {key: [] for key in keys}
+    for news in annex.log(repository, keys):
+        when = datetime.fromtimestamp(news.seconds, UTC)
+        got, lost = (tuple(names.get(uuid, uuid) for uuid in uuids) for uuids in (news.got, news.lost))
+        events[news.key].append(Event(when, got, lost))
+    return {key: tuple(told) for key, told in events.items()}

@@ -20,7 +20,13 @@ COMMANDS = {
     "archive": "Store outputs durably and create their nodes.",
     "demo": "Show everything on real files, in a new folder.",
     "init": "Set a dataset up: repository, durable remotes, configuration.",
+    "migrate": "Fill the storage fields of an existing graph.",
+    "report": "Tell everything about every output, as text, JSON or HTML.",
+    "schema": "Show the storage fields: meaning, JSON Schema, patch for Glimmer.",
+    "serve": "Host tenants over ssh and HTTP.",
     "status": "Show where each output is, and what is missing.",
+    "tenant": "Make tenants of a server, and let people in.",
+    "validate": "Hold the graph against Glimmer's rules and ours.",
 }
 
 UNDER_REPLICATED = 3

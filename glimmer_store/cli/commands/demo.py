@@ -73,11 +73,11 @@ class _Demo:
 
     async def run(self) -> bool:
         import annexpy as annex
-        from glimmer_store.cli.commands.status import table
         from glimmer_store.errors import SourceRefused
         from glimmer_store.graph import GlimmerGraph
         from glimmer_store.provision import provision
         from glimmer_store.report import look
+        from glimmer_store.report_text import table
 
         _heading(1, "A dataset and three durable bare repositories")
         provision(self.dataset, [str(path) for path in self.vaults])

@@ -1,4 +1,4 @@
-"""``glimmer-store status``: where everything is."""
+"""``glimmer-store status``: one screen on where everything is."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from pathlib import Path
 
 import click
 
-from glimmer_store.cli.app import UNDER_REPLICATED
-from glimmer_store.report import Status
+from glimmer_store.status import Report
 
-__all__ = ["command", "table"]
-
-UNREACHABLE = 4
+__all__ = ["command", "survey"]
 
 
 @click.command("status")
@@ -21,48 +18,27 @@ UNREACHABLE = 4
     "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
 )
 def command(as_json: bool, dataset: str) -> int:
-    """Ask every durable remote where each output is now, and compare with what the nodes record.
+    """Ask every remote where each output is now, compare with what the nodes record, and show one screen.
 
-    Exit code 3 when something has fewer copies than its class needs, 4 when that may only be because
+    Exit code 3 when something has fewer copies than it needs, 4 when that may only be because
     a remote could not be asked.
     """
+    from glimmer_store.report_text import screen
+
+    report = survey(Path(dataset), full=False)
+    click.echo(json.dumps(report.to_json(), indent=2) if as_json else screen(report))
+    return report.exit_code
+
+
+def survey(dataset: Path, *, full: bool) -> Report:
+    """The report on *dataset*."""
     import anyio
 
-    status = anyio.run(_look, Path(dataset))
-    click.echo(json.dumps(status.to_json(), indent=2) if as_json else table(status))
-    if not status.under_replicated:
-        return 0
-    possible = all(len(o.live) + len(o.unreachable) >= o.node.numcopies_required for o in status.under_replicated)
-    return UNREACHABLE if status.unreachable and possible else UNDER_REPLICATED
+    async def look_at_it() -> Report:
+        from glimmer_store.graph import GlimmerGraph
+        from glimmer_store.report import look
 
+        async with GlimmerGraph.open(dataset) as graph:
+            return await look(graph, full=full)
 
-async def _look(dataset: Path) -> Status:
-    from glimmer_store.graph import GlimmerGraph
-    from glimmer_store.report import look
-
-    async with GlimmerGraph.open(dataset) as graph:
-        return await look(graph)
-
-
-def table(status: Status) -> str:
-    """One line per object: copies, class, where."""
-    if not status.objects:
-        return "no outputs are archived here yet (glimmer-store archive FILE…)"
-    names = status.remotes
-    rows = [("output", "class", "copies", *names, "")]
-    for entry in status.objects:
-        record = entry.node.record
-        cells = ["there" if n in entry.live else "no answer" if n in entry.unreachable else "-" for n in names]
-        rows.append(
-            (
-                entry.node.output.as_posix() if entry.node.output else entry.node.id,
-                record.storage_class.value if record else "?",
-                f"{len(entry.live)}/{entry.node.numcopies_required}",
-                *cells,
-                "; ".join((*(() if entry.safe else ("too few copies",)), *entry.drift)),
-            )
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    safe = len(status.objects) - len(status.under_replicated)
-    return "\n".join([*lines, "", f"{safe} of {len(status.objects)} outputs have all the copies they need"])
+    return anyio.run(look_at_it)

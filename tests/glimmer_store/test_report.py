@@ -1,0 +1,185 @@
+"""The report tells what is really there, and what it tells is what git-annex tells."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import annexpy as annex
+from glimmer_store.graph import GlimmerGraph
+from glimmer_store.provision import provision
+from glimmer_store.report import look
+from glimmer_store.report_text import human_size, records, screen
+from glimmer_store.status import Cell, Report, State, Tier
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+
+@pytest.fixture
+def study(tmp_path: Path, anyio_backend: str) -> Path:
+    """A dataset with three durable bares."""
+    provision(tmp_path / "study", [str(tmp_path / f"vault{n}.git") for n in (1, 2, 3)])
+    return tmp_path / "study"
+
+
+async def store(study: Path, *names: str) -> None:
+    async with GlimmerGraph.open(study) as graph:
+        for name in names:
+            (study / name).write_bytes(name.encode() * 100)
+            await graph.dataset(study / name)
+
+
+async def looked(study: Path) -> Report:
+    async with GlimmerGraph.open(study) as graph:
+        return await look(graph)
+
+
+def lose(vault: Path, key: annex.Key) -> None:
+    (lost,) = (path for path in (vault / "annex" / "objects").rglob(str(key)) if path.is_file())
+    lost.parent.chmod(0o755)
+    lost.unlink()
+
+
+def run(line: str) -> None:
+    """Run a remedy as it was given, in any folder."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    words = [part.strip() for part in line.split("&&")]
+    for part in words:
+        argv = shlex.split(part)
+        module = {"annexpy": "annexpy.cli.app", "glimmer-store": "glimmer_store.cli.app"}[argv[0]]
+        root = Path(__file__).parent.parent.parent
+        environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root)}
+        subprocess.run([sys.executable, "-m", module, *argv[1:]], env=environment, cwd="/", check=True, timeout=120)
+
+
+async def test_everything_that_is_there_is_safe_and_proven(study: Path) -> None:
+    await store(study, "a.tsv", "b.tsv")
+
+    report = await looked(study)
+
+    assert report.tiles == {"safe": 2, "at risk": 0, "one copy": 0, "unverified": 0, "unreachable": 0, "drift": 0}
+    assert report.exit_code == 0
+    assert [entry.cells for entry in report.objects] == [(Cell.PROVEN,) * 3] * 2
+    assert [entry.findings for entry in report.objects] == [(), ()]
+    (event,) = report.objects[0].history
+    assert set(event.got) == {"vault1", "vault2", "vault3"}
+    for place in report.places:
+        assert place.used == 1000
+        assert place.free
+
+
+async def test_a_lost_copy_is_drift_and_a_risk_and_its_command_puts_it_back(study: Path) -> None:
+    await store(study, "a.tsv")
+    (before,) = (await looked(study)).objects
+    assert before.node.key is not None
+    lose(study.parent / "vault2.git", before.node.key)
+
+    report = await looked(study)
+    (entry,) = report.objects
+    assert (entry.state, entry.cells[1], report.exit_code) == (State.AT_RISK, Cell.LOST, 3)
+    assert entry.drift == ("recorded at vault2, not there",)
+    (found,) = entry.findings
+    assert found.kind == "copies"
+    run(found.command)
+
+    mended = await looked(study)
+    assert mended.exit_code == 0
+    assert mended.objects[0].drift == ()
+
+
+async def test_what_was_never_asked_for_is_named_apart_and_never_counted(study: Path) -> None:
+    await store(study, "a.tsv")
+    with annex.Repository.open(study) as repository:
+        stranger = annex.UUID("12345678-0000-4000-8000-000000000000")
+        annex.configure(repository, descriptions={stranger: "ada's laptop"})
+        (node,) = (await looked(study)).objects
+        assert node.node.key is not None
+        repository.branch.set_present(node.node.key, stranger, True)
+        await repository.branch.commit()
+
+    report = await looked(study)
+
+    (entry,) = report.objects
+    assert (report.places[-1].name, report.places[-1].tier) == ("ada's laptop", Tier.OTHER)
+    assert entry.cells[-1] is Cell.CLAIMED
+    assert len(entry.live) == 3
+    assert stranger in entry.logged
+
+
+async def test_a_place_that_does_not_answer_leaves_the_question_open(study: Path) -> None:
+    await store(study, "a.tsv")
+    (study.parent / "vault3.git").rename(study.parent / "away")
+
+    report = await looked(study)
+
+    (entry,) = report.objects
+    assert (entry.state, report.exit_code, report.unreachable) == (State.UNREACHABLE, 4, ("vault3",))
+    assert entry.cells[2] is Cell.UNREACHABLE
+    assert report.tiles["unreachable"] == 1
+    (record,) = records(report)
+    assert (record["status"], record["refds"]) == ("impossible", str(study))
+    assert "no answer" in screen(report)
+
+
+async def test_maxsize_says_what_is_free(study: Path) -> None:
+    await store(study, "a.tsv")
+    with annex.Repository.open(study) as repository:
+        vault = annex.Repository.open(study.parent / "vault1.git")
+        annex.configure(repository, maxsizes={vault.uuid: 800})
+        vault.close()
+        await repository.branch.commit()
+
+    place = (await looked(study)).places[0]
+
+    assert (place.used, place.maxsize, place.free) == (500, 800, 300)
+
+
+async def test_result_records_are_those_of_datalad(study: Path) -> None:
+    await store(study, "a.tsv")
+
+    (record,) = records(await looked(study))
+
+    assert {"action", "path", "type", "status", "message", "refds"} <= record.keys()
+    assert (record["status"], record["path"]) == ("ok", str(study / "a.tsv"))
+
+
+@pytest.mark.interop
+async def test_every_row_is_what_git_annex_whereis_says(study: Path, git_annex: str) -> None:
+    names = [f"sub-{n:02}.tsv" for n in range(12)]
+    await store(study, *names)
+
+    def annexed(*words: str) -> str:
+        done = subprocess.run([git_annex, *words], cwd=study, capture_output=True, text=True, check=False, timeout=120)
+        return done.stdout
+
+    # git-annex changes its mind about some of them: gone here, dead there, untrusted, and one that only it knows of
+    keys = {str(entry.node.key): entry for entry in (await looked(study)).objects}
+    some = list(keys)
+    with annex.Repository.open(study) as repository:
+        places = {place.name: place.uuid for place in (await looked(study)).places}
+        annexed("setpresentkey", some[0], places["vault1"], "0")
+        annexed("setpresentkey", some[1], "99999999-0000-4000-8000-000000000000", "1")
+        annexed("untrust", places["vault3"])
+        assert repository.uuid
+    report = await looked(study)
+
+    for entry in report.objects:
+        shown = json.loads(annexed("whereis", "--json", "--key", str(entry.node.key)))
+        assert [place["uuid"] for place in shown["whereis"]] == list(entry.logged)
+        assert [place["uuid"] for place in shown["untrusted"]] == list(entry.untrusted)
+    told = report.to_json()["objects"]
+    assert isinstance(told, list)
+    assert len(told) == 12
+    for field in ("id", "key", "stored-at", "copies", "numcopies-required", "verified", "storage-class", "drift"):
+        assert all(field in entry for entry in told)
+    assert report.objects[0].drift == ("at vault1, not in the location log",)
+
+
+def test_sizes_are_for_people(anyio_backend: str) -> None:
+    assert [human_size(size) for size in (None, 0, 999, 1500, 2 * 10**12)] == ["–", "0 B", "999 B", "1.5 kB", "2.0 TB"]
