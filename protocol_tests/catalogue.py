@@ -27,9 +27,14 @@ THEMES: Final = (
     "roles",
     "clusters",
     "broken_nodes",
+    "gateways",
     "http_answers",
     "http_transfers",
     "http_locks",
+    "http_gateways",
+    "http_roles",
+    "http_credentials",
+    "http_tls",
     "made_up",
 )
 """The modules of ``protocol_tests.checks``."""

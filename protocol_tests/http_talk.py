@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from protocol_tests.channel import Gone, Silent
 from protocol_tests.keys import Content
-from protocol_tests.subject import CLIENTS
+from protocol_tests.subject import CLIENTS, Subject
 from protocol_tests.transcript import Transcript
 from protocol_tests.trial import Trial, must
 from protocol_tests.wire import Violation
@@ -56,13 +57,20 @@ class Http:
 
     trial: Trial
     conn: str = "H"
+    subject: Subject | None = None
     connection: http.client.HTTPConnection = field(init=False)
+    authorization: str = field(init=False)
 
     def __post_init__(self) -> None:
         """Connects with the first request."""
-        url = urlsplit(self.trial.subject.url)
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        self.connection = kind(url.netloc, timeout=self.trial.patience.seconds)
+        of = self.subject or self.trial.subject
+        url, seconds = urlsplit(of.url), self.trial.patience.seconds
+        if url.scheme == "https":
+            trusted = ssl.create_default_context(cafile=of.ca)
+            self.connection = http.client.HTTPSConnection(url.netloc, timeout=seconds, context=trusted)
+        else:
+            self.connection = http.client.HTTPConnection(url.netloc, timeout=seconds)
+        self.authorization = of.authorization
         self._base = url.path
         self.trial.when_closed(self.close)
 
@@ -77,7 +85,10 @@ class Http:
         client: int | None = 0,
         noted: bool = True,
     ) -> Answer:
-        """One request below ``/git-annex/UUID``, and its answer; in the transcript only when it is to be *noted*."""
+        """One request below ``/git-annex/UUID``, and its answer; in the transcript only when it is to be *noted*.
+
+        ``authorization`` goes with it, and is never in the transcript.
+        """
         words = dict(params or {}) | ({} if client is None else {"clientuuid": CLIENTS[client]})
         query = "&".join(f"{name}={encode(value)}" for name, value in words.items())
         target = f"{self._base}/{path}" + (f"?{query}" if query else "")
@@ -90,7 +101,7 @@ class Http:
                 method,
                 target,
                 body,
-                dict(headers or {}),
+                dict(headers or {}) | self.credentials(),
                 encode_chunked=body is not None and not isinstance(body, bytes),
             )
             got = self.connection.getresponse()
@@ -101,6 +112,10 @@ class Http:
         answer = Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, read, whole)
         note.note(self.conn, "answer", f"{answer.status} {dict(answer.headers)}\r\n{read[:400].decode('latin-1')}")
         return answer
+
+    def credentials(self) -> dict[str, str]:
+        """The header that says who asks, where anything does."""
+        return {"Authorization": self.authorization} if self.authorization else {}
 
     @contextmanager
     def deadline(self) -> Any:

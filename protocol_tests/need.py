@@ -35,6 +35,9 @@ class Need(StrEnum):
     CLUSTER = "cluster"  # a gateway to a cluster whose nodes can be asked one by one
     BROKEN_NODES = "broken nodes"  # and whose nodes can be broken
     HTTP = "http"
+    HTTP_GATEWAY = "http gateway"  # a cluster whose gateway can be shown over HTTP, too
+    CREDENTIALS = "credentials"  # requests over HTTP have an Authorization
+    TLS = "tls"  # HTTP over TLS
     MACHINES = "machines"  # hypothesis is installed
 
     @property
@@ -53,5 +56,8 @@ _SAID: Final = {
     Need.CLUSTER: "a cluster (--nodes)",
     Need.BROKEN_NODES: "nodes that the harness has made itself (--command and --nodes NUMBER)",
     Need.HTTP: "a server that speaks HTTP (--http)",
+    Need.HTTP_GATEWAY: "a command that shows a gateway over HTTP (--command, --nodes NUMBER and --http-server)",
+    Need.CREDENTIALS: "a name and a password, or a token (--http with https://NAME:PASSWORD@HOST, or with --token)",
+    Need.TLS: "an https:// URL (--http)",
     Need.MACHINES: "hypothesis",
 }

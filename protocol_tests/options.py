@@ -55,23 +55,34 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     subject.add_argument("--unix", metavar="PATH", help="a unix socket; see --token")
     subject.add_argument("--ssh", metavar="HOST:PATH", help="git-annex-shell there; the repository must exist")
-    subject.add_argument("--http", metavar="URL", help="http://HOST:PORT/git-annex/UUID")
+    subject.add_argument(
+        "--http", metavar="URL", help="http://HOST:PORT/git-annex/UUID; NAME:PASSWORD@ before HOST is said as Basic"
+    )
     subject.add_argument("--list", action="store_true", help="show the requirements, and try nothing")
 
     more = parser.add_argument_group("about it")
     more.add_argument("--init", metavar="COMMAND", default="", help="makes the fresh repository ready: {path}, {uuid}")
     more.add_argument("--versions", type=versions, default=list(range(NEWEST + 1)), metavar="0-4")
     more.add_argument("--role", choices=[str(role) for role in Role], default="write", help="what a client may do")
-    more.add_argument("--writer", metavar="COMMAND|unix:PATH", default="", help="may write, where the role may not")
+    more.add_argument("--writer", metavar="COMMAND|unix:PATH|URL", default="", help="may write, where the role may not")
     more.add_argument(
         "--nodes",
         metavar="NUMBER|SOCKET,…",
         default="",
         help="a cluster: with --command that many nodes are made, with --unix these sockets are its nodes",
     )
+    more.add_argument(
+        "--http-server",
+        metavar="COMMAND",
+        default="",
+        help="with --command and --nodes: shows the gateway {path} over HTTP at {port} of this machine, to everybody",
+    )
+    more.add_argument("--ca", type=Path, metavar="FILE", help="with https: certificates that are trusted, in PEM")
     more.add_argument("--uuid", default="", help="of the repository, where the address does not say it")
     more.add_argument(
-        "--token", default="", help="with --unix: clients say AUTH with it (else the server speaks first)"
+        "--token",
+        default="",
+        help="with --unix: clients say AUTH with it (else the server speaks first); with --http: said as Bearer",
     )
     more.add_argument("--ssh-program", metavar="COMMAND", default="ssh -T", help="ssh and its options")
     more.add_argument("--ssh-shell", metavar="COMMAND", default="git-annex-shell", help="what is run there")
@@ -104,6 +115,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--nodes goes with --command or --unix")
     if options.nodes and options.command and not re.fullmatch(r"[1-9]", options.nodes):
         parser.error("--nodes: with --command, a number from 1 to 9")
+    if options.http_server and not (options.command and options.nodes):
+        parser.error("--http-server goes with --command and --nodes")
+    if options.ca and not (options.ca.is_file() and options.http):
+        parser.error("--ca: a file, with --http")
     if options.ssh and ":" not in options.ssh:
         parser.error("--ssh: HOST:PATH")
     if options.command and "{path}" not in options.command:

@@ -28,7 +28,7 @@ def reach(options: argparse.Namespace, folder: Path, seed: int) -> Subject:
 
 def _subject(options: argparse.Namespace, folder: Path, random: Random) -> Subject:
     if options.http:
-        return subject.http(options.http, uuid=options.uuid)
+        return subject.http(options.http, uuid=options.uuid, token=options.token, ca=options.ca)
     if options.ssh:
         host, _, path = options.ssh.partition(":")
         return subject.ssh(host, path, program=options.ssh_program, shell=options.ssh_shell, uuid=options.uuid)
@@ -37,11 +37,14 @@ def _subject(options: argparse.Namespace, folder: Path, random: Random) -> Subje
         nodes = tuple(subject.unix(path) for path in options.nodes.split(",") if path)
         return replace(found, nodes=nodes, has=found.has - {Need.REPOSITORY} | {Need.CLUSTER}) if nodes else found
     if options.nodes:
-        return cluster.make(folder / "cluster", options.command, int(options.nodes), random, options.init)
+        words = {"init": options.init, "http_server": options.http_server}
+        return cluster.make(folder / "cluster", options.command, int(options.nodes), random, **words)
     return subject.command(options.command, place.fresh(folder / "repository" / "it.git", random, options.init))
 
 
 def _writer(address: str, of: Subject) -> Subject:
+    if of.url:
+        return subject.http(address, uuid=of.uuid, ca=of.ca)
     if address.startswith("unix:"):
         return subject.unix(address.removeprefix("unix:"), uuid=of.uuid)
     if of.path is None:

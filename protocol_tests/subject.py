@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import socket
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
+from urllib.parse import unquote_to_bytes
 
 from protocol_tests import place
 from protocol_tests.channel import Channel, HasFileno, Patience, Process, over_socket, over_streams
@@ -53,6 +55,22 @@ class Breakable(Protocol):
         """The cluster is there, and has no node that can be used."""
         ...
 
+    def unwanting(self, node: int) -> AbstractContextManager[object]:
+        """The preferred content of the node is nothing."""
+        ...
+
+    def beyond(self) -> AbstractContextManager[Subject]:
+        """The cluster has one more node, behind another gateway; that node."""
+        ...
+
+    def special(self) -> AbstractContextManager[str]:
+        """The gateway shows a special remote; its UUID."""
+        ...
+
+    def served(self) -> AbstractContextManager[str]:
+        """The gateway is shown over HTTP (HTTP_GATEWAY); the URL above all that it shows."""
+        ...
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -68,6 +86,8 @@ class Subject:
         nodes: Of the cluster, as subjects of their own.
         cluster: Breaks them.
         url: Of an HTTP server, without the version.
+        authorization: What requests over HTTP have as Authorization; "" for none.
+        ca: Certificates that are trusted over TLS, in PEM; None for those of the system.
         environment: What is set for the server's processes.
         writer: Reaches the same contents and may write, where the subject itself may not.
         lasting: The repository was there before and stays.
@@ -82,6 +102,8 @@ class Subject:
     nodes: tuple[Subject, ...] = ()
     cluster: Breakable | None = None
     url: str = ""
+    authorization: str = ""
+    ca: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     writer: Subject | None = None
     lasting: bool = False
@@ -184,17 +206,40 @@ def streams(
     return Subject(name, dial, uuid, has | {Need.LINES} | ({Need.TOKEN} if token else frozenset()), token=token)
 
 
-def http(url: str, *, uuid: str = "") -> Subject:
-    """An HTTP server: *url* is ``http://HOST:PORT/git-annex/UUID``, or without the UUID where *uuid* says it.
+def http(url: str, *, uuid: str = "", token: str = "", ca: Path | None = None) -> Subject:
+    """An HTTP server.
+
+    Args:
+        url: ``http://HOST:PORT/git-annex/UUID``, or without the UUID where *uuid* says it. With ``NAME:PASSWORD@``
+            before the host, requests say them as Basic.
+        uuid: Of the repository.
+        token: Requests say it as Bearer.
+        ca: Certificates that are trusted, in PEM; otherwise those of the system.
 
     Raises:
         place.Unusable: The URL has no UUID, or is no URL of HTTP.
     """
-    base, _, last = url.rstrip("/").rpartition("/")
+    scheme, _, rest = url.partition("://")
+    login, at, _ = rest.partition("/")[0].rpartition("@")
+    shown = f"{scheme}://{rest.removeprefix(login + at)}"
+    base, _, last = shown.rstrip("/").rpartition("/")
     if last != "git-annex":
         base, uuid = base, uuid or last
     else:
-        base = url.rstrip("/")
-    if not url.startswith(("http://", "https://")) or not uuid or not base.endswith("/git-annex"):
-        raise place.Unusable(f"{url}: not http://HOST:PORT/git-annex/UUID")
-    return Subject(f"http {url}", None, uuid, frozenset((Need.HTTP,)), url=f"{base}/{uuid}", lasting=True)
+        base = shown.rstrip("/")
+    if scheme not in ("http", "https") or not uuid or not base.endswith("/git-annex"):
+        raise place.Unusable(f"{shown}: not http://HOST:PORT/git-annex/UUID")
+    authorization = f"Bearer {token}" if token else ""
+    if login:
+        authorization = f"Basic {base64.b64encode(unquote_to_bytes(login)).decode()}"
+    has = {Need.HTTP} | ({Need.CREDENTIALS} if authorization else set()) | ({Need.TLS} if scheme == "https" else set())
+    return Subject(
+        f"http {shown}",
+        None,
+        uuid,
+        frozenset(has),
+        url=f"{base}/{uuid}",
+        authorization=authorization,
+        ca=ca,
+        lasting=True,
+    )

@@ -130,6 +130,18 @@ class Trial:
             return self.talk(role=Role.WRITE)
         raise NotTried("it needs a way to write (--writer)")
 
+    def writing(self) -> Subject:
+        """Over HTTP: the subject by which one may write.
+
+        Raises:
+            NotTried: There is none.
+        """
+        if self.role is Role.WRITE:
+            return self.subject
+        if self.subject.writer is not None and self.subject.writer.url:
+            return self.subject.writer
+        raise NotTried("it needs a way to write (--writer URL)")
+
     @contextmanager
     def without(self, node: int) -> Iterator[None]:
         """The node *node* is not to be asked."""

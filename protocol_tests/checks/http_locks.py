@@ -36,6 +36,7 @@ class _Held:
                 ("Content-Type", "application/json"),
                 ("Connection", "Keep-Alive"),
                 ("Keep-Alive", "timeout=1200"),
+                *self._http.credentials().items(),
             ):
                 connection.putheader(name, value)
             connection.endheaders()

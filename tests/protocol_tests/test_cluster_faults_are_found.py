@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 import pytest
 import tiny
 from tiny import Session, Store
-from tiny_cluster import CLUSTER, NODES, Broken, Gateway, HangUp, Nodes, node_session
+from tiny_cluster import CLUSTER, NAMES, NODES, SPECIAL, Broken, Gateway, HangUp, Nodes, node_session
+from tiny_http import Handler
 
 from protocol_tests import REQUIREMENTS, Need, Patience, Plan, Status, Subject, run, try_one
 from protocol_tests.channel import Channel, over_socket
 from protocol_tests.subject import Visit
 
-HAS = frozenset((Need.LINES, Need.CLUSTER, Need.BROKEN_NODES, Need.ANY_UUID, Need.MACHINES))
+HAS = frozenset((Need.LINES, Need.CLUSTER, Need.BROKEN_NODES, Need.ANY_UUID, Need.MACHINES, Need.HTTP_GATEWAY))
 OURS = [one for one in REQUIREMENTS if Need.CLUSTER in one.needs]
 
 
@@ -27,6 +28,8 @@ class Fault:
     nodes: type[Nodes] = Nodes
     node: type[Session] | None = None
     lie: tiny.Lie | None = None
+    special: type[Session] = Session
+    handler: type[Handler] = Handler
 
 
 FAULTS: list[Fault] = []
@@ -38,6 +41,14 @@ def does(requirement: str, what: str, *, node: type[Session] | None = None, **ch
     gateway = type("BrokenGateway", (Gateway,), of_gateway)
     nodes = type("BrokenNodes", (Nodes,), of_nodes)
     FAULTS.append(Fault(requirement, what, gateway, nodes, node))
+
+
+def special(requirement: str, what: str, **changed: object) -> None:
+    FAULTS.append(Fault(requirement, what, special=type("BrokenSpecial", (Session,), changed)))
+
+
+def over_http(requirement: str, what: str, **changed: object) -> None:
+    FAULTS.append(Fault(requirement, what, handler=type("BrokenHandler", (Handler,), changed)))
 
 
 def says(requirement: str, what: str, asked: bytes, truth: bytes, instead: bytes | None) -> None:
@@ -163,6 +174,64 @@ def one_content_each(self: Nodes, key: bytes, body: bytes, valid: bool) -> bool:
     return (to_one if self.stores[0].contents else Nodes.finish)(self, key, body, valid)
 
 
+def cannot_hear(self: Gateway, rest: bytes) -> None:
+    if len(self.store.usable) > len(NODES) and self.store.everywhere(rest.partition(b" ")[2]):
+        self.error("protocol error")
+    else:
+        Gateway.do_PUT(self, rest)
+
+
+def hangs_up(self: Session, rest: bytes) -> None:
+    raise HangUp
+
+
+def promises(self: Session, body: bytes, valid: bool) -> None:
+    if not valid:
+        self.say(b"DATA 3000")
+        raise HangUp
+    Session.send_content(self, body, valid)
+
+
+def believes_an_error(where: str) -> Callable[[Handler, bytes], None]:
+    def putoffset(self: Handler, body: bytes) -> None:
+        nodes = self.server.shown[CLUSTER]
+        refused = {"node": self.store is not nodes and nodes.readonly, "all": len(nodes.readonly) == 3}
+        if (refused | {"nobody": not nodes.usable})[where]:
+            self.say(alreadyhave=True)
+        else:
+            Handler.putoffset(self, body)
+
+    return putoffset
+
+
+does("C-040", "sends it to everybody", taking=lambda self: self.writable())
+does("C-040", "names everybody", plus=names_everybody)
+does(
+    "C-041",
+    "offers it to who does not want it",
+    everywhere=lambda self, key: all(self.stores[one].has(key) for one in self.writable()),
+)
+does("C-042", "does not see beyond", taking=lambda self: [one for one in self.writable() if one < len(NODES)])
+does("C-043", "cannot hear that the other has it", do_PUT=cannot_hear)
+special(
+    "C-050", "offsets do not count", do_GET=lambda self, rest: Session.do_GET(self, b"0 " + rest.partition(b" ")[2])
+)
+special("C-051", "promises what it has not", send_content=promises)
+special("C-052", "knows no time", do_GETTIMESTAMP=hangs_up)
+special("C-052", "knows no deadline", do_REMOVE_BEFORE=hangs_up)
+special(
+    "C-052",
+    "removes and denies it",
+    do_REMOVE_BEFORE=lambda self, rest: (self.store.remove(rest.partition(b" ")[2]), self.say(b"FAILURE")),
+)
+special("C-053", "says it twice", after_put=lambda self: self.sock.sendall(b"SUCCESS\n"))
+over_http("H-050", "names everybody", change=lambda self, verb, said: said | {"plusuuids": [*NODES, CLUSTER]})
+over_http("H-051", "an ERROR is as good as content", putoffset=believes_an_error("node"))
+over_http("H-052", "ERROR of all is as good as content", putoffset=believes_an_error("all"))
+over_http("H-053", "nobody is everybody", putoffset=believes_an_error("nobody"))
+over_http(
+    "H-053", "stores it nowhere", change=lambda self, verb, said: said | {"stored": True} if verb == "put" else said
+)
 does("M-008", "a second content goes to one node", finish=one_content_each)
 
 
@@ -170,6 +239,8 @@ def subject(fault: Fault) -> Subject:
     nodes = fault.nodes()
 
     def front(visit: Visit) -> Channel:
+        if visit.uuid == SPECIAL:
+            return over_socket(tiny.start(nodes.special, type("Special", (fault.special,), {"greets": SPECIAL})))
         if visit.uuid in NODES:
             return one(NODES.index(visit.uuid), fault.node)
         return over_socket(tiny.start(nodes, fault.gateway, fault.lie))
@@ -187,9 +258,10 @@ def subject(fault: Fault) -> Subject:
 
     def alone(number: int) -> Subject:
         has = frozenset((Need.LINES, Need.REPOSITORY))
-        return Subject(f"node {number}", lambda visit: one(number), NODES[number], has)
+        return Subject(f"node {number}", lambda visit: one(number), NAMES[number], has)
 
-    return Subject("tiny cluster", front, CLUSTER, HAS, nodes=tuple(map(alone, range(3))), cluster=Broken(nodes))
+    cluster = Broken(nodes, fault.handler, alone(len(NODES)))
+    return Subject("tiny cluster", front, CLUSTER, HAS, nodes=tuple(map(alone, range(3))), cluster=cluster)
 
 
 def plan() -> Plan:

@@ -96,6 +96,8 @@ def test_a_server_that_is_right_exits_0(tmp_path: Path) -> None:
         ("--command", "x {path}", "--only", "Q-1"),
         ("--command", "x {path}", "--json", "/nowhere/at/all.json"),
         ("--http", "http://127.0.0.1/"),
+        ("--http", "http://127.0.0.1/git-annex/x", "--ca", "/nowhere/at/all.pem"),
+        ("--command", "x {path}", "--http-server", "y {port}"),
         ("--ssh", "host"),
         ("--nonsense",),
     ],

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import base64
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from tiny import Store
 from tiny_http import Handler, Server
 
-from protocol_tests import REQUIREMENTS, Need, Patience, Plan, Status, http, run, try_one
+from protocol_tests import REQUIREMENTS, Need, Patience, Plan, Role, Status, Subject, http, run, try_one
 
 OURS = [one for one in REQUIREMENTS if Need.HTTP in one.needs]
+PASSWORD = "s3cret:of-lab"
+BASIC = ("Basic", base64.b64encode(f"lab:{PASSWORD}".encode()).decode())
+BEARER = ("Bearer", "f0e1d2c3b4a5f0e1")
 
 
 @dataclass(frozen=True)
@@ -20,16 +28,29 @@ class Fault:
     what: str
     handler: type[Handler] = Handler
     store: type[Store] = Store
+    mode: str = "write"
+    login: tuple[str, str] | tuple[()] = ()
+    tls: Callable[[ssl.SSLContext], object] | None = None
+    scheme: str = "https"
 
 
 FAULTS: list[Fault] = []
 
 
-def does(requirement: str, what: str, **changed: object) -> None:
+def does(
+    requirement: str, what: str, *, mode: str = "write", login: tuple[str, str] | tuple[()] = (), **changed: object
+) -> None:
     of_store = {name: value for name, value in changed.items() if name in vars(Store) and name not in vars(Handler)}
     of_handler = {name: value for name, value in changed.items() if name not in of_store}
     FAULTS.append(
-        Fault(requirement, what, type("BrokenHandler", (Handler,), of_handler), type("BrokenStore", (Store,), of_store))
+        Fault(
+            requirement,
+            what,
+            type("BrokenHandler", (Handler,), of_handler),
+            type("BrokenStore", (Store,), of_store),
+            mode,
+            login,
+        )
     )
 
 
@@ -143,30 +164,216 @@ does("H-043", "never unlocks", unlock=lambda self, key: None)
 does("H-044", "uses slots up", lockcontent=uses_a_slot)
 
 
-@pytest.fixture
-def served(request: pytest.FixtureRequest):
-    fault: Fault = request.param
-    server = Server(fault.handler, fault.store())
-    yield fault, http(server.url)
-    server.stop()
+# -- roles ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("served", [Fault("", "")], indirect=True, ids=["right"])
-def test_the_right_server_passes_every_requirement(served) -> None:
-    results = run(served[1], Plan(patience=Patience(3.0), seed=3), OURS)
-
-    assert not [f"{r.requirement.id}: {r.reason}" for r in results if r.status is not Status.PASS]
+def forgets(verb: str) -> Callable[[Handler], bool]:
+    return lambda self: self.verb != verb and Handler.denied(self)
 
 
-@pytest.mark.parametrize("served", FAULTS, indirect=True, ids=lambda fault: f"{fault.requirement} {fault.what}")
-def test_a_planted_fault_is_found_by_the_requirement_that_it_breaks(served) -> None:
-    fault, subject = served
+def too_late(verb: str) -> Callable[[Handler, int], None]:
+    """Refuses when it has done it."""
+
+    def refuse(self: Handler, status: int) -> None:
+        if self.verb == verb:
+            body = self.body()
+            self.store.finish(self.key, body, True) if body else self.store.remove(self.key)
+        Handler.refuse(self, status)
+
+    return refuse
+
+
+def overwrites(self: Handler, body: bytes) -> None:
+    if self.store.has(self.key):
+        self.store.contents[self.key] = body
+    Handler.put(self, body)
+
+
+does("H-060", "anybody may put", mode="readonly", denied=forgets("put"))
+does("H-060", "refuses and stores", mode="readonly", refuse=too_late("put"))
+does("H-060", "404 is no refusal", mode="readonly", refuse=lambda self, status: self.reply(404, Connection="close"))
+does("H-061", "anybody may remove", mode="readonly", denied=forgets("remove"))
+does("H-061", "who adds may remove", mode="appendonly", denied=forgets("remove"))
+does("H-061", "refuses and removes", mode="appendonly", refuse=too_late("remove"))
+does("H-062", "a deadline opens", mode="readonly", denied=forgets("remove-before"))
+does("H-062", "a deadline opens for who adds", mode="appendonly", denied=forgets("remove-before"))
+does("H-063", "nobody may look", mode="readonly", denied=lambda self: self.verb == "checkpresent")
+does("H-063", "nobody may get", mode="appendonly", denied=lambda self: self.verb == "key")
+does("H-064", "who adds may not", mode="appendonly", denied=lambda self: self.verb == "put")
+does("H-065", "who adds overwrites", mode="appendonly", put=overwrites)
+
+# -- credentials ------------------------------------------------------------------------------------------------------
+
+
+def given(self: Handler) -> tuple[str, str]:
+    scheme, _, rest = self.headers.get("Authorization", "").partition(" ")
+    return scheme, rest
+
+
+def any_password(self: Handler) -> bool:
+    scheme, rest = given(self)
+    try:
+        return scheme.lower() == "basic" and base64.b64decode(rest).startswith(b"lab:")
+    except ValueError:
+        return False
+
+
+does("H-070", "any password will do", login=BASIC, known=any_password)
+does("H-070", "any credentials will do", login=BEARER, known=lambda self: bool(given(self)[0]))
+does(
+    "H-070",
+    "the beginning of a token will do",
+    login=BEARER,
+    known=lambda self: bool(given(self)[1]) and BEARER[1].startswith(given(self)[1]),
+)
+does("H-070", "more than a token will do", login=BEARER, known=lambda self: given(self)[1].startswith(BEARER[1]))
+does("H-070", "any scheme will do", login=BEARER, known=lambda self: given(self)[1] == BEARER[1])
+does(
+    "H-070",
+    "a name will do",
+    login=BASIC,
+    known=lambda self: Handler.known(self) or given(self)[1] == base64.b64encode(b"lab").decode(),
+)
+does("H-071", "403 says nothing", login=BASIC, refuse=lambda self, status: self.reply(403, Connection="close"))
+does("H-071", "no WWW-Authenticate", login=BEARER, refuse=lambda self, status: self.reply(status, Connection="close"))
+does("H-072", "Basic and nothing else", login=BASIC, known=lambda self: given(self) == BASIC)
+does("H-072", "Bearer and nothing else", login=BEARER, known=lambda self: given(self) == BEARER)
+does(
+    "H-073",
+    "repeats what was wrong",
+    login=BEARER,
+    refuse=lambda self, status: self.reply(
+        status, given(self)[1].encode(), WWW_Authenticate="Bearer", Connection="close"
+    ),
+)
+does(
+    "H-073",
+    "shows whom it let in",
+    login=BASIC,
+    reply=lambda self, status, *more, **heads: Handler.reply(self, status, *more, **heads, X_User=f"lab:{PASSWORD}"),
+)
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+def over_tls(requirement: str, what: str, change: Callable[[ssl.SSLContext], object], scheme: str = "https") -> None:
+    FAULTS.append(Fault(requirement, what, tls=change, scheme=scheme))
+
+
+def every_version(context: ssl.SSLContext) -> None:
+    with pytest.warns(DeprecationWarning, match="TLSv1 is deprecated"):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+
+
+def as_ever(context: ssl.SSLContext) -> None:
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+over_tls("H-080", "a certificate of another", lambda context: context.load_cert_chain(certificates().other))
+over_tls("H-081", "every version", every_version)
+over_tls("H-082", "no TLS at all", as_ever, "http")
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Files in PEM: one of 127.0.0.1 and one of another host, each with its key."""
+
+    right: Path
+    other: Path
+
+
+FOLDER: list[Path] = []
+
+
+def certificates() -> Certificates:
+    return Certificates(FOLDER[0] / "right.pem", FOLDER[0] / "other.pem")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _made_certificates(tmp_path_factory: pytest.TempPathFactory) -> None:
+    FOLDER[:] = [tmp_path_factory.mktemp("certificates")]
+    for name, host in (("right", "IP:127.0.0.1"), ("other", "DNS:elsewhere.example")):
+        made = FOLDER[0] / f"{name}.pem"
+        words = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=tiny -keyout {made}.key"
+        subprocess.run(
+            ["openssl", *words.split(), "-addext", f"subjectAltName={host}", "-out", made],
+            check=True,
+            capture_output=True,
+        )
+        made.write_bytes(made.read_bytes() + Path(f"{made}.key").read_bytes())
+
+
+@contextmanager
+def serving(fault: Fault) -> Iterator[Subject]:
+    """The server of *fault*, and beside it the right one with the same contents, which may write."""
+    context = None
+    if fault.tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates().right)
+        fault.tls(context)
+    store = fault.store()
+    handler = type("InMode", (fault.handler,), {"mode": fault.mode, "credentials": fault.login})
+    with ExitStack() as running:
+        server = Server(handler, store, tls=context if fault.scheme == "https" else None)
+        writer = Server(Handler, store)
+        running.callback(server.stop)
+        running.callback(writer.stop)
+        url, token = server.url, fault.login[1] if fault.login and fault.login[0] == "Bearer" else ""
+        if fault.login == BASIC:
+            url = url.replace("://", f"://lab:{PASSWORD}@")
+        subject = http(url, token=token, ca=certificates().right if fault.tls else None)
+        if fault.scheme == "http" and fault.tls:
+            subject = replace(subject, has=subject.has | {Need.TLS})
+        yield replace(subject, writer=http(writer.url))
+
+
+def plan(fault: Fault, seconds: float) -> Plan:
+    return Plan(patience=Patience(seconds), seed=3, role=Role(fault.mode))
+
+
+RIGHT = [
+    Fault("", "write"),
+    *(Fault("", mode, mode=mode) for mode in ("readonly", "appendonly")),
+    *(Fault("", login[0], login=login) for login in (BASIC, BEARER)),
+    Fault("", "who adds has a password", mode="appendonly", login=BASIC),
+    Fault("", "TLS", tls=as_ever),
+]
+
+
+@pytest.mark.parametrize("fault", RIGHT, ids=lambda fault: fault.what)
+def test_the_right_server_passes_every_requirement(fault: Fault) -> None:
+    fit = [one for one in OURS if fault.mode != "write" or Role.WRITE in one.roles]
+    if fault is not RIGHT[0]:  # which has seen the others
+        fit = [one for one in fit if one.id >= "H-060" or Role(fault.mode) is not Role.WRITE]
+
+    with serving(fault) as subject:
+        results = run(subject, plan(fault, 3.0), fit)
+
+    assert not [f"{r.requirement.id}: {r.reason}" for r in results if r.status is Status.FAIL]
+    assert sum(r.status is Status.PASS for r in results) >= 3
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.requirement} {fault.what}")
+def test_a_planted_fault_is_found_by_the_requirement_that_it_breaks(fault: Fault) -> None:
     (one,) = (found for found in OURS if found.id == fault.requirement)
 
-    result = try_one(subject, Plan(patience=Patience(1.5), seed=3), one)
+    with serving(fault) as subject:
+        result = try_one(subject, plan(fault, 1.5), one)
 
-    assert result.status is Status.FAIL, f"{fault.what} was not noticed"
-    assert result.transcript
+    assert result.status is Status.FAIL, f"{fault.what} was not noticed: {result.reason}"
+
+
+def test_no_transcript_shows_what_is_secret() -> None:
+    with serving(Fault("", "", login=BASIC)) as subject:
+        results = run(subject, plan(Fault("", ""), 3.0), [one for one in OURS if Need.CREDENTIALS in one.needs])
+
+    assert len(results) == 4
+    shown = repr([result.transcript for result in results])
+    assert "checkpresent" in shown
+    assert PASSWORD not in shown
+    assert BASIC[1] not in shown
+    assert PASSWORD not in subject.name
 
 
 def test_every_requirement_of_http_has_been_seen_failing() -> None:

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 START = "from annexpy.server.shell import main; import sys; sys.exit(main())"
 OURS = f"{sys.executable} -c '{START}' p2pstdio {{path}} {{client}}"
 THEIRS = "git-annex-shell p2pstdio {path} {client}"
+OUR_HTTP = f"{sys.executable} -m annexpy.cli.app serve --http 127.0.0.1:{{port}} --wideopen ."
+THEIR_HTTP = "git annex p2phttp -J2 --wideopen --bind 127.0.0.1 --port {port}"
 UUID = " --uuid {uuid}"
 KEPT = ("--examples", "2")
 QUICK = ("--versions", "4", "--only", "P-00,P-01,P-05,P-08,P-10,P-112,P-113,P-168,P-194,R-010")
@@ -131,8 +133,26 @@ def test_our_http_server_keeps_the_protocol(repository: place.Place) -> None:
         passed(harness("--http", f"http://127.0.0.1:{port}/git-annex/{repository.uuid}", "--only", "H"), 28)
 
 
+def test_our_https_server_knows_who_may_do_what(repository: place.Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_ANNEX_P2PHTTP_PASSWORD_lab", "s3cret:of-lab")
+    certificate, key = repository.path.parent / "it.pem", repository.path.parent / "it.key"
+    words = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=it -keyout {key}"
+    names = "subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *words.split(), "-addext", names, "-out", certificate], check=True, capture_output=True)
+    port = free_port()
+    place_there = f"127.0.0.1:{port}/git-annex/{repository.uuid}"
+    known = f"https://lab:s3cret%3Aof-lab@{place_there}"
+    who = ("--authenv", "--unauth-readonly", "--certfile", certificate, "--privatekeyfile", key)
+    quick = ("--versions", "4", "--ca", certificate)
+    with running(annexpy("serve", "--http", f"127.0.0.1:{port}", *who, "."), repository.path, port):
+        passed(harness("--http", known, *quick, "--only", "H-020,H-030,H-042,H-07,H-08"), 10)
+        reader = ("--http", f"https://{place_there}", "--role", "readonly", "--writer", known)
+        passed(harness(*reader, *quick, "--only", "H-06,H-08"), 7)
+
+
 def test_our_gateway_keeps_the_protocol() -> None:
-    passed(harness("--command", OURS + UUID, "--nodes", "3", "--versions", "4", "--only", "C"), 22)
+    shown = ("--nodes", "3", "--http-server", OUR_HTTP)
+    passed(harness("--command", OURS + UUID, *shown, "--versions", "4", "--only", "C,H-051"), 27)
 
 
 # -- git-annex --------------------------------------------------------------------------------------------------------
@@ -174,7 +194,16 @@ def test_clusters_of_git_annex_differ_where_they_are_known_to(git_annex: str) ->
         "--command", THEIRS + UUID, "--nodes", "3", "--known", "git-annex", "--versions", "4", "--only", "C-00,C-03"
     )
 
-    assert {one["id"] for one in found if one["status"] == "fail"} == ids("git-annex", "C")
+    assert {one["id"] for one in found if one["status"] == "fail"} == ids("git-annex", "C-00", "C-03")
+
+
+def test_gateways_of_git_annex_differ_where_they_are_known_to(git_annex: str) -> None:
+    shown = ("--nodes", "2", "--http-server", THEIR_HTTP, "--known", "git-annex")
+    only = ("C-040", "C-041", "C-043", "C-051", "H-051")
+
+    found = harness("--command", THEIRS + UUID, *shown, "--versions", "4", "--only", ",".join(only))
+
+    assert {one["id"] for one in found if one["status"] == "fail"} == {*only[1:]}
 
 
 def test_http_of_git_annex_differs_where_it_is_known_to(git_annex: str, repository: place.Place) -> None:
@@ -185,7 +214,7 @@ def test_http_of_git_annex_differs_where_it_is_known_to(git_annex: str, reposito
             "--http", f"http://127.0.0.1:{port}/git-annex/{repository.uuid}", "--known", "git-annex", "--versions", "4"
         )
 
-    assert {one["id"] for one in found if one["status"] == "fail"} == ids("git-annex", "H")
+    assert {one["id"] for one in found if one["status"] == "fail"} == ids("git-annex", "H-00", "H-04")
 
 
 # -- all of it --------------------------------------------------------------------------------------------------------
@@ -193,11 +222,15 @@ def test_http_of_git_annex_differs_where_it_is_known_to(git_annex: str, reposito
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("nodes", ["", "3"], ids=["repository", "cluster"])
-@pytest.mark.parametrize(("command", "known"), [(OURS, ""), (THEIRS, "git-annex")], ids=["ours", "git-annex"])
-def test_every_requirement_in_every_version(command: str, known: str, nodes: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "server", "known"),
+    [(OURS, OUR_HTTP, ""), (THEIRS, THEIR_HTTP, "git-annex")],
+    ids=["ours", "git-annex"],
+)
+def test_every_requirement_in_every_version(command: str, server: str, known: str, nodes: str) -> None:
     assert shutil.which("git-annex-shell")
     harness(
         *("--command", command + UUID, "--examples", "10"),
-        *(("--nodes", nodes) if nodes else ()),
+        *(("--nodes", nodes, "--http-server", server) if nodes else ()),
         *(("--known", known) if known else ()),
     )

@@ -35,6 +35,10 @@ class Store:
         self.locks: Counter[bytes] = Counter()
         self.kept: dict[bytes, float] = {}
 
+    def names(self) -> list[str]:
+        """Who did the last thing, besides the repository itself."""
+        return []
+
     def has(self, key: bytes) -> bool:
         return key in self.contents
 

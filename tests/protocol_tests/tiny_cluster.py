@@ -7,9 +7,14 @@ from contextlib import contextmanager
 
 import tiny
 from tiny import HangUp, Session, Store
+from tiny_http import Handler, Server
+
+from protocol_tests import Subject
 
 CLUSTER = "acb06ce6-0741-87a8-bce4-2c8218072e8c"
 NODES = tuple(f"{digit * 8}-aaaa-4bbb-8ccc-dddddddddddd" for digit in "789")
+FAR, SPECIAL = (f"{digit * 8}-aaaa-4bbb-8ccc-dddddddddddd" for digit in "56")
+NAMES = (*NODES, FAR)
 
 
 class Nodes(Store):
@@ -17,9 +22,11 @@ class Nodes(Store):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stores = tuple(Store() for _ in NODES)
+        self.stores = tuple(Store() for _ in NAMES)
+        self.special = Store()
         self.usable = set(range(len(NODES)))
         self.readonly: set[int] = set()
+        self.unwanting: set[int] = set()
         self.done: list[int] = []
 
     def each(self) -> list[int]:
@@ -28,22 +35,40 @@ class Nodes(Store):
     def writable(self) -> list[int]:
         return [one for one in self.each() if one not in self.readonly]
 
+    def taking(self) -> list[int]:
+        return [one for one in self.writable() if one not in self.unwanting]
+
+    def names(self) -> list[str]:
+        return [NAMES[one] for one in self.done]
+
     def has(self, key: bytes) -> bool:
         return any(self.stores[one].has(key) for one in self.each())
 
     def everywhere(self, key: bytes) -> bool:
-        return bool(self.writable()) and all(self.stores[one].has(key) for one in self.writable())
+        return bool(self.taking()) and all(self.stores[one].has(key) for one in self.taking())
 
     def content(self, key: bytes) -> bytes | None:
         return next((self.stores[one].contents[key] for one in self.each() if self.stores[one].has(key)), None)
 
     def finish(self, key: bytes, body: bytes, valid: bool) -> bool:
-        self.done = [one for one in self.writable() if self.stores[one].finish(key, body, valid)]
+        self.done = [one for one in self.taking() if self.stores[one].finish(key, body, valid)]
         return bool(self.done)
 
     def remove(self, key: bytes) -> bool:
         self.done = [one for one in self.writable() if self.stores[one].remove(key)]
-        return len(self.done) == len(NODES)
+        return len(self.done) >= len(NODES)
+
+
+class One(Store):
+    """One of the nodes, as the gateway shows it over HTTP."""
+
+    def __init__(self, nodes: Nodes, number: int) -> None:
+        super().__init__()
+        self.nodes, self.number = nodes, number
+        self.contents = nodes.stores[number].contents
+
+    def finish(self, key: bytes, body: bytes, valid: bool) -> bool:
+        return self.number not in self.nodes.readonly and super().finish(key, body, valid)
 
 
 class Gateway(Session):
@@ -54,7 +79,7 @@ class Gateway(Session):
         self.greets = CLUSTER
 
     def plus(self, verb: bytes) -> bytes:
-        names = [NODES[one].encode() for one in self.store.done]
+        names = [name.encode() for name in self.store.names()]
         if self.version < 2 or (verb == b"FAILURE" and not names):
             return verb
         return b" ".join([verb + b"-PLUS", *names])
@@ -85,7 +110,7 @@ class Gateway(Session):
         if not self.store.writable():
             return self.error("no node can be used")
         if self.store.everywhere(key):
-            self.store.done = self.store.writable()
+            self.store.done = self.store.taking()
             return self.say(self.plus(b"ALREADY-HAVE"))
         self.say(b"PUT-FROM 0")
         line = self.line()
@@ -101,10 +126,33 @@ class Gateway(Session):
 
 
 class Broken:
-    """Makes nodes fail."""
+    """Makes nodes fail, and has what else may stand behind a gateway."""
 
-    def __init__(self, nodes: Nodes) -> None:
-        self.nodes = nodes
+    def __init__(self, nodes: Nodes, handler: type[Handler], far: Subject) -> None:
+        self.nodes, self.handler, self.far = nodes, handler, far
+
+    @contextmanager
+    def unwanting(self, node: int) -> Iterator[None]:
+        self.nodes.unwanting.add(node)
+        yield
+        self.nodes.unwanting.discard(node)
+
+    @contextmanager
+    def beyond(self) -> Iterator[Subject]:
+        self.nodes.usable.add(len(NODES))
+        yield self.far
+        self.nodes.usable.discard(len(NODES))
+
+    @contextmanager
+    def special(self) -> Iterator[str]:
+        yield SPECIAL
+
+    @contextmanager
+    def served(self) -> Iterator[str]:
+        nodes = {name: One(self.nodes, number) for number, name in enumerate(NODES)}
+        server = Server(self.handler, self.nodes, {CLUSTER: self.nodes, **nodes})
+        yield server.url.rpartition("/")[0]
+        server.stop()
 
     @contextmanager
     def away(self, node: int) -> Iterator[None]:
@@ -130,7 +178,7 @@ class Node(Session):
 
 
 def node_session(number: int) -> type[Session]:
-    return type("OneNode", (Node,), {"greets": NODES[number]})
+    return type("OneNode", (Node,), {"greets": NAMES[number]})
 
 
-__all__ = ["CLUSTER", "NODES", "Broken", "Gateway", "HangUp", "Nodes", "node_session", "tiny"]
+__all__ = ["CLUSTER", "NAMES", "NODES", "SPECIAL", "Broken", "Gateway", "HangUp", "Nodes", "node_session", "tiny"]

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from tiny import UUID, Store
@@ -19,14 +20,18 @@ LENGTH = "X-git-annex-data-length"
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, handler: type[Handler], store: Store) -> None:
+    def __init__(
+        self, handler: type[Handler], store: Store, shown: dict[str, Store] | None = None, tls: SSLContext | None = None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), handler)
-        self.store, self.locks = store, {}
+        self.shown, self.locks, self.scheme = shown or {UUID: store}, {}, "https" if tls else "http"
+        if tls:  # the handshake is for the thread of the connection
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/git-annex/{UUID}"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/git-annex/{UUID}"
 
     def handle_error(self, *_: object) -> None:
         pass
@@ -42,11 +47,13 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Server
     unknown_version = 404
+    mode = "write"
+    credentials: tuple[str, str] | tuple[()] = ()
     clock = staticmethod(time.monotonic)
 
     @property
     def store(self) -> Store:
-        return self.server.store
+        return self.server.shown[self.asked_for]
 
     def log_message(self, *_: object) -> None:
         pass
@@ -66,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def say(self, **said: object) -> None:
         if self.version > 1 and said.keys() & {"stored", "removed", "alreadyhave"}:
-            said["plusuuids"] = []
+            said["plusuuids"] = self.store.names()
         self.reply(200, json.dumps(self.change(self.verb, said)).encode(), "application/json")
 
     def word(self, name: str) -> bytes:
@@ -80,16 +87,41 @@ class Handler(BaseHTTPRequestHandler):
             name: unquote_to_bytes(value.replace("+", "%2B"))
             for name, value in (part.split("=", 1) for part in url.query.split("&") if "=" in part)
         }
-        match = re.fullmatch(rf"/git-annex/{UUID}/(?:v(\d+)/)?([a-z-]+)(?:/(.*))?", url.path)
-        self.version, self.verb = int(match[1] or 4) if match else 0, match[2] if match else ""
-        if match is None:
+        match = re.fullmatch(r"/git-annex/([0-9a-f-]{36})/(?:v(\d+)/)?([a-z-]+)(?:/(.*))?", url.path)
+        self.version, self.verb = int(match[2] or 4) if match else 0, match[3] if match else ""
+        self.asked_for = match[1] if match else ""
+        if self.asked_for not in self.server.shown or match is None:
             self.reply(404)
         elif self.version > 4:
             self.reply(self.unknown_version)
         else:
-            self.key = unquote_to_bytes(match[3]) if match[3] else self.word("key")
-            return True
+            self.key = unquote_to_bytes(match[4]) if match[4] else self.word("key")
+            return self.let_in()
         return False
+
+    # -- who may do what ----------------------------------------------------------------------------
+
+    def known(self) -> bool:
+        """Whether the right credentials were given, or none are asked for."""
+        if not self.credentials:
+            return True
+        scheme, _, given = self.headers.get("Authorization", "").partition(" ")
+        return (scheme.lower(), given) == (self.credentials[0].lower(), self.credentials[1])
+
+    def denied(self) -> bool:
+        changes = {"put": "readonly", "remove": "readonly appendonly", "remove-before": "readonly appendonly"}
+        return self.mode in changes.get(self.verb, "").split()
+
+    def let_in(self) -> bool:
+        """Whether the request may be done; answered already when not."""
+        refused = 401 if not self.known() else 403 if self.denied() else 0
+        if refused:
+            self.close_connection = True
+            self.refuse(refused)
+        return not refused
+
+    def refuse(self, status: int) -> None:
+        self.reply(status, **({"WWW_Authenticate": "Basic"} if status == 401 else {}), Connection="close")
 
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "") == "chunked":
