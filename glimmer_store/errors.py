@@ -14,7 +14,16 @@ from collections.abc import Mapping
 
 from annexpy import AnnexError
 
-__all__ = ["ConfigError", "GraphError", "HashMismatch", "Shortfall", "SidecarError", "SourceRefused", "StoreError"]
+__all__ = [
+    "ConfigError",
+    "GraphError",
+    "HashMismatch",
+    "Shortfall",
+    "SidecarError",
+    "SourceRefused",
+    "StoreError",
+    "TenantError",
+]
 
 
 class StoreError(AnnexError):
@@ -43,6 +52,10 @@ class GraphError(StoreError):
 
 class SourceRefused(StoreError):
     """The output lies where it would not outlive the job: a temporary folder, or outside the dataset."""
+
+
+class TenantError(StoreError):
+    """What is asked of a server's tenants cannot be: none of that name, a name that is taken, an old invitation."""
 
 
 class HashMismatch(StoreError):

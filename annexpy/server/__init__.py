@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from annexpy.server.shown import Mount, Shown, ShownRepositories
     from annexpy.server.ssh import SSHServer, host_key
     from annexpy.transport.http_exchange import Exchange
-    from annexpy.transport.sockets import listen_tcp
+    from annexpy.transport.sockets import Listener, listen_tcp
 
 __all__ = [
     "ASGI",
@@ -28,6 +28,7 @@ __all__ = [
     "Exchange",
     "Gateway",
     "GitMount",
+    "Listener",
     "LockQuota",
     "Mount",
     "Places",
@@ -56,6 +57,7 @@ _PLACES = {
     "Exchange": "annexpy.transport.http_exchange",
     "Gateway": "annexpy.server.gateway",
     "GitMount": "annexpy.server.git",
+    "Listener": "annexpy.transport.sockets",
     "LockQuota": "annexpy.server.limits",
     "Mount": "annexpy.server.shown",
     "Places": "annexpy.server.places",
