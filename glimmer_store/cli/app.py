@@ -19,6 +19,7 @@ __all__ = ["main"]
 COMMANDS = {
     "archive": "Store outputs durably and create their nodes.",
     "demo": "Show everything on real files, in a new folder.",
+    "emit": "Store the outputs that existing nodes name.",
     "init": "Set a dataset up: repository, durable remotes, configuration.",
     "migrate": "Fill the storage fields of an existing graph.",
     "report": "Tell everything about every output, as text, JSON or HTML.",
@@ -27,9 +28,11 @@ COMMANDS = {
     "status": "Show where each output is, and what is missing.",
     "tenant": "Make tenants of a server, and let people in.",
     "validate": "Hold the graph against Glimmer's rules and ours.",
+    "verify": "Read every copy again, sign what is found, repair what is bad.",
 }
 
 UNDER_REPLICATED = 3
+UNREACHABLE = 4
 INTERRUPTED = 130
 
 
