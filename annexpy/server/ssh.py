@@ -42,6 +42,7 @@ from annexpy.server.ssh_session import SSHClient, SSHSession
 from annexpy.system import CLOCK
 from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.ssh_library import PACKET, leave_out_empty, load_asyncssh, write_together
+from annexpy.transport.ssh_packets import receive_quickly
 from annexpy.uuids import UUID, parse_uuid
 
 __all__ = ["SSHLimits", "SSHServer", "host_key"]
@@ -437,6 +438,7 @@ def _door_of(asyncssh: _AsyncSSH) -> _AsyncSSH:
         def auth_completed(self) -> None:
             self._here.rights = self._here.candidate
             leave_out_empty(self._conn)
+            receive_quickly(self._conn)
 
         def session_requested(self) -> SSHSession:
             session = self._server._open(self._here)

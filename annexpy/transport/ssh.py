@@ -32,10 +32,12 @@ from annexpy.transport.ssh_library import (
     PACKET,
     AsyncSSH,
     acknowledging,
+    keep_alive_cheaply,
     leave_out_empty,
     load_asyncssh,
     write_together,
 )
+from annexpy.transport.ssh_packets import receive_quickly
 
 __all__ = ["CIPHERS", "DialSSH", "DialSystemSSH"]
 
@@ -218,6 +220,8 @@ class _Connections:
             connection = await asyncssh.connect(**_options(dial, asyncssh))
             write_together(connection)
             leave_out_empty(connection)
+            receive_quickly(connection)
+            keep_alive_cheaply(connection)
             self._open[connection] = 1
             return connection
 

@@ -13,6 +13,7 @@ from annexpy.errors import ConnectionLost
 from annexpy.transport.base import CHUNK
 from annexpy.transport.pipe import MAX_COMPLAINT
 from annexpy.transport.ssh_library import open_when_read
+from annexpy.transport.ssh_packets import send_quickly
 
 __all__ = ["CLOSE_SECONDS", "WINDOW", "SSHTransport"]
 
@@ -26,6 +27,7 @@ _DEPARTURE_SECONDS: Final = 0.5
 class _Channel(Protocol):
     """What is used of an ``asyncssh.SSHClientChannel``."""
 
+    def get_connection(self) -> object: ...
     def write(self, data: bytes) -> None: ...
     def write_eof(self) -> None: ...
     def close(self) -> None: ...
@@ -186,6 +188,7 @@ class SSHTransport:
         """The channel is open; the command is not running yet."""
         self._channel = chan
         open_when_read(chan)
+        send_quickly(chan.get_connection(), chan)
         chan.set_write_buffer_limits(_UNSENT)
 
     def session_started(self) -> None:

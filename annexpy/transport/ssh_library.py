@@ -18,6 +18,7 @@ __all__ = [
     "PACKET",
     "AsyncSSH",
     "acknowledging",
+    "keep_alive_cheaply",
     "leave_out_empty",
     "load_asyncssh",
     "open_when_read",
@@ -151,6 +152,26 @@ def leave_out_empty(connection: AsyncSSH) -> None:
             send(kind, *parts, **named)
 
     connection.send_packet = send_packet
+
+
+def keep_alive_cheaply(connection: AsyncSSH) -> None:
+    """Have *connection* set the clock of its keepalive anew once a second at most, not with everything that comes.
+
+    So it may ask whether the peer is there a second early. Where asyncssh has no such method, nothing is done.
+    """
+    reset = getattr(connection, "_reset_keepalive_timer", None)
+    if reset is None or not hasattr(connection, "__dict__"):
+        return
+    again, loop = 0.0, asyncio.get_running_loop()
+
+    def reset_rarely() -> None:
+        nonlocal again
+        now = loop.time()
+        if now >= again:
+            again = now + 1.0
+            reset()
+
+    connection._reset_keepalive_timer = reset_rarely
 
 
 def open_when_read(channel: Any) -> None:

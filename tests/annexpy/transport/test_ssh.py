@@ -300,6 +300,21 @@ class TestAsyncSSH:
                 assert await receive_exactly(cat, 4) == b"body"
         assert at_once not in wanted
 
+    async def test_the_keepalive_is_not_set_anew_by_every_packet(self, sshd, monkeypatch: pytest.MonkeyPatch) -> None:
+        import asyncssh.connection
+
+        timers: list[object] = []
+        connection = asyncssh.connection.SSHConnection
+        start = connection._set_keepalive_timer
+        monkeypatch.setattr(connection, "_set_keepalive_timer", lambda self: (timers.append(self), start(self)))
+        async with dialled(DialSSH(sshd.host, "cat")) as cat:
+            assert timers
+            timers.clear()
+            for _ in range(500):
+                await cat.send(b"meow")
+                assert await receive_exactly(cat, 4) == b"meow"
+        assert 0 < len(timers) < 250
+
     async def test_an_asyncssh_of_another_make_does_without_our_shortcuts(self) -> None:
         class Bare:
             __slots__ = ()
@@ -310,6 +325,7 @@ class TestAsyncSSH:
         ssh_library.write_together(Bare())
         ssh_library.leave_out_empty(Bare())
         ssh_library.open_when_read(Bare())
+        ssh_library.keep_alive_cheaply(Bare())
         with ssh_library.acknowledging(Bare()):
             pass
 
