@@ -1,6 +1,6 @@
 """Bring the git-annex branch from another git repository, and send it there.
 
-Over ssh git's own protocol is spoken (dulwich) with the programs every git host has; on this machine the
+Over ssh and HTTP git's own protocol is spoken (dulwich) with what every git host has; on this machine the
 other object store is read and written directly. Only branches named ``git-annex`` travel.
 
 What is sent goes to ``refs/heads/synced/git-annex``, which git-annex merges at the start of its next
@@ -19,7 +19,7 @@ import re
 import shlex
 from binascii import unhexlify
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -91,6 +91,7 @@ class GitPlace:
         port: Of ssh.
         ssh: How to run ssh, as words.
         carrier: How to get there where it is not ssh; *path* means nothing then.
+        http: The URL, where that is how to get there.
     """
 
     name: str
@@ -99,6 +100,7 @@ class GitPlace:
     port: int | None = None
     ssh: tuple[str, ...] = ("ssh",)
     carrier: Carrier | None = None
+    http: str | None = field(default=None, repr=False)
 
 
 def git_place(name: str, url: str, base: str, config: GitConfig, environ: Mapping[str, str] = os.environ) -> GitPlace:
@@ -106,7 +108,7 @@ def git_place(name: str, url: str, base: str, config: GitConfig, environ: Mappin
 
     Args:
         name: Of the remote.
-        url: A path, ``file://``, ``ssh://`` or ``[user@]host:path``.
+        url: A path, ``file://``, ``ssh://``, ``http://``, ``https://`` or ``[user@]host:path``.
         base: What a relative path is relative to.
         config, environ: For the ssh to run: ``GIT_SSH_COMMAND``, ``core.sshCommand``, ``GIT_SSH``.
 
@@ -119,13 +121,15 @@ def git_place(name: str, url: str, base: str, config: GitConfig, environ: Mappin
         match scheme[1].lower() + scheme[2]:
             case "file://":
                 return GitPlace(name, unquote(parts.path))
+            case "http://" | "https://":
+                return GitPlace(name, unquote(parts.path), parts.hostname or "", http=url)
             case "ssh://" | "git+ssh://" | "ssh+git://":
                 user = f"{unquote(parts.username)}@" if parts.username else ""
                 path = unquote(parts.path)
                 return _over_ssh(
                     name, f"{user}{parts.hostname or ''}", parts.port, path[path.startswith("/~") :], config, environ
                 )
-        raise Refused("remote", url, "git-annex branches travel over ssh, or between paths")
+        raise Refused("remote", url, "git-annex branches travel over ssh and HTTP, and between paths")
     scp = _SCP.fullmatch(url)
     if scp is not None and not os.path.exists(os.path.join(base, url)):
         user, host, path = scp.groups()
@@ -365,9 +369,17 @@ class Exchange:
 
     def _talk(self, request: Callable[[GitClient, bytes], Any], waiting_for: str) -> Any:  # the client's own results
         try:
+            if self._place.http is not None:
+                return self._over_http(self._place.http, request, waiting_for)
             return self._talked(waiting_for, lambda: request(*self._client()))
         finally:
             self._hang_up()
+
+    def _over_http(self, url: str, request: Callable[[GitClient, bytes], Any], waiting_for: str) -> Any:
+        from annexpy.repo.exchange_http import over_http
+
+        folder = os.fsdecode(self._history.objects.git_dir)
+        return over_http(url, self._place.name, folder, lambda *at: self._talked(waiting_for, lambda: request(*at)))
 
     def _hang_up(self) -> None:
         for process in self._processes:
@@ -393,11 +405,16 @@ class Exchange:
         except NotGitRepository as error:
             raise NotARepository(place.path, "not a git repository") from error
         except GitProtocolError as error:
+            if type(error.__cause__).__module__.startswith("urllib3"):
+                raise ConnectionLost(place.name, waiting_for, str(error)) from error
             raise RepositoryError(f"{place.name}: {error}") from error
         except OSError as error:
             raise ConnectionLost(place.name, waiting_for, error.strerror or str(error)) from error
         except Exception as error:
-            if type(error).__module__.partition(".")[0] not in ("dulwich", "zlib", "builtins"):
+            library = type(error).__module__.partition(".")[0]
+            if library == "urllib3":
+                raise ConnectionLost(place.name, waiting_for, str(error)) from error
+            if library not in ("dulwich", "zlib", "builtins") or type(error).__name__ == "HTTPUnauthorized":
                 raise
             raise RepositoryError(f"{place.name}: broken git data: {error}") from error
 
