@@ -24,7 +24,7 @@ from glimmer_store.policy import StorageClass, check_place, check_source
 from glimmer_store.record import Location, StorageRecord
 from glimmer_store.tree import Tree, annexed, members, tree_of
 
-__all__ = ["Archive", "Archived", "Output", "Progress"]
+__all__ = ["Archive", "Archived", "Output", "Progress", "is_here"]
 
 Progress = Callable[[str, int, int], None]
 """Called with the output's path, bytes done and bytes in all."""
@@ -229,6 +229,11 @@ def _adopt_pidlock(places: Iterable[str]) -> None:
         if os.path.isdir(place):
             with suppress(annex.AnnexError):
                 annex.adopt_pidlock(place)
+
+
+def is_here(place: Durable) -> bool:
+    """It is a folder on this machine."""
+    return os.path.isdir(place.url)
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

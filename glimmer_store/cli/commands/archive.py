@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Awaitable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from annexpy import AnnexError
-from glimmer_store.cli.app import UNDER_REPLICATED, complain
-from glimmer_store.errors import Shortfall
+from glimmer_store.cli.emitting import Told, emit_all
 from glimmer_store.policy import StorageClass
+
+if TYPE_CHECKING:
+    from glimmer_store.graph import GlimmerGraph, GlimmerNode
 
 __all__ = ["command"]
 
@@ -34,41 +36,14 @@ def command(
 ) -> int:
     """Store FILES on the durable remotes and create a node for each.
 
-    A file that is already archived is checked and completed; nothing is stored twice.
+    A folder is one output. What is already archived is checked and completed; nothing is stored twice.
+    FILES that are given together share a commit where they can.
     """
     import anyio
 
-    return anyio.run(_archive, files, storage_class, type_, produced_by, as_json, Path(dataset))
+    def emit(graph: GlimmerGraph, name: str) -> Awaitable[GlimmerNode]:
+        if type_ == "dataset":
+            return graph.dataset(name, storage_class=storage_class or StorageClass.IRREPLACEABLE)
+        return graph.derivative(name, storage_class=storage_class or StorageClass.GENERATED, produced_by=produced_by)
 
-
-async def _archive(
-    files: tuple[str, ...], storage_class: str | None, type_: str, produced_by: str | None, as_json: bool, dataset: Path
-) -> int:
-    from glimmer_store.graph import GlimmerGraph
-
-    worst = 0
-    async with GlimmerGraph.open(dataset) as graph:
-        for name in files:
-            try:
-                if type_ == "dataset":
-                    node = await graph.dataset(name, storage_class=storage_class or StorageClass.IRREPLACEABLE)
-                else:
-                    node = await graph.derivative(
-                        name, storage_class=storage_class or StorageClass.GENERATED, produced_by=produced_by
-                    )
-            except AnnexError as error:
-                worst = max(worst, UNDER_REPLICATED if isinstance(error, Shortfall) else 1)
-                if as_json:
-                    fields = {"file": name, "success": False, "error-class": type(error).__name__, "error": str(error)}
-                    click.echo(json.dumps(fields))
-                complain(error)
-                continue
-            assert node.record is not None  # it was just written
-            if as_json:
-                fields = {"file": name, "success": True, "id": node.id, "key": str(node.key), **node.record.to_fields()}
-                click.echo(json.dumps(fields))
-            else:
-                places = ", ".join(place.remote for place in node.stored_at)
-                copies = f"{node.copies} copies proven, {node.numcopies_required} needed ({places})"
-                click.echo(f"archived {name}: {copies}; node {node.id}")
-    return worst
+    return anyio.run(emit_all, Path(dataset), files, emit, Told(as_json))
