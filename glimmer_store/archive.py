@@ -106,7 +106,7 @@ class Archive:
             stack.callback(repository.close)
             nodes: dict[Durable, annex.Remote] = {}
             for place in config.durable:
-                remote = annex.connect(place.url, uuid=place.uuid, name=place.name)
+                remote = annex.connect(place.url, uuid=place.uuid, name=place.name, repository=repository)
                 stack.push_async_callback(remote.aclose)
                 nodes[place] = remote
             yield cls(root, config, repository, nodes)

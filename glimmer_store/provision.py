@@ -1,75 +1,172 @@
-"""Set a dataset up: its repository, its durable bare repositories, its configuration."""
+"""Set a dataset up: its repository, its durable repositories and its forge, and what git-annex is to know of them.
+
+Whatever exists is kept; the same again changes nothing.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import anyio
 
 import annexpy as annex
 from glimmer_store.config import CONFIG_NAME, Config, Durable
 from glimmer_store.errors import ConfigError
 
-__all__ = ["plan", "provision"]
+__all__ = ["Place", "plan", "provision"]
+
+_GROUP: Final = "backup"
+"""git-annex's standard group for repositories that want everything."""
+_SECONDS: Final = 60.0
 
 
-def plan(root: Path, durable: Sequence[str]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A durable repository somewhere.
+
+    Attributes:
+        durable: Its name and UUID, and how annexpy reaches its contents.
+        git_url: How git reaches its history.
+        maxsize: Bytes of content that it may hold; None: no limit is known.
+    """
+
+    durable: Durable
+    git_url: str
+    maxsize: int | None = None
+
+
+def plan(root: Path, durable: Sequence[str], *, forge: str | None = None) -> list[str]:
     """What ``provision`` would do, as phrases that follow "will"."""
     steps = [f"use the repository {root}" if _is_annex(root) else f"make {root} a git-annex repository"]
     for url in durable:
-        verb = "use" if _is_annex(Path(url)) else "make the bare repository"
+        verb = "use" if _is_remote(url) or _is_annex(Path(url)) else "make the bare repository"
         steps.append(f"{verb} {url}")
+    if forge is not None:
+        steps.append(f"use {forge} for the history and pointers, and not for contents")
     return [*steps, f"write {root / CONFIG_NAME}"]
 
 
-def provision(root: Path, durable: Sequence[str]) -> Config:
-    """Do it. What exists is kept; a second run with the same arguments changes nothing.
+def provision(root: Path, durable: Sequence[str], *, places: Sequence[Place] = (), forge: str | None = None) -> Config:
+    """Do it. Where *durable* has URLs, not inside of an event loop.
+
+    Args:
+        root: The dataset.
+        durable: Paths, which are made when they are not there, or ``ssh://`` and ``annex+http(s)://`` URLs of
+            repositories that are.
+        places: More of them, as a server gave them.
+        forge: URL of a git repository that gets the history and no contents.
 
     Raises:
-        ConfigError: A durable place is no local path, or not a bare git-annex repository.
+        ConfigError: A durable place is not a bare git-annex repository, or cannot be reached.
         RepositoryError: A repository cannot be made or opened.
     """
     config = Config.load(root) if (root / CONFIG_NAME).exists() else Config()
     repository = annex.Repository.open(root) if _is_annex(root) else annex.Repository.init(root, bare=False)
-    try:
-        places = list(config.durable)
-        for url in durable:
-            place = _durable(root, url, {p.name for p in places})
-            if any(place.uuid == known.uuid for known in places):
+    with repository:
+        _identify(repository)
+        known = list(config.durable)
+        taken = {place.name for place in known}
+        new: list[Place] = []
+        for place in (*(_place(repository, url, taken) for url in durable), *places):
+            if any(place.durable.uuid == one.uuid for one in known):
                 continue
-            places.append(place)
-            prefix = f"remote.{place.name}"
-            repository.config.set(f"{prefix}.url", place.url)
-            repository.config.set(f"{prefix}.fetch", f"+refs/heads/*:refs/remotes/{place.name}/*")
-            repository.config.set(f"{prefix}.annex-uuid", str(place.uuid))
-        config = Config(tuple(places), config.numcopies, config.graph, config.backend)
+            if place.durable.name in taken:
+                raise ConfigError(f"{place.durable.name}: there is a durable repository of that name already")
+            taken.add(place.durable.name)
+            known.append(place.durable)
+            new.append(place)
+            _add_remote(repository, place.durable.name, place.git_url, place.durable.uuid)
+        if forge is not None:
+            _add_remote(repository, "forge", forge, None)
+        _tell_git_annex(repository, new)
+        config = replace(config, durable=tuple(known))
         config.save(root)
-    finally:
-        repository.close()
     return config
 
 
-def _durable(root: Path, url: str, taken: set[str]) -> Durable:
-    if re.match(r"[A-Za-z0-9+.-]+:", url):
-        raise ConfigError(
-            f"{url}: only local paths can be provisioned so far",
-            remedy=f"make the repository there yourself and add it to {CONFIG_NAME}: name, uuid, url",
-        )
+def _identify(repository: annex.Repository) -> None:
+    """Commits need an author: where git knows of none, the user of this machine is one."""
+    config = repository.config
+    if config.get("user.email") is None and not os.environ.get("GIT_AUTHOR_EMAIL"):
+        user = os.environ.get("USER") or "glimmer-store"
+        config.change({"user.name": config.get("user.name") or user, "user.email": f"{user}@{socket.gethostname()}"})
+
+
+def _add_remote(repository: annex.Repository, name: str, url: str, uuid: annex.UUID | None) -> None:
+    settings = {"url": url, "fetch": f"+refs/heads/*:refs/remotes/{name}/*"}
+    settings |= {"annex-ignore": "true"} if uuid is None else {"annex-uuid": str(uuid)}
+    wanted = {f"remote.{name}.{field}": value for field, value in settings.items()}
+    if any(repository.config.get(field) != value for field, value in wanted.items()):
+        repository.config.change(wanted)
+
+
+def _tell_git_annex(repository: annex.Repository, new: Sequence[Place]) -> None:
+    """They want everything, and have so much room."""
+    if not new:
+        return
+    uuids = [place.durable.uuid for place in new]
+    annex.configure(
+        repository,
+        groups={uuid: [_GROUP] for uuid in uuids},
+        wanted=dict.fromkeys(uuids, "standard"),
+        maxsizes={place.durable.uuid: place.maxsize for place in new if place.maxsize is not None},
+    )
+    repository.branch.commit_now(seconds=_SECONDS)
+
+
+# -- one durable repository -----------------------------------------------------------------------
+
+
+def _place(repository: annex.Repository, url: str, taken: set[str]) -> Place:
+    if _is_remote(url):
+        return _reached(repository, url, taken)
     path = Path(os.path.abspath(url))  # not resolved: a link may be how the disk is meant to be found
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.name.removesuffix(".git")).strip("-") or "durable"
+    name = _free_name(path.name, taken)
+    there = _is_annex(path)
+    with annex.Repository.open(path) if there else annex.Repository.init(path, bare=True, description=name) as bare:
+        if not bare.bare:
+            raise ConfigError(
+                f"{path}: has a work tree; a durable copy is a bare repository",
+                remedy="name a bare repository, or a path that does not exist yet",
+            )
+        return Place(Durable(name, bare.uuid, str(path)), str(path))
+
+
+def _reached(repository: annex.Repository, url: str, taken: set[str]) -> Place:
+    """What answers at *url*: which repository it is, it has to say itself."""
+
+    async def ask() -> annex.UUID:
+        with anyio.fail_after(_SECONDS):
+            async with annex.connect(url, repository=repository) as remote:
+                return await remote.connect()
+
+    try:
+        uuid = anyio.run(ask)
+    except (annex.AnnexError, TimeoutError) as error:
+        raise ConfigError(
+            f"{url}: {error or 'no answer'}",
+            remedy="make the repository there first: git init --bare DIR && git -C DIR annex init",
+        ) from error
+    name = _free_name(urlsplit(url).path.rstrip("/").rpartition("/")[2], taken)
+    return Place(Durable(name, uuid, url), url.removeprefix("annex+"))
+
+
+def _free_name(text: str, taken: set[str]) -> str:
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", text.removesuffix(".git")).strip("-") or "durable"
     while name in taken:
         name += "-2"
-    if _is_annex(path):
-        with annex.Repository.open(path) as bare:
-            if not bare.bare:
-                raise ConfigError(
-                    f"{path}: has a work tree; a durable copy is a bare repository",
-                    remedy="name a bare repository, or a path that does not exist yet",
-                )
-            return Durable(name, bare.uuid, str(path))
-    with annex.Repository.init(path, bare=True, description=name) as bare:
-        return Durable(name, bare.uuid, str(path))
+    return name
+
+
+def _is_remote(url: str) -> bool:
+    return re.match(r"[A-Za-z0-9+.-]+:", url) is not None
 
 
 def _is_annex(path: Path) -> bool:

@@ -265,3 +265,68 @@ def test_only_one_process_serves_a_folder(server: Server) -> None:
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 1
     assert "another process serves it" in done.stderr
+
+
+def store(cwd: Path, *words: str, expect: int = 0, **variables: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "glimmer_store.cli.app", *words],
+        cwd=cwd,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == expect, (words, done.stdout, done.stderr)
+    return done.stdout
+
+
+@pytest.mark.parametrize("who", ["operator", "invited", "invited by ssh"])
+def test_a_dataset_provisions_itself_from_nothing(
+    server: Server, people: dict[str, Client], tmp_path: Path, who: str
+) -> None:
+    name = who.replace(" ", "-")
+    words, variables = [], {}
+    if who == "operator":
+        variables["GLIMMER_STORE_TOKEN"] = secret = server.tenants.operator().secret
+        assert wait_for(lambda: server.ask("GET", "/api/v1/tenants", secret)[0] == 200)
+    else:
+        server.tenants.create(name, quota=10_000_000)
+        words += ["--invitation", server.tenants.invite(name)]
+    if who == "invited by ssh":
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "id")], check=True)
+        words += ["--ssh-key", str(tmp_path / "id.pub")]
+        variables["GIT_SSH_COMMAND"] = people["alice"].ssh.replace(
+            str(people["alice"].folder.parent / "alice-keys" / "id"), str(tmp_path / "id")
+        )
+    store(tmp_path, "init", "study", "--yes", "--tenant", name, "--server", server.http, *words, **variables)
+    study = tmp_path / "study"
+    (study / "bold.nii").write_text("bold" * 1000)
+    said = json.loads(store(study, "archive", "bold.nii", "--type", "dataset", "--json", **variables))
+    assert said["copies"] == 3
+    assert store(study, "status", **variables)
+    held = {one.uuid: one.path for one in server.tenants.get(name).repositories}
+    assert {place["uuid"] for place in said["stored-at"]} == set(held)
+    for path in held.values():
+        done = subprocess.run(
+            ["git", "annex", "fsck", "--key", said["key"]], cwd=path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout
+    found = subprocess.run(
+        ["git", "annex", "whereis", "--json", "--key", said["key"]],
+        cwd=study,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(held) <= {entry["uuid"] for entry in json.loads(found.stdout)["whereis"]}
+    secrets = list((study / ".git").rglob("*credentials*"))
+    assert [path.stat().st_mode & 0o777 for path in secrets] == [0o600]
+    if who != "operator":
+        maxsizes = subprocess.run(
+            ["git", "annex", "maxsize", *list(held)[:1]], cwd=study, capture_output=True, text=True, check=True
+        )
+        assert "10" in maxsizes.stdout
+    again = store(tmp_path, "init", "other", "--yes", "--tenant", name, "--server", server.http, *words, expect=1)
+    assert again == ""

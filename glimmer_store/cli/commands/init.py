@@ -1,4 +1,4 @@
-"""``glimmer-store init [DIR]``: a dataset with durable remotes."""
+"""``glimmer-store init [DIR]``: a dataset with durable repositories."""
 
 from __future__ import annotations
 
@@ -16,14 +16,29 @@ __all__ = ["command"]
 @click.argument("dataset", default=".", type=click.Path(file_okay=False))
 @click.option(
     "--durable",
-    "durable",
     multiple=True,
-    metavar="PATH",
-    help="A durable repository; made bare when it does not exist. Give three.",
+    metavar="PATH|URL",
+    help="A durable repository; a path is made a bare one when it does not exist. Give three.",
+)
+@click.option("--forge", metavar="URL", help="A git host for history and pointers, without contents.")
+@click.option("--tenant", metavar="NAME", help="Use the repositories of a tenant of SERVER.")
+@click.option("--server", metavar="URL", envvar="GLIMMER_STORE_SERVER", help="Of `glimmer-store serve`, by HTTP.")
+@click.option("--invitation", metavar="TOKEN", default="", help="That the tenant gave you.")
+@click.option(
+    "--ssh-key", metavar="FILE.pub", type=click.Path(exists=True, dir_okay=False), help="Go by ssh, with this key."
 )
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def command(dataset: str, durable: tuple[str, ...], yes: bool) -> int:
-    """Set DATASET up: a git-annex repository, its durable remotes, and glimmer-store.toml.
+def command(
+    dataset: str,
+    durable: tuple[str, ...],
+    forge: str | None,
+    tenant: str | None,
+    server: str | None,
+    invitation: str,
+    ssh_key: str | None,
+    yes: bool,
+) -> int:
+    """Set DATASET up: a git-annex repository, its durable repositories, and glimmer-store.toml.
 
     What exists is kept: an existing repository is used as it is, an existing durable repository is
     only registered.
@@ -31,19 +46,29 @@ def command(dataset: str, durable: tuple[str, ...], yes: bool) -> int:
     from glimmer_store.provision import plan, provision
 
     root = Path(dataset)
-    if not durable and not (root / CONFIG_NAME).exists():
+    if (tenant is None) != (server is None) and (tenant or invitation):
+        raise click.UsageError("Give --tenant together with --server.")
+    if not durable and tenant is None and forge is None and not (root / CONFIG_NAME).exists():
         if yes:
             raise ConfigError(
                 "no durable repository is named", remedy="add --durable PATH, three times for irreplaceable data"
             )
-        answer = click.prompt("Durable repositories (paths, separated by blanks)")
+        answer = click.prompt("Durable repositories (paths or URLs, separated by blanks)")
         durable = tuple(answer.split())
-    steps = plan(root, durable)
+    steps = plan(root, durable, forge=forge)
+    if tenant is not None:
+        steps.insert(1, f"become somebody of {tenant} at {server}, and use its repositories")
     if not yes:
         for step in steps:
             click.echo(f"will {step}")
         click.confirm("Go on?", default=True, abort=True)
-    config = provision(root, durable)
+    places = []
+    if tenant is not None:
+        from glimmer_store.enrol import enrol
+
+        assert server is not None
+        places = enrol(root, server, tenant, invitation=invitation, ssh_key=Path(ssh_key) if ssh_key else None)
+    config = provision(root, durable, places=places, forge=forge)
     for place in config.durable:
         click.echo(f"durable  {place.name}  {place.uuid}  {place.url}")
     needed = max(config.numcopies.values())
