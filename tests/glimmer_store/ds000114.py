@@ -9,6 +9,11 @@ from pathlib import Path
 
 import yaml
 
+import annexpy as annex
+from glimmer_store.archive import Archive
+from glimmer_store.migrate import plan_migration
+from glimmer_store.provision import provision
+
 WHEN = "2026-01-02T03:04:05+00:00"
 SUBJECT = "sub-01"
 SCAN = b"a T1w scan, made up " * 40
@@ -92,3 +97,29 @@ def write_outputs(dataset: Path) -> None:
     for path, content in outputs().items():
         (dataset / path).parent.mkdir(parents=True, exist_ok=True)
         (dataset / path).write_bytes(content)
+
+
+async def make_study(folder: Path, *, migrated: bool = True) -> Path:
+    """A dataset with three vaults, the graph, and every output in all three; with storage fields if *migrated*."""
+    root = folder / "study"
+    provision(root, [str(folder / f"vault{n}.git") for n in (1, 2, 3)])
+    write_graph(root / "rokb")
+    write_outputs(root)
+    async with Archive.open(root) as archive:
+        for path in outputs():
+            key = await annex.key_of(root / path)
+            for _, remote in archive.remotes:
+                await annex.put(annex.Recording(remote, archive.repository.branch), key, root / path)
+        await archive.repository.branch.commit()
+    if migrated:
+        (await plan_migration(root, verify=True)).apply()
+    return root
+
+
+def copy_in(root: Path, vault: int, path: str) -> Path:
+    """Where a vault has the content of an output, made writable."""
+    key = key_of(outputs()[path])
+    (content,) = (root.parent / f"vault{vault}.git" / "annex" / "objects").rglob(f"*/{key}/{key}")
+    content.parent.chmod(0o755)
+    content.chmod(0o644)
+    return content

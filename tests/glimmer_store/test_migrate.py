@@ -10,13 +10,10 @@ import ds000114
 import pytest
 from click.testing import CliRunner
 
-import annexpy as annex
-from glimmer_store.archive import Archive
 from glimmer_store.bids import read_node
 from glimmer_store.cli.app import glimmer_store, main
 from glimmer_store.errors import SidecarError
 from glimmer_store.migrate import Migration, plan_migration
-from glimmer_store.provision import provision
 from glimmer_store.record import FIELDS
 from glimmer_store.validate import validate
 
@@ -27,18 +24,7 @@ SCAN, BRAIN, *MAPS = ds000114.outputs()
 
 @pytest.fixture
 async def study(tmp_path: Path) -> Path:
-    """A dataset with three vaults, the graph of the example, and every output in all three."""
-    root = tmp_path / "study"
-    provision(root, [str(tmp_path / f"vault{n}.git") for n in (1, 2, 3)])
-    ds000114.write_graph(root / "rokb")
-    ds000114.write_outputs(root)
-    async with Archive.open(root) as archive:
-        for path in ds000114.outputs():
-            key = await annex.key_of(root / path)
-            for _, remote in archive.remotes:
-                await annex.put(annex.Recording(remote, archive.repository.branch), key, root / path)
-        await archive.repository.branch.commit()
-    return root
+    return await ds000114.make_study(tmp_path, migrated=False)
 
 
 def files(root: Path) -> dict[Path, bytes]:
@@ -47,10 +33,7 @@ def files(root: Path) -> dict[Path, bytes]:
 
 def lost(root: Path, vault: int, path: str) -> None:
     """Delete the content of an output from a vault, behind everybody's back."""
-    key = ds000114.key_of(ds000114.outputs()[path])
-    (content,) = (root.parent / f"vault{vault}.git" / "annex" / "objects").rglob(f"*/{key}/{key}")
-    content.parent.chmod(0o755)
-    content.unlink()
+    ds000114.copy_in(root, vault, path).unlink()
 
 
 def by_id(migration: Migration, part: str) -> int:
@@ -121,9 +104,7 @@ async def test_only_copies_that_were_seen_count(study: Path) -> None:
 
 
 async def test_a_copy_that_is_not_its_keys_is_no_copy(study: Path) -> None:
-    key = ds000114.key_of(ds000114.BRAIN)
-    (content,) = (study.parent / "vault2.git" / "annex" / "objects").rglob(f"*/{key}/{key}")
-    content.chmod(0o644)
+    content = ds000114.copy_in(study, 2, BRAIN)
     content.write_bytes(bytes([ds000114.BRAIN[0] ^ 1]) + ds000114.BRAIN[1:])
 
     migration = await plan_migration(study, verify=True)

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from glimmer_store.cli.app import UNDER_REPLICATED
+from glimmer_store.cli.app import UNDER_REPLICATED, UNREACHABLE
 
 if TYPE_CHECKING:
     from glimmer_store.migrate import Migrated, Migration
 
 __all__ = ["command"]
-
-UNREACHABLE = 4
 
 
 @click.command("migrate")
