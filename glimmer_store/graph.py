@@ -337,6 +337,10 @@ class GlimmerGraph:
                 remedy="give the new output another id, or remove output-hash from the node if the change was meant",
             )
 
+    def read(self, file: Path, raw: bytes) -> GlimmerNode:
+        """The node that *file*, relative to the dataset, is with the content *raw*. Raises SidecarError."""
+        return self._as_node(self.root / file, Sidecar.parse(raw, name=str(file)).fields)
+
     def _node(self, file: Path) -> GlimmerNode:
         return self._as_node(file, Sidecar.read(file).fields)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +11,20 @@ from pathlib import Path
 import anyio
 
 import annexpy as annex
+from glimmer_store.attest import Attestation, Attestations, Verdict
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
 from glimmer_store.policy import StorageClass
 from glimmer_store.remedies import matters
 from glimmer_store.status import Cell, Event, ObjectStatus, Place, Proof, Report, Tier, class_of
+from glimmer_store.verify import keys_of
 
 __all__ = ["Known", "assemble", "look"]
+
+_METHODS = {
+    "stream": "hash compared while it was stored",
+    "peer": "hash told by the holder on a challenge",
+    "reread": "read again and hash compared",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +45,40 @@ class Known:
     proofs: Mapping[annex.Key, Mapping[str, Proof]] = field(default_factory=dict)
 
 
-async def look(graph: GlimmerGraph, *, full: bool = True, only: Iterable[GlimmerNode] | None = None) -> Report:
-    """Ask every durable remote and every adjunct about every node of the graph, all at once.
+async def look(
+    graph: GlimmerGraph,
+    *,
+    full: bool = True,
+    only: Iterable[GlimmerNode] | None = None,
+    without: Collection[str] = (),
+) -> Report:
+    """Ask every durable remote about every node of the graph, all at once.
 
     Presence only: contents are not read again. A remote that cannot be asked is named, and its
-    copies are neither counted as live nor reported as lost.
+    copies are neither counted as live nor reported as lost. A copy that was found bad is not counted.
 
     Args:
         graph: Open.
-        full: Read the whole location log and its history as well: capacities, and when each copy came and went.
+        full: Read the whole location log, its history and all proofs as well: capacities, when each copy came and
+            went, and who looked at it.
         only: These nodes instead of all.
+        without: Names of durable remotes that are not asked and do not count.
     """
     nodes = list(graph.nodes() if only is None else only)
-    keys = list(dict.fromkeys(node.key for node in nodes if node.key is not None))
-    asked = [(Place(d.name, d.uuid, Tier.BARE, d.url), remote) for d, remote in graph.archive.remotes]
+    parts = {node.key: _parts(graph, node) for node in nodes if node.key is not None}
+    keys = list(dict.fromkeys(key for keys in parts.values() for key in keys))
+    asked = [
+        (Place(durable.name, durable.uuid, Tier.BARE, durable.url), remote)
+        for durable, remote in graph.archive.remotes
+        if durable.name not in without
+    ]
     present: dict[str, Mapping[annex.Key, bool] | None] = {}
     errors: dict[str, str] = {}
 
     async def ask(place: Place, remote: annex.Remote) -> None:
         try:
-            present[place.name] = dict(zip(keys, await annex.has_many(remote, keys), strict=True))
+            there = dict(zip(keys, await annex.has_many(remote, keys), strict=True))
+            present[place.name] = {whole: all(there[key] for key in some) for whole, some in parts.items()}
         except annex.AnnexError as error:
             present[place.name], errors[place.name] = None, str(error)
 
@@ -64,13 +86,63 @@ async def look(graph: GlimmerGraph, *, full: bool = True, only: Iterable[Glimmer
         for place, remote in asked:
             group.start_soon(ask, place, remote)
     repository = graph.archive.repository
-    where, used = _logged(repository, keys, full=full)
+    where, used = _logged(repository, list(parts), full=full)
     places = [replace(place, error=errors.get(place.name, "")) for place, _ in asked]
+    proofs = _proofs(graph.root, parts if full else _doubtful(nodes, places, present, where, parts), places)
     places += _others(repository, {place.uuid for place in places}, where.values())
     if full:
         places = _with_capacity(repository, places, used)
-    history = _history(repository, keys, places) if full else {}
-    return assemble(graph.root, graph.archive.config.numcopies, nodes, places, Known(present, where, history))
+    history = _history(repository, list(parts), places) if full else {}
+    return assemble(graph.root, graph.archive.config.numcopies, nodes, places, Known(present, where, history, proofs))
+
+
+def _parts(graph: GlimmerGraph, node: GlimmerNode) -> list[annex.Key]:
+    """The keys that a copy of *node* has to have: of a folder, those of its files as well."""
+    assert node.key is not None
+    return keys_of(graph.root, node) if node.key.name.endswith(b".tree") else [node.key]
+
+
+def _doubtful(
+    nodes: Iterable[GlimmerNode],
+    places: Iterable[Place],
+    present: Mapping[str, Mapping[annex.Key, bool] | None],
+    where: Mapping[annex.Key, annex.Whereis],
+    parts: Mapping[annex.Key, list[annex.Key]],
+) -> dict[annex.Key, list[annex.Key]]:
+    """Those that are in a place which the node or the location log does not name: were they found bad there?"""
+    doubtful = {}
+    for node in nodes:
+        if node.key is None:
+            continue
+        found = where.get(node.key)
+        logged = set() if found is None else {place.uuid for place in (*found.locations, *found.untrusted)}
+        said = logged & {place.uuid for place in node.stored_at}
+        if any(place.uuid not in said and (present[place.name] or {}).get(node.key) for place in places):
+            doubtful[node.key] = parts[node.key]
+    return doubtful
+
+
+def _proofs(
+    root: Path, parts: Mapping[annex.Key, list[annex.Key]], places: Sequence[Place]
+) -> dict[annex.Key, dict[str, Proof]]:
+    """Of each copy the proof that counts; of a folder the oldest, or one that found something bad."""
+    attestations = Attestations(root)
+    proofs: dict[annex.Key, dict[str, Proof]] = {}
+    for whole, keys in parts.items():
+        newest = [attestations.newest(key) for key in keys]
+        for place in places:
+            ours = [one[place.uuid] for one in newest if place.uuid in one]
+            bad = [one for one in ours if one.verdict is not Verdict.GOOD]
+            if bad or len(ours) == len(keys):
+                proofs.setdefault(whole, {})[place.name] = _proof(min(bad or ours, key=lambda one: one.time))
+    return proofs
+
+
+def _proof(one: Attestation) -> Proof:
+    when = datetime.fromisoformat(one.time)
+    return Proof(
+        when, _METHODS.get(one.method, one.method), f"{one.signer[:8]} on {one.host}", one.verdict is Verdict.GOOD
+    )
 
 
 def assemble(
@@ -106,7 +178,8 @@ def _compare(node: GlimmerNode, needed: int, places: Sequence[Place], known: Kno
         answers = known.present.get(place.name, {})
         there[place.name] = None if answers is None else answers.get(node.key, False)
     durable = [place for place in places if place.tier is Tier.BARE]
-    live = tuple(place.name for place in durable if there[place.name])
+    bad = {name for name, proof in proofs.items() if not proof.good and there.get(name)}
+    live = tuple(place.name for place in durable if there[place.name] and place.name not in bad)
     now, drift, cells = datetime.now(UTC), [], []
     for place in places:
         node_says, log_says = place.uuid in recorded, place.uuid in logged or place.uuid in untrusted
@@ -118,7 +191,10 @@ def _compare(node: GlimmerNode, needed: int, places: Sequence[Place], known: Kno
             cells.append(Cell.UNREACHABLE if node_says or log_says else Cell.UNKNOWN)
             continue
         expected = node_says if place.tier is Tier.BARE else log_says
-        if state:
+        if place.name in bad:
+            cells.append(Cell.BAD)
+            drift.append(f"at {place.name}, found bad")
+        elif state:
             proof = proofs.get(place.name)
             cells.append(Cell.PROVEN if proof is not None and proof.fresh(now) else Cell.THERE)
             if not expected:

@@ -22,11 +22,12 @@ __all__ = ["page"]
 _FOLDER: Final = Path(__file__).parent / "page"
 _FIRST: Final = 50
 """Objects that are shown without JavaScript."""
-_CODES: Final = dict(zip(Cell, "ptlmauqc", strict=True))
+_CODES: Final = dict(zip(Cell, "ptlbmauqc", strict=True))
 _LOOK: Final = {
     Cell.PROVEN: "good",
     Cell.THERE: "warn",
     Cell.LOST: "bad",
+    Cell.BAD: "bad",
     Cell.MISSING: "warn",
     Cell.ABSENT: "none",
     Cell.UNREACHABLE: "odd",
@@ -205,7 +206,7 @@ def _data(report: Report, objects: Sequence[ObjectStatus]) -> dict[str, object]:
     def proofs(entry: ObjectStatus) -> list[tuple[int | None, int, list[int | str]]]:
         alike: dict[tuple[int | None, int], list[int | str]] = {}
         for name, proof in entry.proofs.items():
-            kind = kinds.setdefault(proof.how + (f", by {proof.who}" if proof.who else ""), len(kinds))
+            kind = kinds.setdefault(proof.words, len(kinds))
             when = None if proof.when is None else int(proof.when.timestamp() // 60) - base
             alike.setdefault((when, kind), []).append(at.get(name, name))
         return [(when, kind, names) for (when, kind), names in alike.items()]

@@ -13,6 +13,7 @@ _WORDS = {
     Cell.PROVEN: "there",
     Cell.THERE: "there?",
     Cell.LOST: "LOST",
+    Cell.BAD: "BAD",
     Cell.UNREACHABLE: "no answer",
     Cell.UNKNOWN: "no answer",
     Cell.CLAIMED: "claimed",

@@ -63,6 +63,7 @@ class Cell(Enum):
     PROVEN = ("✓", "there, proven")
     THERE = ("○", "there, not proven lately")
     LOST = ("✗", "recorded, not there")
+    BAD = ("!", "there, found bad")
     MISSING = ("+", "not there, needed")
     ABSENT = ("·", "not there, not needed")
     UNREACHABLE = ("?", "recorded, cannot be asked")
@@ -103,15 +104,23 @@ class Proof:
     Attributes:
         when: None when it was not noted.
         how, who: Method and signer, in words.
+        good: False where the content was found bad or missing.
     """
 
     when: datetime | None = None
-    how: str = "size and hash, when it was stored"
+    how: str = "by the node"
     who: str = ""
+    good: bool = True
+
+    @property
+    def words(self) -> str:
+        """What was found, how, and by whom."""
+        said = self.how if self.good else f"found bad, {self.how}"
+        return f"{said}, by {self.who}" if self.who else said
 
     def fresh(self, now: datetime) -> bool:
         """It is not older than ``STALE``; one without a time counts as fresh."""
-        return self.when is None or now - self.when <= STALE
+        return self.good and (self.when is None or now - self.when <= STALE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,7 @@ def test_the_table_can_be_walked_by_keyboard(shown: browsing.Page, report: Repor
     assert shown.ask(where) == ["4", 10]
     shown.press("Home", "Enter")
     assert shown.ask("document.activeElement.parentNode.getAttribute('aria-expanded')") == "true"
-    assert "annexpy -C" in shown.ask("document.querySelector('.detail code').textContent")
+    assert "glimmer-store verify --repair -C" in shown.ask("document.querySelector('.detail code').textContent")
     shown.press("Escape", "PageDown")
     assert shown.ask(where) == ["103", 0]
     shown.press("ArrowUp")
