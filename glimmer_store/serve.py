@@ -1,6 +1,6 @@
 """One process that hosts all tenants, over ssh and HTTP.
 
-What each tenant may see and do follows from the state alone (``tenant.Tenants``), and is looked up again as soon as
+What each tenant may see and do follows from the state alone (``tenants.Tenants``), and is looked up again as soon as
 that changes, whoever changed it: a command of the operator, the HTTP API, a restored backup. To somebody of one
 tenant the others' repositories look as if they were not there.
 
@@ -27,8 +27,9 @@ from anyio.abc import TaskGroup, TaskStatus
 import annexpy as annex
 from annexpy import server
 from glimmer_store.errors import TenantError
-from glimmer_store.tenant import Access, Credential, Tenant, Tenants
+from glimmer_store.tenant import Access, Credential, Tenant
 from glimmer_store.tenant_api import OPERATOR, PUBLIC, TenantAPI
+from glimmer_store.tenants import Tenants
 
 __all__ = ["Listening", "TenantServer"]
 

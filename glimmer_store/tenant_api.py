@@ -19,8 +19,9 @@ from anyio import to_thread
 import annexpy as annex
 from annexpy import server
 from glimmer_store.errors import TenantError
-from glimmer_store.tenant import Access, Credential, Granted, Tenant, Tenants
+from glimmer_store.tenant import Access, Credential, Granted, Tenant
 from glimmer_store.tenant_openapi import document
+from glimmer_store.tenants import Tenants
 
 __all__ = ["BASE", "OPERATOR", "PUBLIC", "ROUTES", "TenantAPI"]
 

@@ -15,8 +15,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from glimmer_store.tenant import Access, Granted, Tenants
+from glimmer_store.tenant import Access, Granted
 from glimmer_store.tenant_api import BASE, ROUTES
+from glimmer_store.tenants import Tenants
 
 pytestmark = pytest.mark.interop
 SECONDS = 120

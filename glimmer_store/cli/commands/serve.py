@@ -39,7 +39,7 @@ def command(
     import anyio
 
     from glimmer_store.serve import Listening, TenantServer
-    from glimmer_store.tenant import Tenants
+    from glimmer_store.tenants import Tenants
 
     if not http and not ssh_:
         raise click.UsageError("Give --http HOST:PORT, --ssh HOST:PORT or both.")

@@ -13,7 +13,8 @@ import click
 from glimmer_store.errors import TenantError
 
 if TYPE_CHECKING:
-    from glimmer_store.tenant import Granted, Tenants
+    from glimmer_store.tenant import Granted
+    from glimmer_store.tenants import Tenants
 
 __all__ = ["command"]
 
@@ -52,7 +53,7 @@ def _do(
 
 
 def _tenants(folder: str) -> Tenants:
-    from glimmer_store.tenant import STATE, Tenants
+    from glimmer_store.tenants import STATE, Tenants
 
     if not (Path(folder) / STATE).exists():
         raise TenantError(f"{folder}: no server's folder", remedy="glimmer-store tenant create makes one with --new")
@@ -90,7 +91,8 @@ def _granted(granted: Granted) -> dict[str, object]:
 @_on
 def create(name: str, repositories: tuple[str, ...], access: str, quota: str | None, new: bool, server: str) -> int:
     """Make a tenant with its bare repositories."""
-    from glimmer_store.tenant import VAULTS, Access, Tenants
+    from glimmer_store.tenant import Access
+    from glimmer_store.tenants import VAULTS, Tenants
 
     size = _size(quota)
     if new and "://" not in server:
@@ -233,7 +235,9 @@ def operator(label: str, server: str) -> int:
 @_on
 def backup(file: str, server: str) -> int:
     """Copy the server's state, while it runs, to FILE. Repositories are not in it."""
-    _tenants(server).backup(Path(file))
+    from glimmer_store import tenant_backup
+
+    tenant_backup.backup(_tenants(server), Path(file))
     return 0
 
 
@@ -242,8 +246,8 @@ def backup(file: str, server: str) -> int:
 @_on
 def restore(file: str, server: str) -> int:
     """Put a copy of the state into SERVER, a folder without one; says which repositories are not there."""
-    from glimmer_store.tenant import Tenants
+    from glimmer_store import tenant_backup
 
-    tenants, missing = Tenants.restore(Path(file), server)
+    tenants, missing = tenant_backup.restore(Path(file), server)
     click.echo(json.dumps({"tenants": [one.name for one in tenants.all()], "missing": missing}, indent=2))
     return 1 if missing else 0

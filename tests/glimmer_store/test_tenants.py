@@ -11,7 +11,9 @@ import pytest
 
 import annexpy as annex
 from glimmer_store.errors import TenantError
-from glimmer_store.tenant import STATE, Access, Tenants
+from glimmer_store.tenant import Access
+from glimmer_store.tenant_backup import backup, restore
+from glimmer_store.tenants import STATE, Tenants
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGLbxWpA8Vv2nRnR5NWjmXcHGj5J4yF6QbVxX1uCnYpE"
 OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDuzzKQ7b0yOnCu2ZG6JHrYwXL4pGQYQ3w6cC8q8mZ5L"
@@ -183,16 +185,16 @@ def test_every_change_is_in_the_audit_log_and_nothing_that_was_refused(tenants: 
 def test_a_backup_is_restored_and_says_what_is_not_there(tenants: Tenants, tmp_path: Path) -> None:
     tenants.create("alice", repositories=["one", "two"])
     granted = tenants.accept(tenants.invite("alice"), label="x")
-    tenants.backup(tmp_path / "backup")
+    backup(tenants, tmp_path / "backup")
     with pytest.raises(TenantError, match="exists"):
-        tenants.backup(tmp_path / "backup")
+        backup(tenants, tmp_path / "backup")
     with pytest.raises(TenantError, match="exists"):
-        Tenants.restore(tmp_path / "backup", tenants.folder)
+        restore(tmp_path / "backup", tenants.folder)
     elsewhere = tmp_path / "elsewhere"
     home = elsewhere / "tenants" / "alice"
     home.mkdir(parents=True)
     (tenants.folder / "tenants" / "alice" / "one.git").rename(home / "one.git")
-    restored, missing = Tenants.restore(tmp_path / "backup", elsewhere)
+    restored, missing = restore(tmp_path / "backup", elsewhere)
     assert restored.credentials() == (granted.credential,)
     assert len(missing) == 1
     assert "alice/two" in missing[0]
@@ -215,5 +217,5 @@ def test_a_state_of_another_version_is_not_touched(broken: Path, tmp_path: Path)
         Tenants(folder)
     (tmp_path / "text").write_text("no database at all, but long enough to be read as a page of one" * 100)
     with pytest.raises(TenantError):
-        Tenants.restore(tmp_path / "text", tmp_path / "new")
+        restore(tmp_path / "text", tmp_path / "new")
     assert not (tmp_path / "new" / STATE).exists()
