@@ -1,9 +1,9 @@
 """Every interleaving of two drops: two clients, three nodes, one key, one fault, and any message as late as can be.
 
-The messages go through real ``Connection``s, the decision is the real ``safe_drop``, deadlines are translated by the
-real ``P2PRemote`` and kept by the real ``MemoryRemote``. What stands between them (whom to ask next, when to give up)
-is spelt out here, because only so every order of events can be tried. Time comes in steps of 300 seconds, of which a
-lock lasts two; any event may happen in any of them.
+The messages go through real ``Connection``s, the decision is the real ``safe_drop``, the real ``P2PLock`` says how long
+a lock is relied on, and deadlines are translated by the real ``P2PRemote`` and kept by the real ``MemoryRemote``. What
+stands between them (whom to ask next, when to give up) is spelt out here, because only so every order of events can be
+tried. Time comes in steps of 300 seconds, of which a lock lasts two; any event may happen in any of them.
 """
 
 from __future__ import annotations
@@ -152,6 +152,9 @@ class _Now:
     def now(self) -> float:
         return self._now
 
+    def now_is(self, now: float) -> None:
+        self._now = now
+
 
 def _at_once(coroutine: Any) -> Any:
     """What *coroutine*, which waits for nobody, gives."""
@@ -172,6 +175,22 @@ def _removal(deadline: float, now: float, theirs: int) -> Message | None:
     remote: Any = SimpleNamespace(_clock=_Now(now))
     before = _at_once(p2p.P2PRemote._in_its_clock(remote, wire, Deadline(deadline)))  # type: ignore[arg-type]
     return None if callable(before) else p2p._removal(KEY, before)
+
+
+def _promised(asked: float, heard: float) -> float:
+    """Until when a client relies on a lock that it asked for at one moment and heard of at another."""
+    clock = _Now(asked)
+
+    async def ask(_: Message) -> Message:
+        clock.now_is(heard)
+        return SUCCESS
+
+    async def take(_: object) -> object:
+        return SimpleNamespace(ask=ask, uuid=UUIDS[0], name="node")
+
+    lock = p2p.P2PLock(SimpleNamespace(take=take), KEY, clock)  # type: ignore[arg-type]
+    _at_once(lock.__aenter__())
+    return lock.expires
 
 
 def _removes(node: Node, now: float, deadline: float | None) -> bool:
@@ -355,7 +374,7 @@ class Search:
         yes = isinstance(answer, Success)
         match me.asking:
             case "lock" if yes:
-                held = (*me.held, (node, me.since * STEP + LOCK_RETENTION))
+                held = (*me.held, (node, _promised(me.since * STEP, now)))
                 return self._ask_next(_with_client(state, client, me._replace(held=held)), client)
             case "lock":
                 return self._send(state, client, node, "look", CheckPresent(KEY))

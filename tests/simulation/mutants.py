@@ -114,6 +114,16 @@ MUTANTS = (
         (gather.Gathering, "look_again", "if not await lock.held():", "if False:"),
     ),
     _mutant(
+        "a lock is promised from when its answer came",
+        EXHAUSTIVE,
+        (
+            p2p.P2PLock,
+            "__aenter__",
+            "self._wire, self.uuid = wire, wire.uuid",
+            "self._wire, self.uuid, self.expires = wire, wire.uuid, self._clock.now() + LOCK_RETENTION",
+        ),
+    ),
+    _mutant(
         "locks are given back while the removal may still come",
         "late removals",
         (gather.Gathering, "_leave", "if self.under_way:", "if False:"),
