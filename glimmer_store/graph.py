@@ -227,8 +227,12 @@ class GlimmerGraph:
             proofs: Signed.
         """
         parts = [self._part(file, before, after) for file, (before, after) in nodes.items()]
+        return await self.enter(title, [*parts, *self.archive.signer.parts(proofs)])
+
+    async def enter(self, title: str, parts: Sequence[Part]) -> Outcome:
+        """Enter files of the dataset as one commit, and push it."""
         self._emitted = True
-        return await self._entering.enter(Entry(title, (*parts, *self.archive.signer.parts(proofs))))
+        return await self._entering.enter(Entry(title, tuple(parts)))
 
     # -- one emit --
 

@@ -184,7 +184,7 @@ def _compare(node: GlimmerNode, needed: int, places: Sequence[Place], known: Kno
     for place in places:
         node_says, log_says = place.uuid in recorded, place.uuid in logged or place.uuid in untrusted
         state = there[place.name]
-        if place.tier is Tier.OTHER:
+        if place.name not in known.present:  # not asked
             cells.append(Cell.CLAIMED if log_says else Cell.ABSENT)
             continue
         if state is None:

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 import annexpy as annex
+from glimmer_store.errors import GraphError
+from glimmer_store.explain import explain
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.provision import provision
 from glimmer_store.report import look
 from glimmer_store.report_text import human_size, records, screen
 from glimmer_store.status import Cell, Report, State, Tier
+from glimmer_store.verify import verify
 
 pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
 
@@ -183,3 +186,74 @@ async def test_every_row_is_what_git_annex_whereis_says(study: Path, git_annex: 
 
 def test_sizes_are_for_people(anyio_backend: str) -> None:
     assert [human_size(size) for size in (None, 0, 999, 1500, 2 * 10**12)] == ["–", "0 B", "999 B", "1.5 kB", "2.0 TB"]
+
+
+async def test_explain_tells_of_every_place_why_it_counts_or_does_not(study: Path) -> None:
+    await store(study, "a.tsv")
+    (before,) = (await looked(study)).objects
+    assert before.node.key is not None
+    lose(study.parent / "vault1.git", before.node.key)
+    (study.parent / "vault3.git").rename(study.parent / "away")
+
+    async with GlimmerGraph.open(study) as graph:
+        by_id, by_key, by_output, by_file = [
+            (await explain(graph, name))[0].lines()
+            for name in ("dataset-a", str(before.node.key), "a.tsv", str(study / "rokb/datasets/dataset-a.md"))
+        ]
+        with pytest.raises(GraphError, match="no node, output or key"):
+            await explain(graph, "nothing")
+
+    assert by_id == by_key == by_output == by_file
+    told = "\n".join(by_id)
+    for sentence in (
+        "irreplaceable: 3 copies are needed",
+        "not counted  vault1: it answered that it does not have it; the node names it",
+        "counted      vault2: it answered that it has it now; the node names it; the location log says so; read again",
+        "not counted  vault3: it cannot be asked",
+        "2 more copies are needed",
+        "remedy: glimmer-store verify --repair",
+    ):
+        assert sentence in told
+
+
+async def test_a_copy_that_was_found_bad_is_not_counted_although_something_is_there(study: Path) -> None:
+    await store(study, "a.tsv")
+    (before,) = (await looked(study)).objects
+    assert before.node.key is not None
+    (rotten,) = (p for p in (study.parent / "vault2.git/annex/objects").rglob(str(before.node.key)) if p.is_file())
+    rotten.chmod(0o644)
+    rotten.write_bytes(b"A.tsv" * 100)
+    async with GlimmerGraph.open(study) as graph:
+        assert len((await look(graph, full=False)).objects[0].live) == 3  # nobody has read it so far
+        async for _ in verify(graph, graph.nodes()):
+            pass
+
+    for full in (False, True):
+        async with GlimmerGraph.open(study) as graph:
+            report = await look(graph, full=full)
+        (entry,) = report.objects
+        assert (entry.cells[1], entry.live, report.exit_code) == (Cell.BAD, ("vault1", "vault3"), 3)
+    run(entry.findings[0].command)
+    assert (await looked(study)).exit_code == 0
+
+
+async def test_a_folder_has_a_copy_where_all_of_it_is(study: Path) -> None:
+    (study / "bet").mkdir()
+    for n in range(3):
+        (study / "bet" / f"{n}.nii").write_bytes(b"%d" % n * 40)
+    async with GlimmerGraph.open(study) as graph:
+        await graph.derivative(study / "bet", storage_class="irreplaceable")
+    assert (await looked(study)).exit_code == 0
+    (part,) = (
+        p
+        for p in (study.parent / "vault3.git/annex/objects").rglob("SHA256E-s40-*")
+        if p.is_file() and p.read_bytes()[:1] == b"1"
+    )
+    part.parent.chmod(0o755)
+    part.unlink()
+
+    (entry,) = (await looked(study)).objects
+
+    assert (entry.live, entry.cells[2]) == (("vault1", "vault2"), Cell.LOST)
+    run(entry.findings[0].command)
+    assert (await looked(study)).exit_code == 0
