@@ -32,7 +32,7 @@ R = TypeVar("R")
 
 WINDOW: Final = 512
 """Items in a window: so many that the wait for the last one is lost in the noise, so few that they fit in memory."""
-TOGETHER: Final = 32
+TOGETHER: Final = 64
 """Items that are done quickly between two looks at what else there is to do."""
 _LOOK_UP: Final = 8
 """One of so many items begins with a look at what else there is to do, a cancellation among it."""

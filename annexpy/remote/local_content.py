@@ -86,7 +86,7 @@ class LocalPut:
             await self._exclusion.__aenter__()
         try:
             # Without the name of the sender there is no file that tells others who sends: it is over before they look.
-            source = None if local.store.settings.at_once(key.size) else self._client
+            source = None if local.store.settings.soon(key.size) else self._client
             receiving = local.store.receive(key, source=source, associated_file=self._associated_file)
             self._receiving = await receiving.__aenter__()
         except BaseException as error:

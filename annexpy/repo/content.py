@@ -10,13 +10,13 @@ Source: fact sheet repository-format, section 2.
 from __future__ import annotations
 
 import stat
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
 
 from annexpy.clock import Clock
-from annexpy.errors import InvalidKey, KeyNotPresent, NotLocked, NotRegularFile
+from annexpy.errors import AnnexError, InvalidKey, KeyNotPresent, NotLocked, NotRegularFile
 from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
@@ -279,6 +279,28 @@ class ContentStore:
         async with self.receive(key, source=source, associated_file=associated_file) as receiving:
             await receiving.copy(stored, progress)
             return await receiving.finish(valid=stored.unchanged())
+
+    async def commit(self, changes: Mapping[Key, Change]) -> dict[Key, AnnexError]:
+        """Put contents in place that ``Receiving.prepare`` prepared, and sync them together.
+
+        Returns:
+            What stood in the way, of those that are not stored.
+        """
+        failed: dict[Key, AnnexError] = {}
+        if self._arrivals.group is None:
+            return failed
+        await self._arrivals.group.commit_many(list(changes.values()))
+        for key, change in changes.items():
+            match change.error:
+                case None:
+                    pass
+                case AnnexError() as error:
+                    failed[key] = error
+                case OSError() as error:
+                    failed[key] = self.folders.error(key, error)
+                case error:
+                    raise error
+        return failed
 
     # -- keeping and removing --
 

@@ -7,8 +7,9 @@ the line is on disk before anybody is told. A power cut at any moment leaves who
 
 Measured on ext4, per put of 4 KiB: 16 in flight: unsynced 0.50 ms, two ``syncfs`` 0.61, parallel fsync of files
 and then of folders 0.79, one after the other 1.01; one alone: fsync and ``syncfs`` 0.51, fsync of the file and
-of four folders 0.78. ``syncfs`` also writes what other programs left dirty; when that makes it slow, files and
-folders are synced by themselves for a while.
+of four folders 0.78. What a sync costs hardly grows with what there is to sync: both ``syncfs`` add 0.5 ms to each of
+16, and 0.15 to each of 64. Groups that overlap wait longer for each other than they save. ``syncfs`` also writes what
+other programs left dirty; when that makes it slow, files and folders are synced by themselves for a while.
 """
 
 from __future__ import annotations
@@ -131,6 +132,14 @@ class GroupCommit:
         if change.error is not None:
             raise change.error
 
+    async def commit_many(self, changes: Sequence[Change]) -> None:
+        """As ``commit``, of all *changes* together; what stood in the way of one is its ``error``.
+
+        Cancelled, some may be published and not recorded. None is in hand any more when this ends.
+        """
+        for start in range(0, len(changes), _MOST):
+            await self._commit(changes[start : start + _MOST])
+
     async def _follow(self, line: _Line, change: Change) -> None:
         change.woken = anyio.Event()
         try:
@@ -152,7 +161,10 @@ class GroupCommit:
         line.leader = change
         group: list[Change] = []
         try:
-            await lowlevel.checkpoint()  # whoever is ready now joins
+            ready = 0
+            while ready < len(line.waiting) < _MOST:  # whoever can join without waiting for anything does
+                ready = len(line.waiting)
+                await lowlevel.checkpoint()
             group, line.waiting = line.waiting[:_MOST], line.waiting[_MOST:]
             await self._commit(group)
             for member in group:

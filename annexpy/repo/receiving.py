@@ -262,6 +262,21 @@ class Receiving:
             VerificationFailed: Not the content of the key. All is thrown away.
             NoSpace, AccessDenied, ContentError: It could not be written or put in place; it is kept.
         """
+        change = await self.prepare(valid)
+        if change is not None:
+            assert self._arrivals.group is not None
+            try:
+                await self._arrivals.group.commit(change)
+            except OSError as error:
+                raise self._arrivals.folders.error(self.key, error) from error
+        return self._new
+
+    async def prepare(self, valid: bool = True) -> Change | None:
+        """As ``finish``, but let the caller sync this content with others, with ``ContentStore.commit``.
+
+        Returns:
+            What to commit before this context is left; None when all is done, because nothing is synced.
+        """
         self._in_use()
         where = self._where
         if not valid and not self._received:
@@ -287,12 +302,11 @@ class Receiving:
             await self._discard()
             raise VerificationFailed(self.key, where)
         try:
-            await self._publish()
+            return await self._publish()
         except OSError as error:
             raise self._arrivals.folders.error(self.key, error) from error
-        return self._new
 
-    async def _publish(self) -> None:
+    async def _publish(self) -> Change | None:
         arrivals, partial, key = self._arrivals, self._partial, self.key
         recorded = self._recorded
         partial.files.fchmod(partial.fd, arrivals.folders.settings.lockdown.object(partial.mode))
@@ -301,16 +315,15 @@ class Receiving:
             self._place()
             if recorded is not None:
                 recorded(key)
-            return
+            return None
         large = self._pipeline is not None
         if large:  # a sync of its own, or it would hold up every small one of its group
             await to_thread.run_sync(partial.files.sync, partial.fd)
-        change = Change(
+        return Change(
             self._place,
             fd=None if large else partial.fd,
             recorded=None if recorded is None else lambda: recorded(key),
         )
-        await arrivals.group.commit(change)
 
     def _place(self) -> Sequence[bytes]:
         """Give the object its name; the folders to sync on the way to it. Called in a worker thread when syncing."""

@@ -114,9 +114,11 @@ class ContentSettings:
 
     def at_once(self, size: int | None) -> bool:
         """A content of *size* is stored without waiting for anybody: it is small, and nothing is synced."""
-        if self.durability != "fast" or self.pidlock or self.thin:
-            return False
-        return size is not None and size <= self.inline
+        return self.durability == "fast" and self.soon(size)
+
+    def soon(self, size: int | None) -> bool:
+        """A content of *size* is stored without waiting for anything but the disk, and before others look."""
+        return size is not None and size <= self.inline and not self.pidlock and not self.thin
 
     @classmethod
     def of(cls, config: ConfigReader, *, bare: bool, durability: Durability = "full") -> ContentSettings:

@@ -108,18 +108,24 @@ async def removed_together(local: Local) -> None:
         raise error
 
 
-async def copied(local: Local) -> None:
+async def copied_durably(local: Local) -> None:
     """Some at once, from the repository beside this one, which has everything."""
-    fast = Local(local.repository, durability="fast")
     errors: list[AnnexError] = []
-    async for transfer in copy(BESIDE[0], fast, KEYS[:4]):
+    async for transfer in copy(BESIDE[0], local, KEYS[:4]):
         if transfer.ok:
             acknowledge("stored", transfer.key)
         elif transfer.error is not None:
             errors.append(transfer.error)
-    await fast.aclose()
     for error in errors:
         raise error
+
+
+async def copied(local: Local) -> None:
+    fast = Local(local.repository, durability="fast")
+    try:
+        await copied_durably(fast)
+    finally:
+        await fast.aclose()
 
 
 async def dropped(local: Local) -> None:
@@ -139,7 +145,18 @@ async def dropped(local: Local) -> None:
 
 SCENARIOS: dict[str, Callable[[Local], Awaitable[None]]] = {
     scenario.__name__: scenario
-    for scenario in (small, resumed, large, together, locked, removed, removed_together, copied, dropped)
+    for scenario in (
+        small,
+        resumed,
+        large,
+        together,
+        locked,
+        removed,
+        removed_together,
+        copied,
+        copied_durably,
+        dropped,
+    )
 }
 
 

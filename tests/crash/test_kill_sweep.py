@@ -222,6 +222,7 @@ def sweep(subject: Subject, scenario: str, name: str, fault: str) -> int:
         ("removed", ("unlinkat", "renameat")),
         ("removed_together", ("unlinkat", "fsync")),
         ("copied", ("renameat", "write")),
+        ("copied_durably", ("renameat", "syncfs")),
         ("dropped", ("unlinkat",)),
     ],
 )
@@ -246,6 +247,8 @@ def test_a_kill_at_any_change_of_the_file_system_leaves_nothing_or_the_whole_obj
         ("removed", "fsync", "EIO"),
         ("removed_together", "unlinkat", "EIO"),
         ("copied", "write", "ENOSPC"),
+        ("copied_durably", "syncfs", "EIO"),
+        ("copied_durably", "fsync", "EIO"),
         ("dropped", "fsync", "EIO"),
     ],
 )

@@ -11,6 +11,7 @@ import hashlib
 import os
 import random
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 
 import anyio
 import pytest
@@ -19,6 +20,7 @@ from annexpy.errors import AnnexError, ContentLocked, IncompleteTransfer, Verifi
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
 from annexpy.repo.content import ContentStore
+from annexpy.repo.durability import Change
 from annexpy.repo.faulty_files import Faults, FaultyFiles, Killed
 from annexpy.repo.files import Files
 from annexpy.repo.memory_files import MemoryFiles
@@ -76,6 +78,21 @@ async def together(subject: Subject) -> None:
             tasks.start_soon(subject.put, key, data)
 
 
+async def committed_together(subject: Subject) -> None:
+    prepared: dict[Key, Change] = {}
+    async with AsyncExitStack() as leaving:
+        for key, data in zip(KEYS, CONTENTS, strict=True):
+            receiving = await leaving.enter_async_context(subject.store.receive(key))
+            await receiving.write(data[receiving.offset :])
+            change = await receiving.prepare()
+            if change is not None:
+                prepared[key] = change
+        failed = await subject.store.commit(prepared)
+        subject.acknowledged |= set(KEYS) - set(failed)
+    for error in failed.values():
+        raise error
+
+
 async def locked(subject: Subject) -> None:
     await subject.put(KEYS[0], CONTENTS[0])
     await subject.lock(KEYS[0])
@@ -88,7 +105,7 @@ async def removed(subject: Subject) -> None:
     subject.store.remove(KEYS[0])
 
 
-SCENARIOS: list[Callable[[Subject], Awaitable[None]]] = [one_by_one, together, locked, removed]
+SCENARIOS: list[Callable[[Subject], Awaitable[None]]] = [one_by_one, together, committed_together, locked, removed]
 ALL_CONTENTS = dict(zip([*KEYS, LARGE_KEY], [*CONTENTS, LARGE], strict=True))
 
 
@@ -187,7 +204,9 @@ def test_a_kill_at_any_operation_tears_nothing_and_loses_nothing_acknowledged(
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EMFILE, errno.EACCES])
 @pytest.mark.parametrize("durability", ["full", "fast"])
-@pytest.mark.parametrize("scenario", [one_by_one, together, removed], ids=lambda scenario: scenario.__name__)
+@pytest.mark.parametrize(
+    "scenario", [one_by_one, together, committed_together, removed], ids=lambda scenario: scenario.__name__
+)
 def test_an_error_at_any_operation_is_told_and_the_store_lives(
     scenario: Callable[[Subject], Awaitable[None]], durability: Durability, number: int
 ) -> None:

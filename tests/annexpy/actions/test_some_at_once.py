@@ -144,6 +144,32 @@ async def test_a_key_that_is_named_twice_is_copied_once(places: Places) -> None:
     assert sorted(len(result.stored.uuids) for result in results) == [0, 0, 1, 1]
 
 
+async def test_no_lock_and_no_descriptor_is_left_when_a_copy_of_some_is_cancelled(places: Places) -> None:
+    await places.store(places.one)
+    folder, before = Path("/proc/self/fd"), 0
+    for number in range(6):  # each further on, in the middle of what is synced among it
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as tasks:
+
+                async def cancel(scope: anyio.CancelScope = scope, turns: int = 2 * number) -> None:
+                    for _ in range(turns):
+                        await anyio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                tasks.start_soon(cancel)
+                await copy(places.one, places.two, KEYS).tell(id)
+        assert places.repositories[1].files.names(b"annex/transfer/download/lck") == []
+        for local in (places.one, places.two):
+            local.store.close()
+        before = before or len(list(folder.iterdir()))
+        assert len(list(folder.iterdir())) < before + 10  # a file of records among them, and none for each key
+
+    results = [result async for result in copy(places.one, places.two, KEYS)]
+
+    assert all(result.ok for result in results)
+    assert places.held(places.two) == KEYS
+
+
 async def test_progress_ends_with_the_whole_content(places: Places) -> None:
     await places.store(places.one)
     done: dict[Key, int] = {}

@@ -102,6 +102,24 @@ async def test_many_share_every_sync() -> None:
     assert events[34:] == ["records"]
 
 
+async def test_what_is_committed_together_shares_every_sync_and_fails_alone() -> None:
+    recorder = Recorder()
+    changes = [recorder.change(str(number), fails=number == 3) for number in range(100)]
+
+    await recorder.group.commit_many(changes)
+
+    events = recorder.events
+    assert [number for number, change in enumerate(changes) if change.error is not None] == [3]
+    assert events.count("sync_all") == 4
+    assert events.count("records") == 2
+    for first, last, many in ((0, 63, events[: events.index("records")]), (64, 99, events)):
+        published = [events.index(f"publish {number}") for number in range(first, last + 1) if number != 3]
+        recorded = [events.index(f"record {number}") for number in range(first, last + 1) if number != 3]
+        before, after = [at for at, event in enumerate(many) if event == "sync_all"][-2:]
+        assert before < min(published) <= max(published) < after < min(recorded)
+        assert max(recorded) < events.index("records", max(recorded))
+
+
 async def test_without_syncfs_each_folder_is_synced_once() -> None:
     recorder = Recorder(syncfs=False)
     changes = [recorder.change(str(number)) for number in range(5)]
