@@ -82,13 +82,23 @@ class Archive:
     """The durable remotes of one dataset. Open it with ``Archive.open``."""
 
     def __init__(
-        self, root: Path, config: Config, repository: annex.Repository, nodes: Mapping[Durable, annex.Remote]
+        self,
+        root: Path,
+        config: Config,
+        repository: annex.Repository,
+        nodes: Mapping[Durable, annex.Remote],
+        *,
+        one_by_one: bool = False,
     ) -> None:
         self.root, self.config, self.repository = root, config, repository
         self._nodes = dict(nodes)
         self._signer: Signer | None = None
         self._names = {place.uuid: place.name for place in nodes}
-        self._cluster = annex.Recording(annex.Cluster(list(nodes.values()), name="durable remotes"), repository.branch)
+        if one_by_one:  # whoever waits for the pid lock of one repository must not have that of another
+            self._targets: list[annex.Remote] = [annex.Recording(node, repository.branch) for node in nodes.values()]
+        else:
+            cluster = annex.Cluster(list(nodes.values()), name="durable remotes")
+            self._targets = [annex.Recording(cluster, repository.branch)]
 
     @classmethod
     @asynccontextmanager
@@ -100,7 +110,7 @@ class Archive:
             NotARepository: The dataset is no git-annex repository.
         """
         config = Config.load(root)
-        _adopt_pidlock([str(root), *(place.url for place in config.durable)])
+        one_by_one = _adopt_pidlock([str(root), *(place.url for place in config.durable)])
         repository = annex.Repository.open(root)
         async with AsyncExitStack() as stack:
             stack.callback(repository.close)
@@ -109,7 +119,7 @@ class Archive:
                 remote = annex.connect(place.url, uuid=place.uuid, name=place.name, repository=repository)
                 stack.push_async_callback(remote.aclose)
                 nodes[place] = remote
-            yield cls(root, config, repository, nodes)
+            yield cls(root, config, repository, nodes, one_by_one=one_by_one)
 
     @property
     def remotes(self) -> Sequence[tuple[Durable, annex.Remote]]:
@@ -149,20 +159,12 @@ class Archive:
         are on disk before this returns; they are committed with the node.
         """
         items = output.items(self.root)
-        report = None if progress is None else (lambda _key, done, total: progress(str(output.path), done, total))
+        report = None if progress is None else (lambda _key, done, total: progress(str(output.path), done, total or 0))
         failed: dict[str, str] = {}
         having = {place: [key for key, _ in items] for place in self._nodes}
         received: set[annex.UUID] = set()
         for key, source in items:
-            try:
-                stored = await annex.put(
-                    self._cluster, key, source, associated_file=output.path.as_posix(), progress=report
-                )
-            except annex.NodesFailed as error:
-                stored = annex.Stored(failed={annex.UUID(uuid): why for uuid, why in error.failed.items()})
-            except annex.AnnexError as error:
-                failed["durable remotes"] = str(error)
-                stored = annex.Stored()
+            stored = await self._put(key, source, output, failed, report)
             received |= stored.uuids
             for place in self._nodes:
                 if place.uuid not in stored.uuids | stored.already:
@@ -180,6 +182,33 @@ class Archive:
         )
         names = tuple(sorted(self._names[uuid] for uuid in received if uuid in self._names))
         return Archived(output, record, names, failed, tuple(proofs))
+
+    async def _put(
+        self,
+        key: annex.Key,
+        source: str | bytes,
+        output: Output,
+        failed: dict[str, str],
+        report: annex.Progress | None,
+    ) -> annex.Stored:
+        """Who has it, and why others do not."""
+        uuids, already = set[annex.UUID](), set[annex.UUID]()
+        why: dict[annex.UUID, annex.AnnexError] = {}
+        for target in self._targets:
+            try:
+                stored = await annex.put(target, key, source, associated_file=output.path.as_posix(), progress=report)
+            except annex.NodesFailed as error:
+                why |= {annex.UUID(uuid): reason for uuid, reason in error.failed.items()}
+            except annex.AnnexError as error:
+                if len(self._targets) > 1:
+                    why[target.uuid] = error
+                else:
+                    failed["durable remotes"] = str(error)
+            else:
+                uuids |= stored.uuids
+                already |= stored.already
+                why |= stored.failed
+        return annex.Stored(frozenset(uuids), frozenset(already), why)
 
     async def prove(
         self, places: Mapping[Durable, Iterable[annex.Key]], failed: dict[str, str] | None = None
@@ -223,12 +252,14 @@ class Archive:
         return Verdict.GOOD, ""
 
 
-def _adopt_pidlock(places: Iterable[str]) -> None:
-    """Of those that are on this machine. One that is no repository shows itself when it is used."""
+def _adopt_pidlock(places: Iterable[str]) -> bool:
+    """Of those that are on this machine; whether one has it. One that is no repository shows itself later."""
+    adopted = False
     for place in places:
         if os.path.isdir(place):
             with suppress(annex.AnnexError):
-                annex.adopt_pidlock(place)
+                adopted = annex.adopt_pidlock(place) or adopted
+    return adopted
 
 
 def is_here(place: Durable) -> bool:

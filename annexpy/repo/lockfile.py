@@ -59,7 +59,7 @@ class HeldLock:
         try:
             if unlink:
                 self._files.unlink(self._name)
-            elif not unlinked:  # nobody waits for a lock on a file without a name
+            elif not unlinked and self._pidlock is None:  # nobody waits for a lock on a file without a name
                 self._files.unlock(fd)  # closing does not do it while a forked child has the descriptor
         finally:
             self._files.close_fd(fd)

@@ -217,10 +217,13 @@ class Spool:
             self._leave(own)
 
     def _new_name(self) -> None:
-        host = b"".join([b"%c" % c if chr(c).isalnum() else b"_" for c in os.fsencode(os.uname().nodename)])
         # they sort by age, and those of one process by number; made exclusively, so it is nobody else's
         now = max(0, int(self._clock.wall() * 1_000_000))
-        self._name = SPOOL + b"/%015x-%b-%d-%06d" % (now, host[:64], os.getpid(), next(_NUMBERS))
+        self._name = SPOOL + b"/%015x-%b-%d-%06d" % (now, self._host(), os.getpid(), next(_NUMBERS))
+
+    @staticmethod
+    def _host() -> bytes:
+        return b"".join([b"%c" % c if chr(c).isalnum() else b"_" for c in os.fsencode(os.uname().nodename)])[:64]
 
     def _make_folder(self) -> None:
         made = make_folders(self._files, SPOOL, self._lockdown)
@@ -284,23 +287,44 @@ class Spool:
         except FileNotFoundError:
             return None
         try:
-            for _ in range(_SEAL_TRIES):
-                if files.try_lock(fd, exclusive=True):
-                    break
-                time.sleep(0.001)
-            else:
-                return None
+            try:
+                for _ in range(_SEAL_TRIES):
+                    if files.try_lock(fd, exclusive=True):
+                        break
+                    time.sleep(0.001)
+                else:
+                    return None
+                locked = True
+            except OSError:  # locks worked where it was written, and do not here
+                if not self._is_left(path):
+                    return None
+                locked = False
             sealed = path.removesuffix(OPEN) + READY
             try:
                 files.rename(path, sealed)
                 files.unlink(path)  # still there when a power cut had left both names: then rename does nothing
             finally:
-                files.unlock(fd)  # closing would not do it while a forked child has the descriptor
+                if locked:
+                    files.unlock(fd)  # closing would not do it while a forked child has the descriptor
             return sealed
         except FileNotFoundError:
             return None
         finally:
             files.close_fd(fd)
+
+    def _is_left(self, path: bytes) -> bool:
+        """Its writer is no more: it ran on this host, or nothing was written for a day."""
+        _, _, rest = path.removesuffix(OPEN).rpartition(b"/")[2].partition(b"-")
+        host, pid, _ = rest.rsplit(b"-", 2)
+        if host == self._host():
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                return True
+            except PermissionError:
+                return False
+        status = self._files.status(path)
+        return status is not None and self._clock.wall() - status.st_mtime > _OLD
 
     def _clear_away(self, path: bytes) -> None:
         """Remove an unfinished file nobody can be writing any more. It was never acknowledged."""

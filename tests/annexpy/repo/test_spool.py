@@ -469,3 +469,20 @@ def test_whoever_seals_a_file_takes_the_lock_along_for_no_child(files: DiskFiles
     assert files.try_lock(own.fd, exclusive=True)
     for fd in kept:
         os.close(fd)
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_where_locks_stopped_working_only_a_file_whose_writer_is_gone_is_taken(
+    files: DiskFiles, tmp_path: Path, gone: bool
+) -> None:
+    writer = spool(files)
+    writer.append(lines(1), BASE, sync=True)
+    (written,) = (tmp_path / os.fsdecode(SPOOL)).iterdir()
+    if gone:
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitpid(child, 0)
+        written.rename(written.with_name(written.name.replace(f"-{os.getpid()}-", f"-{child}-")))
+
+    assert absorbed(spool(WithoutLocks(tmp_path))) == (lines(1) if gone else [])
