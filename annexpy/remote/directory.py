@@ -47,7 +47,7 @@ from annexpy.repo.settings import ContentSettings
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID
 
-__all__ = ["DirectoryRemote", "Records"]
+__all__ = ["DirectoryRemote", "Records", "Refusal"]
 
 _TMP: Final = b"tmp"
 _ARRIVING: Final = b"tmp/annexpy"
@@ -275,7 +275,7 @@ class DirectoryRemote:
 
     def lock_content(self, key: Key) -> AbstractAsyncContextManager[LockedCopy]:
         """Refused on entering: nothing keeps others from removing files of a folder."""
-        return _Refusal(NotLocked(key, self._name, "a directory special remote has no locks"))
+        return Refusal(NotLocked(key, self._name, "a directory special remote has no locks"))
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         """Remove the file, if the deadline has not passed in the moment before that.
@@ -445,7 +445,7 @@ class _Place:
         """Nothing to do: who stores in a special remote records it in his own repository."""
 
 
-class _Refusal(AbstractAsyncContextManager[LockedCopy]):
+class Refusal(AbstractAsyncContextManager[LockedCopy]):
     """A context that cannot be entered."""
 
     def __init__(self, error: AnnexError) -> None:

@@ -29,8 +29,9 @@ from annexpy.uuids import UUID, parse_uuid
 
 if TYPE_CHECKING:
     from annexpy.remote.directory import DirectoryRemote
+    from annexpy.remote.s3 import S3Remote
 
-__all__ = ["BranchRecords", "Special", "connect_directory", "connect_special", "special"]
+__all__ = ["BranchRecords", "Special", "connect_directory", "connect_s3", "connect_special", "special"]
 
 _ITSELF: Final = "git-annex itself reaches it"
 _YES: Final = frozenset(("yes", "true"))
@@ -114,25 +115,55 @@ def _check(name: str, settings: Mapping[str, str]) -> None:
 
 def connect_special(
     remote: RemoteConfig, repository: Repository, *, name: str | None = None, clock: Clock = CLOCK
-) -> DirectoryRemote:
+) -> DirectoryRemote | S3Remote:
     """The special remote that *remote* is; see ``connect``.
 
     Raises:
         Refused: As ``special``.
-        InvalidInput: A setting is missing, or is none.
+        InvalidInput: A setting is missing, or is none; there are no credentials.
     """
     found = special(remote, repository)
     shown = name or found.name
-    return _directory(found, repository, shown, clock)
+    if found.type == "directory":
+        path = remote.get("annex-directory")
+        if not path:
+            raise InvalidInput(f"remote.{found.name}.annex-directory", "", "the path of the folder")
+        path = os.path.join(repository.path, path)
+        return connect_directory(path, found.uuid, shown, repository, cost=remote.cost or 100, clock=clock)
+    return connect_s3(found.settings, found.uuid, shown, repository, cost=remote.cost or 200, clock=clock)
 
 
-def _directory(found: Special, repository: Repository, name: str, clock: Clock) -> DirectoryRemote:
-    path = found.remote.get("annex-directory")
-    if not path:
-        raise InvalidInput(f"remote.{found.name}.annex-directory", "", "the path of the folder")
-    return connect_directory(
-        os.path.join(repository.path, path), found.uuid, name, repository, cost=found.remote.cost or 100, clock=clock
-    )
+def connect_s3(
+    settings: Mapping[str, str],
+    uuid: UUID,
+    name: str,
+    repository: Repository | None = None,
+    *,
+    cost: int = 200,
+    clock: Clock = CLOCK,
+) -> S3Remote:
+    """The S3 special remote with the *settings* of remote.log.
+
+    Args:
+        settings: host, port, protocol, bucket, fileprefix … as ``git annex initremote`` takes them.
+        uuid: Of the special remote.
+        name: For messages.
+        repository: Where git-annex may have kept the credentials.
+        cost: As git-annex's.
+        clock: Time.
+
+    Raises:
+        Refused: obstore is not installed, or a setting is not offered.
+        InvalidInput: A setting is missing, or is none; there are no credentials.
+    """
+    from annexpy.remote.s3_settings import S3Credentials, S3Settings
+
+    where, credentials = S3Settings.of(name, settings), S3Credentials.find(name, uuid, repository, settings)
+    try:
+        from annexpy.remote.s3 import S3Remote
+    except ImportError as error:
+        raise Refused("remote", name, f"S3 needs {error.name}: pip install 'annexpy[s3]'") from error
+    return S3Remote(where, credentials, uuid=uuid, name=name, cost=cost, clock=clock)
 
 
 def connect_directory(
