@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +95,7 @@ def _identify(repository: annex.Repository) -> None:
     config = repository.config
     if config.get("user.email") is None and not os.environ.get("GIT_AUTHOR_EMAIL"):
         user = os.environ.get("USER") or "glimmer-store"
-        config.change({"user.name": config.get("user.name") or user, "user.email": f"{user}@{socket.gethostname()}"})
+        config.change({"user.name": config.get("user.name") or user, "user.email": f"{user}@{os.uname().nodename}"})
 
 
 def _add_remote(repository: annex.Repository, name: str, url: str, uuid: annex.UUID | None) -> None:

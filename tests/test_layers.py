@@ -67,7 +67,7 @@ PURE_MAY = frozenset({"os.PathLike"})
 ONLY_IN = {
     "dulwich": ("annexpy.repo", "annexpy.server.git"),
     "asyncssh": ("annexpy.transport.ssh_library", "annexpy.server.ssh"),
-    "h11": ("annexpy.transport.http",),
+    "h11": ("annexpy.transport.http_head",),
     "obstore": ("annexpy.remote.s3",),
     "click": ("annexpy.cli", "glimmer_store.cli"),
     "rich": ("annexpy.cli", "glimmer_store"),

@@ -20,10 +20,11 @@ from annexpy.p2p.messages import MAX_VERSION
 from annexpy.remote.base import Download, LockedCopy, Removed, Upload
 from annexpy.remote.http_auth import Authorize
 from annexpy.remote.http_connections import HTTPWay
-from annexpy.remote.http_content import HTTPDownload, HTTPUpload, is_present
+from annexpy.remote.http_download import HTTPDownload
 from annexpy.remote.http_lock import HTTPLock
 from annexpy.remote.http_many import check_many, remove_many, remove_one
-from annexpy.remote.http_session import HTTPSession
+from annexpy.remote.http_session import HTTPSession, is_present
+from annexpy.remote.http_upload import HTTPUpload
 from annexpy.remote.http_url import parse_annex_url, parse_http_url
 from annexpy.system import CLOCK
 from annexpy.transport.base import Dial

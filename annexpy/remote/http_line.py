@@ -16,8 +16,8 @@ from annexpy.errors import (
 from annexpy.p2p.http import PutRequest, Request
 from annexpy.p2p.http_answers import Answer, parse_answer
 from annexpy.transport.base import Transport
-from annexpy.transport.http import Headers
 from annexpy.transport.http_client import HTTPConnection, Response
+from annexpy.transport.http_head import Headers
 
 __all__ = ["Line", "Said", "ServerFailed", "refusal", "seconds_of", "was_stale"]
 

@@ -26,15 +26,15 @@ from annexpy.p2p.http import (
     format_request,
     method_of,
 )
-from annexpy.p2p.http_answers import Answer, parse_answer
+from annexpy.p2p.http_answers import Answer, PresentAnswer, parse_answer
 from annexpy.remote.http_connections import CREDENTIALS, HTTPConnections, HTTPWay, Pair
 from annexpy.remote.http_line import Line, Said, refusal, seconds_of, was_stale
 from annexpy.remote.pool import Use
 from annexpy.system import new_uuid
 from annexpy.transport.http_client import Response
-from annexpy.uuids import is_cluster
+from annexpy.uuids import UUID, is_cluster
 
-__all__ = ["SMALL", "Attempts", "HTTPSession", "KeyRequest"]
+__all__ = ["SMALL", "Attempts", "HTTPSession", "KeyRequest", "copies", "is_present", "sent_name"]
 
 _OURS: Final = b"annexpy"
 _SMALL_ANSWER: Final = 64 * 1024
@@ -264,3 +264,21 @@ class Attempts:
             return False
         await anyio.sleep(asked)
         return True
+
+
+def copies(uuid: UUID, named: tuple[UUID, ...]) -> frozenset[UUID]:
+    """Who has done it, when *uuid* says so and names these: itself too, unless it is a cluster, which is nobody."""
+    found = frozenset(one for one in named if not is_cluster(one))
+    return found if found and is_cluster(uuid) else found | {uuid}
+
+
+async def is_present(session: HTTPSession, key: Key) -> bool:
+    """Was *key* looked for and found?"""
+    answer = await session.ask(CheckPresentRequest(session.uuid, key, session.client, session.version, session.bypass))
+    assert isinstance(answer, PresentAnswer)
+    return answer.present
+
+
+def sent_name(associated_file: str) -> str:
+    """The associated file to name in a request: none for an absolute path, which every server refuses."""
+    return "" if associated_file[:1] == "/" else associated_file

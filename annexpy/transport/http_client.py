@@ -10,16 +10,8 @@ from anyio import CancelScope, current_time
 
 from annexpy.errors import ConnectionLost, LocalProtocolError, RemoteProtocolError, TimedOut
 from annexpy.transport.base import CHUNK, Transport
-from annexpy.transport.http import (
-    LAST_CHUNK,
-    BodyReader,
-    Headers,
-    ResponseHead,
-    ResponseReader,
-    chunk,
-    format_request_head,
-    read_response_head,
-)
+from annexpy.transport.http_body import LAST_CHUNK, BodyReader, chunk
+from annexpy.transport.http_head import Headers, ResponseHead, ResponseReader, format_request_head, read_response_head
 
 __all__ = ["HTTPConnection", "Response"]
 

@@ -10,7 +10,8 @@ import anyio
 
 from annexpy.errors import LocalProtocolError
 from annexpy.transport.base import SendsFiles
-from annexpy.transport.http import CONTINUE, LAST_CHUNK, BodyReader, RequestHead, chunk, format_response_head
+from annexpy.transport.http_body import LAST_CHUNK, BodyReader, chunk
+from annexpy.transport.http_head import CONTINUE, RequestHead, format_response_head
 from annexpy.transport.http_wire import ClientLeft, ServerWire
 
 __all__ = ["Exchange"]

@@ -17,8 +17,8 @@ from annexpy.clock import Clock
 from annexpy.errors import AnnexError
 from annexpy.system import CLOCK
 from annexpy.transport.base import Transport
-from annexpy.transport.http import BadHTTP, format_response_head
 from annexpy.transport.http_exchange import Exchange
+from annexpy.transport.http_head import BadHTTP, format_response_head
 from annexpy.transport.http_wire import ClientLeft, Date, HTTPDeadlines, ServerWire
 
 __all__ = ["HTTPConnections", "Handle"]

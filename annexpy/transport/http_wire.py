@@ -14,7 +14,7 @@ import anyio
 from annexpy.clock import Clock
 from annexpy.errors import ConnectionLost, TimedOut, TransportError
 from annexpy.transport.base import CHUNK, SendsFiles, Transport
-from annexpy.transport.http import RequestHead, RequestReader, format_response_head
+from annexpy.transport.http_head import RequestHead, RequestReader, format_response_head
 
 __all__ = ["ClientLeft", "Date", "HTTPDeadlines", "ServerWire"]
 

@@ -40,7 +40,8 @@ from annexpy.repo.gitconfig import parse_config, setting_name, with_value, witho
 from annexpy.repo.gitindex import GitIndex
 from annexpy.repo.trees import commit_parents, parse_tree
 from annexpy.server.authorized import AuthorizedKeys
-from annexpy.transport.http import BodyReader, RequestReader, ResponseReader
+from annexpy.transport.http_body import BodyReader
+from annexpy.transport.http_head import RequestReader, ResponseReader
 from annexpy.uuids import UUID, parse_uuid
 from glimmer_store.config import CONFIG_NAME, Config
 from glimmer_store.record import StorageRecord

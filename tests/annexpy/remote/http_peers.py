@@ -16,7 +16,8 @@ from annexpy.server.auth import EVERYTHING, Access, everywhere
 from annexpy.server.http import Routes
 from annexpy.server.shown import Shown, ShownRepositories
 from annexpy.transport.base import CHUNK, Transport
-from annexpy.transport.http import BodyReader, RequestHead, RequestReader
+from annexpy.transport.http_body import BodyReader
+from annexpy.transport.http_head import RequestHead, RequestReader
 from annexpy.transport.memory import memory_pair
 from annexpy.uuids import UUID
 

@@ -23,7 +23,7 @@ from annexpy.remote.memory import MemoryRemote
 from annexpy.server.auth import EVERYTHING, Access, Grants, User, everywhere, open_to_all, users_of_environment
 from annexpy.server.http import Routes
 from annexpy.server.shown import Shown, ShownRepositories
-from annexpy.transport.http import BodyReader
+from annexpy.transport.http_body import BodyReader
 from annexpy.transport.memory import memory_pair
 from annexpy.uuids import UUID
 

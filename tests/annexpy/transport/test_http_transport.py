@@ -15,19 +15,18 @@ from hypothesis import strategies as st
 
 from annexpy.errors import ConnectFailed, ConnectionLost, LocalProtocolError, RemoteProtocolError, TimedOut
 from annexpy.transport.base import SendsFiles, Transport
-from annexpy.transport.http import (
+from annexpy.transport.http_body import BodyReader, chunk
+from annexpy.transport.http_client import HTTPConnection
+from annexpy.transport.http_exchange import Exchange
+from annexpy.transport.http_head import (
     MAX_HEAD,
     BadHTTP,
-    BodyReader,
     RequestReader,
     ResponseReader,
-    chunk,
     format_request_head,
     format_response_head,
     read_response_head,
 )
-from annexpy.transport.http_client import HTTPConnection
-from annexpy.transport.http_exchange import Exchange
 from annexpy.transport.http_server import HTTPConnections
 from annexpy.transport.memory import MemoryTransport, memory_pair
 from annexpy.transport.sockets import DialTCP, listen_tcp
