@@ -93,8 +93,9 @@ def check_graph(folder: Path) -> Graph:
             "index-only", folder / INDEX_NAME, "is in the index, but no node file has this id",
             "restore the node file, or take the entry out of the index", node=missing,
         )  # fmt: skip
+    unlisted = seen - ids
     for node in graph.nodes:
-        if node.id in seen - ids:
+        if node.id in unlisted:
             graph.add(
                 "not-in-index", node.file, "is not in the index", f"add it to {INDEX_NAME}", node=node.id, name="id"
             )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import anyio
 import ds000114
 import pytest
 from click.testing import CliRunner
@@ -228,3 +229,15 @@ def test_schema_shows_the_fields_in_three_forms(anyio_backend: str, capsys: pyte
     assert set(json.loads(capsys.readouterr().out)["properties"]) == set(FIELDS)
     assert main(["schema", "--format", "patch"]) == 0
     assert capsys.readouterr().out.startswith("--- a/glimmer/schema/frontmatter.yaml\n")
+
+
+@pytest.mark.interop
+async def test_git_annex_names_the_same_copies(study: Path, git_annex: str) -> None:
+    (await plan_migration(study)).apply()
+
+    for path, content in ds000114.outputs().items():
+        key = ds000114.key_of(content)
+        said = await anyio.run_process([git_annex, "whereis", "--json", f"--key={key}"], cwd=study)
+        theirs = {place["uuid"] for place in json.loads(said.stdout)["whereis"]}
+        (node,) = (n for f in (study / "rokb").rglob("*.md") if key in str((n := read_node(f)).fields))
+        assert {place["uuid"] for place in node.fields["stored-at"]} == theirs, path

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from glimmer_store.errors import ConfigError
 from glimmer_store.finding import Level
+from glimmer_store.graph import GlimmerGraph
+from glimmer_store.provision import provision
 from glimmer_store.schema import GLIMMER, frontmatter_patch
 from glimmer_store.sidecar import Sidecar
 from glimmer_store.validate import Validation, validate
@@ -364,3 +366,23 @@ def test_whatever_a_node_and_an_index_say_there_is_a_verdict(node: dict[str, obj
         found = validate(graph).findings
 
     assert all(finding.message and finding.remedy for finding in found)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.anyio
+async def test_a_graph_that_we_write_is_accepted(tmp_path: Path, anyio_backend: str) -> None:
+    study = tmp_path / "study"
+    provision(study, [str(tmp_path / f"vault{n}.git") for n in (1, 2, 3)])
+    (study / "scan.nii").write_bytes(ds000114.SCAN)
+    (study / "brain.nii").write_bytes(ds000114.BRAIN)
+    async with GlimmerGraph.open(study) as graph:
+        scan = await graph.dataset(study / "scan.nii")
+        await graph.derivative(study / "brain.nii", derives_from=[scan.id])
+
+    result = validate(study)
+
+    assert [f.rule for f in result.findings] == ["hint"]  # no method of acquisition is named
+    assert result.nodes == 2
+    if "GLIMMER_REPO" in os.environ:
+        theirs = TestAgainstGlimmer().run(study / "rokb")
+        assert theirs.returncode == 2, theirs.stdout
