@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Final
 
 from anyio import CancelScope, Event, current_time
@@ -23,7 +24,18 @@ from annexpy.errors import (
     TimedOut,
     UnknownUUID,
 )
-from annexpy.p2p.connection import NEED_DATA, Closed, Connection, Data, NeedData, Paused, Role, State, Unexpected
+from annexpy.p2p.connection import (
+    NEED_DATA,
+    Closed,
+    Connection,
+    ConnectionEvent,
+    Data,
+    NeedData,
+    Paused,
+    Role,
+    State,
+    Unexpected,
+)
 from annexpy.p2p.messages import (
     MAX_VERSION,
     Auth,
@@ -35,7 +47,7 @@ from annexpy.p2p.messages import (
     Message,
     Version,
 )
-from annexpy.transport.base import CHUNK, Dial, Transport
+from annexpy.transport.base import CHUNK, Dial, Transport, Watched
 from annexpy.uuids import UUID
 
 __all__ = ["Greeting", "Wire", "open_wire"]
@@ -94,6 +106,7 @@ class Wire:
         "_spoiled",
         "_transport",
         "_unsent",
+        "_within",
         "clock_offset",
         "deadline",
         "delivered",
@@ -115,6 +128,7 @@ class Wire:
         self._ahead: Event | None = None  # set when the one who lent the wire has his answer
         self._spoiled = False  # he has not got it
         self._unsent = b""
+        self._within = transport.within if isinstance(transport, Watched) else None
         self._debug = log.isEnabledFor(logging.DEBUG)
 
     @property
@@ -251,20 +265,19 @@ class Wire:
             event = connection.next_event()
             if event is NEED_DATA or self._unsent:
                 limit = seconds or self.deadline
-                with CancelScope(deadline=current_time() + limit) as scope:
-                    if self._unsent:
-                        data, self._unsent = self._unsent, b""
-                        self.delivered = False
-                        try:
-                            await self._transport.send(data)
-                            self.delivered = True
-                        except ConnectionLost:
-                            pass  # whoever left without reading may have said why: that is heard next
-                    while event is NEED_DATA:
-                        connection.receive_data(await self._transport.receive())
-                        event = connection.next_event()
-                if scope.cancelled_caught:
-                    raise TimedOut(self.name, connection.waiting_for.removeprefix("the ") or _ROOM, limit)
+                if self._within is not None:
+                    self._within(limit)
+                    try:
+                        event = await self._exchange(event)
+                    except TimeoutError as error:
+                        raise self._late(limit) from error
+                    finally:
+                        self._within(inf)
+                else:
+                    with CancelScope(deadline=current_time() + limit) as scope:
+                        event = await self._exchange(event)
+                    if scope.cancelled_caught:
+                        raise self._late(limit)
         except ConnectionLost as error:
             raise self._gone(error.reason) from error
         except RemoteProtocolError as error:
@@ -274,6 +287,25 @@ class Wire:
         if self._debug and not isinstance(event, Data):
             log.debug("%s < %s", self.name, _shown(event))
         return event
+
+    async def _exchange(self, event: ConnectionEvent) -> ConnectionEvent:
+        """Send what was put, and receive until there is an event, if *event* is none."""
+        connection, transport = self._connection, self._transport
+        if self._unsent:
+            data, self._unsent = self._unsent, b""
+            self.delivered = False
+            try:
+                await transport.send(data)
+                self.delivered = True
+            except ConnectionLost:
+                pass  # whoever left without reading may have said why: that is heard next
+        while event is NEED_DATA:
+            connection.receive_data(await transport.receive())
+            event = connection.next_event()
+        return event
+
+    def _late(self, limit: float) -> TimedOut:
+        return TimedOut(self.name, self._connection.waiting_for.removeprefix("the ") or _ROOM, limit)
 
     def _gone(self, reason: str = "") -> ConnectionLost:
         said = self._transport.complaint

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["CHUNK", "Dial", "SendsFiles", "Transport"]
+__all__ = ["CHUNK", "Dial", "SendsFiles", "Transport", "Watched"]
 
 CHUNK = 256 * 1024
 """Bytes that one ``receive`` gives at most by default, and a good size to send."""
@@ -78,6 +78,18 @@ class SendsFiles(Protocol):
 
         Returns:
             How many were sent: fewer when the file ends before.
+        """
+        ...
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A transport that can end its own waits: cheaper than a cancel scope around each."""
+
+    def within(self, seconds: float) -> None:
+        """Have what is, or will be, waited for end with TimeoutError so many seconds from now; ``inf``: never.
+
+        A ``send`` that ended so was cancelled.
         """
         ...
 

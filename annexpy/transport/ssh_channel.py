@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import Final, Protocol
 
 import anyio
@@ -65,6 +66,8 @@ class SSHTransport:
         self._said = b""
         self._status = ""
         self._failure = ""
+        self._due = inf
+        self._timer: asyncio.TimerHandle | None = None
 
     def abandon(self) -> None:
         """Starting the command was given up; the server may have started it all the same."""
@@ -116,6 +119,26 @@ class SSHTransport:
             self._channel.resume_reading()
         return data
 
+    def within(self, seconds: float) -> None:
+        """As ``transport.base.Watched``. One timer serves many waits, as most end long before it goes off."""
+        self._due = inf if seconds == inf else self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._due:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if self._due == inf or self._closed else self._loop.call_at(self._due, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._timer = None
+        if self._loop.time() < self._due:
+            self._set_timer()
+            return
+        for waiter in (self._reader, self._writer):
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(TimeoutError())
+
     async def _departure(self) -> None:
         """The exit status and the last words come after the end of the stream."""
         if not self._gone and self._channel is not None:
@@ -159,7 +182,8 @@ class SSHTransport:
         if self._closed:
             return
         self._flush_soon()
-        self._closed = True
+        self._closed, self._due = True, inf
+        self._set_timer()
         held_back, self._held_back = self._held_back, False
         self._wake()
         channel = self._channel

@@ -10,7 +10,7 @@ import ctypes
 import ctypes.util
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
@@ -33,6 +33,7 @@ _AUTHENTICATED: Final = ("-gcm@openssh.com", "chacha20-poly1305@openssh.com")
 _IGNORE: Final = 2  # SSH_MSG_IGNORE
 _NO_TEXT: Final = bytes(4)  # an empty string on the wire
 _TOGETHER: Final = 64 * 1024  # packets that are collected before they go out
+_SMALL: Final = 16 * 1024
 _MALLOC: Final = ((-1, 64 << 20), (-2, 4 << 20), (-3, 16 << 20))
 """M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD."""
 
@@ -74,11 +75,15 @@ class _Together:
 
     def __init__(self, socket: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._socket, self._loop = socket, loop
+        self._others: Sized | None = getattr(loop, "_ready", None)
         self._packets: list[bytes] = []
         self._size = 0
 
     def write(self, packet: bytes) -> None:
         if not self._packets:
+            if len(packet) <= _SMALL and self._others is not None and not self._others:
+                self._socket.write(packet)  # nobody else has a turn before the event loop looks at sockets again
+                return
             self._loop.call_soon(self._flush)
         self._packets.append(packet)
         self._size += len(packet)

@@ -25,7 +25,6 @@ _DATA_HEAD: Final = 10  # length of the padding, kind, channel, length of the da
 _TAG: Final = 16
 _BLOCK: Final = 16
 _LEAST_PADDING: Final = 4
-_COPIED: Final = 16 * 1024  # packets up to this size are written in one piece
 _RECEIVING: Final = (
     "_recv_pkthdr", "_recv_handler", "_inpbuf", "_recv_encryption", "_recv_seq", "_decompressor", "_channels",
     "_auth_complete", "_auth_final", "_max_recv_pktlen",
@@ -181,11 +180,7 @@ def _give(connection: Any, channel: Any, aes: AESGCM, shim: Any, data: bytes | b
             connection._rekey_bytes_sent += length
             channel._send_window -= size
             at += size
-            if size < _COPIED:
-                connection._send(head + sealed)
-            else:
-                connection._send(head)
-                connection._send(sealed)
+            connection._send(head + sealed)
     return at
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import pickle
 import socket
@@ -299,6 +300,26 @@ class TestAsyncSSH:
                 await cat.send(b"body")
                 assert await receive_exactly(cat, 4) == b"body"
         assert at_once not in wanted
+
+    async def test_a_wait_ends_when_its_time_is_over_and_the_next_has_a_time_of_its_own(self, sshd) -> None:
+        async with dialled(DialSSH(sshd.host, "cat")) as cat:
+            assert isinstance(cat, SSHTransport)
+            with anyio.fail_after(30):
+                for first, then in ((1000, 0.01), (0.01, 0.02)):
+                    cat.within(first)
+                    cat.within(then)
+                    with pytest.raises(TimeoutError):
+                        await cat.receive()
+                cat.within(math.inf)
+                await cat.send(b"meow")
+                assert await receive_exactly(cat, 4) == b"meow"
+        async with dialled(DialSSH(sshd.host, "sleep 1000")) as deaf:
+            assert isinstance(deaf, SSHTransport)
+            deaf.within(0.5)
+            with anyio.fail_after(30), pytest.raises(TimeoutError):
+                await pour(deaf)
+            with pytest.raises(ConnectionLost, match="cancelled while sending"):
+                await deaf.send(b"more")
 
     async def test_the_keepalive_is_not_set_anew_by_every_packet(self, sshd, monkeypatch: pytest.MonkeyPatch) -> None:
         import asyncssh.connection
