@@ -290,9 +290,7 @@ def test_urls_mean_what_they_mean_to_git(url: str, place: GitPlace, pair: tuple[
         assert git_place("r", url, "/base", repository.config, {}) == place
 
 
-@pytest.mark.parametrize(
-    "url", ["ext::sh -c evil", "git://h/a", "ssh://-oProxyCommand=x/a", "-x:a", "annex::u"]
-)
+@pytest.mark.parametrize("url", ["ext::sh -c evil", "git://h/a", "ssh://-oProxyCommand=x/a", "-x:a", "annex::u"])
 def test_other_carriers_and_tricks_are_refused(url: str, pair: tuple[Path, Path]) -> None:
     with Repository.open(pair[0]) as repository, pytest.raises(Refused):
         git_place("r", url, "/base", repository.config, {})
