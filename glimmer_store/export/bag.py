@@ -119,12 +119,18 @@ def read_bag(folder: Path) -> Bag:
 def _walk(bag: Bag) -> dict[str, int]:
     """Path → size of every regular file; anything but files and folders is an error."""
     files: dict[str, int] = {}
-    for folder, folders, names in os.walk(bag.folder):
+
+    def unreadable(error: OSError) -> None:
+        bag.errors.append(f"{os.fsencode(str(error.filename))!r}: {error.strerror}")
+
+    for folder, folders, names in os.walk(bag.folder, onerror=unreadable):
         for name in [*folders, *names]:
             path = Path(folder, name)
             status = path.lstat()
             relative = path.relative_to(bag.folder).as_posix()
-            if stat.S_ISREG(status.st_mode):
+            if out_of_scope(relative) == "is no UTF-8":
+                bag.errors.append(f"{os.fsencode(relative)!r}: its name is no UTF-8")
+            elif stat.S_ISREG(status.st_mode):
                 files[relative] = status.st_size
             elif not stat.S_ISDIR(status.st_mode):
                 what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "neither file nor folder"

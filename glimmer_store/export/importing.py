@@ -201,10 +201,11 @@ def _copy(bag: Bag, entry: Incoming, root: Path) -> None:
 
 
 def _make_folder(root: Path, folder: Path) -> None:
-    """Make *folder*, unless a link on the way leads out of the dataset."""
+    """Make *folder*, unless a link on the way leads out of the dataset: then nothing is made."""
+    there = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+    if not there.resolve().is_relative_to(root.resolve()) or not there.is_dir():
+        raise BagRefused(f"{there}: is no folder of the dataset", remedy="import with --to FOLDER")
     folder.mkdir(parents=True, exist_ok=True)
-    if not folder.resolve().is_relative_to(root.resolve()):
-        raise BagRefused(f"{folder}: leads out of the dataset", remedy="import with --to FOLDER")
 
 
 def _restore(bag: Bag, entry: Incoming, root: Path) -> Path:

@@ -18,6 +18,10 @@ def out_of_scope(path: str) -> str:
     Refused are absolute paths, ``..``, a leading ``~``, drive letters and control characters, as they stand and
     as they would read once percent-encoding is undone (twice), or backslashes are taken for slashes or for nothing.
     """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "is no UTF-8"
     readings = [path, unquote(path), unquote(unquote(path))]
     readings += [form for text in tuple(readings) for form in (text.replace("\\", "/"), text.replace("\\", ""))]
     for reading in dict.fromkeys(readings):

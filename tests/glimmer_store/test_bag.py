@@ -86,6 +86,7 @@ def manifest(text: str) -> Callable[[Path], None]:
         (lambda bag: (bag / "data" / "b").symlink_to("."), "data/b: is a symbolic link"),
         (lambda bag: (bag / "bag-info.txt").symlink_to("bagit.txt"), "bag-info.txt: is a symbolic link"),
         (lambda bag: os.mkfifo(bag / "data" / "b"), "data/b: is neither file nor folder"),
+        (lambda bag: (bag / "data" / "\udcff").touch(), "its name is no UTF-8"),
         (manifest("data/../a.txt"), "leads out of its folder"),
         (manifest("data/%2e%2e/%2E./etc/passwd"), "leads out of its folder"),
         (manifest("data/%252e%252e/x"), "leads out of its folder"),

@@ -243,14 +243,17 @@ async def test_a_file_that_is_in_the_way_is_not_written_over(tmp_path: Path) -> 
     (new / "here").mkdir()
     (new / "here" / "text-file.txt").write_bytes(b"mine")
     (new / "out").symlink_to(tmp_path)
+    (new / "file").touch()
 
     with pytest.raises(BagRefused, match="something else is there"):
         await imported(new, bag, "here")
-    with pytest.raises(BagRefused, match="leads out of the dataset"):
-        await imported(new, bag, "out")
+    for to in ("out", "out/deep/er", "file"):
+        with pytest.raises(BagRefused, match="is no folder of the dataset"):
+            await imported(new, bag, to)
 
     assert (new / "here" / "text-file.txt").read_bytes() == b"mine"
     assert not (tmp_path / "text-file.txt").exists()
+    assert not (tmp_path / "deep").exists()
 
 
 async def test_nodes_that_would_lie_elsewhere_are_refused(study: Path, tmp_path: Path) -> None:
