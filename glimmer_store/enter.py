@@ -43,7 +43,7 @@ _STATE = "glimmer-store"
 _LOCK = "glimmer-store"
 _SHARE = 16
 _ROW_BYTES = 120
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.05
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.3  # hundreds that look every moment would starve the one that works
 _SECONDS = 900.0
 """How long an emit waits for others: a push to a far repository may take minutes."""
 

@@ -118,7 +118,8 @@ def test_a_kill_anywhere_is_completed_by_the_same_emit_and_by_any_other(study: P
         assert killed == {str(other): signal.SIGKILL}, point
         writers.emitted({"id": other + 1, "each": 1})
         emitted |= {again: 1, other: 1, other + 1: 1}
-        check_all_is_there(study, emitted)
+        assert git("rev-parse", "HEAD", at=study) == git("rev-parse", "HEAD", at=study.parent / "vault3.git"), point
+    check_all_is_there(study, emitted)
 
 
 @pytest.mark.parametrize("fault", [{"nolocks": True}, {"stale": True}], ids=["no locks", "stale attributes"])
