@@ -193,7 +193,7 @@ def nothing_was_lost(world: Gateways) -> None:
     assert "failed" not in place.git("annex", "fsck", "--all")
 
 
-@pytest.mark.parametrize(("count", "seconds"), [(8, 12), LONG])
+@pytest.mark.parametrize(("count", "seconds"), [(8, 6), LONG])
 def test_nothing_stalls_and_nothing_is_left_behind_over_ssh(world: Gateways, count: int, seconds: float) -> None:
     place = world.places["g"]
     url = f"ssh://host-g{place.path}"
@@ -204,7 +204,7 @@ def test_nothing_stalls_and_nothing_is_left_behind_over_ssh(world: Gateways, cou
     nothing_was_lost(world)
 
 
-@pytest.mark.parametrize(("count", "seconds"), [(8, 12), LONG])
+@pytest.mark.parametrize(("count", "seconds"), [(8, 6), LONG])
 def test_nothing_stalls_and_nothing_is_left_behind_over_http(world: Gateways, count: int, seconds: float) -> None:
     place = world.places["g"]
     with serve_http(place) as served:

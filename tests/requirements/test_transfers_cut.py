@@ -432,7 +432,7 @@ async def fan_outs(folder: Path, seed: int, trials: int) -> Counter[str]:
 
 
 def test_fan_outs_cut_at_random_points_end_in_identical_bytes(tmp_path: Path) -> None:
-    seen = anyio.run(fan_outs, tmp_path, 20261121, 200, backend="asyncio")
+    seen = anyio.run(fan_outs, tmp_path, 20261121, 100, backend="asyncio")
 
     assert min(seen["cut"], seen["uncut"], seen["got"], seen["get again"], seen["of some"]) > 2, seen
 
