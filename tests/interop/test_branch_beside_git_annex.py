@@ -37,8 +37,8 @@ with Repository.open(path) as repository:
         if at % 5 == 4:
             repository.branch.sync_now()
         if at % 25 == 24:
-            repository.branch.commit_now(seconds=60)
-    repository.branch.commit_now(seconds=60)
+            repository.branch.commit_now(seconds=300)
+    repository.branch.commit_now(seconds=300)
 """
 
 # git gc removes folders in which another git is about to write, and finds packs gone that it had seen.
@@ -46,7 +46,7 @@ GIT_RACES = "unable to create temporary file: No such file or directory", "unabl
 
 
 def run(path: Path, *command: str, given: str = "") -> str:
-    done = subprocess.run(command, cwd=path, input=given, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=path, input=given, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, (command, done.stderr, done.stdout[-500:])
     return done.stdout
 
@@ -76,7 +76,7 @@ def test_eight_of_ours_and_four_real_ones_lose_no_line(bare: Repository, git_ann
     """While ``git annex merge`` and ``git gc`` run again and again."""
     path = Path(bare.path)
     keys = [Key.parse(f"SHA256E-s{size}--{size:064x}.dat") for size in range(count)]
-    patience = 600 if count > 400 else 120
+    patience = 600  # seconds: of a machine that is busy with other things too
     (path / "keys").write_text("\n".join(map(str, keys)))
     writing = threading.Event()
     failures: list[str] = []
@@ -216,7 +216,7 @@ def test_gc_and_packing_while_we_write_lose_nothing(bare: Repository) -> None:
         run(path, "git", "gc", "-q", "--prune=now")
         run(path, "git", "pack-refs", "--all", "--prune")
         rounds += 1
-    errors = [process.communicate(timeout=60)[1] for process in ours]
+    errors = [process.communicate(timeout=300)[1] for process in ours]
 
     assert [process.returncode for process in ours] == [0] * 4, errors
     assert rounds > 2
@@ -232,7 +232,7 @@ def test_with_pidlock_git_annex_and_we_take_turns(bare: Repository, git_annex: s
     ours = [start_writer(bare.path, uuid, 20 * n) for n, uuid in enumerate(OURS[:3])]
     for key in KEYS[:12]:
         run(path, git_annex, "setpresentkey", str(key), THEIRS[0], "1")
-    errors = [process.communicate(timeout=60)[1] for process in ours]
+    errors = [process.communicate(timeout=300)[1] for process in ours]
     run(path, git_annex, "merge", "-q")
 
     assert [process.returncode for process in ours] == [0] * 3, errors
