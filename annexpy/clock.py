@@ -23,7 +23,10 @@ class Clock(Protocol):
     """Two clocks of one machine."""
 
     def now(self) -> float:
-        """Seconds on a clock that never steps and counts suspend (``CLOCK_BOOTTIME`` on Linux)."""
+        """Seconds on a clock that never steps and counts suspend (``CLOCK_BOOTTIME`` on Linux).
+
+        It begins anew with each boot: at 0 for git-annex, elsewhere for ``annexpy.system.SystemClock``.
+        """
         ...
 
     def wall(self) -> float:

@@ -45,7 +45,9 @@ __all__ = ["LONG", "SETTINGS", "Found", "Setting", "explore"]
 KEY = Key.parse(b"SHA256-s1--" + b"0" * 64)
 STEP = 300.0
 STEPS = 2
-UPTIME = (5000.0, 1100.0, 80_000.0)
+UPTIME = (50.0, 290.0, 80_000.0)
+BEGINNING = 1_000_000.0
+"""Of all clocks; after a reboot they begin at 0."""
 UUIDS = tuple(UUID(f"{number}0000000-0000-4000-8000-000000000000") for number in range(3))
 
 Line: TypeAlias = tuple[str, bytes]
@@ -219,7 +221,7 @@ class Search:
         return others[::-1] if self.setting.orders[client] else others
 
     def run(self) -> Found:
-        nodes = tuple(Node(has, uptime) for has, uptime in zip(self.setting.having, UPTIME, strict=True))
+        nodes = tuple(Node(has, BEGINNING + uptime) for has, uptime in zip(self.setting.having, UPTIME, strict=True))
         start = State(0, False, nodes, (Client(), Client()), ((Wire(),) * 3,) * 2)
         seen, waiting = {start}, [start]
         while waiting and not self.found.violation:

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 __all__ = ["EPOCH", "Machine", "MachineClock", "Process", "SimulatedRepository"]
 
 EPOCH = 1.7e9
+BEGINNINGS = 1 << 30
+"""A clock begins somewhere in these seconds with each boot."""
 _ROOMY = 1 << 40
 
 
 class MachineClock:
-    """Two clocks: one counts from the last boot and never steps, the other one is what somebody set it to."""
+    """Two clocks: one begins somewhere with each boot and never steps, the other one is what somebody set it to."""
 
     def __init__(self, uptime: float, skew: float) -> None:
         self.booted, self.skew = -uptime, skew
@@ -228,6 +230,7 @@ class Machine:
         self.name, self.uuid, self.network, self.truth, self.dice = name, uuid, network, truth, dice
         self.disk = template
         self.clock = MachineClock(dice.choice([20.0, 150.0, 400.0, 5000.0]), dice.uniform(-30, 30))
+        self.clock.booted -= dice.randrange(BEGINNINGS)
         self.process: Process | None = None
         self.dark = False
         self.errors = 0.0
@@ -272,7 +275,7 @@ class Machine:
         self.process = None
 
     def reboot_clock(self, uptime: float) -> None:
-        self.clock.booted = trio.current_time() - uptime
+        self.clock.booted = trio.current_time() - uptime - self.dice.randrange(BEGINNINGS)
 
     def full(self, left: int | None) -> None:
         """The disk has so many bytes left; None: plenty."""
