@@ -285,3 +285,21 @@ def test_the_commands_export_and_import(
     assert f"imported {BRAIN}: 3 copies proven" in capsys.readouterr().out
     (Path(bag) / "data" / "more").touch()
     assert main(["import", bag, "-C", str(new)]) == 1
+
+
+async def test_an_output_that_is_a_folder_is_exported_file_by_file(tmp_path: Path) -> None:
+    new = empty(tmp_path)
+    for name in ("a.txt", "sub/b.txt"):
+        (new / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (new / "out" / name).write_text(name)
+    async with GlimmerGraph.open(new) as graph:
+        node = await graph.derivative(new / "out")
+
+    await export(new, tmp_path / "bag", Format.BAGIT, [node.id])
+
+    assert sorted(read_bag(tmp_path / "bag").payload) == ["data/out/a.txt", "data/out/sub/b.txt"]
+    assert (tmp_path / "bag" / "data" / "out" / "sub" / "b.txt").read_text() == "sub/b.txt"
+    bagit.Bag(str(tmp_path / "bag")).validate()
+    third = tmp_path / "third"
+    third.mkdir()
+    assert await imported(empty(third), tmp_path / "bag") == [(node.id, 3)]

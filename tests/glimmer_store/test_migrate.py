@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from glimmer_store.bids import read_node
 from glimmer_store.cli.app import glimmer_store, main
 from glimmer_store.errors import SidecarError
+from glimmer_store.graph import GlimmerGraph
 from glimmer_store.migrate import Migration, plan_migration
 from glimmer_store.record import FIELDS
 from glimmer_store.validate import validate
@@ -241,3 +242,16 @@ async def test_git_annex_names_the_same_copies(study: Path, git_annex: str) -> N
         theirs = {place["uuid"] for place in json.loads(said.stdout)["whereis"]}
         (node,) = (n for f in (study / "rokb").rglob("*.md") if key in str((n := read_node(f)).fields))
         assert {place["uuid"] for place in node.fields["stored-at"]} == theirs, path
+
+
+async def test_an_output_that_is_a_folder_is_left_to_those_who_know_what_is_in_it(study: Path) -> None:
+    (study / "out").mkdir()
+    (study / "out" / "a.txt").write_text("a")
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.derivative(study / "out", fields={"output-kind": "other"})
+
+    migration = await plan_migration(study, refresh=True)
+
+    entry = migration.nodes[by_id(migration, node.id)]
+    assert "is a folder" in entry.skipped
+    assert not entry.changes
