@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from annexpy.remote.local import Local
     from annexpy.remote.memory import MemoryRemote
     from annexpy.remote.p2p import P2PRemote
+    from annexpy.remote.special import connect_s3
     from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced
     from annexpy.repo.branch import Branch
     from annexpy.repo.head import FileChange, Head
@@ -187,6 +188,7 @@ __all__ = [
     "annexed_key",
     "configure",
     "connect",
+    "connect_s3",
     "copy",
     "drop",
     "drop_many",
@@ -313,6 +315,7 @@ _PLACES = {
     "annexed_key": "annexpy.actions.key",
     "configure": "annexpy.actions.configure",
     "connect": "annexpy.remote.address",
+    "connect_s3": "annexpy.remote.special",
     "copy": "annexpy.actions.copy",
     "drop": "annexpy.actions.drop",
     "drop_many": "annexpy.actions.drop",

@@ -17,6 +17,7 @@ from pathlib import Path
 import anyio
 
 import annexpy as annex
+from glimmer_store.adjunct import connect_adjuncts, store_copies
 from glimmer_store.attest import Attestation, Signer, Verdict
 from glimmer_store.config import Config, Durable
 from glimmer_store.errors import Shortfall, SourceRefused
@@ -25,6 +26,9 @@ from glimmer_store.record import Location, StorageRecord
 from glimmer_store.tree import Tree, annexed, members, tree_of
 
 __all__ = ["Archive", "Archived", "Output", "Progress", "is_here"]
+
+_SECONDS = 60.0
+"""How long a remote may take to answer before it is left out: hundreds of jobs may keep a disk busy that long."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the output's path, bytes done and bytes in all."""
@@ -89,15 +93,18 @@ class Archive:
         nodes: Mapping[Durable, annex.Remote],
         *,
         one_by_one: bool = False,
+        adjuncts: Mapping[Durable, annex.Remote] | None = None,
+        unusable: Mapping[str, str] | None = None,
     ) -> None:
         self.root, self.config, self.repository = root, config, repository
         self._nodes = dict(nodes)
+        self.adjuncts, self.unusable = dict(adjuncts or {}), dict(unusable or {})
         self._signer: Signer | None = None
         self._names = {place.uuid: place.name for place in nodes}
         if one_by_one:  # whoever waits for the pid lock of one repository must not have that of another
             self._targets: list[annex.Remote] = [annex.Recording(node, repository.branch) for node in nodes.values()]
         else:
-            cluster = annex.Cluster(list(nodes.values()), name="durable remotes")
+            cluster = annex.Cluster(list(nodes.values()), name="durable remotes", deadline=_SECONDS)
             self._targets = [annex.Recording(cluster, repository.branch)]
 
     @classmethod
@@ -119,7 +126,11 @@ class Archive:
                 remote = annex.connect(place.url, uuid=place.uuid, name=place.name, repository=repository)
                 stack.push_async_callback(remote.aclose)
                 nodes[place] = remote
-            yield cls(root, config, repository, nodes, one_by_one=one_by_one)
+            counting, adjuncts, unusable = connect_adjuncts(config.adjuncts, repository)
+            for adjunct in (*counting.values(), *adjuncts.values()):
+                stack.push_async_callback(adjunct.aclose)
+            nodes |= counting
+            yield cls(root, config, repository, nodes, one_by_one=one_by_one, adjuncts=adjuncts, unusable=unusable)
 
     @property
     def remotes(self) -> Sequence[tuple[Durable, annex.Remote]]:
@@ -160,7 +171,7 @@ class Archive:
         """
         items = output.items(self.root)
         report = None if progress is None else (lambda _key, done, total: progress(str(output.path), done, total or 0))
-        failed: dict[str, str] = {}
+        failed = dict(self.unusable)
         having = {place: [key for key, _ in items] for place in self._nodes}
         received: set[annex.UUID] = set()
         for key, source in items:
@@ -170,7 +181,8 @@ class Archive:
                 if place.uuid not in stored.uuids | stored.already:
                     having[place].remove(key)
                     failed.setdefault(place.name, str(stored.failed.get(place.uuid, "did not say that it has it")))
-        proofs = await self.prove({place: keys for place, keys in having.items() if keys}, failed)
+        copies = await store_copies(self.adjuncts, self.repository.branch, items, failed)
+        proofs = await self.prove({place: keys for place, keys in having.items() if keys} | copies, failed)
         await self.repository.branch.sync()
         good = {(proof.key, proof.uuid) for proof in proofs if proof.verdict is Verdict.GOOD}
         places = [p for p in self._nodes if all((str(key), str(p.uuid)) in good for key, _ in items)]
@@ -226,7 +238,7 @@ class Archive:
 
         async def one(place: Durable, keys: Iterable[annex.Key]) -> None:
             for key in keys:
-                verdict, reason = await self._reread(self._nodes[place], key)
+                verdict, reason = await self._reread(self._nodes.get(place) or self.adjuncts[place], key)
                 if verdict is not None:
                     proofs.append(signer.attest(key, str(place.uuid), place.name, verdict, "reread"))
                 if reason:

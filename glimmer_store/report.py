@@ -67,11 +67,10 @@ async def look(
     nodes = list(graph.nodes() if only is None else only)
     parts = {node.key: _parts(graph, node) for node in nodes if node.key is not None}
     keys = list(dict.fromkeys(key for keys in parts.values() for key in keys))
-    asked = [
-        (Place(durable.name, durable.uuid, Tier.BARE, durable.url), remote)
-        for durable, remote in graph.archive.remotes
-        if durable.name not in without
-    ]
+    archive = graph.archive
+    stores = [(durable, remote, Tier.BARE) for durable, remote in archive.remotes]
+    stores += [(adjunct, remote, Tier.ADJUNCT) for adjunct, remote in archive.adjuncts.items()]
+    asked = [(Place(d.name, d.uuid, tier, d.url), remote) for d, remote, tier in stores if d.name not in without]
     present: dict[str, Mapping[annex.Key, bool] | None] = {}
     errors: dict[str, str] = {}
 
@@ -85,15 +84,23 @@ async def look(
     async with anyio.create_task_group() as group:
         for place, remote in asked:
             group.start_soon(ask, place, remote)
-    repository = graph.archive.repository
+    repository = archive.repository
     where, used = _logged(repository, list(parts), full=full)
     places = [replace(place, error=errors.get(place.name, "")) for place, _ in asked]
+    known = {place.uuid for place in places}
+    for adjunct in archive.config.adjuncts:  # one that cannot even be opened: a setting, or credentials
+        if adjunct.uuid not in known and adjunct.name not in without:
+            tier = Tier.BARE if adjunct.counts else Tier.ADJUNCT
+            error = archive.unusable.get(adjunct.name, "cannot be opened")
+            places.append(Place(adjunct.name, adjunct.uuid, tier, adjunct.place.url, error))
+            present[adjunct.name] = None
+    places.sort(key=lambda place: place.tier is not Tier.BARE)
     proofs = _proofs(graph.root, parts if full else _doubtful(nodes, places, present, where, parts), places)
     places += _others(repository, {place.uuid for place in places}, where.values())
     if full:
         places = _with_capacity(repository, places, used)
     history = _history(repository, list(parts), places) if full else {}
-    return assemble(graph.root, graph.archive.config.numcopies, nodes, places, Known(present, where, history, proofs))
+    return assemble(graph.root, archive.config.numcopies, nodes, places, Known(present, where, history, proofs))
 
 
 def _parts(graph: GlimmerGraph, node: GlimmerNode) -> list[annex.Key]:
@@ -267,8 +274,9 @@ def _with_capacity(
     for place in places:
         holds, maxsize = used.get(place.uuid, 0), maxsizes.get(place.uuid)
         left = [] if maxsize is None else [max(0, maxsize - holds)]
-        if place.url and Path(place.url).is_dir():
-            left.append(shutil.disk_usage(place.url).free)
+        folder = place.url.removeprefix("directory:")
+        if folder and Path(folder).is_dir():
+            left.append(shutil.disk_usage(folder).free)
         told.append(replace(place, used=holds, free=min(left, default=None), maxsize=maxsize))
     return told
 

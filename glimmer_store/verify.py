@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -39,12 +39,14 @@ class Verified:
         node: As it is now.
         found: Durable remote → ``good``, ``bad``, ``missing``, ``unreachable``, or ``repaired``: it was bad or
             missing, and was proven good after that.
-        reasons: Durable remote → why it is not good.
+        reasons: Durable remote, or adjunct → why it is not good.
+        adjuncts: The same as *found*, of stores that do not count.
     """
 
     node: GlimmerNode
     found: dict[str, str]
     reasons: dict[str, str]
+    adjuncts: dict[str, str] = field(default_factory=dict)
 
     @property
     def enough(self) -> bool:
@@ -56,7 +58,14 @@ class Verified:
         """The node's fields, and what was found."""
         fields = {} if self.node.record is None else self.node.record.to_fields()
         key = None if self.node.key is None else str(self.node.key)
-        return {"id": self.node.id, "key": key, **fields, "found": self.found, "reasons": self.reasons}
+        return {
+            "id": self.node.id,
+            "key": key,
+            **fields,
+            "found": self.found,
+            "adjuncts": self.adjuncts,
+            "reasons": self.reasons,
+        }
 
 
 async def verify(graph: GlimmerGraph, nodes: Iterable[GlimmerNode], *, repair: bool = False) -> AsyncIterator[Verified]:
@@ -85,7 +94,8 @@ class _Round:
         self._nodes = nodes
         self._keys = {node.file: keys_of(graph.root, node) for node in nodes}
         self._every = list(dict.fromkeys(key for keys in self._keys.values() for key in keys))
-        self._remotes = dict(graph.archive.remotes)
+        self._durable = dict(graph.archive.remotes)
+        self._remotes = self._durable | graph.archive.adjuncts
         self._proofs: dict[tuple[str, str], Attestation] = {}  # (key, UUID) → the newest
         self._repaired: set[tuple[str, str]] = set()
         self._signed: list[Attestation] = []
@@ -165,20 +175,22 @@ class _Round:
                 self._archive.repository.branch.set_present(key, annex.UUID(proof.uuid), False)
 
     def _result(self, node: GlimmerNode) -> Verified:
-        found = {place.name: self._found(node, place) for place in self._remotes}
+        said_of = {place.name: self._found(node, place) for place in self._remotes}
+        found = {place.name: said_of[place.name] for place in self._durable}
         assert node.record is not None
         recorded = {place.uuid for place in node.record.stored_at}
         kept = [
             Location(place.name, place.uuid)
-            for place in self._remotes
+            for place in self._durable
             if found[place.name] in _RIGHT or (found[place.name] == "unreachable" and place.uuid in recorded)
         ]
         fresh = all(found[place.remote] != "unreachable" for place in kept)
         record = replace(node.record, stored_at=tuple(sorted(kept)), verified=bool(kept) and fresh)
         reasons = {
-            name: self._reasons.get(name, "") for name, said in found.items() if said not in ("good", "repaired")
+            name: self._reasons.get(name, "") for name, said in said_of.items() if said not in ("good", "repaired")
         }
-        return Verified(replace(node, record=record), found, reasons)
+        adjuncts = {name: said for name, said in said_of.items() if name not in found}
+        return Verified(replace(node, record=record), found, reasons, adjuncts)
 
     def _found(self, node: GlimmerNode, place: Durable) -> str:
         keys = self._keys[node.file]

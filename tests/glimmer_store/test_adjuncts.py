@@ -1,0 +1,154 @@
+"""Adjuncts take further copies, are proven like all others, and count only where the configuration says so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import annexpy as annex
+from glimmer_store.config import Adjunct, Config
+from glimmer_store.errors import ConfigError, Shortfall
+from glimmer_store.graph import GlimmerGraph
+from glimmer_store.provision import provision
+from glimmer_store.verify import verify
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "annexpy/remote"))
+from s3_server import S3Server, serving  # beside the tests of the remote
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio"])]
+
+DISK = annex.parse_uuid("dddddddd-0000-4000-8000-000000000001")
+CLOUD = annex.parse_uuid("dddddddd-0000-4000-8000-000000000002")
+CONTENT = b"brain" * 1000
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with serving(tmp_path_factory.mktemp("s3"), "--auth-key", "somebody,a-secret") as running:
+        yield running
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    root = tmp_path / "study"
+    provision(root, [str(tmp_path / f"vault{n}.git") for n in (1, 2)])
+    (root / "derivatives").mkdir()
+    (root / "derivatives" / "brain.nii.gz").write_bytes(CONTENT)
+    (tmp_path / "disk").mkdir()
+    return root
+
+
+def disk_of(study: Path, *, counts: bool = False) -> Adjunct:
+    return Adjunct("disk", DISK, "directory", {"directory": str(study.parent / "disk")}, counts)
+
+
+def cloud_of(server: S3Server, bucket: str) -> Adjunct:
+    folder = server.folder / bucket
+    folder.mkdir()
+    (folder / "annex-uuid").write_text(CLOUD)  # as git annex initremote does it
+    return Adjunct("cloud", CLOUD, "s3", server.settings(bucket))
+
+
+def configure(study: Path, *adjuncts: Adjunct) -> None:
+    config = Config.load(study)
+    Config(config.durable, config.numcopies, config.graph, config.backend, adjuncts).save(study)
+
+
+def copy_in(folder: Path, key: annex.Key) -> Path:
+    (found,) = (path for path in folder.rglob(str(key)) if path.is_file() and path.parent.name != "bad")
+    return found
+
+
+def spoil(path: Path) -> None:
+    path.chmod(0o644)
+    content = bytearray(path.read_bytes())
+    content[17] ^= 4
+    path.write_bytes(content)
+    path.chmod(0o444)
+
+
+def test_what_is_saved_is_loaded(study: Path, server: S3Server, anyio_backend: str) -> None:
+    adjuncts = (disk_of(study, counts=True), cloud_of(server, "saved"))
+    configure(study, *adjuncts)
+    loaded = Config.load(study).adjuncts
+    assert loaded == adjuncts
+    assert [one.counts for one in loaded] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('kind = "tape"\n[adjunct.settings]\ndirectory = "/x"', "tape"),
+        ('kind = "directory"', "directory"),
+        ('kind = "s3"\n[adjunct.settings]\nhost = "h"', "bucket"),
+        ('kind = "directory"\ncounts = "yes"\n[adjunct.settings]\ndirectory = "/x"', "counts"),
+        ('kind = "directory"\n[adjunct.settings]\ndirectory = ["/x"]', "settings"),
+    ],
+)
+def test_an_entry_that_is_malformed_is_named(study: Path, anyio_backend: str, text: str, said: str) -> None:
+    with open(study / "glimmer-store.toml", "a") as file:
+        file.write(f'\n[[adjunct]]\nname = "a"\nuuid = "{DISK}"\n{text}\n')
+    with pytest.raises(ConfigError, match=said):
+        Config.load(study)
+
+
+async def test_a_bit_flipped_in_each_kind_of_copy_is_found_never_counted_and_repaired(
+    study: Path, server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    configure(study, disk_of(study), cloud_of(server, "flipped"))
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.derivative(study / "derivatives" / "brain.nii.gz")
+        assert node.key is not None
+        assert [place.remote for place in node.stored_at] == ["vault1", "vault2"]
+        assert node.copies == 2
+        copies = [copy_in(study.parent / place, node.key) for place in ("vault2.git", "disk")]
+        copies.append(copy_in(server.folder / "flipped", node.key))
+        assert {path.read_bytes() for path in copies} == {CONTENT}
+
+        for path in copies:
+            spoil(path)
+        (found,) = [one async for one in verify(graph, [node])]
+        assert found.found == {"vault1": "good", "vault2": "bad"}
+        assert found.adjuncts == {"disk": "bad", "cloud": "bad"}
+        assert found.node.copies == 1
+        assert not found.enough
+        with annex.Repository.open(study) as repository:
+            present = set(repository.branch.locations(node.key).present)
+        assert present.isdisjoint({DISK, CLOUD})
+
+        (mended,) = [one async for one in verify(graph, [found.node], repair=True)]
+        assert mended.found == {"vault1": "good", "vault2": "repaired"}
+        assert mended.adjuncts == {"disk": "repaired", "cloud": "repaired"}
+        assert mended.node.copies == 2
+    for place in (study.parent / "vault2.git", study.parent / "disk", server.folder / "flipped"):
+        assert copy_in(place, node.key).read_bytes() == CONTENT
+
+
+async def test_an_adjunct_that_is_away_or_refused_stops_nothing_and_is_told(study: Path, server: S3Server) -> None:
+    (study.parent / "disk").rmdir()
+    gone = Adjunct("odd", CLOUD, "s3", {"bucket": "b", "storageclass": "GLACIER"})
+    configure(study, disk_of(study), gone)
+    async with GlimmerGraph.open(study) as graph:
+        output = await graph.archive.look(study / "derivatives" / "brain.nii.gz")
+        node = await graph.derivative(study / "derivatives" / "brain.nii.gz")
+        archived = await graph.archive.store(output, node.record.storage_class)  # type: ignore[union-attr]
+    assert node.copies == 2
+    assert "disk" in archived.failed["disk"]
+    assert "storageclass" in archived.failed["odd"]
+
+
+async def test_an_adjunct_counts_when_the_configuration_says_so(study: Path) -> None:
+    (study / "raw.tsv").write_bytes(b"id\n01\n")
+    configure(study, disk_of(study))
+    async with GlimmerGraph.open(study) as graph:
+        with pytest.raises(Shortfall, match="2 of 3"):
+            await graph.dataset(study / "raw.tsv")
+    configure(study, disk_of(study, counts=True))
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.dataset(study / "raw.tsv")
+    assert [place.remote for place in node.stored_at] == ["disk", "vault1", "vault2"]
