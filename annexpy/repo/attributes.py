@@ -175,12 +175,15 @@ class Attributes:
             at = path.find(b"/", at + 1)
         sources.append(self._after)
         wanted, found = set(names), dict[bytes, bytes | bool]()
+        decided = set[bytes]()  # macros that a line further down has spoken of: as with other names, that one counts
         for source in reversed(sources):
             if not source.lines:
                 continue
             for pattern, line in reversed(source.rules):
-                mentioned = self._of_line(line, wanted)
-                if mentioned and pattern.match(path):
+                mentioned = self._of_line(line, wanted, decided)
+                macros = [name for name, _ in line.values if name in self._macros]
+                if (mentioned or macros) and pattern.match(path):
+                    decided.update(macros)
                     wanted.difference_update(mentioned)
                     found.update({name: value for name, value in mentioned.items() if value is not None})
                     if not wanted:
@@ -202,23 +205,29 @@ class Attributes:
             for line in source.lines
         )
 
-    def _of_line(self, line: AttributeLine, wanted: Collection[bytes]) -> dict[bytes, bytes | bool | None]:
-        """What *line* says about *wanted*, macros expanded; a later word of a line wins."""
+    def _of_line(
+        self, line: AttributeLine, wanted: Collection[bytes], decided: Collection[bytes] = ()
+    ) -> dict[bytes, bytes | bool | None]:
+        """What *line* says about *wanted*, macros expanded that are not *decided*; a later word of a line wins."""
         if line.macro:
             return {}
         said: dict[bytes, bytes | bool | None] = {}
+        last = dict(line.values)
         for name, value in line.values:
-            if value is True and name in self._macros:
-                said.update((inner, state) for inner, state in self._expand(name) if inner in wanted)
+            if value is True and name in self._macros and name not in decided and last[name] is True:
+                expanded = self._expand(name, decided)
+                said.update((inner, state) for inner, state in expanded if inner in wanted)
             if name in wanted:
                 said[name] = value
         return said
 
-    def _expand(self, macro: bytes, depth: int = 0) -> list[tuple[bytes, bytes | bool | None]]:
+    def _expand(
+        self, macro: bytes, decided: Collection[bytes], depth: int = 0
+    ) -> list[tuple[bytes, bytes | bool | None]]:
         expanded: list[tuple[bytes, bytes | bool | None]] = []
         for name, value in self._macros[macro]:
-            if value is True and name in self._macros and depth < 8:
-                expanded += self._expand(name, depth + 1)
+            if value is True and name in self._macros and name not in decided and depth < 8:
+                expanded += self._expand(name, decided, depth + 1)
             expanded.append((name, value))
         return expanded
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from annexpy.keys.key import Key
@@ -115,6 +115,8 @@ some_lines = st.lists(st.sampled_from(LINES), max_size=4)
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.fixed_dictionaries(dict.fromkeys(SOURCES, some_lines)))
+@example(dict.fromkeys(SOURCES, ()) | {"user": ["* many", "*.dat -many"]})
+@example(dict.fromkeys(SOURCES, ()) | {".gitattributes": ["* many", "*.dat many !many"]})
 def test_all_sources_together_resolve_as_in_git(tree: Path, files: dict[str, list[str]]) -> None:
     (tree / "sub/deep").mkdir(parents=True, exist_ok=True)
     (tree / ".git/info").mkdir(exist_ok=True)
