@@ -125,8 +125,13 @@ def drop_many(
         return await what.one(key, recorded)
 
     if jobs is None:
-        wires = any(is_behind_wire(member) for other in others for member in members(other))
-        jobs = _WIRES if wires else 16 if what.remover is None else _READY
+        places = [member for other in others for member in members(other)]
+        if any(map(is_behind_wire, places)):
+            jobs = _WIRES
+        elif what.remover is None:
+            jobs = 16
+        else:  # a key may have a lock in each place on this machine
+            jobs = _READY if sum(map(is_local, places)) <= 1 else _BATCH
     return Each(keys, work, jobs=jobs, before=what.begin, same=lambda key: key, quickly=what.quickly)
 
 

@@ -527,6 +527,23 @@ async def test_the_locks_for_the_next_removals_are_held_when_the_answer_to_the_l
     assert here.ready[0] >= here.batches[1] > 1
 
 
+async def test_with_several_places_on_this_machine_no_more_locks_are_held_at_once(clock: Clock) -> None:
+    class Counting(Pipelined):
+        async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+            most.append(sum(len(place.locked) for place in vaults))
+            return await super().remove_content_many(keys, deadline=deadline)
+
+    most: list[int] = []
+    here, vaults = Counting("here", clock, keys=KEYS), [Place(name, clock, keys=KEYS) for name in ("one", "two")]
+    here.batches = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("annexpy.actions.drop.is_local", lambda place: place in vaults)
+        dropping = drop_many(KEYS, from_=here, others=vaults, copies=Copies(2, 2), clock=clock)
+
+    assert all([result.ok async for result in dropping])
+    assert max(most) <= 128
+
+
 async def test_a_lost_connection_in_a_batch_leaves_every_key_of_it_unknown_and_retained(clock: Clock) -> None:
     class Cut(Pipelined):
         async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
