@@ -78,7 +78,8 @@ def rules(
             if len(numbers) > 1:
                 todo.append(path)
             else:
-                found.append((path, path in below, *numbers))
+                (number,) = numbers
+                found.append((path, path in below, number))
     return sorted(found)
 
 

@@ -84,13 +84,15 @@ def _part(name: str) -> str:
 
 
 def _verdict(report: Report) -> str:
-    short = len(report.under_replicated)
-    if not report.objects:
+    tiles, whole = report.tiles, len(report.objects)
+    short, unknown = tiles["at risk"], tiles["unreachable"]
+    if not whole:
         return '<p class="verdict none">Nothing is archived here yet</p>'
-    if not short:
+    if not short and not unknown:
         return '<p class="verdict good">✓ Every object has all the copies it needs</p>'
-    look = "bad" if report.exit_code == 3 else "odd"
-    return f'<p class="verdict {look}">✗ {short:,} of {len(report.objects):,} objects lack copies</p>'
+    said = [f"✗ {short:,} of {whole:,} objects lack copies"] if short else []
+    said += [f"{'' if short else '? '}{unknown:,} cannot be checked now"] if unknown else []
+    return f'<p class="verdict {"bad" if short else "odd"}">{"; ".join(said)}</p>'
 
 
 def _tile(name: str, count: int) -> str:

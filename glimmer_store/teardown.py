@@ -7,6 +7,7 @@ nothing waits to be written. Copies inside the folder do not count, since they g
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from fnmatch import fnmatch
@@ -28,6 +29,8 @@ __all__ = ["check_teardown"]
 _OWN = (".gitattributes", CONFIG_NAME)
 _SHOWN = 20
 """Files that are named one by one."""
+_ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:|[^/]+:")
+"""How URLs begin that are no path: a scheme, or the host of an address as scp has it."""
 _Digest: TypeAlias = tuple[int | None, bytes]
 
 
@@ -80,9 +83,12 @@ class _Gate:
         below = file.relative_to(self._top).as_posix() if file.is_relative_to(self._top) else file.as_posix()
         return any(fnmatch(file.name, pattern) or fnmatch(below, pattern) for pattern in self._ignore)
 
-    def _goes(self, url: str) -> bool:
-        """What *url* leads to is below the folder, and goes as well."""
-        return Path(url.removeprefix("file://")).resolve().is_relative_to(self._top)
+    def _goes(self, url: str, root: Path) -> bool:
+        """What *url* leads to, as *root* has it, is below the folder, and goes as well."""
+        path = url.removeprefix("file://").removeprefix("directory:")
+        if _ELSEWHERE.match(path):
+            return False
+        return (root / path).resolve().is_relative_to(self._top)
 
     # -- repositories --
 
@@ -113,7 +119,7 @@ class _Gate:
         self, graph: GlimmerGraph, files: Iterable[Path], concerned: Callable[[Path], bool]
     ) -> list[Path]:
         """Refuse for outputs with too few copies and for files that are none; the files of *files* that git is for."""
-        going = [place.name for place in graph.archive.config.durable if self._goes(place.url)]
+        going = [place.name for place in graph.archive.config.durable if self._goes(place.url, graph.root)]
         nodes = list(graph.nodes())
         report = await look(graph, full=False, only=nodes, without=going)
         folders: list[Path] = []
@@ -168,7 +174,7 @@ class _Gate:
             places = {
                 name: remote.url or ""
                 for name, remote in repository.config.remotes().items()
-                if remote.uuid is not None and not self._goes(remote.url or "")
+                if remote.uuid is not None and not self._goes(remote.url or "", root)
             }
             there: dict[annex.Key, list[str]] = {key: [] for key in keys}
             silent: list[str] = []
@@ -237,7 +243,7 @@ class _Gate:
         fetched = {
             os.fsdecode(name): os.fsdecode(url[: -len(b" (fetch)")]) for name, url in urls if url.endswith(b" (fetch)")
         }
-        remotes = [name for name, url in fetched.items() if not self._goes(url)]
+        remotes = [name for name, url in fetched.items() if not self._goes(url, root)]
         there: set[str] = set()
         silent, answering = [], []
         for name in remotes:
@@ -283,7 +289,7 @@ class _Gate:
         if dataset is not None:
             async with GlimmerGraph.open(dataset) as graph:
                 backend = graph.archive.config.backend
-                going = [place.name for place in graph.archive.config.durable if self._goes(place.url)]
+                going = [place.name for place in graph.archive.config.durable if self._goes(place.url, graph.root)]
                 report = await look(graph, full=False, without=going)
                 for entry in report.objects:
                     if entry.safe and entry.node.key is not None:

@@ -7,11 +7,13 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import annexpy as annex
+from glimmer_store.config import Adjunct, Config
 from glimmer_store.errors import GraphError
 from glimmer_store.explain import explain
 from glimmer_store.graph import GlimmerGraph
@@ -257,3 +259,29 @@ async def test_a_folder_has_a_copy_where_all_of_it_is(study: Path) -> None:
     assert (entry.live, entry.cells[2]) == (("vault1", "vault2"), Cell.LOST)
     run(entry.findings[0].command)
     assert (await looked(study)).exit_code == 0
+
+
+@pytest.mark.parametrize("counts", [False, True])
+async def test_a_store_without_history_is_shown_apart_and_counts_only_when_configured(
+    study: Path, counts: bool
+) -> None:
+    folder = study.parent / "shelf"
+    folder.mkdir()
+    config = Config.load(study)
+    uuid = annex.UUID("5e1f0000-0000-4000-8000-000000000000")
+    shelf = Adjunct("shelf", uuid, "directory", {"directory": str(folder)}, counts)
+    lost = Adjunct("lost", annex.UUID("10570000-0000-4000-8000-000000000000"), "s3", {"bucket": "b", "host": "h"})
+    replace(config, durable=config.durable[:2], adjuncts=(shelf, lost)).save(study)
+    async with GlimmerGraph.open(study) as graph:
+        (study / "a.tsv").write_bytes(b"a" * 50)
+        await graph.derivative(study / "a.tsv")
+
+    report = await looked(study)
+
+    (entry,) = report.objects
+    place = next(place for place in report.places if place.name == "shelf")
+    assert place.tier is (Tier.BARE if counts else Tier.ADJUNCT)
+    assert entry.adjuncts == (() if counts else ("shelf",))
+    assert len(entry.live) == (3 if counts else 2)
+    assert entry.cells[report.places.index(place)] is Cell.PROVEN
+    assert next(place.error for place in report.places if place.name == "lost")
