@@ -34,7 +34,15 @@ from annexpy.repo.refs import NO_LINKS, Refs
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.treeedit import TreeEdit
-from annexpy.repo.trees import EMPTY_TREE, TreeCache, commit_parents, commit_tree
+from annexpy.repo.trees import (
+    EMPTY_TREE,
+    FOLDER,
+    TreeCache,
+    commit_parents,
+    commit_tree,
+    load_folders,
+    parse_tree,
+)
 
 __all__ = ["FileChange", "Head"]
 
@@ -130,6 +138,13 @@ class Head:
         sha = self._cache.find(tree, path)
         return None if sha is None else self._objects.get(sha)
 
+    def _find(self, tree: bytes, paths: Sequence[bytes]) -> dict[bytes, bytes]:
+        """Path → blob of those of *paths* that are files; every folder is parsed once, however many are in it."""
+        root = {} if tree == EMPTY_TREE else parse_tree(self._objects.get(tree))
+        folders = load_folders(self._objects, root, {os.path.dirname(path) for path in paths})
+        found = {path: folders[os.path.dirname(path)].get(os.path.basename(path)) for path in paths}
+        return {path: entry[1] for path, entry in found.items() if entry is not None and entry[0] != FOLDER}
+
     # -- committing --
 
     def commit(self, changes: Mapping[bytes, FileChange], message: str, *, seconds: float = LOCK_SECONDS) -> str | None:
@@ -224,7 +239,7 @@ class Head:
     def _edited(
         self, writer: ObjectWriter, tree: bytes, paths: Sequence[bytes], changes: Mapping[bytes, FileChange]
     ) -> bytes:
-        there = self._cache.find_many(tree, paths)
+        there = self._find(tree, paths)
         edit = TreeEdit(self._objects, writer, tree)
 
         def change(at: int, old: bytes) -> bytes:
@@ -258,7 +273,7 @@ class Head:
 
     def _check_out(self, changes: Mapping[bytes, FileChange], before: bytes, after: bytes) -> None:
         paths = list(changes)
-        old, new = self._cache.find_many(before, paths), self._cache.find_many(after, paths)
+        old, new = self._find(before, paths), self._find(after, paths)
         staged: dict[bytes, Staged] = {}
         for path, change in changes.items():
             content = self._objects.get(new[path])
