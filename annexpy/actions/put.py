@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
+from anyio import Semaphore
+
 from annexpy.actions.many import Each
 from annexpy.actions.results import Progress, Transfer, Verified, verified_by
 from annexpy.actions.sources import INLINE, Content, File, Source, opened
 from annexpy.errors import AnnexError, IncompleteTransfer, VerificationFailed
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored, Upload, found
+from annexpy.remote.kinds import is_local
 
 __all__ = ["put", "put_many"]
 
@@ -58,14 +61,20 @@ def put_many(
 ) -> Each[tuple[Key, Source], Transfer]:
     """``put`` for many keys, *jobs* of them at a time; each result as it comes.
 
-    One that fails does not stop the others. A path is also the associated file.
+    One that fails does not stop the others. A path is also the associated file. Into a repository on this machine
+    three times as many small ones go at a time: they wait for the disk together.
     """
+    slots = Semaphore(jobs) if jobs > 1 and is_local(remote) else None
 
     async def work(item: tuple[Key, Source]) -> Transfer:
         key, source = item
-        return await _put(remote, key, source, source if isinstance(source, str) else "", progress)
+        file = source if isinstance(source, str) else ""
+        if slots is None or (key.size is not None and key.size <= INLINE):
+            return await _put(remote, key, source, file, progress)
+        async with slots:
+            return await _put(remote, key, source, file, progress)
 
-    return Each(items, work, jobs=jobs, same=lambda item: item[0])
+    return Each(items, work, jobs=jobs if slots is None else 3 * jobs, same=lambda item: item[0])
 
 
 async def _put(remote: Remote, key: Key, source: Source, associated_file: str, progress: Progress | None) -> Transfer:

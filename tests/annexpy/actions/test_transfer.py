@@ -35,11 +35,11 @@ from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
 from annexpy.policy.trust import TrustLevel
-from annexpy.remote.base import Download, Stored, Upload
+from annexpy.remote.base import Download, Remote, Stored, Upload
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local, LocalUpload
 from annexpy.remote.memory import MemoryRemote
-from annexpy.remote.wrappers import ReadOnly, Recording, Traced
+from annexpy.remote.wrappers import ReadOnly, Recording, Traced, Wrapper
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, new_cluster_uuid
 
@@ -250,6 +250,40 @@ async def test_a_large_file_that_changes_on_its_way_into_a_repository_here_is_no
             await put(local, key, path, progress=lambda *_: os.utime(path, ns=(1, 1)))
 
         assert not local.store.present(key)
+
+
+class UnderWay(Wrapper):
+    """Counts how many puts are under way: of all, and of large contents."""
+
+    def __init__(self, remote: Remote) -> None:
+        super().__init__(remote)
+        self.now = {True: 0, False: 0}
+        self.most = {True: 0, False: 0}
+
+    @asynccontextmanager
+    async def put(self, key: Key, *, associated_file: str = "") -> AsyncIterator[Upload]:
+        large = (key.size or 0) > len(SMALL)
+        self.now[large] += 1
+        self.most[large] = max(self.most[large], self.now[large])
+        async with self.remote.put(key, associated_file=associated_file) as upload:
+            yield upload
+        self.now[large] -= 1
+
+
+async def test_small_contents_wait_for_the_disk_of_this_machine_together_and_large_ones_for_each_other(
+    tmp_path: Path,
+) -> None:
+    contents = [bytes([number]) * size for number in range(12) for size in (100, 300_000)]
+    with Repository.init(tmp_path / "r.git", bare=True) as repository:
+        local = UnderWay(Local(repository))
+
+        results = [result async for result in put_many(local, [(key_of(one), one) for one in contents], jobs=2)]
+        await local.aclose()
+
+        assert all(result.ok for result in results)
+        assert len(results) == 24
+    assert local.most[True] == 2
+    assert 2 < local.most[False] <= 6
 
 
 async def test_content_that_is_not_the_keys_is_refused_by_the_far_side() -> None:
