@@ -63,7 +63,7 @@ def without_locks() -> None:
     commands = {getattr(fcntl, "F_OFD_SETLK", 37), getattr(fcntl, "F_OFD_GETLK", 36), fcntl.F_SETLK, fcntl.F_SETLKW}
 
     def patched(fd: int, command: int, argument: Any = 0) -> Any:
-        if command in commands and not os.readlink(f"/proc/self/fd/{fd}").startswith("/dev/shm/"):
+        if command in commands and os.path.dirname(os.readlink(f"/proc/self/fd/{fd}")) != "/dev/shm":
             raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
         return original(fd, command, argument)
 
