@@ -32,6 +32,7 @@ from annexpy.remote.fanout import FanOut, Instead
 from annexpy.remote.health import Limited, Node, Patient, Usage, reasons
 from annexpy.remote.late import Arrived, LateCopies
 from annexpy.remote.quick_read import read_at_once
+from annexpy.remote.refusal import Refusal
 from annexpy.system import CLOCK, new_uuid
 from annexpy.uuids import UUID, new_cluster_uuid
 
@@ -220,7 +221,7 @@ class Cluster:
 
     def lock_content(self, key: Key) -> AbstractAsyncContextManager[LockedCopy]:
         """Refused on entering: a lock on "some node" would prove nothing. Lock the nodes."""
-        return _Refusal(NotLocked(key, self._name, "a cluster cannot be locked as a whole, only its nodes"))
+        return Refusal(NotLocked(key, self._name, "a cluster cannot be locked as a whole, only its nodes"))
 
     # -- removal ----------------------------------------------------------------------------------
 
@@ -417,19 +418,6 @@ class _Put(AbstractAsyncContextManager[FanOut]):
             return await self._inner.__aexit__(kind, error, trace)
         finally:
             self._cluster._puts.release()
-
-
-class _Refusal(AbstractAsyncContextManager[LockedCopy]):
-    """A context that cannot be entered."""
-
-    def __init__(self, error: AnnexError) -> None:
-        self._error = error
-
-    async def __aenter__(self) -> LockedCopy:
-        raise self._error
-
-    async def __aexit__(self, *_: object) -> None:
-        """Never entered, never left."""
 
 
 def _merit(node: Node) -> tuple[bool, int, int, int]:

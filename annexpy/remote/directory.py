@@ -15,7 +15,6 @@ Source: git-annex-initremote(1), and the real git-annex 10.20261026 by running i
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
@@ -29,7 +28,6 @@ from annexpy.errors import (
     ConnectFailed,
     InvalidInput,
     KeyNotPresent,
-    LocalProtocolError,
     NotLocked,
     Refused,
     TimedOut,
@@ -38,22 +36,17 @@ from annexpy.errors import (
 from annexpy.keys.key import Key
 from annexpy.keys.storable import check_storable
 from annexpy.remote.base import LockedCopy, Removed
+from annexpy.remote.directory_folder import ARRIVING, RESERVE, TMP, Opened
 from annexpy.remote.local_content import LocalDownload, LocalPut, LocalUpload
+from annexpy.remote.refusal import Refusal
 from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.files import DiskFiles
-from annexpy.repo.folders import Layout
 from annexpy.repo.key_folder import KeyFolder
-from annexpy.repo.settings import ContentSettings
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID
 
-__all__ = ["DirectoryRemote", "Records", "Refusal"]
+__all__ = ["DirectoryRemote", "Records"]
 
-_TMP: Final = b"tmp"
-_ARRIVING: Final = b"tmp/annexpy"
-"""A folder of our own: a file called like a key in ``tmp`` stops git-annex from storing that key."""
-_LAYOUT: Final = Layout(b"", _ARRIVING, resumes=False)
-_SETTINGS: Final = ContentSettings(transfer_locks=False)
 _OLD: Final = 7 * 86400.0
 """Seconds after which what somebody left in the middle of a put is thrown away."""
 _DEADLINE: Final = 60.0
@@ -96,14 +89,14 @@ class DirectoryRemote:
         name: str | None = None,
         cost: int = 100,
         clock: Clock = CLOCK,
-        reserve: int = _SETTINGS.reserve,
+        reserve: int = RESERVE,
         records: Records | None = None,
         deadline: float = _DEADLINE,
     ) -> None:
         self.path = os.path.abspath(path)
         self._uuid, self._name, self._cost = uuid, self.path if name is None else name, cost
         self._clock, self._reserve, self._records, self._deadline = clock, reserve, records, deadline
-        self._opened: _Opened | None = None
+        self._opened: Opened | None = None
         self._swept = False
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -145,7 +138,7 @@ class DirectoryRemote:
             return self.uuid
 
     @asynccontextmanager
-    async def _using(self, *, storing: bool = False) -> AsyncIterator[_Opened]:
+    async def _using(self, *, storing: bool = False) -> AsyncIterator[Opened]:
         """The folder as it is now, open. Whoever began before it was replaced goes on with the old one."""
         known = self._opened
         if known is not None:
@@ -166,14 +159,14 @@ class DirectoryRemote:
             if opened.closed and self._opened is opened:
                 self._opened = None  # nobody shall be kept from unmounting it
 
-    def _open(self, known: _Opened | None) -> _Opened:
+    def _open(self, known: Opened | None) -> Opened:
         try:
             files = DiskFiles(self.path)
             try:
                 if known is not None and known.is_same(files):
                     files.close()
                     return known
-                return _Opened(files, self._clock, self._reserve, files.absent(_TMP) and not files.names())
+                return Opened(files, self._clock, self._reserve, files.absent(TMP) and not files.names())
             except BaseException:
                 files.close()
                 raise
@@ -190,7 +183,7 @@ class DirectoryRemote:
             return await to_thread.run_sync(work, *arguments, abandon_on_cancel=True, limiter=CapacityLimiter(1))
         raise TimedOut(self._name, what, self._deadline)
 
-    async def _in_thread(self, what: str, opened: _Opened, work: Callable[..., _T], *arguments: object) -> _T:
+    async def _in_thread(self, what: str, opened: Opened, work: Callable[..., _T], *arguments: object) -> _T:
         """As ``_within``, of what works on the folder; as long as the thread hangs in there, it stays open."""
 
         def held() -> _T:
@@ -231,7 +224,7 @@ class DirectoryRemote:
                 self._refuse_chunks(key)
         return found
 
-    def _look(self, opened: _Opened, keys: Sequence[Key]) -> list[bool]:
+    def _look(self, opened: Opened, keys: Sequence[Key]) -> list[bool]:
         store, found = opened.store, []
         for key in keys:
             present = store.present(key)
@@ -242,7 +235,7 @@ class DirectoryRemote:
             self._still_there(opened)
         return found
 
-    def _still_there(self, opened: _Opened) -> None:
+    def _still_there(self, opened: Opened) -> None:
         """Absence counts as long as the folder that was looked into is the one of that name.
 
         Raises:
@@ -294,7 +287,7 @@ class DirectoryRemote:
             return Removed(ok=False, failed={self.uuid: error})
         return Removed(ok=True, uuids=frozenset((self.uuid,)))
 
-    def _remove(self, opened: _Opened, key: Key, not_after: float | None) -> bool:
+    def _remove(self, opened: Opened, key: Key, not_after: float | None) -> bool:
         store = opened.store
         places = self._find(store, key)
         if not places:
@@ -340,9 +333,9 @@ class DirectoryRemote:
             async with LocalPut(_Place(self, opened), key, associated_file, None) as upload:
                 yield upload
 
-    def _sweep(self, opened: _Opened) -> None:
+    def _sweep(self, opened: Opened) -> None:
         """Throw away what was left long ago by whoever was killed in the middle of a put."""
-        arriving = opened.store.folders.existing(_ARRIVING)
+        arriving = opened.store.folders.existing(ARRIVING)
         before = self._clock.wall() - _OLD
         for name in [] if arriving is None else arriving.names():
             assert arriving is not None
@@ -365,7 +358,7 @@ class DirectoryRemote:
             with stored:
                 yield LocalDownload(self._name, self.uuid, stored, offset, end)
 
-    def _read(self, opened: _Opened, key: Key) -> StoredObject:
+    def _read(self, opened: Opened, key: Key) -> StoredObject:
         try:
             return opened.store.open(key)
         except KeyNotPresent:
@@ -377,52 +370,12 @@ class DirectoryRemote:
         return True
 
 
-class _Opened:
-    """The folder, open as long as somebody holds it.
-
-    Attributes:
-        empty: There was nothing in it.
-        closed: Nobody holds it any more.
-    """
-
-    __slots__ = ("_files", "_lock", "_users", "closed", "empty", "store")
-
-    def __init__(self, files: DiskFiles, clock: Clock, reserve: int, empty: bool) -> None:
-        settings = ContentSettings(transfer_locks=False, reserve=reserve)
-        self._files, self.empty, self.closed = files, empty, False
-        self._lock, self._users = threading.Lock(), 0
-        self.store = ContentStore(files, clock=clock, settings=settings, layout=_LAYOUT)
-
-    def is_same(self, files: DiskFiles) -> bool:
-        return _identity(self._files) == _identity(files)
-
-    def hold(self) -> None:
-        """Keep it open, until ``release``."""
-        with self._lock:
-            if self.closed:  # whoever asked has given up
-                raise LocalProtocolError("a folder that is closed")
-            self._users += 1
-
-    def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            self.closed = not self._users
-        if self.closed:
-            self.store.folders.close()
-            self._files.close()
-
-
-def _identity(files: DiskFiles) -> tuple[int, int]:
-    status = files.status(b"")
-    return (0, 0) if status is None else (status.st_dev, status.st_ino)
-
-
 class _Place:
     """The folder, as ``LocalPut`` stores in it."""
 
     __slots__ = ("_remote", "store")
 
-    def __init__(self, remote: DirectoryRemote, opened: _Opened) -> None:
+    def __init__(self, remote: DirectoryRemote, opened: Opened) -> None:
         self._remote, self.store = remote, opened.store
 
     @property
@@ -437,25 +390,12 @@ class _Place:
         check_storable(key)
 
     async def check_present(self, key: Key) -> bool:
-        if self.store.folders.files.absent(_TMP):
+        if self.store.folders.files.absent(TMP):
             return False  # nothing was ever stored
         return await self._remote.check_present(key)
 
     async def record_present(self, key: Key) -> None:
         """Nothing to do: who stores in a special remote records it in his own repository."""
-
-
-class Refusal(AbstractAsyncContextManager[LockedCopy]):
-    """A context that cannot be entered."""
-
-    def __init__(self, error: AnnexError) -> None:
-        self._error = error
-
-    async def __aenter__(self) -> LockedCopy:
-        raise self._error
-
-    async def __aexit__(self, *_: object) -> None:
-        """Never entered, never left."""
 
 
 def _again(

@@ -43,7 +43,7 @@ from annexpy.keys.backend import Verifier, verifier
 from annexpy.keys.key import Key
 from annexpy.keys.storable import check_storable
 from annexpy.remote.base import LockedCopy, Removed, Stored
-from annexpy.remote.directory import Refusal
+from annexpy.remote.refusal import Refusal
 from annexpy.remote.s3_settings import S3Credentials, S3Settings
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID
