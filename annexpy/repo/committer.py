@@ -14,7 +14,7 @@ from functools import partial
 from annexpy.repo.absorb import Waiting, absorb, leave_in_journal
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
-from annexpy.repo.format import Tuning, is_branch_path
+from annexpy.repo.format import STATE, Tuning, is_branch_path
 from annexpy.repo.history import History
 from annexpy.repo.journal import Journal, JournalLock
 from annexpy.repo.pack import remove_leftovers
@@ -101,11 +101,14 @@ class Committer:
         """One of us died committing: undo what its commit left behind, whether it became public or not."""
         from annexpy.repo.merge import is_ancestor
 
+        # who began to clear up and lost its power took the note with it; what the lock is a link to is still there
+        meant = (self._files.read(STATE + b"/ref") or b"").strip()
         remove_leftovers(self._files)
         commit, *spools = left.split(b"\n")[1:-1] or [b""]
+        if commit or meant:
+            self._history.refs.unlock_stale(GIT_ANNEX, commit or meant)
         if not commit:
             return
-        self._history.refs.unlock_stale(GIT_ANNEX, commit)
         tip = self._history.tip()
         if tip is not None and self._history.has(commit) and is_ancestor(self._history, commit, tip):
             self._spool.discard(spools)

@@ -342,6 +342,17 @@ def test_a_repair_that_is_cut_off_at_any_operation_is_made_good_by_the_next(
     assert states > 20
 
 
+@pytest.mark.parametrize("cut", [56, 64, 91, 134])
+def test_a_repair_that_lost_its_power_leaves_no_lock_of_the_branch_that_nobody_takes_away(cut: int) -> None:
+    """Found by the long form: the note of who held the lock was gone, and the lock was there again."""
+    files, said, _ = cut_off(commits, 68)
+    files.crash(random.Random(68).randrange)
+    perform(files, repairs, said, Faults(cut))
+    files.crash(random.Random(cut).randrange)
+
+    repaired(files, said)
+
+
 @pytest.mark.parametrize("scenario", [commits, drops], ids=lambda scenario: scenario.__name__)
 def test_git_finds_nothing_wrong_with_what_a_power_cut_leaves(
     scenario: Scenario, tmp_path: Path, request: pytest.FixtureRequest
