@@ -87,7 +87,20 @@ def provision(root: Path, durable: Sequence[str], *, places: Sequence[Place] = (
         _tell_git_annex(repository, new)
         config = replace(config, durable=tuple(known))
         config.save(root)
+        _commit(repository, root)
     return config
+
+
+def _commit(repository: annex.Repository, root: Path) -> None:
+    """Whoever clones the dataset finds how it is set up."""
+    if root.resolve() != Path(os.fsdecode(repository.work_tree or b"")).resolve():
+        return  # below the top of somebody's repository: theirs to commit
+    content = (root / CONFIG_NAME).read_bytes()
+    head = annex.Head(repository)
+    try:
+        head.commit({CONFIG_NAME.encode(): annex.FileChange(lambda _: content, content)}, "glimmer-store: set up")
+    finally:
+        head.close()
 
 
 def _identify(repository: annex.Repository) -> None:
