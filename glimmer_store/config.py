@@ -13,9 +13,11 @@ from annexpy import UUID, AnnexError, parse_uuid
 from glimmer_store.errors import ConfigError
 from glimmer_store.policy import NUMCOPIES, StorageClass
 
-__all__ = ["CONFIG_NAME", "Adjunct", "Config", "Durable"]
+__all__ = ["CONFIG_NAME", "FORGE", "Adjunct", "Config", "Durable"]
 
 CONFIG_NAME = "glimmer-store.toml"
+FORGE = "forge"
+"""The git remote, if there is one, that gets the history and pointers, and no contents."""
 _HASHES = ("SHA2", "SHA3", "SHA5", "BLAKE")
 """How the names of backends begin whose keys prove a content: collisions cannot be made."""
 _KINDS = {"directory": "directory", "s3": "bucket"}

@@ -7,6 +7,7 @@ The layout is that of Glimmer's own example: node files below ``rokb/``, one fol
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, Literal, TypeAlias
 import annexpy as annex
 from glimmer_store.archive import Archive, Archived, Output, Progress
 from glimmer_store.attest import Attestation, Attestations, Verdict
+from glimmer_store.config import FORGE
 from glimmer_store.enter import INDEX, Entering, Outcome, read_index
 from glimmer_store.entry import Entry, Part, Row
 from glimmer_store.errors import GraphError, HashMismatch, Shortfall
@@ -28,6 +30,8 @@ from glimmer_store.sidecar import Sidecar, provenance_hash
 from glimmer_store.tree import list_path
 
 __all__ = ["GlimmerGraph", "GlimmerNode", "NodeType"]
+
+log = logging.getLogger(__name__)
 
 NodeType: TypeAlias = Literal["dataset", "derivative"]
 
@@ -78,9 +82,10 @@ class GlimmerGraph:
         self.archive = archive
         self.root = archive.root
         self.folder = archive.root / archive.config.graph
-        self._entering = Entering(
-            archive.repository, archive.config.graph, [place.name for place in archive.config.durable]
-        )
+        remotes = [place.name for place in archive.config.durable]
+        if FORGE in archive.repository.config.remotes():
+            remotes.append(FORGE)
+        self._entering = Entering(archive.repository, archive.config.graph, remotes)
         self._emitted = False
 
     @classmethod
@@ -291,6 +296,8 @@ class GlimmerGraph:
             parts += self.archive.signer.parts(archived.proofs)
         self._emitted = True
         outcome = await self._entering.enter(Entry(f"glimmer-store: {row.id}", tuple(parts), row))
+        if FORGE in outcome.behind:  # it has no copies, so nothing depends on it
+            log.warning("%s: %s", FORGE, outcome.behind[FORGE])
         complete = [place for place in archived.record.stored_at if place.remote not in outcome.behind]
         if len(complete) < archived.record.numcopies_required:
             behind = {name: f"does not have the history: {why}" for name, why in outcome.behind.items()}

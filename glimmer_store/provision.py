@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import anyio
 
 import annexpy as annex
-from glimmer_store.config import CONFIG_NAME, Config, Durable
+from glimmer_store.config import CONFIG_NAME, FORGE, Config, Durable
 from glimmer_store.errors import ConfigError
 
 __all__ = ["Place", "plan", "provision"]
@@ -83,7 +83,7 @@ def provision(root: Path, durable: Sequence[str], *, places: Sequence[Place] = (
             new.append(place)
             _add_remote(repository, place.durable.name, place.git_url, place.durable.uuid)
         if forge is not None:
-            _add_remote(repository, "forge", forge, None)
+            _add_remote(repository, FORGE, forge, None)
         _tell_git_annex(repository, new)
         config = replace(config, durable=tuple(known))
         config.save(root)

@@ -99,3 +99,20 @@ def test_the_demo_holds_everything_it_claims(tmp_path: Path, git_annex: str) -> 
     assert "NOT SO" not in shown
     assert "git-annex knows the same three copies" in shown
     assert shown.count("clean") == 3
+
+
+def test_a_forge_gets_the_history_and_no_contents(study: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "forge.git")], check=True)
+    store("init", ".", "--yes", "--forge", str(tmp_path / "forge.git"), cwd=study)
+    (study / "scan.nii").write_bytes(b"scan" * 500)
+    store("archive", "scan.nii", cwd=study)
+    history = ["git", "rev-parse", "HEAD"]
+    here, there = (
+        subprocess.run(history, cwd=path, capture_output=True, text=True, check=True).stdout
+        for path in (study, tmp_path / "forge.git")
+    )
+    assert here == there
+    assert not (tmp_path / "forge.git" / "annex").exists()
+    assert "glimmer-store.toml" in subprocess.run(
+        ["git", "ls-tree", "-r", "--name-only", "HEAD"], cwd=study, capture_output=True, text=True, check=True
+    ).stdout  # fmt: skip
