@@ -80,12 +80,12 @@ def install(root: Path) -> Installed:
                 f"{path}: another hook, and {kept} as well", remedy="make one script of the two, then try again"
             )
         path.rename(kept)
-    for file in (path, root / COMMITTED):
-        if _read(file) != _SCRIPT or not os.access(file, os.X_OK):
+    for file, mode in ((path, 0o755), (root / COMMITTED, 0o644)):
+        if _read(file) != _SCRIPT or (mode & 0o100 and not os.access(file, os.X_OK)):
             file.parent.mkdir(parents=True, exist_ok=True)
             aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
             aside.write_text(_SCRIPT, encoding="utf-8")
-            aside.chmod(0o755)
+            aside.chmod(mode)
             aside.replace(file)
     return installed(root)
 

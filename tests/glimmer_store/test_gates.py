@@ -34,11 +34,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def study(tmp_path: Path) -> Path:
-    """A dataset with three durable bares, a forge that only has git, and one irreplaceable output."""
+    """A dataset with three durable bares, a elsewhere that only has git, and one irreplaceable output."""
     root = tmp_path / "study"
     provision(root, [str(tmp_path / f"vault{n}.git") for n in (1, 2, 3)])
-    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "forge.git")], check=True)
-    git(root, "remote", "add", "forge", str(tmp_path / "forge.git"))
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "elsewhere.git")], check=True)
+    git(root, "remote", "add", "elsewhere", str(tmp_path / "elsewhere.git"))
     emit(root, "scan.nii", b"a scan " * 99)
     save(root)
     return root
@@ -104,14 +104,14 @@ def test_a_push_with_too_few_copies_is_stopped_and_its_remedy_lets_it_through(
     install(study, programs)
     lose(study.parent / "vault2.git")
 
-    refused = git(study, "push", "forge", "HEAD:refs/heads/main", expect=1, env=programs)
+    refused = git(study, "push", "elsewhere", "HEAD:refs/heads/main", expect=1, env=programs)
     assert "scan.nii: irreplaceable, 2 of 3 copies are there" in refused.stderr
-    assert git(study.parent / "forge.git", "for-each-ref").stdout == ""
+    assert git(study.parent / "elsewhere.git", "for-each-ref").stdout == ""
     (remedy,) = (line for line in refused.stderr.splitlines() if "  remedy: " in line)
     subprocess.run(remedy.split("remedy: ")[1], shell=True, env=programs, check=True, cwd="/", capture_output=True)
 
-    git(study, "push", "forge", "HEAD:refs/heads/main", env=programs)
-    assert "refs/heads/main" in git(study.parent / "forge.git", "for-each-ref").stdout
+    git(study, "push", "elsewhere", "HEAD:refs/heads/main", env=programs)
+    assert "refs/heads/main" in git(study.parent / "elsewhere.git", "for-each-ref").stdout
 
 
 def test_what_can_be_made_again_is_noted_and_passes(study: Path, programs: dict[str, str]) -> None:
@@ -120,7 +120,7 @@ def test_what_can_be_made_again_is_noted_and_passes(study: Path, programs: dict[
     for n in (1, 2):
         lose(study.parent / f"vault{n}.git", "SHA256E-s350-*")
 
-    passed = git(study, "push", "forge", "HEAD:refs/heads/main", env=programs)
+    passed = git(study, "push", "elsewhere", "HEAD:refs/heads/main", env=programs)
 
     assert "note: mean.nii: 1 of 2 copies; it can be made again" in passed.stderr
 
@@ -132,20 +132,20 @@ def test_the_durable_remotes_and_the_git_annex_branch_may_always_be_pushed_to(
     lose(study.parent / "vault2.git")
 
     git(study, "push", "vault1", "HEAD:refs/heads/other", env=programs)
-    git(study, "push", "forge", "git-annex", env=programs)
-    git(study, "push", "forge", "git-annex:refs/heads/x", ":refs/heads/git-annex", env=programs)
+    git(study, "push", "elsewhere", "git-annex", env=programs)
+    git(study, "push", "elsewhere", "git-annex:refs/heads/x", ":refs/heads/git-annex", env=programs)
 
 
 def test_a_place_that_does_not_answer_stops_a_push_and_is_named(study: Path, programs: dict[str, str]) -> None:
     install(study, programs)
     (study.parent / "vault3.git").rename(study.parent / "away")
 
-    refused = git(study, "push", "forge", "HEAD:refs/heads/main", expect=1, env=programs)
+    refused = git(study, "push", "elsewhere", "HEAD:refs/heads/main", expect=1, env=programs)
     assert "vault3 cannot be asked" in refused.stderr
     assert "remedy: try again when vault3 answers" in refused.stderr
 
     (study.parent / "away").rename(study.parent / "vault3.git")
-    git(study, "push", "forge", "HEAD:refs/heads/main", env=programs)
+    git(study, "push", "elsewhere", "HEAD:refs/heads/main", env=programs)
 
 
 def test_without_glimmer_store_the_hook_refuses_in_one_clear_line(study: Path, programs: dict[str, str]) -> None:
@@ -154,7 +154,7 @@ def test_without_glimmer_store_the_hook_refuses_in_one_clear_line(study: Path, p
     if shutil.which("glimmer-store", path=bare["PATH"]):
         pytest.fail("glimmer-store is installed in the system: this cannot be tried")
 
-    refused = git(study, "push", "forge", "HEAD:refs/heads/main", expect=1, env=bare)
+    refused = git(study, "push", "elsewhere", "HEAD:refs/heads/main", expect=1, env=bare)
 
     assert "glimmer-store is not in PATH" in refused.stderr
     assert "remedy: install glimmer-store" in refused.stderr
@@ -174,13 +174,13 @@ def test_a_hook_that_was_there_is_asked_first_with_the_same_words(study: Path, p
     install(study, programs)
 
     (study / ".git" / "answer").write_text("7")
-    git(study, "push", "forge", "HEAD:refs/heads/main", expect=1, env=programs)
+    git(study, "push", "elsewhere", "HEAD:refs/heads/main", expect=1, env=programs)
     assert "refs/heads/main" in (study / ".git" / "seen").read_text()
     (study / ".git" / "answer").write_text("0")
-    git(study, "push", "forge", "HEAD:refs/heads/main", env=programs)
+    git(study, "push", "elsewhere", "HEAD:refs/heads/main", env=programs)
     lose(study.parent / "vault1.git")
     git(study, "commit", "-q", "--allow-empty", "-m", "more")
-    git(study, "push", "forge", "HEAD:refs/heads/main", expect=1, env=programs)
+    git(study, "push", "elsewhere", "HEAD:refs/heads/main", expect=1, env=programs)
 
     subprocess.run(["glimmer-store", "hook", "uninstall"], cwd=study, env=programs, check=True)
     assert before.read_text() == text

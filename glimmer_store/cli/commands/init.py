@@ -43,6 +43,9 @@ def command(
     What exists is kept: an existing repository is used as it is, an existing durable repository is
     only registered.
     """
+    import anyio
+
+    from glimmer_store.enforce import enforce
     from glimmer_store.provision import plan, provision
 
     root = Path(dataset)
@@ -69,6 +72,7 @@ def command(
         assert server is not None
         places = enrol(root, server, tenant, invitation=invitation, ssh_key=Path(ssh_key) if ssh_key else None)
     config = provision(root, durable, places=places, forge=forge)
+    anyio.run(enforce, root)
     for place in config.durable:
         click.echo(f"durable  {place.name}  {place.uuid}  {place.url}")
     needed = max(config.numcopies.values())
