@@ -14,9 +14,11 @@ import inspect
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -156,6 +158,8 @@ class Shell:
         except (OSError, subprocess.TimeoutExpired):
             self._bash.kill()
             self._bash.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self._bash.pid, signal.SIGKILL)  # servers of a page that broke off
         self._bash.stdout.close()
 
     def run(self, command: str) -> tuple[str, int]:
