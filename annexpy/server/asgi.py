@@ -14,8 +14,8 @@ import anyio
 
 from annexpy.errors import LocalProtocolError
 from annexpy.server.http import Routes
-from annexpy.transport.http_head import RequestHead
 from annexpy.transport.http_exchange import Exchange
+from annexpy.transport.http_head import RequestHead
 from annexpy.transport.http_wire import ClientLeft
 
 __all__ = ["ASGI"]

@@ -72,8 +72,8 @@ from annexpy.server.shown import Find, Mount, Shown, ShownRepositories
 from annexpy.server.wire import others
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Transport
-from annexpy.transport.http_head import BadHTTP
 from annexpy.transport.http_exchange import Exchange
+from annexpy.transport.http_head import BadHTTP
 from annexpy.transport.http_server import HTTPConnections
 from annexpy.transport.http_wire import ClientLeft, HTTPDeadlines
 from annexpy.transport.sockets import Listener
