@@ -18,6 +18,7 @@ import anyio
 import annexpy as annex
 from glimmer_store.config import CONFIG_NAME, FORGE, Config, Durable
 from glimmer_store.errors import ConfigError
+from glimmer_store.provision_adjunct import add_adjuncts
 
 __all__ = ["Place", "plan", "provision"]
 
@@ -41,25 +42,34 @@ class Place:
     maxsize: int | None = None
 
 
-def plan(root: Path, durable: Sequence[str], *, forge: str | None = None) -> list[str]:
+def plan(root: Path, durable: Sequence[str], *, adjuncts: Sequence[str] = (), forge: str | None = None) -> list[str]:
     """What ``provision`` would do, as phrases that follow "will"."""
     steps = [f"use the repository {root}" if _is_annex(root) else f"make {root} a git-annex repository"]
     for url in durable:
         verb = "use" if _is_remote(url) or _is_annex(Path(url)) else "make the bare repository"
         steps.append(f"{verb} {url}")
+    steps += [f"use {url} for further copies, which do not count" for url in adjuncts]
     if forge is not None:
         steps.append(f"use {forge} for the history and pointers, and not for contents")
     return [*steps, f"write {root / CONFIG_NAME}"]
 
 
-def provision(root: Path, durable: Sequence[str], *, places: Sequence[Place] = (), forge: str | None = None) -> Config:
-    """Do it. Where *durable* has URLs, not inside of an event loop.
+def provision(
+    root: Path,
+    durable: Sequence[str],
+    *,
+    places: Sequence[Place] = (),
+    adjuncts: Sequence[str] = (),
+    forge: str | None = None,
+) -> Config:
+    """Do it. Where *durable* or *adjuncts* has URLs, not inside of an event loop.
 
     Args:
         root: The dataset.
         durable: Paths, which are made when they are not there, or ``ssh://`` and ``annex+http(s)://`` URLs of
             repositories that are.
         places: More of them, as a server gave them.
+        adjuncts: Stores for further copies, without history; see ``provision_adjunct``.
         forge: URL of a git repository that gets the history and no contents.
 
     Raises:
@@ -85,7 +95,9 @@ def provision(root: Path, durable: Sequence[str], *, places: Sequence[Place] = (
         if forge is not None:
             _add_remote(repository, FORGE, forge, None)
         _tell_git_annex(repository, new)
-        config = replace(config, durable=tuple(known))
+        added = add_adjuncts(repository, config.adjuncts, adjuncts, taken | {one.name for one in config.adjuncts})
+        repository.branch.commit_now(seconds=_SECONDS)
+        config = replace(config, durable=tuple(known), adjuncts=(*config.adjuncts, *added))
         config.save(root)
         _commit(repository, root)
     return config
@@ -130,7 +142,6 @@ def _tell_git_annex(repository: annex.Repository, new: Sequence[Place]) -> None:
         wanted=dict.fromkeys(uuids, "standard"),
         maxsizes={place.durable.uuid: place.maxsize for place in new if place.maxsize is not None},
     )
-    repository.branch.commit_now(seconds=_SECONDS)
 
 
 # -- one durable repository -----------------------------------------------------------------------

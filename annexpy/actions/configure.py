@@ -1,4 +1,5 @@
-"""Configure: what ``git annex numcopies``, ``mincopies``, ``group``, ``wanted``, ``required`` and ``maxsize`` write.
+"""Configure: what ``git annex numcopies``, ``mincopies``, ``group``, ``wanted``, ``required``, ``maxsize`` and
+``initremote`` write.
 
 Into the repository's own git-annex branch, so that git-annex and everybody who syncs with it agrees.
 What is recorded is read with ``Facts`` and ``Wanted``.
@@ -15,6 +16,7 @@ from annexpy.errors import InvalidInput
 from annexpy.logs.line import whole_seconds
 from annexpy.logs.paths import Log
 from annexpy.logs.preferred import PREFERRED_CONTENT, REQUIRED_CONTENT
+from annexpy.logs.remotes import SPECIAL_REMOTES
 from annexpy.logs.repos import DESCRIPTIONS, GROUPS, MAXSIZES
 from annexpy.logs.settings import MINCOPIES, NUMCOPIES
 from annexpy.policy.expression import parse as parse_expression
@@ -36,6 +38,7 @@ def configure(
     wanted: Mapping[UUID, str] = _NOTHING,
     required: Mapping[UUID, str] = _NOTHING,
     maxsizes: Mapping[UUID, int] = _NOTHING,
+    special_remotes: Mapping[UUID, Mapping[str, str]] = _NOTHING,
 ) -> None:
     """Queue settings in the branch of *repository*; what is that way already is not written again.
 
@@ -48,6 +51,7 @@ def configure(
         groups: All groups that each is in; an empty collection takes it out of every group.
         wanted, required: Preferred and required content expressions; empty for none.
         maxsizes: Bytes that each is to hold at most.
+        special_remotes: ``name``, ``type``, ``encryption`` and what else the type of each has.
 
     Raises:
         InvalidInput: A number out of range, or a group with a blank in it. Nothing is queued then.
@@ -75,6 +79,7 @@ def configure(
         (Log.PREFERRED_CONTENT, PREFERRED_CONTENT, wanted),
         (Log.REQUIRED_CONTENT, REQUIRED_CONTENT, required),
         (Log.MAXSIZE, MAXSIZES, maxsizes),
+        (Log.REMOTE, SPECIAL_REMOTES, special_remotes),
     )
     for path, by_uuid, values in settings:
         known = by_uuid.parse(branch.read(path.value)) if values else {}

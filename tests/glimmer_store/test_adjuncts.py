@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -68,6 +70,37 @@ def spoil(path: Path) -> None:
     content[17] ^= 4
     path.write_bytes(content)
     path.chmod(0o444)
+
+
+def test_a_bucket_is_set_up_as_git_annex_wants_it(
+    study: Path, tmp_path: Path, git_annex: str, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    (tmp_path / "s3" / "fresh").mkdir(parents=True)
+    with serving(tmp_path / "s3") as server:  # it does not take the signatures of git-annex for good
+        options = {name: value for name, value in server.settings("fresh").items() if name != "bucket"}
+        url = f"s3://fresh/lab/?{urlencode(options)}"
+        for _ in range(2):
+            (made,) = provision(study, [], adjuncts=[url]).adjuncts
+        assert (made.name, made.kind, made.settings["fileprefix"]) == ("fresh", "s3", "lab/")
+        assert (tmp_path / "s3" / "fresh" / "lab" / "annex-uuid").read_text() == made.uuid
+        monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+        monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+        done = subprocess.run(
+            [git_annex, "copy", "--to", "fresh", "--json", "--key", key_in(study, git_annex)],
+            cwd=study, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def key_in(study: Path, git_annex: str) -> str:
+    """Of a content that git-annex has put into the dataset."""
+    (study / "raw.txt").write_text("raw")
+    run = {"cwd": study, "check": True, "capture_output": True, "text": True}
+    subprocess.run(["git", "config", "annex.security.allowed-ip-addresses", "127.0.0.1"], **run)
+    subprocess.run([git_annex, "add", "-q", "raw.txt"], **run)
+    return subprocess.run([git_annex, "lookupkey", "raw.txt"], **run).stdout.strip()
 
 
 def test_what_is_saved_is_loaded(study: Path, server: S3Server, anyio_backend: str) -> None:

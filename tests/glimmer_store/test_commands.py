@@ -116,3 +116,18 @@ def test_a_forge_gets_the_history_and_no_contents(study: Path, tmp_path: Path) -
     assert "glimmer-store.toml" in subprocess.run(
         ["git", "ls-tree", "-r", "--name-only", "HEAD"], cwd=study, capture_output=True, text=True, check=True
     ).stdout  # fmt: skip
+
+
+@pytest.mark.interop
+def test_an_adjunct_directory_gets_copies_that_the_real_git_annex_finds(
+    study: Path, tmp_path: Path, git_annex: str
+) -> None:
+    box = tmp_path / "box"
+    for _ in range(2):
+        said = store("init", ".", "--yes", "--adjunct", f"directory:{box}", cwd=study).stdout
+        assert said.count("adjunct  box") == 1
+    (study / "scan.nii").write_bytes(b"scan" * 500)
+    key = json.loads(store("archive", "scan.nii", "--json", cwd=study).stdout)["key"]
+    for words in (["fsck", "-q", "--from", "box", "--key", key], ["checkpresentkey", key, "box"]):
+        done = subprocess.run([git_annex, *words], cwd=study, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done

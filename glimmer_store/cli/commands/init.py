@@ -20,6 +20,13 @@ __all__ = ["command"]
     metavar="PATH|URL",
     help="A durable repository; a path is made a bare one when it does not exist. Give three.",
 )
+@click.option(
+    "--adjunct",
+    "adjuncts",
+    multiple=True,
+    metavar="directory:PATH|s3://BUCKET/PREFIX",
+    help="A store for further copies, without history.",
+)
 @click.option("--forge", metavar="URL", help="A git host for history and pointers, without contents.")
 @click.option("--tenant", metavar="NAME", help="Use the repositories of a tenant of SERVER.")
 @click.option("--server", metavar="URL", envvar="GLIMMER_STORE_SERVER", help="Of `glimmer-store serve`, by HTTP.")
@@ -31,6 +38,7 @@ __all__ = ["command"]
 def command(
     dataset: str,
     durable: tuple[str, ...],
+    adjuncts: tuple[str, ...],
     forge: str | None,
     tenant: str | None,
     server: str | None,
@@ -51,14 +59,14 @@ def command(
     root = Path(dataset)
     if (tenant is None) != (server is None) and (tenant or invitation):
         raise click.UsageError("Give --tenant together with --server.")
-    if not durable and tenant is None and forge is None and not (root / CONFIG_NAME).exists():
+    if not durable and not adjuncts and tenant is None and forge is None and not (root / CONFIG_NAME).exists():
         if yes:
             raise ConfigError(
                 "no durable repository is named", remedy="add --durable PATH, three times for irreplaceable data"
             )
         answer = click.prompt("Durable repositories (paths or URLs, separated by blanks)")
         durable = tuple(answer.split())
-    steps = plan(root, durable, forge=forge)
+    steps = plan(root, durable, adjuncts=adjuncts, forge=forge)
     if tenant is not None:
         steps.insert(1, f"become somebody of {tenant} at {server}, and use its repositories")
     if not yes:
@@ -71,10 +79,12 @@ def command(
 
         assert server is not None
         places = enrol(root, server, tenant, invitation=invitation, ssh_key=Path(ssh_key) if ssh_key else None)
-    config = provision(root, durable, places=places, forge=forge)
+    config = provision(root, durable, places=places, adjuncts=adjuncts, forge=forge)
     anyio.run(enforce, root)
     for place in config.durable:
         click.echo(f"durable  {place.name}  {place.uuid}  {place.url}")
+    for adjunct in config.adjuncts:
+        click.echo(f"adjunct  {adjunct.name}  {adjunct.uuid}  {adjunct.kind}")
     needed = max(config.numcopies.values())
     if len(config.durable) < needed:
         click.echo(f"note: {len(config.durable)} durable repositories; irreplaceable outputs need {needed}", err=True)
