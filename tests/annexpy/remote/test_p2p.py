@@ -403,6 +403,7 @@ async def test_an_offset_beyond_the_key_is_handed_on_for_the_caller_to_send_noth
 
 async def test_data_present_is_said_from_version_4() -> None:
     old: list[Step] = ["> VERSION 4", f"< AUTH-SUCCESS {A}", "< VERSION 3", "> PUT", "< PUT-FROM 0"]
+    old += ["> DATA 0", "> INVALID", "< FAILURE"]
     async with scripted([*GREETING, "> PUT", "< PUT-FROM 0", "> DATA-PRESENT", "< SUCCESS"], greet=False) as (
         remote,
         _,
