@@ -31,7 +31,8 @@ from annexpy.errors import (
 )
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote
-from annexpy.remote.s3 import PART, S3Remote
+from annexpy.remote.s3 import S3Remote
+from annexpy.remote.s3_sender import PART
 from annexpy.remote.s3_settings import S3Credentials, S3Settings
 from annexpy.uuids import UUID
 
