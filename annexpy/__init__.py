@@ -79,9 +79,9 @@ if TYPE_CHECKING:
     from annexpy.policy.numcopies import Copies, DropProof
     from annexpy.policy.placement import Choice, Unwanted
     from annexpy.policy.wanted import Policy
-    from annexpy.remote.address import Connected, connect
     from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Stored, Upload
     from annexpy.remote.cluster import Cluster
+    from annexpy.remote.connect import Connected, connect
     from annexpy.remote.http import HTTPRemote
     from annexpy.remote.local import Local
     from annexpy.remote.memory import MemoryRemote
@@ -234,7 +234,7 @@ _PLACES = {
     "Clock": "annexpy.clock",
     "Cluster": "annexpy.remote.cluster",
     "ConnectFailed": "annexpy.errors",
-    "Connected": "annexpy.remote.address",
+    "Connected": "annexpy.remote.connect",
     "ConnectionLost": "annexpy.errors",
     "ContentChanged": "annexpy.errors",
     "ContentError": "annexpy.errors",
@@ -314,7 +314,7 @@ _PLACES = {
     "adopt_pidlock": "annexpy.repo.own_lock",
     "annexed_key": "annexpy.actions.key",
     "configure": "annexpy.actions.configure",
-    "connect": "annexpy.remote.address",
+    "connect": "annexpy.remote.connect",
     "connect_s3": "annexpy.remote.special",
     "copy": "annexpy.actions.copy",
     "drop": "annexpy.actions.drop",

@@ -52,7 +52,7 @@ from annexpy.errors import AnnexError
 from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
-from annexpy.remote import address as _address
+from annexpy.remote import connect as _connect
 from annexpy.remote.base import Download, LockedCopy, Ranged, Remote, Removed, Upload, check_present_many
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.wrappers import Recording
@@ -269,7 +269,7 @@ class Handle:
         self, address: str, uuid: str | None, name: str | None, repository: Repository | None, durability: Durability
     ) -> None:
         self._arguments = address, uuid, name, repository, durability
-        self._remote: _address.Connected = _address.connect(
+        self._remote: _connect.Connected = _connect.connect(
             address, uuid=uuid, name=name, repository=repository, durability=durability
         )
         weakref.finalize(self, _let_go, self._remote)

@@ -18,7 +18,7 @@ from annexpy.logs.paths import Log
 from annexpy.logs.repos import CLUSTERS, DESCRIPTIONS, PROXIES, Proxied
 from annexpy.patterns import regex
 from annexpy.policy.routes import cluster_log, proxy_log
-from annexpy.remote.address import connect
+from annexpy.remote.connect import connect
 from annexpy.remote.local_place import LocalPlace
 from annexpy.repo.repository import Repository
 from annexpy.repo.topology import cluster_names, topology

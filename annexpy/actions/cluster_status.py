@@ -14,7 +14,7 @@ from annexpy.errors import AnnexError, TimedOut
 from annexpy.logs.paths import Log
 from annexpy.logs.repos import MAXSIZES
 from annexpy.policy.routes import ClusterRoutes, Route, cluster_routes
-from annexpy.remote.address import connect_route
+from annexpy.remote.connect import connect_route
 from annexpy.repo.held import HeldSizes
 from annexpy.repo.in_use import InUse
 from annexpy.repo.repository import Repository

@@ -12,8 +12,8 @@ import anyio
 
 from annexpy.cli.options import Options
 from annexpy.errors import AnnexError, NotARepository, RepositoryError, UnknownUUID
-from annexpy.remote.address import Connected, cluster_nodes, connect
 from annexpy.remote.base import Connects, HasNodes, Remote
+from annexpy.remote.connect import Connected, cluster_nodes, connect
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.wrappers import Recording, Traced

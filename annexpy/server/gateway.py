@@ -28,9 +28,9 @@ from annexpy.errors import AnnexError, InvalidInput, Refused, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.logs.paths import Log
 from annexpy.policy.routes import ClusterRoutes, Relay, Route, Topology, cluster_routes, proxied_route
-from annexpy.remote.address import Connected, connect_route
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster, Place, Select
+from annexpy.remote.connect import Connected, connect_route
 from annexpy.remote.health import Node, Usage
 from annexpy.remote.late import LateCopies
 from annexpy.remote.local import Local

@@ -12,7 +12,7 @@ from places import ROOT, Place, annexpy, content_of, key_of
 
 from annexpy.errors import InvalidInput, Refused
 from annexpy.keys.key import Key
-from annexpy.remote.address import connect
+from annexpy.remote.connect import connect
 from annexpy.repo.repository import Repository
 
 sys.path.insert(0, str(ROOT / "tests/annexpy/remote"))

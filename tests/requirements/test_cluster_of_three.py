@@ -37,9 +37,9 @@ from places import (
 
 from annexpy.errors import AccessDenied, AnnexError, ConnectFailed, ConnectionLost, NoSpace, PeerError, TimedOut
 from annexpy.keys.key import Key
-from annexpy.remote.address import connect
 from annexpy.remote.base import Remote, check_present_many
 from annexpy.remote.cluster import Cluster
+from annexpy.remote.connect import connect
 from annexpy.remote.wrappers import ReadOnly, Recording
 from annexpy.repo.repository import Repository
 from annexpy.transport.pipe import DialCommand

@@ -20,8 +20,8 @@ from annexpy.errors import ConnectionLost, ContentLocked, NotEnoughCopies
 from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
-from annexpy.remote.address import connect
 from annexpy.remote.base import Remote
+from annexpy.remote.connect import connect
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.p2p import P2PRemote

@@ -13,9 +13,10 @@ import pytest
 from annexpy.errors import ConnectFailed, InvalidInput, InvalidUUID, KeyNotPresent, Refused, UnknownUUID
 from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
-from annexpy.remote.address import connect, resolve
+from annexpy.remote.address import resolve
 from annexpy.remote.base import Remote
 from annexpy.remote.cluster import Cluster
+from annexpy.remote.connect import connect
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.named_cluster import NamedCluster
 from annexpy.repo.repository import Repository

@@ -17,7 +17,8 @@ from remote_contract import CONTENT, KEY, A, B, read
 
 from annexpy.errors import AccessDenied, AuthFailed, ConnectFailed, InvalidInput, PeerError, Refused, UnknownUUID
 from annexpy.policy.routes import Neighbour, Route
-from annexpy.remote.address import connect, connect_route, resolve
+from annexpy.remote.address import resolve
+from annexpy.remote.connect import connect, connect_route
 from annexpy.remote.http import HTTPRemote
 from annexpy.remote.http_line import ServerFailed
 from annexpy.remote.http_url import parse_annex_url, parse_http_url

@@ -11,7 +11,7 @@ from remote_contract import CONTENT, KEY, content_of, key_of, read, store
 
 from annexpy.clock import Deadline
 from annexpy.errors import ConnectFailed, KeyNotPresent, UnknownUUID
-from annexpy.remote.address import connect
+from annexpy.remote.connect import connect
 from annexpy.repo.repository import Repository
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID

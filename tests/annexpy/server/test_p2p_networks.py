@@ -18,7 +18,7 @@ import pytest
 
 from annexpy.errors import AuthFailed, InvalidInput
 from annexpy.keys.key import Key
-from annexpy.remote.address import connect
+from annexpy.remote.connect import connect
 from annexpy.repo.p2p_networks import P2PAddress, own_addresses, parse_p2p_address, token_for
 from annexpy.repo.repository import Repository
 

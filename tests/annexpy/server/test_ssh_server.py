@@ -17,7 +17,7 @@ from places import Place, content_of, key_of, read, store
 from annexpy.actions import cluster as clusters
 from annexpy.clock import Deadline
 from annexpy.errors import ConnectFailed, InvalidInput, KeyNotPresent
-from annexpy.remote.address import connect
+from annexpy.remote.connect import connect
 from annexpy.remote.p2p import P2PRemote
 from annexpy.repo.repository import Repository
 from annexpy.server.authorized import AuthorizedKeys
