@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack
 
 import anyio
 import pytest
+from choices import Choices
 
 from annexpy.errors import AnnexError, ContentLocked, IncompleteTransfer, VerificationFailed
 from annexpy.keys.key import Key
@@ -253,32 +254,6 @@ def test_without_syncs_this_test_would_find_a_loss() -> None:
 
 def test_killed_is_what_ends_a_killed_run() -> None:
     assert not issubclass(Killed, Exception)
-
-
-class Choices:
-    """Every sequence of choices there is, one after the other; of many possible lengths three are tried."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[int, int]] = []
-        self.at = 0
-
-    def __call__(self, below: int) -> int:
-        tried = list(range(below)) if below <= 5 else [0, below // 2, below - 1]
-        if self.at == len(self.taken):
-            self.taken.append((0, len(tried)))
-        which = self.taken[self.at][0]
-        self.at += 1
-        return tried[which]
-
-    def next(self) -> bool:
-        """Go to the next sequence; False after the last."""
-        self.at = 0
-        while self.taken:
-            which, count = self.taken.pop()
-            if which + 1 < count:
-                self.taken.append((which + 1, count))
-                return True
-        return False
 
 
 async def alone(subject: Subject) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from choices import Choices
 
 from annexpy.errors import ContentLocked, IncompleteTransfer, VerificationFailed
 from annexpy.keys.key import Key
@@ -235,32 +236,6 @@ def repaired(files: MemoryFiles, said: Said) -> None:
     assert files.names(b"annex/tmp") == []
     perform(files, repairs, said)
     assert state_of(files) == once, "not the same when it is repaired again"
-
-
-class Choices:
-    """Every sequence of choices there is, one after the other; of many possible lengths three are tried."""
-
-    def __init__(self) -> None:
-        self.taken: list[tuple[int, int]] = []
-        self.at = 0
-
-    def __call__(self, below: int) -> int:
-        tried = list(range(below)) if below <= 5 else [0, below // 2, below - 1]
-        if self.at == len(self.taken):
-            self.taken.append((0, len(tried)))
-        which = self.taken[self.at][0]
-        self.at += 1
-        return tried[which]
-
-    def next(self) -> bool:
-        """Go to the next sequence; False after the last."""
-        self.at = 0
-        while self.taken:
-            which, count = self.taken.pop()
-            if which + 1 < count:
-                self.taken.append((which + 1, count))
-                return True
-        return False
 
 
 def power_cuts(scenario: Scenario, at: int, most: int) -> Iterator[tuple[MemoryFiles, Said]]:

@@ -10,8 +10,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from glimmer_store.graph import GlimmerGraph
+    from glimmer_store.status import Report
 
 __all__ = ["command"]
 
@@ -72,12 +77,8 @@ class _Demo:
             self.failed.append(text)
 
     async def run(self) -> bool:
-        import annexpy as annex
-        from glimmer_store.errors import SourceRefused
         from glimmer_store.graph import GlimmerGraph
         from glimmer_store.provision import provision
-        from glimmer_store.report import look
-        from glimmer_store.report_text import table
 
         _heading(1, "A dataset and three durable bare repositories")
         provision(self.dataset, [str(path) for path in self.vaults])
@@ -85,90 +86,119 @@ class _Demo:
         total = _size(sum(file.stat().st_size for file in files))
         _say(f"   {self.dataset.name}/ with {len(files)} files, {total}")
         _say(f"   {', '.join(path.name for path in self.vaults)}")
-
-        _heading(2, "Archive: creating the node is storing the output")
         async with GlimmerGraph.open(self.dataset) as graph:
-            for file in files:
-                raw = "derivatives" not in file.relative_to(self.dataset).parts
-                start = time.monotonic()
-                node = await (graph.dataset(file) if raw else graph.derivative(file))
-                rate = f"{_size(file.stat().st_size)} in {time.monotonic() - start:.2f} s"
-                self.hold(
-                    node.copies >= node.numcopies_required,
-                    f"{node.output}  {node.copies} copies proven, {node.numcopies_required} needed  ({rate})",
-                )
-            outside = self.base / "scratch.nii.gz"
-            outside.write_bytes(b"a result that nobody would find again")
-            try:
-                await graph.derivative(outside)
-                self.hold(False, "an output outside the dataset is refused")
-            except SourceRefused as refusal:
-                self.hold(True, f"refused: {refusal}")
-                _say(f"       remedy: {refusal.remedy}")
-
-            _heading(3, "Where everything is")
-            _say(_indent(table(await look(graph))))
-
-            _heading(4, "A drop is refused, and one is allowed, for the right reason")
-            nodes = {node.numcopies_required: node for node in graph.nodes()}
-            remotes = [remote for _, remote in graph.archive.remotes]
-            for needed in sorted(nodes, reverse=True):
-                node = nodes[needed]
-                assert node.key is not None
-                kind = node.record.storage_class.value if node.record else "?"
-                _say(f"   drop {node.output} from {self.vaults[0].name} ({kind}: {needed} copies must remain)")
-                target = annex.Recording(remotes[0], graph.archive.repository.branch)
-                try:
-                    await annex.drop(node.key, from_=target, others=remotes[1:], copies=annex.Copies(needed, min=1))
-                    self.hold(needed <= 2, "dropped: the other copies were locked while it happened")
-                except annex.NotEnoughCopies as refusal:
-                    self.hold(needed > 2, f"refused: {refusal.have} verified, {refusal.need} needed")
-                    for place, how in refusal.counted.items():
-                        _say(f"       counted      {place}: {how}")
-                    for place, why in refusal.missing.items():
-                        _say(f"       not counted  {place}: {why}")
-            await graph.archive.repository.branch.commit()
-
-        _heading(5, f"Break one: {self.vaults[1].name} goes away")
+            await self._archive(graph, files)
+            await self._show(graph, 3, "Where everything is")
+            await self._drop(graph)
         gone = self.vaults[1].with_suffix(".gone")
         self.vaults[1].rename(gone)
         try:
             async with GlimmerGraph.open(self.dataset) as graph:
-                node = max(graph.nodes(), key=lambda n: (n.numcopies_required, (n.key.size or 0) if n.key else 0))
-                assert node.key is not None
-                cluster = annex.Cluster([remote for _, remote in graph.archive.remotes])
-                back = self.base / "back"
-                await annex.get(cluster, node.key, back)
-                same = back.read_bytes() == (self.dataset / str(node.output)).read_bytes()
-                self.hold(same, f"get still works: {node.output} came back whole ({_size(back.stat().st_size)})")
-                back.unlink()
-                late = self.dataset / "derivatives" / "written-while-broken.txt"
-                late.parent.mkdir(exist_ok=True)
-                late.write_text("an output made while one vault was away\n")
-                node = await graph.derivative(late)
-                self.hold(node.copies == 2, f"put still works: {late.name} has {node.copies} proven copies, 2 needed")
-                _say(_indent(table(await look(graph))))
+                await self._go_on(graph)
         finally:
             gone.rename(self.vaults[1])
-
-        _heading(6, "It comes back: the same command completes what is missing")
         async with GlimmerGraph.open(self.dataset) as graph:
-            for node in list(graph.nodes()):
-                assert node.output is not None
-                assert node.record is not None
-                emit = graph.dataset if node.type == "dataset" else graph.derivative
-                await emit(self.dataset / node.output, id=node.id, storage_class=node.record.storage_class)
-            status = await look(graph)
-            _say(_indent(table(status)))
+            keys = await self._complete(graph)
+        await self._exchange()
+        self._ask_git_annex(keys)
+        return not self.failed
+
+    async def _archive(self, graph: GlimmerGraph, files: Sequence[Path]) -> None:
+        from glimmer_store.errors import SourceRefused
+
+        _heading(2, "Archive: creating the node is storing the output")
+        for file in files:
+            raw = "derivatives" not in file.relative_to(self.dataset).parts
+            start = time.monotonic()
+            node = await (graph.dataset(file) if raw else graph.derivative(file))
+            rate = f"{_size(file.stat().st_size)} in {time.monotonic() - start:.2f} s"
             self.hold(
-                all(len(entry.live) == 3 and not entry.drift for entry in status.objects),
-                "every output has all three copies, as its node says",
+                node.copies >= node.numcopies_required,
+                f"{node.output}  {node.copies} copies proven, {node.numcopies_required} needed  ({rate})",
             )
+        outside = self.base / "scratch.nii.gz"
+        outside.write_bytes(b"a result that nobody would find again")
+        try:
+            await graph.derivative(outside)
+            self.hold(False, "an output outside the dataset is refused")
+        except SourceRefused as refusal:
+            self.hold(True, f"refused: {refusal}")
+            _say(f"       remedy: {refusal.remedy}")
+
+    async def _show(self, graph: GlimmerGraph, number: int = 0, title: str = "") -> Report:
+        from glimmer_store.report import look
+        from glimmer_store.report_text import table
+
+        if title:
+            _heading(number, title)
+        report = await look(graph)
+        _say(_indent(table(report)))
+        return report
+
+    async def _drop(self, graph: GlimmerGraph) -> None:
+        import annexpy as annex
+
+        _heading(4, "A drop is refused, and one is allowed, for the right reason")
+        nodes = {node.numcopies_required: node for node in graph.nodes()}
+        remotes = [remote for _, remote in graph.archive.remotes]
+        for needed in sorted(nodes, reverse=True):
+            node = nodes[needed]
+            assert node.key is not None
+            kind = node.record.storage_class.value if node.record else "?"
+            _say(f"   drop {node.output} from {self.vaults[0].name} ({kind}: {needed} copies must remain)")
+            target = annex.Recording(remotes[0], graph.archive.repository.branch)
+            try:
+                await annex.drop(node.key, from_=target, others=remotes[1:], copies=annex.Copies(needed, min=1))
+                self.hold(needed <= 2, "dropped: the other copies were locked while it happened")
+            except annex.NotEnoughCopies as refusal:
+                self.hold(needed > 2, f"refused: {refusal.have} verified, {refusal.need} needed")
+                for place, how in refusal.counted.items():
+                    _say(f"       counted      {place}: {how}")
+                for place, why in refusal.missing.items():
+                    _say(f"       not counted  {place}: {why}")
+        await graph.archive.repository.branch.commit()
+
+    async def _go_on(self, graph: GlimmerGraph) -> None:
+        """While a vault is away."""
+        import annexpy as annex
+
+        _heading(5, f"Break one: {self.vaults[1].name} goes away")
+        node = max(graph.nodes(), key=lambda n: (n.numcopies_required, (n.key.size or 0) if n.key else 0))
+        assert node.key is not None
+        cluster = annex.Cluster([remote for _, remote in graph.archive.remotes])
+        back = self.base / "back"
+        await annex.get(cluster, node.key, back)
+        same = back.read_bytes() == (self.dataset / str(node.output)).read_bytes()
+        self.hold(same, f"get still works: {node.output} came back whole ({_size(back.stat().st_size)})")
+        back.unlink()
+        late = self.dataset / "derivatives" / "written-while-broken.txt"
+        late.parent.mkdir(exist_ok=True)
+        late.write_text("an output made while one vault was away\n")
+        node = await graph.derivative(late)
+        self.hold(node.copies == 2, f"put still works: {late.name} has {node.copies} proven copies, 2 needed")
+        await self._show(graph)
+
+    async def _complete(self, graph: GlimmerGraph) -> list[str]:
+        """The keys of all outputs."""
+        _heading(6, "It comes back: the same command completes what is missing")
+        for node in list(graph.nodes()):
+            assert node.output is not None
+            assert node.record is not None
+            emit = graph.dataset if node.type == "dataset" else graph.derivative
+            await emit(self.dataset / node.output, id=node.id, storage_class=node.record.storage_class)
+        status = await self._show(graph)
+        self.hold(
+            all(len(entry.live) == 3 and not entry.drift for entry in status.objects),
+            "every output has all three copies, as its node says",
+        )
+        return [str(entry.node.key) for entry in status.objects]
+
+    async def _exchange(self) -> None:
+        import annexpy as annex
+
         with annex.Repository.open(self.dataset) as repository:
             synced = await annex.sync_branch(repository)
-            self.hold(all(entry.ok for entry in synced), "the git-annex branch is exchanged with every vault")
-        self._ask_git_annex([str(entry.node.key) for entry in status.objects])
-        return not self.failed
+        self.hold(all(entry.ok for entry in synced), "the git-annex branch is exchanged with every vault")
 
     def _files(self) -> Iterator[Path]:
         if self.given:
