@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from protocol_tests.channel import Gone, Patience, Process
 from protocol_tests.keys import Contents
 from protocol_tests.need import Need, Role
-from protocol_tests.subject import CLIENTS, Subject, Visit
+from protocol_tests.subject import CLIENTS, Breakable, Subject, Visit
 from protocol_tests.transcript import Transcript
 from protocol_tests.wire import Talk, Violation
 
@@ -73,6 +73,12 @@ class Trial:
         self._closers: list[Callable[[], object]] = []
 
     # -- connections ------------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> Breakable:
+        """The nodes of the cluster, which can be broken: the requirement needs BROKEN_NODES."""
+        assert self.subject.cluster is not None
+        return self.subject.cluster
 
     def connect(
         self, subject: Subject | None = None, *, client: int = 0, uuid: str | None = None, role: Role | None = None

@@ -6,7 +6,6 @@ from protocol_tests.channel import Gone
 from protocol_tests.checks.clusters import holders, named
 from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
-from protocol_tests.subject import Breakable
 from protocol_tests.trial import Trial, must
 
 __all__ = [
@@ -22,11 +21,6 @@ _NEEDS = (Need.LINES, Need.CLUSTER, Need.BROKEN_NODES)
 _ERRORS = "P2P protocol, Errors"
 
 
-def _nodes(trial: Trial) -> Breakable:
-    assert trial.subject.cluster is not None, "the requirement needs BROKEN_NODES"
-    return trial.subject.cluster
-
-
 @requirement(
     "C-030",
     "A cluster without a usable node never says ALREADY-HAVE: a client that moves would delete the only copy.",
@@ -35,7 +29,7 @@ def _nodes(trial: Trial) -> Breakable:
 )
 def no_node(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with _nodes(trial).without_nodes():
+    with trial.nodes.without_nodes():
         try:
             talk = trial.talk()
             answer = talk.ask(b"PUT  " + content.key)
@@ -55,7 +49,7 @@ def remove_from_nobody(trial: Trial) -> None:
     content = trial.contents.fresh()
     trial.talk().store(content)
     had = holders(trial, content.key)
-    with _nodes(trial).without_nodes():
+    with trial.nodes.without_nodes():
         try:
             answer = trial.talk().ask(b"REMOVE " + content.key)
         except Gone:
@@ -73,7 +67,7 @@ def remove_from_nobody(trial: Trial) -> None:
 )
 def put_beside_one_away(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with _nodes(trial).away(0), trial.without(0):
+    with trial.nodes.away(0), trial.without(0):
         try:
             told = named(trial.talk().put(content), b"SUCCESS-PLUS")
         except Gone as gone:
@@ -94,7 +88,7 @@ def remove_beside_one_away(trial: Trial) -> None:
     content = trial.contents.fresh()
     trial.talk().store(content)
     had = holders(trial, content.key)
-    with _nodes(trial).away(0), trial.without(0):
+    with trial.nodes.away(0), trial.without(0):
         had -= {trial.subject.nodes[0].uuid}
         try:
             answer = trial.talk(client=1).ask(b"REMOVE " + content.key)
@@ -118,7 +112,7 @@ def remove_beside_one_away(trial: Trial) -> None:
 )
 def put_beside_readonly(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with _nodes(trial).readonly(0):
+    with trial.nodes.readonly(0):
         try:
             told = named(trial.talk().put(content), b"SUCCESS-PLUS")
         except Gone as gone:
@@ -137,7 +131,7 @@ def put_beside_readonly(trial: Trial) -> None:
 def get_beside_one_away(trial: Trial) -> None:
     content = trial.contents.fresh()
     trial.talk().store(content)
-    with _nodes(trial).away(0), trial.without(0):
+    with trial.nodes.away(0), trial.without(0):
         if not holders(trial, content.key):
             return
         talk = trial.talk(client=1)

@@ -9,7 +9,6 @@ from protocol_tests.channel import Gone
 from protocol_tests.checks.clusters import holders, named
 from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
-from protocol_tests.subject import Breakable
 from protocol_tests.trial import NotTried, Trial, must
 from protocol_tests.wire import Talk, Violation
 
@@ -28,11 +27,6 @@ _STORING = "P2P protocol, Storing content on the server"
 _NEEDS = (Need.LINES, Need.CLUSTER, Need.BROKEN_NODES)
 
 
-def _nodes(trial: Trial) -> Breakable:
-    assert trial.subject.cluster is not None, "the requirement needs BROKEN_NODES"
-    return trial.subject.cluster
-
-
 @requirement(
     "C-040",
     "What a node does not want is not sent to it, and it is not named.",
@@ -43,7 +37,7 @@ def _nodes(trial: Trial) -> Breakable:
 )
 def where_wanted(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with _nodes(trial).unwanting(0):
+    with trial.nodes.unwanting(0):
         told = named(trial.talk().put(content), b"SUCCESS-PLUS")
         have = holders(trial, content.key)
         must(told == have, f"it names {sorted(told)}, and {sorted(have)} have it")
@@ -59,7 +53,7 @@ def where_wanted(trial: Trial) -> None:
 )
 def again_where_wanted(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with _nodes(trial).unwanting(0):
+    with trial.nodes.unwanting(0):
         talk = trial.talk()
         talk.store(content)
         answer = talk.ask(b"PUT  " + content.key)
@@ -76,7 +70,7 @@ def again_where_wanted(trial: Trial) -> None:
 )
 def through_two(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with _nodes(trial).beyond() as far:
+    with trial.nodes.beyond() as far:
         told = named(trial.talk().put(content), b"SUCCESS-PLUS")
         must(far.uuid in told, f"the far node is not named in {sorted(told)}")
         trial.talk(subject=far, client=2).must_have(content.key, "it is named")
@@ -91,7 +85,7 @@ def through_two(trial: Trial) -> None:
 )
 def again_through_two(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with _nodes(trial).beyond():
+    with trial.nodes.beyond():
         talk = trial.talk()
         talk.store(content)
         answer = talk.ask(b"PUT  " + content.key)
@@ -105,7 +99,7 @@ def again_through_two(trial: Trial) -> None:
 @contextmanager
 def _special(trial: Trial) -> Iterator[Talk]:
     """A session with a special remote, through the gateway that shows it."""
-    with _nodes(trial).special() as uuid:
+    with trial.nodes.special() as uuid:
         talk = trial.connect(uuid=uuid)
         try:
             said = trial.greet(talk).decode()

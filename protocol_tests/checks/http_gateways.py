@@ -11,7 +11,6 @@ from protocol_tests.http_talk import Http
 from protocol_tests.keys import Content
 from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
-from protocol_tests.subject import Breakable
 from protocol_tests.trial import Trial, must
 
 __all__ = ["names_who_has", "nobody", "node_that_refuses", "nodes_that_refuse"]
@@ -20,15 +19,10 @@ _NEEDS = (Need.HTTP_GATEWAY, Need.CLUSTER, Need.BROKEN_NODES)
 _LOSS = "measured: dataloss-http-gw-n1-fault"
 
 
-def _nodes(trial: Trial) -> Breakable:
-    assert trial.subject.cluster is not None, "the requirement needs BROKEN_NODES"
-    return trial.subject.cluster
-
-
 @contextmanager
 def _served(trial: Trial, uuid: str) -> Iterator[Http]:
     """The gateway's server begins when what is broken is broken already."""
-    with _nodes(trial).served() as url:
+    with trial.nodes.served() as url:
         http = Http(trial, subject=replace(trial.subject, url=f"{url}/{uuid}"))
         try:
             yield http
@@ -76,7 +70,7 @@ def names_who_has(trial: Trial) -> None:
     needs=_NEEDS,
 )
 def node_that_refuses(trial: Trial) -> None:
-    with _nodes(trial).readonly(0):
+    with trial.nodes.readonly(0):
         _claims_nothing(trial, trial.subject.nodes[0].uuid, trial.contents.fresh())
 
 
@@ -91,7 +85,7 @@ def node_that_refuses(trial: Trial) -> None:
 def nodes_that_refuse(trial: Trial) -> None:
     with ExitStack() as broken:
         for number in range(len(trial.subject.nodes)):
-            broken.enter_context(_nodes(trial).readonly(number))
+            broken.enter_context(trial.nodes.readonly(number))
         _claims_nothing(trial, trial.subject.uuid, trial.contents.fresh())
 
 
@@ -104,5 +98,5 @@ def nodes_that_refuse(trial: Trial) -> None:
     needs=_NEEDS,
 )
 def nobody(trial: Trial) -> None:
-    with _nodes(trial).without_nodes():
+    with trial.nodes.without_nodes():
         _claims_nothing(trial, trial.subject.uuid, trial.contents.fresh())
