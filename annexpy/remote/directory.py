@@ -150,7 +150,12 @@ class DirectoryRemote:
             if known is not None:
                 known.release()
         try:
-            if opened.empty and not self._may_be_empty(storing):
+            # What was recorded meanwhile is in place by now, so the second look finds it.
+            if (
+                opened.empty
+                and not self._may_be_empty(storing)
+                and await self._within("answer of the file system", opened.is_empty)
+            ):
                 raise ConnectFailed(self._name, f"{self.path} is empty and should not be: is it mounted?")
             self._opened = opened
             yield opened
@@ -166,7 +171,7 @@ class DirectoryRemote:
                 if known is not None and known.is_same(files):
                     files.close()
                     return known
-                return Opened(files, self._clock, self._reserve, files.absent(TMP) and not files.names())
+                return Opened(files, self._clock, self._reserve)
             except BaseException:
                 files.close()
                 raise

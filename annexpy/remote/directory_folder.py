@@ -29,17 +29,23 @@ class Opened:
     """The folder, open as long as somebody holds it.
 
     Attributes:
-        empty: There was nothing in it.
+        empty: There was nothing in it when somebody looked last.
         closed: Nobody holds it any more.
     """
 
     __slots__ = ("_files", "_lock", "_users", "closed", "empty", "store")
 
-    def __init__(self, files: DiskFiles, clock: Clock, reserve: int, empty: bool) -> None:
+    def __init__(self, files: DiskFiles, clock: Clock, reserve: int) -> None:
         settings = ContentSettings(transfer_locks=False, reserve=reserve)
-        self._files, self.empty, self.closed = files, empty, False
+        self._files, self.closed = files, False
+        self.empty = self.is_empty()
         self._lock, self._users = threading.Lock(), 0
         self.store = ContentStore(files, clock=clock, settings=settings, layout=_LAYOUT)
+
+    def is_empty(self) -> bool:
+        """There is nothing in it now."""
+        self.empty = self._files.absent(TMP) and not self._files.names()
+        return self.empty
 
     def is_same(self, files: DiskFiles) -> bool:
         return _identity(self._files) == _identity(files)

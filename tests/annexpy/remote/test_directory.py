@@ -30,6 +30,7 @@ from annexpy.keys.key import Key
 from annexpy.keys.layout import object_paths
 from annexpy.remote.base import Remote
 from annexpy.remote.directory import DirectoryRemote
+from annexpy.uuids import UUID
 
 pytestmark = [pytest.mark.anyio]
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])
@@ -289,3 +290,19 @@ def test_it_pickles_and_says_what_it_does_not_know(disk: Path) -> None:
     assert (again.path, again.uuid, again.name, again.cost) == (str(disk), A, "n", 7)
     with pytest.raises(UnknownUUID):
         _ = DirectoryRemote(disk, uuid=None).uuid
+
+
+@pytest.mark.anyio
+async def test_what_was_stored_beside_it_does_not_make_a_folder_look_unmounted(tmp_path: Path) -> None:
+    """Somebody stores and records the first content between our look at the folder and our look at the records."""
+
+    class Records:
+        def anything(self) -> bool:
+            (tmp_path / "aaa").mkdir(exist_ok=True)
+            return True
+
+        def in_chunks(self, key: Key) -> bool:
+            return False
+
+    remote = DirectoryRemote(str(tmp_path), uuid=UUID("00000000-0000-4000-8000-0000000000dd"), records=Records())
+    assert not await remote.check_present(Key.parse("SHA256E-s3--" + 64 * "1"))
