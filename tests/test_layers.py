@@ -71,6 +71,7 @@ ONLY_IN = {
     "obstore": ("annexpy.remote.s3",),
     "click": ("annexpy.cli", "glimmer_store.cli"),
     "rich": ("annexpy.cli", "glimmer_store"),
+    "distributed": ("glimmer_store.jobs.launch.dask",),
     "socket": ("annexpy.transport", "annexpy.server", "protocol_tests"),
     "subprocess": (
         "annexpy.transport",
