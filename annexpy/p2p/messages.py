@@ -221,7 +221,7 @@ class Get:
     associated_file: bytes = b""
 
     def line(self) -> bytes:
-        return b"GET %d %b %b" % (self.offset, _one_word(self.associated_file), self.key.raw)
+        return b"GET %d %b %b" % (self.offset, self.associated_file, self.key.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ class Put:
     associated_file: bytes = b""
 
     def line(self) -> bytes:
-        return b"PUT %b %b" % (_one_word(self.associated_file), self.key.raw)
+        return b"PUT %b %b" % (self.associated_file, self.key.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +444,7 @@ NOTIFY_CHANGE: Final = NotifyChange()
 _MAX_ERROR: Final = 8000
 _WITHOUT_CONTROLS: Final = bytes(0x20 if byte < 0x20 or byte == 0x7F else byte for byte in range(256))
 _WHITE_SPACE = regex(rb"[\x00\t-\r ]")
+_ABOUT_FILES: Final = (Get, Put)
 
 
 def format(message: Message) -> bytes:
@@ -451,15 +452,12 @@ def format(message: Message) -> bytes:
 
     Raises:
         LocalProtocolError: It would not arrive as it is: a line feed inside, a carriage return at the
-            end (which the receiver drops), or longer than ``MAX_LINE`` bytes.
+            end (which the receiver drops), an associated file that is not escaped, or longer than
+            ``MAX_LINE`` bytes.
     """
     line = message.line()
     if b"\n" in line or line[-1:] == b"\r" or len(line) > MAX_LINE:
         raise LocalProtocolError(f"not to be sent as one line: {line[:80]!r}")
+    if isinstance(message, _ABOUT_FILES) and _WHITE_SPACE.search(message.associated_file):
+        raise LocalProtocolError(f"associated file is not escaped: {message.associated_file[:80]!r}")
     return line + b"\n"
-
-
-def _one_word(associated_file: bytes) -> bytes:
-    if _WHITE_SPACE.search(associated_file):
-        raise LocalProtocolError(f"associated file is not escaped: {associated_file[:80]!r}")
-    return associated_file

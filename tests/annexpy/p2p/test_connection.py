@@ -622,3 +622,15 @@ def test_a_client_knows_no_error_but_a_protocol_error(pieces: list[bytes], versi
                 events(connection)
         except RemoteProtocolError:
             assert connection.next_event() == CLOSED
+
+
+@pytest.mark.parametrize("verb", [b"PUT", b"GET 0"])
+def test_a_request_with_white_space_in_its_file_is_shown_to_a_client_as_it_came(verb: bytes) -> None:
+    """It could not be sent like that; found by fuzzing."""
+    connection = client()
+    connection.receive_data(b"%b a\rb %b\n" % (verb, KEY.raw))
+
+    with pytest.raises(RemoteProtocolError, match=r"a.rb"):
+        connection.next_event()
+    with pytest.raises(LocalProtocolError, match="not escaped"):
+        client().send(Put(KEY, b"a\rb") if verb == b"PUT" else Get(KEY, 0, b"a\rb"))

@@ -86,6 +86,12 @@ def test_a_line_inside_a_relayed_git_service_ends_the_session_with_a_typed_error
     assert "came while waiting for" in step.problem
 
 
+def test_a_request_that_could_not_be_sent_is_shown_too() -> None:
+    (step,) = Observer(state=State.IDLE).see(Role.CLIENT, b"PUT a\rb " + KEY + b"\n")
+
+    assert step.text == "PUT a\rb " + KEY.decode()
+
+
 @given(st.binary(max_size=200), st.sampled_from(Role))
 def test_a_row_keeps_what_was_said(data: bytes, sender: Role) -> None:
     row = parse_row(format_row(sender, data, 1.5))
