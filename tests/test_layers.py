@@ -69,6 +69,7 @@ ONLY_IN = {
     "asyncssh": ("annexpy.transport.ssh_library", "annexpy.server.ssh"),
     "h11": ("annexpy.transport.http_head",),
     "obstore": ("annexpy.remote.s3",),
+    "datamanifest": ("glimmer_store.manifest.library",),
     "click": ("annexpy.cli", "glimmer_store.cli"),
     "rich": ("annexpy.cli", "glimmer_store"),
     "distributed": ("glimmer_store.jobs.launch.dask",),
