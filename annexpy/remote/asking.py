@@ -20,7 +20,7 @@ from annexpy.remote.lane import real
 from annexpy.remote.waiting import Waiting
 from annexpy.uuids import UUID
 
-__all__ = ["Presence", "remove_many", "together"]
+__all__ = ["Presence", "answer_within", "remove_many", "together"]
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Presence:
             for start in (*starts[first:], *starts[:first]):
                 numbers = [number for number in range(start, min(start + _BATCH, len(keys))) if not found[number]]
                 if numbers:
-                    answers = await _within(
+                    answers = await answer_within(
                         node, "answer to CHECKPRESENT", _check(node.remote, [keys[number] for number in numbers])
                     )
                     for number, present in zip(numbers, answers, strict=True):
@@ -90,7 +90,7 @@ async def remove_many(
 
     async def ask(node: Node, *, quick: bool = False) -> None:
         step = _BATCH if len(keys) > 1 and isinstance(node.remote, BatchRemove) else 1
-        within = _at_once if quick else _within
+        within = _at_once if quick else answer_within
         for start in range(0, len(keys), step):
             told: Sequence[Removed | AnnexError]
             some = keys[start : start + step]
@@ -137,9 +137,18 @@ def _removed(outcomes: Sequence[_Outcome], not_asked: dict[UUID, AnnexError]) ->
     return Removed(ok, frozenset(gone), {uuid: error for uuid, error in failed.items() if uuid not in gone})
 
 
-async def _within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
-    """*answer* of *node*, which has its deadline to give it."""
-    began, patience = node.begin(), node.patience
+async def answer_within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -> T:
+    """*answer* of *node*, which has its deadline to give it.
+
+    Raises:
+        AnnexError: The answer does, or the node is down, and was not asked.
+        TimedOut: The deadline has passed.
+    """
+    try:
+        began, patience = node.begin(), node.patience
+    except AnnexError:
+        answer.close()
+        raise
     scope = CancelScope(deadline=current_time() + patience)
     node.waiting.add(scope)
     try:
@@ -163,7 +172,7 @@ def _is_quick(node: Node) -> bool:
 
 
 async def _at_once(node: Node, _what: str, answer: Coroutine[Any, Any, T]) -> T:
-    """As ``_within``, of a quick node."""
+    """As ``answer_within``, of a quick node."""
     began = node.glance()
     try:
         given = await answer

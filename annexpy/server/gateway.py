@@ -2,7 +2,7 @@
 
 ::
 
-    proxied node   Recording(P2PRemote | LocalPlace | …)
+    proxied node   Recording(LocalPlace | Lone(P2PRemote | …))
     cluster        Recording(Cluster([node, node, Relayed(the same cluster at another gateway)]))
 
 Everything is made from proxy.log, cluster.log and the git configuration, when it is first asked for, and made
@@ -35,6 +35,7 @@ from annexpy.remote.health import Node, Usage
 from annexpy.remote.late import LateCopies
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
+from annexpy.remote.lone import Lone
 from annexpy.remote.quota import WithinQuota
 from annexpy.remote.relay import Relayed, patience
 from annexpy.remote.wrappers import ReadOnly, Recording, record
@@ -207,7 +208,10 @@ class Gateway:
         route = proxied_route(known, uuid)
         if route is None:
             raise UnknownUUID(f"{self.repository.path}: {uuid} is no longer proxied for")
-        return self._open(route)
+        node = self._open(route)
+        if isinstance(node, LocalPlace):
+            return node
+        return Lone(node, self.repository.clock, self.deadline, self._in_use.node(node.uuid))
 
     def _cluster(self, routes: ClusterRoutes, bypass: tuple[UUID, ...]) -> Cluster:
         nodes: list[Remote] = []

@@ -673,6 +673,22 @@ def test_other_commands_are_about_the_gateway_alone(three: Gateways, command: st
 # -- the stock client, whatever is wrong with a node ---------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fault", ["silent", "hangs"])
+def test_a_node_that_is_asked_for_by_itself_and_hangs_costs_one_deadline(three: Gateways, fault: str) -> None:
+    """The stock client asks twice of each node before it drops, and waits for ever."""
+    three.places["g"].set("annexpy.deadline", "0.5")
+    three.spoil("g", "2", fault)
+
+    began = time.monotonic()
+    with three.talk("g", "2") as session:
+        session.greet()
+        for line in (f"LOCKCONTENT {KEY}", f"CHECKPRESENT {KEY}", f"REMOVE {KEY}", f"CHECKPRESENT {OTHER_KEY}"):
+            assert session.ask(line).split()[0] in ("FAILURE", "ERROR"), line
+        assert session.ask(f"GET 0 a {KEY}").startswith(("ERROR", "DATA 0"))
+
+    assert time.monotonic() - began < 30, "the node would say something after a minute"
+
+
 @pytest.mark.parametrize("fault", ["gone", "refused", "silent", "hangs", "read-only", "full", "stale"])
 def test_a_bad_node_is_no_trouble_for_the_stock_client(three: Gateways, fault: str) -> None:
     """copy, get, move, drop, fsck and sync as if the node were not there, and no wrong line in any log."""
