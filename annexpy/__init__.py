@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from annexpy.actions.info import Info, info
     from annexpy.actions.key import annexed_key, key_of
     from annexpy.actions.log import Logged, log
+    from annexpy.actions.prove import Proof, prove
     from annexpy.actions.push import Pushed, push
     from annexpy.actions.put import put, put_many
     from annexpy.actions.reader import KeyReader, open_key
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
         UnsupportedRepository,
         VerificationFailed,
     )
-    from annexpy.keys.backend import is_secure, is_verifiable, name_content
+    from annexpy.keys.backend import is_secure, is_verifiable, name_content, verifier
     from annexpy.keys.key import Key
     from annexpy.logs.repos import TrustLevel
     from annexpy.logs.sizes import parse_size
@@ -86,9 +87,11 @@ if TYPE_CHECKING:
     from annexpy.remote.local import Local
     from annexpy.remote.memory import MemoryRemote
     from annexpy.remote.p2p import P2PRemote
+    from annexpy.remote.s3_settings import S3Credentials, S3Settings
     from annexpy.remote.special import connect_s3
-    from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced
+    from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced, Wrapper
     from annexpy.repo.branch import Branch
+    from annexpy.repo.filetree import FileTree, TreeFile
     from annexpy.repo.head import FileChange, Head
     from annexpy.repo.own_lock import OwnLock, adopt_pidlock
     from annexpy.repo.repository import Repository
@@ -121,6 +124,7 @@ __all__ = [
     "Expression",
     "Facts",
     "FileChange",
+    "FileTree",
     "HTTPRemote",
     "Head",
     "IncompleteTransfer",
@@ -155,6 +159,7 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Progress",
+    "Proof",
     "ProtocolError",
     "Pushed",
     "ReadOnly",
@@ -167,6 +172,8 @@ __all__ = [
     "Repository",
     "RepositoryError",
     "RequiredContent",
+    "S3Credentials",
+    "S3Settings",
     "Stored",
     "Synced",
     "TimedOut",
@@ -174,6 +181,7 @@ __all__ = [
     "Transfer",
     "TransferInProgress",
     "TransportError",
+    "TreeFile",
     "TrustLevel",
     "UnknownUUID",
     "UnsupportedRepository",
@@ -183,6 +191,7 @@ __all__ = [
     "Verified",
     "Wanted",
     "Whereis",
+    "Wrapper",
     "__version__",
     "adopt_pidlock",
     "annexed_key",
@@ -209,10 +218,12 @@ __all__ = [
     "parse_expression",
     "parse_size",
     "parse_uuid",
+    "prove",
     "push",
     "put",
     "put_many",
     "sync_branch",
+    "verifier",
     "verify",
     "whereis",
     "whereis_all",
@@ -248,6 +259,7 @@ _PLACES = {
     "Expression": "annexpy.policy.expression",
     "Facts": "annexpy.actions.facts",
     "FileChange": "annexpy.repo.head",
+    "FileTree": "annexpy.repo.filetree",
     "HTTPRemote": "annexpy.remote.http",
     "Head": "annexpy.repo.head",
     "IncompleteTransfer": "annexpy.errors",
@@ -282,6 +294,7 @@ _PLACES = {
     "Policy": "annexpy.policy.wanted",
     "PolicyError": "annexpy.errors",
     "Progress": "annexpy.actions.results",
+    "Proof": "annexpy.actions.prove",
     "ProtocolError": "annexpy.errors",
     "Pushed": "annexpy.actions.push",
     "ReadOnly": "annexpy.remote.wrappers",
@@ -294,6 +307,8 @@ _PLACES = {
     "Repository": "annexpy.repo.repository",
     "RepositoryError": "annexpy.errors",
     "RequiredContent": "annexpy.errors",
+    "S3Credentials": "annexpy.remote.s3_settings",
+    "S3Settings": "annexpy.remote.s3_settings",
     "Stored": "annexpy.remote.base",
     "Synced": "annexpy.actions.sync",
     "TimedOut": "annexpy.errors",
@@ -301,6 +316,7 @@ _PLACES = {
     "Transfer": "annexpy.actions.results",
     "TransferInProgress": "annexpy.errors",
     "TransportError": "annexpy.errors",
+    "TreeFile": "annexpy.repo.filetree",
     "TrustLevel": "annexpy.logs.repos",
     "UUID": "annexpy.uuids",
     "UnknownUUID": "annexpy.errors",
@@ -311,6 +327,7 @@ _PLACES = {
     "Verified": "annexpy.actions.results",
     "Wanted": "annexpy.actions.wanted",
     "Whereis": "annexpy.actions.whereis",
+    "Wrapper": "annexpy.remote.wrappers",
     "adopt_pidlock": "annexpy.repo.own_lock",
     "annexed_key": "annexpy.actions.key",
     "configure": "annexpy.actions.configure",
@@ -336,10 +353,12 @@ _PLACES = {
     "parse_expression": "annexpy.policy.expression:parse",
     "parse_size": "annexpy.logs.sizes",
     "parse_uuid": "annexpy.uuids",
+    "prove": "annexpy.actions.prove",
     "push": "annexpy.actions.push",
     "put": "annexpy.actions.put",
     "put_many": "annexpy.actions.put",
     "sync_branch": "annexpy.actions.sync:sync",
+    "verifier": "annexpy.keys.backend",
     "verify": "annexpy.actions.verify",
     "whereis": "annexpy.actions.whereis",
     "whereis_all": "annexpy.actions.whereis",

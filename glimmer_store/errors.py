@@ -3,7 +3,8 @@
 ::
 
     AnnexError
-    └── StoreError        ConfigError · SidecarError · GraphError · SourceRefused · HashMismatch · Shortfall
+    └── StoreError        ConfigError · SidecarError · GraphError · SourceRefused · HashMismatch · Shortfall ·
+                          ContentCold · TooManyRequests · TenantError
 
 Every refusal carries a ``remedy``: what to do about it, as a sentence.
 """
@@ -16,6 +17,7 @@ from annexpy import AnnexError
 
 __all__ = [
     "ConfigError",
+    "ContentCold",
     "GraphError",
     "HashMismatch",
     "Shortfall",
@@ -23,6 +25,7 @@ __all__ = [
     "SourceRefused",
     "StoreError",
     "TenantError",
+    "TooManyRequests",
 ]
 
 
@@ -78,3 +81,30 @@ class Shortfall(StoreError):
             f"{key}: {copies} of {needed} copies proven" + (f" ({reasons})" if reasons else ""),
             remedy="mend or add durable remotes, then run the same command again: it completes what is missing",
         )
+
+
+class ContentCold(StoreError):
+    """The content is there, in a cold tier, and cannot be read before it is brought up.
+
+    Attributes:
+        key: The key, as text.
+        remote: Which remote has it.
+        state: ``cold``, ``warming`` or ``expired``.
+    """
+
+    def __init__(self, key: str, remote: str, state: str) -> None:
+        self.key, self.remote, self.state = key, remote, state
+        super().__init__(
+            f"{remote}: {key} is {state}",
+            remedy="a backfill job with [warm] settings brings it up; see docs/jobs-launch.md",
+        )
+
+
+class TooManyRequests(StoreError):
+    """A remote takes no more requests for now; nothing was asked for, and nothing has to be paid."""
+
+    retryable = True
+
+    def __init__(self, remote: str, limit: int | None = None) -> None:
+        self.remote, self.limit = remote, limit
+        super().__init__(f"{remote}: too many requests{'' if limit is None else f', {limit} at once'}")
