@@ -18,7 +18,7 @@ from typing import Final
 import annexpy as annex
 from glimmer_store.errors import ConfigError
 
-__all__ = ["Bucket", "Limiter", "Limits", "PlaceLimits", "Window", "parse_bandwidth", "parse_requests"]
+__all__ = ["Bucket", "Limiter", "Limits", "PlaceLimits", "Share", "Window", "parse_bandwidth", "parse_requests"]
 
 _UNITS: Final = {"s": 1, "min": 60, "m": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -311,3 +311,20 @@ class Limiter:
         usual = getattr(self._limits, f"{role}_{what}" if role else what)
         rate: float | None = usual if own is None else own
         return None if rate is None else rate * self._share
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What one of *of* workers gets, the one with the number *rank* (from 0)."""
+
+    rank: int = 0
+    of: int = 1
+
+    @property
+    def fraction(self) -> float:
+        """Of every rate."""
+        return 1 / self.of
+
+    def slots(self, most: int) -> int:
+        """Of *most* transfers at once; those of all workers together are *most*, so it may be 0."""
+        return (self.rank + 1) * most // self.of - self.rank * most // self.of
