@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from annexpy.repo.head import FileChange, Head
     from annexpy.repo.own_lock import OwnLock, adopt_pidlock
     from annexpy.repo.repository import Repository
+    from annexpy.system import SystemClock
     from annexpy.uuids import UUID, is_cluster, parse_uuid
 
 __all__ = [
@@ -176,6 +177,7 @@ __all__ = [
     "S3Settings",
     "Stored",
     "Synced",
+    "SystemClock",
     "TimedOut",
     "Traced",
     "Transfer",
@@ -311,6 +313,7 @@ _PLACES = {
     "S3Settings": "annexpy.remote.s3_settings",
     "Stored": "annexpy.remote.base",
     "Synced": "annexpy.actions.sync",
+    "SystemClock": "annexpy.system",
     "TimedOut": "annexpy.errors",
     "Traced": "annexpy.remote.wrappers",
     "Transfer": "annexpy.actions.results",

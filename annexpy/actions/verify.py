@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from anyio import to_thread
+from anyio.lowlevel import checkpoint_if_cancelled
 
 from annexpy.actions.facts import Facts
 from annexpy.actions.get import chunks_of
@@ -31,6 +32,7 @@ from annexpy.keys.layout import key_file
 from annexpy.logs.location import LocationLog
 from annexpy.policy.numcopies import not_a_copy
 from annexpy.remote.base import Remote
+from annexpy.remote.kinds import bare_local
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.wrappers import Records, Wrapper, record
@@ -68,8 +70,15 @@ class Checked:
         return self.error is None
 
 
-async def verify(remote: Remote, key: Key, *, progress: Progress | None = None) -> Verified:
+async def verify(remote: Remote, key: Key, *, progress: Progress | None = None, cached: bool = True) -> Verified:
     """Read the content of *key* at *remote*, all of it, and compare it with the key.
+
+    Args:
+        remote: Where.
+        key: Which.
+        progress: Told how much was read.
+        cached: What this machine still has in memory may be read. False: of a repository on this machine the disk is
+            asked, as far as the system does that; of any other its own memory may answer.
 
     Returns:
         What could be compared.
@@ -80,6 +89,10 @@ async def verify(remote: Remote, key: Key, *, progress: Progress | None = None) 
         ContentChanged: It changed while it was read, and no hash says whether that matters.
         AnnexError: It could not be read.
     """
+    local = bare_local(remote)
+    if local is not None:
+        await checkpoint_if_cancelled()
+        return await _read_local(local, key, progress, cached=cached)
     check, done = verifier(key), 0
     async with remote.get(key) as download:
         length = download.length
@@ -100,6 +113,31 @@ async def _update(check: Verifier, chunk: bytes) -> None:
         check.update(chunk)
     else:
         await to_thread.run_sync(check.update, chunk)
+
+
+async def _read_local(local: Local, key: Key, progress: Progress | None, *, cached: bool = True) -> Verified:
+    """Read where it is."""
+    store, check, done = local.store, verifier(key), 0
+    try:
+        with store.open(key) as stored:
+            if key.size is not None and stored.size != key.size:
+                raise VerificationFailed(key, local.name, f"it has {stored.size} bytes")
+            if not cached:
+                stored.drop_cached()
+            while check is not None and done < stored.size:
+                end = min(done + _HOP, stored.size)
+                if stored.size <= _INLINE:
+                    _hash(check, stored, done, end)
+                else:
+                    await to_thread.run_sync(_hash, check, stored, done, end)
+                if check.received < end:
+                    break  # it became shorter
+                done = end
+                if progress is not None:
+                    progress(key, done, stored.size)
+            return _verdict(key, check, stored.size, stored.unchanged(), local.name)
+    except OSError as error:
+        raise store.folders.error(key, error) from error
 
 
 def _verdict(key: Key, check: Verifier | None, size: int, unchanged: bool, where: str) -> Verified:
@@ -235,23 +273,7 @@ class _LocalCheck(_Check):
             self._branches.append(local.repository.branch)  # what it knows of itself
 
     async def _read(self, key: Key) -> Verified:
-        store, check = self._local.store, verifier(key)
-        with store.open(key) as stored:
-            if key.size is not None and stored.size != key.size:
-                raise VerificationFailed(key, self._local.name, f"it has {stored.size} bytes")
-            done = 0
-            while check is not None and done < stored.size:
-                end = min(done + _HOP, stored.size)
-                if stored.size <= _INLINE:
-                    _hash(check, stored, done, end)
-                else:
-                    await to_thread.run_sync(_hash, check, stored, done, end)
-                if check.received < end:
-                    break  # it became shorter
-                done = end
-                if self._progress is not None:
-                    self._progress(key, done, stored.size)
-            verified = _verdict(key, check, stored.size, stored.unchanged(), self._local.name)
+        verified = await _read_local(self._local, key, self._progress)
         self._repair_permissions(key)
         return verified
 

@@ -59,6 +59,11 @@ class StoredObject:
         """At most *size* bytes from *offset*; fewer at the end."""
         return self._files.pread(self.fd, size, offset)
 
+    def drop_cached(self) -> None:
+        """Have what is read next come from the disk, as far as the system can be asked for that."""
+        if isinstance(self._files, DiskFiles):
+            self._files.drop_cached(self.fd)
+
     def unchanged(self) -> bool:
         """Nobody wrote to it since it was opened, as far as the file system tells."""
         now, then = self._files.fstatus(self.fd), self._status

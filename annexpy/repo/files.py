@@ -203,6 +203,11 @@ class DiskFiles(DescriptorLocks, ComposedFiles):
     def pread(self, fd: int, size: int, offset: int) -> bytes:
         return os.pread(fd, size, offset)
 
+    def drop_cached(self, fd: int) -> None:
+        """Let the system forget what it has in memory of a file; what is not on disk yet stays."""
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def fstatus(self, fd: int) -> Status:
         return os.fstat(fd)
 

@@ -18,6 +18,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "archive": "Store outputs durably and create their nodes.",
+    "backfill": "Bring every object to another repository, and prove each copy.",
     "demo": "Show everything on real files, in a new folder.",
     "emit": "Store the outputs that existing nodes name.",
     "explain": "Tell the proof of every copy of one output in full.",
@@ -26,6 +27,7 @@ COMMANDS = {
     "gate": "Refuse a push, a merge or a teardown that would lose something.",
     "hook": "Install the hook that asks the gate before a push.",
     "init": "Set a dataset up: repository, durable remotes, configuration.",
+    "manifest": "Archive what a datamanifest.toml declares, and restore it.",
     "migrate": "Fill the storage fields of an existing graph.",
     "policy": "Hold git-annex's settings against the storage classes.",
     "report": "Tell everything about every output, as text, JSON or HTML.",

@@ -185,7 +185,7 @@ class Folded:
         if last is None:
             return State.PLANNED
         if last.state is State.RETRY_WAIT:
-            return last.was
+            return State.PLANNED if last.kind is FailureKind.DEST_BAD else last.was
         return last.state
 
     @property

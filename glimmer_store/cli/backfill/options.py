@@ -1,0 +1,91 @@
+"""The options that make a job, and how a command finds one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from glimmer_store.jobs.plan import jobs_folder, new_job
+from glimmer_store.jobs.spec import JobError, JobSpec, JobType, Retry, Select, Strength, seconds
+
+__all__ = ["find_job", "job_option", "made_job", "making_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])  # Any: a click command
+
+_OPTIONS = (
+    click.option("--to", "dests", multiple=True, metavar="NAME", help="Destination: a git remote, or uuid:UUID."),
+    click.option("--from", "sources", multiple=True, metavar="NAME", help="Source (default: every other repository)."),
+    click.option("--type", "type_", type=click.Choice(get_args(JobType)), default="backfill", show_default=True),
+    click.option("--class", "storage_class", default="", help="Only objects of this storage class."),
+    click.option("--node", "nodes", multiple=True, metavar="ID", help="Only objects of this Glimmer node."),
+    click.option("--not-only-wanted", "unwanted", is_flag=True, help="Also what the destination does not want."),
+    click.option("--older-than", "max_age", default="0", metavar="AGE", help="verify, repair: not proven since (90d)."),
+    click.option("--verify", "strength", type=click.Choice(get_args(Strength)), default="reread", show_default=True),
+    click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Such as bandwidth=200MB/s."),
+    click.option("--tries", type=click.IntRange(1), default=5, show_default=True, help="Before a task fails."),
+    click.option("--retry-after", default="30s", show_default=True, help="First pause before a try; doubles."),
+    click.option("--heartbeat", default="6s", help="Sign of life of a worker; after five without one it is lost."),
+    click.option("-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset."),
+)
+
+
+def making_options(function: F) -> F:
+    """The options of a command that makes a job; ``made_job`` takes what they yield."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def job_option(function: F) -> F:
+    """``--job DIR``."""
+    return click.option("--job", "job", type=click.Path(file_okay=False), help="Folder of the job, or its id.")(
+        function
+    )
+
+
+# Any: what click read
+def made_job(given: dict[str, Any]) -> JobSpec:
+    """The job that the options describe.
+
+    Raises:
+        JobError: A name is not known.
+        UsageError: An option is malformed.
+    """
+    try:
+        max_age, base, heartbeat = (seconds(given[name]) for name in ("max_age", "retry_after", "heartbeat"))
+        limits = dict(one.split("=", 1) for one in given["limits"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    return new_job(
+        Path(given["dataset"]),
+        given["type_"],
+        given["dests"],
+        sources=given["sources"],
+        select=Select(given["storage_class"], given["nodes"], not given["unwanted"], max_age),
+        verify=given["strength"],
+        limits=limits,
+        retry=Retry(given["tries"], base),
+        heartbeat=heartbeat,
+    )
+
+
+def find_job(job: str | None, dataset: str = ".") -> Path:
+    """The folder of a job: as named, or of the dataset; without a name the newest.
+
+    Raises:
+        JobError: There is none.
+    """
+    if job is not None and (Path(job) / "job.toml").exists():
+        return Path(job)
+    folder = jobs_folder(Path(dataset))
+    if job is not None:
+        if "/" not in job and (folder / job / "job.toml").exists():
+            return folder / job
+        raise JobError(f"{job}: no job", remedy=f"name a folder, or an id in {folder}")
+    found = sorted(folder.glob("*/job.toml"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise JobError(f"{folder}: no job", remedy="plan one: glimmer-store backfill plan --to NAME --freeze")
+    return found[-1].parent

@@ -1,0 +1,45 @@
+"""``glimmer-store backfill plan``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glimmer_store.cli.backfill.options import job_option, made_job, making_options
+
+__all__ = ["command"]
+
+
+@click.command("plan")
+@making_options
+@job_option
+@click.option("--freeze", is_flag=True, help="Write the job down, so that workers can begin.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(job: str | None, freeze: bool, as_json: bool, **given: Any) -> int:  # Any: what click read
+    """Tell what a job amounts to; with --freeze, or a folder given by --job, write it down.
+
+    Nothing is copied, and without those two nothing is written.
+    """
+    import anyio
+
+    from glimmer_store.jobs.plan import job_folder, plan
+
+    spec = made_job(given)
+    folder = Path(job) if job else job_folder(spec) if freeze else None
+    amount, ledger = anyio.run(plan, spec, folder)
+    told = {"job": spec.id if ledger else None, "folder": str(ledger.folder) if ledger else None, **amount.to_json()}
+    if as_json:
+        click.echo(json.dumps(told))
+        return 0
+    click.echo(f"{amount.keys} keys, {amount.size} bytes, in {amount.shards} shards")
+    click.echo(f"  claimed there without a proof: {amount.claimed}; proven there: {amount.proven}")
+    for name in sorted(amount.sources):
+        click.echo(f"  from {name}: {amount.sources[name]} keys, {amount.source_bytes[name]} bytes")
+    if amount.sourceless:
+        click.echo(f"  without a source: {amount.sourceless} keys")
+    if ledger is not None:
+        click.echo(f"frozen in {ledger.folder}")
+    return 0

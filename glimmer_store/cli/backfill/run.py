@@ -1,0 +1,52 @@
+"""``glimmer-store backfill run``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from glimmer_store.cli.backfill.options import find_job, job_option, made_job, making_options
+
+__all__ = ["command"]
+
+
+@click.command("run")
+@making_options
+@job_option
+@click.option("--workers", type=click.IntRange(1), help="Processes on this machine.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object in the end.")
+def command(job: str | None, workers: int | None, as_json: bool, **given: Any) -> int:  # Any: what click read
+    """Plan a job, or go on with one, and work on it from here until nothing is left to be done.
+
+    With --to a job is planned, in the folder that --job names or among those of the dataset; without it the one
+    that --job names, or the newest, goes on where it was.
+    """
+    import anyio
+
+    from glimmer_store.jobs.plan import job_folder, plan
+    from glimmer_store.jobs.run import run_job
+    from glimmer_store.jobs.states import JobState
+
+    async def work() -> int:
+        if given["dests"] and not (job and (Path(job) / "job.toml").exists()):
+            spec = made_job(given)
+            folder = Path(job) if job else job_folder(spec)
+            await plan(spec, folder)
+        else:
+            folder = find_job(job, given["dataset"])
+        ran = await run_job(folder, workers=workers)
+        if as_json:
+            click.echo(json.dumps(ran.to_json()))
+        else:
+            states = ", ".join(f"{number} {state}" for state, number in sorted(ran.states.items()))
+            click.echo(f"{ran.job}: {ran.state}: {states or 'nothing to do'}; missing: {ran.missing}")
+            for uuid, why in ran.held.items():
+                click.echo(f"  held: {uuid}: {why}")
+            for name, why in ran.registered.behind.items():
+                click.echo(f"  {name} does not have the history: {why}")
+        return 0 if ran.state is JobState.SUCCEEDED else 1
+
+    return anyio.run(work)

@@ -1,0 +1,96 @@
+"""The process that reads copies back: ``python -m glimmer_store.jobs.rereading JOB WORKER``.
+
+It has connections of its own, so what it gets is what the destination has stored, not what the copier still had in its
+hands; of a repository on this machine the pages of the file are dropped from the cache before. What it finds it signs,
+and the attestation is on disk before it tells. It ends when its input does.
+
+A request is a line ``{"shard": …, "dest": UUID, "keys": […]}``, the answer a line with, for each key, ``[verdict or
+null, reason, bytes, seconds]``; null: the destination could not be asked, which proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Any
+
+import anyio
+
+import annexpy as annex
+from glimmer_store.attest import Attestation, Signer, Verdict
+from glimmer_store.jobs.ledger import Ledger, Writer
+from glimmer_store.jobs.places import Places, connected
+
+__all__ = ["main", "reread"]
+
+_JOBS = 16
+
+
+async def reread(remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:
+    """What is stored at *remote*; None when that cannot be found out."""
+    try:
+        verified = await annex.verify(remote, key, cached=False)
+    except annex.KeyNotPresent as error:
+        return Verdict.MISSING, str(error)
+    except (annex.VerificationFailed, annex.NotRegularFile) as error:
+        return Verdict.BAD, str(error)
+    except annex.AnnexError as error:
+        return None, str(error)
+    if verified is not annex.Verified.HASH:
+        return None, "its key has no hash that could be compared"
+    return Verdict.GOOD, ""
+
+
+class _Rereading:
+    def __init__(self, places: Places, writer: Writer, signer: Signer) -> None:
+        self._places, self._writer, self._signer = places, writer, signer
+        writer.public_key(signer.name, signer.public)
+
+    # Any: parsed JSON
+    async def answer(self, request: dict[str, Any]) -> list[list[object]]:
+        keys, dest = [annex.Key.parse(key) for key in request["keys"]], request["dest"]
+        remote = self._places.remote(dest)
+        if remote is None:
+            return [[None, f"{self._places.name(dest)}: cannot be used here", 0, 0.0] for _ in keys]
+        found: dict[int, list[object]] = {}
+        proofs: list[Attestation] = []
+        left = iter(enumerate(keys))
+
+        async def worker() -> None:
+            for number, key in left:
+                begun = time.monotonic()
+                verdict, why = await reread(remote, key)
+                said = None if verdict is None else verdict.value
+                found[number] = [said, why, key.size or 0, time.monotonic() - begun]
+                if verdict is not None:
+                    name = self._places.name(dest)
+                    proofs.append(self._signer.attest(key, dest, name, verdict, "reread"))
+
+        async with anyio.create_task_group() as group:
+            for _ in range(1 if self._places.is_here(dest) else _JOBS):
+                group.start_soon(worker)
+        self._writer.attest(request["shard"], (proof.to_line() for proof in proofs))
+        self._writer.close()
+        return [found[number] for number in range(len(keys))]
+
+
+async def _serve(job: str, worker: str) -> None:
+    ledger = Ledger.open(job)
+    async with connected(ledger.spec) as places:
+        with ledger.writer(f"{worker}.reread") as writer:
+            rereading = _Rereading(places, writer, Signer.of_user())
+            while line := await anyio.to_thread.run_sync(sys.stdin.buffer.readline, abandon_on_cancel=True):
+                answer = await rereading.answer(json.loads(line))
+                sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+                sys.stdout.buffer.flush()
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    job, worker = sys.argv[1:]
+    anyio.run(_serve, job, worker)
+
+
+if __name__ == "__main__":
+    main()

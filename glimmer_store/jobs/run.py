@@ -1,0 +1,162 @@
+"""Run a job from here: workers on this machine, the registrar beside them, and the count in the end.
+
+Any number of machines may run one job at once: shards are leased, and one of them is the registrar at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+from anyio.abc import Process
+
+import annexpy as annex
+from glimmer_store.jobs.ledger import Ledger
+from glimmer_store.jobs.registrar import Registered, registering
+from glimmer_store.jobs.states import DONE, FailureKind, JobState, State
+
+__all__ = ["Ran", "count", "run_job", "unplanned"]
+
+_LOOK = 0.5
+"""Seconds between two looks of the registrar."""
+_AGAIN = 3
+"""How often a worker that ended with an error is started anew."""
+
+
+@dataclass(slots=True)
+class Ran:
+    """How a job stands after it was run.
+
+    Attributes:
+        job, folder: Which.
+        states: State → tasks.
+        failures: Kind → tasks that failed.
+        registered: What this run wrote into the dataset.
+        missing: Keys that a destination wants and lacks now by the location log, planned or not.
+    """
+
+    job: str
+    folder: Path
+    states: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    registered: Registered = field(default_factory=Registered)
+    missing: int = 0
+    held: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> JobState:
+        if all(State(state) in DONE for state in self.states):
+            return JobState.SUCCEEDED
+        if any(State(state) not in (*DONE, State.FAILED) for state in self.states):
+            return JobState.PROCESSING
+        return JobState.FAILED
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "job": self.job,
+            "folder": str(self.folder),
+            "state": self.state,
+            "states": dict(self.states),
+            "failures": dict(self.failures),
+            "registered": {
+                "present": self.registered.present,
+                "absent": self.registered.absent,
+                "nodes": self.registered.nodes,
+                "behind": self.registered.behind,
+            },
+            "missing": self.missing,
+            "held": self.held,
+        }
+
+
+async def run_job(folder: Path, *, workers: int | None = None, told: Callable[[str], object] | None = None) -> Ran:
+    """Work on a job until nothing is left that can be done, and register what was proven.
+
+    Args:
+        folder: Of the job.
+        workers: Processes on this machine; by default what the job says, else 2.
+        told: Told what a worker said when it ended.
+
+    Raises:
+        JobError: There is no such job.
+        AnnexError: The dataset could not be written to.
+    """
+    ledger = Ledger.open(folder)
+    ledger.free(*(place.uuid for place in ledger.spec.dests))  # there may be space again: the first put tells
+    number = workers or ledger.spec.planned_limits.workers or 2
+    ran = Ran(ledger.spec.id, ledger.folder)
+    async with registering(ledger, wait=False) as registrar:
+        alive = anyio.Event()
+        async with anyio.create_task_group() as group:
+
+            async def work() -> None:
+                async with anyio.create_task_group() as workers_:
+                    for _ in range(min(number, max(1, len(ledger.shards())))):
+                        workers_.start_soon(_worker, ledger.folder, told)
+                alive.set()
+
+            group.start_soon(work)
+            while not alive.is_set():
+                if registrar is not None:
+                    await registrar.look()
+                with anyio.move_on_after(_LOOK):
+                    await alive.wait()
+        if registrar is not None:
+            await registrar.look(to_the_end=True)
+            ran.registered = registrar.done
+    ran.states, ran.failures = count(ledger)
+    ran.missing, ran.held = unplanned(ledger), dict(ledger.held())
+    return ran
+
+
+async def _worker(folder: Path, told: Callable[[str], object] | None) -> None:
+    """One worker; anew when it was killed, as long as that does not happen again and again."""
+    argv = [sys.executable, "-m", "glimmer_store.cli.app", "backfill", "worker", "--job", str(folder), "--json"]
+    for _ in range(_AGAIN):
+        process = await anyio.open_process(argv, stdin=None, stderr=None)
+        try:
+            said = await _said(process)
+            status = await process.wait()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            with anyio.CancelScope(shield=True):
+                await process.aclose()
+        if told is not None and said:
+            told(said)
+        if status == 0:
+            return
+
+
+async def _said(process: Process) -> str:
+    assert process.stdout is not None
+    return b"".join([chunk async for chunk in process.stdout]).decode(errors="replace").strip()
+
+
+def count(ledger: Ledger) -> tuple[Counter[str], Counter[str]]:
+    """State → tasks, and kind → failed tasks; one shard in memory at a time."""
+    states: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    for shard in ledger.shards():
+        for one in ledger.fold(shard).values():
+            states[one.state.value] += 1
+            if one.state is State.FAILED and one.last is not None:
+                failures[(one.last.kind or FailureKind.TERMINAL).value] += 1
+    return states, failures
+
+
+def unplanned(ledger: Ledger) -> int:
+    """Keys that a destination lacks by the location log as it is now: the closing count, which should be 0."""
+    spec = ledger.spec
+    if spec.type not in ("backfill", "archive"):
+        return 0
+    with annex.Repository.open(spec.dataset) as repository:
+        missing = 0
+        for where in annex.whereis_all(repository):
+            having = {location.uuid for location in (*where.locations, *where.untrusted)}
+            missing += sum(place.uuid not in having for place in spec.dests)
+    return missing
