@@ -11,10 +11,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import anyio
 
 import annexpy as annex
 from glimmer_store.adjunct import connect_adjuncts, store_copies
@@ -22,6 +20,7 @@ from glimmer_store.attest import Attestation, Signer, Verdict
 from glimmer_store.config import Config, Durable
 from glimmer_store.errors import Shortfall, SourceRefused
 from glimmer_store.policy import StorageClass, check_place, check_source
+from glimmer_store.proving import prove
 from glimmer_store.record import Location, StorageRecord
 from glimmer_store.tree import Tree, annexed, members, tree_of
 
@@ -42,17 +41,20 @@ class Output:
         path: Relative to the dataset.
         key: Of the file; of the list, for a folder.
         tree: What is in it, for a folder.
+        source: Where the bytes are, if not at *path*: data that a manifest declares lies outside of the dataset.
     """
 
     path: Path
     key: annex.Key
     tree: Tree | None = None
+    source: Path | None = None
 
     def items(self, root: Path) -> list[tuple[annex.Key, str | bytes]]:
         """(key, a path or the content) of all that is to be stored."""
+        whole = self.source or root / self.path
         if self.tree is None:
-            return [(self.key, str(root / self.path))]
-        return [*members(self.tree, root / self.path), (self.key, self.tree.to_bytes())]
+            return [(self.key, str(whole))]
+        return [*members(self.tree, whole), (self.key, self.tree.to_bytes())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +111,20 @@ class Archive:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path) -> AsyncIterator[Archive]:
+    async def open(cls, root: Path, *, numcopies: int | None = None) -> AsyncIterator[Archive]:
         """The archive of the dataset at *root*. Connections are made when they are first needed.
+
+        Args:
+            root: Its top.
+            numcopies: Copies that everything needs, in place of those of the classes.
 
         Raises:
             ConfigError: The dataset is not set up.
             NotARepository: The dataset is no git-annex repository.
         """
         config = Config.load(root)
+        if numcopies is not None:
+            config = replace(config, numcopies=dict.fromkeys(config.numcopies, numcopies))
         one_by_one = _adopt_pidlock([str(root), *(place.url for place in config.durable)])
         repository = annex.Repository.open(root)
         async with AsyncExitStack() as stack:
@@ -164,10 +172,10 @@ class Archive:
         return Output(relative, await annex.key_of(self.root / relative, backend=self.config.backend))
 
     async def store(self, output: Output, storage_class: StorageClass, *, progress: Progress | None = None) -> Archived:
-        """Store an output on every durable remote, read every copy again, and record where it is.
+        """Store an output on every durable remote, have every copy read again, and record where it is.
 
-        A copy counts when what was read back, in another request, is the content of its key. Location lines
-        are on disk before this returns; they are committed with the node.
+        A copy counts when what was read again, in another request, is the content of its key (``proving``).
+        Location lines are on disk before this returns; they are committed with the node.
         """
         items = output.items(self.root)
         report = None if progress is None else (lambda _key, done, total: progress(str(output.path), done, total or 0))
@@ -182,14 +190,15 @@ class Archive:
                     having[place].remove(key)
                     failed.setdefault(place.name, str(stored.failed.get(place.uuid, "did not say that it has it")))
         copies = await store_copies(self.adjuncts, self.repository.branch, items, failed)
-        proofs = await self.prove({place: keys for place, keys in having.items() if keys} | copies, failed)
+        places = {place: keys for place, keys in having.items() if keys} | copies
+        proofs = await self.prove(places, failed, dict(items))
         await self.repository.branch.sync()
         good = {(proof.key, proof.uuid) for proof in proofs if proof.verdict is Verdict.GOOD}
-        places = [p for p in self._nodes if all((str(key), str(p.uuid)) in good for key, _ in items)]
+        proven = [p for p in self._nodes if all((str(key), str(p.uuid)) in good for key, _ in items)]
         record = StorageRecord(
-            tuple(sorted(Location(place.name, place.uuid) for place in places)),
+            tuple(sorted(Location(place.name, place.uuid) for place in proven)),
             self.config.numcopies[storage_class],
-            bool(places),
+            bool(proven),
             storage_class,
         )
         names = tuple(sorted(self._names[uuid] for uuid in received if uuid in self._names))
@@ -223,45 +232,22 @@ class Archive:
         return annex.Stored(frozenset(uuids), frozenset(already), why)
 
     async def prove(
-        self, places: Mapping[Durable, Iterable[annex.Key]], failed: dict[str, str] | None = None
+        self,
+        places: Mapping[Durable, Iterable[annex.Key]],
+        failed: dict[str, str] | None = None,
+        sources: Mapping[annex.Key, str | bytes] | None = None,
     ) -> list[Attestation]:
-        """Read contents again where they are said to be, every remote by itself, and sign what is found.
+        """Have contents read again where they are said to be, and sign what is found.
 
         Args:
             places: Durable remote → keys.
             failed: Gets why a remote has no good copy. One that cannot be asked proves nothing either way, so
                 there is no attestation of it.
+            sources: Key → a file, or the content, to compare with; else what the dataset has is used.
         """
-        proofs: list[Attestation] = []
-        why = {} if failed is None else failed
-        signer = self.signer
-
-        async def one(place: Durable, keys: Iterable[annex.Key]) -> None:
-            for key in keys:
-                verdict, reason = await self._reread(self._nodes.get(place) or self.adjuncts[place], key)
-                if verdict is not None:
-                    proofs.append(signer.attest(key, str(place.uuid), place.name, verdict, "reread"))
-                if reason:
-                    why.setdefault(place.name, reason)
-
-        async with anyio.create_task_group() as group:
-            for place, keys in places.items():
-                group.start_soon(one, place, list(keys))
-        return proofs
-
-    async def _reread(self, remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:
-        """What is found at a remote, and why it is not good."""
-        try:
-            verified = await annex.verify(remote, key)
-        except annex.KeyNotPresent as error:
-            return Verdict.MISSING, str(error)
-        except annex.VerificationFailed as error:
-            return Verdict.BAD, str(error)
-        except annex.AnnexError as error:
-            return None, str(error)
-        if verified is not annex.Verified.HASH:
-            return None, "its key has no hash that could be compared"
-        return Verdict.GOOD, ""
+        remotes = {place: self._nodes.get(place) or self.adjuncts[place] for place in places}
+        wanted = {place: list(keys) for place, keys in places.items()}
+        return await prove(remotes, wanted, self.repository, self.signer, {} if failed is None else failed, sources)
 
 
 def _adopt_pidlock(places: Iterable[str]) -> bool:

@@ -90,13 +90,19 @@ class GlimmerGraph:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dataset: str | os.PathLike[str] = ".") -> AsyncIterator[GlimmerGraph]:
+    async def open(
+        cls, dataset: str | os.PathLike[str] = ".", *, numcopies: int | None = None
+    ) -> AsyncIterator[GlimmerGraph]:
         """The graph of the dataset that *dataset* lies in.
+
+        Args:
+            dataset: Its top.
+            numcopies: Copies that what is stored now needs, whatever its class.
 
         Raises:
             ConfigError: Not set up for glimmer_store.
         """
-        async with Archive.open(_resolved(dataset)) as archive:
+        async with Archive.open(_resolved(dataset), numcopies=numcopies) as archive:
             graph = cls(archive)
             yield graph
             if graph._emitted:
@@ -107,7 +113,7 @@ class GlimmerGraph:
 
     async def derivative(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Output,
         *,
         id: str | None = None,
         name: str | None = None,
@@ -123,7 +129,7 @@ class GlimmerGraph:
         """Store an output of a method and create its node. Creating the node *is* storing it.
 
         Args:
-            path: The output, inside the dataset and not in a temporary folder.
+            path: The output, inside the dataset and not in a temporary folder; or one that was looked at before.
             id: Of the node; default: ``derivative-`` and the file's name.
             name: For people; default: the file's name.
             produced_by, derives_from: Ids of nodes in the graph.
@@ -144,7 +150,7 @@ class GlimmerGraph:
 
     async def dataset(
         self,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Output,
         *,
         id: str | None = None,
         name: str | None = None,
@@ -244,7 +250,7 @@ class GlimmerGraph:
     async def _emit(
         self,
         type_: NodeType,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | Output,
         id_: str | None,
         name: str | None,
         edges: list[dict[str, str]],
@@ -263,7 +269,7 @@ class GlimmerGraph:
                     f"edge {edge['type']} → {edge['target']}: no such node in the graph",
                     remedy="create that node first, or leave the edge out",
                 )
-        output = await self.archive.look(Path(path))
+        output = path if isinstance(path, Output) else await self.archive.look(Path(path))
         node_id = id_ if id_ is not None else _default_id(type_, output.path)
         if not _ID.match(node_id):
             raise GraphError(f"id {node_id!r}: letters and digits, joined by single '-' or '.'")

@@ -20,7 +20,7 @@ from glimmer_store.config import CONFIG_NAME, FORGE, Config, Durable
 from glimmer_store.errors import ConfigError
 from glimmer_store.provision_adjunct import add_adjuncts
 
-__all__ = ["Place", "plan", "provision"]
+__all__ = ["Place", "add_remote", "identify", "plan", "provision"]
 
 _GROUP: Final = "backup"
 """git-annex's standard group for repositories that want everything."""
@@ -79,7 +79,7 @@ def provision(
     config = Config.load(root) if (root / CONFIG_NAME).exists() else Config()
     repository = annex.Repository.open(root) if _is_annex(root) else annex.Repository.init(root, bare=False)
     with repository:
-        _identify(repository)
+        identify(repository)
         known = list(config.durable)
         taken = {place.name for place in known}
         new: list[Place] = []
@@ -91,9 +91,9 @@ def provision(
             taken.add(place.durable.name)
             known.append(place.durable)
             new.append(place)
-            _add_remote(repository, place.durable.name, place.git_url, place.durable.uuid)
+            add_remote(repository, place.durable.name, place.git_url, place.durable.uuid)
         if forge is not None:
-            _add_remote(repository, FORGE, forge, None)
+            add_remote(repository, FORGE, forge, None)
         _tell_git_annex(repository, new)
         added = add_adjuncts(repository, config.adjuncts, adjuncts, taken | {one.name for one in config.adjuncts})
         repository.branch.commit_now(seconds=_SECONDS)
@@ -115,7 +115,7 @@ def _commit(repository: annex.Repository, root: Path) -> None:
         head.close()
 
 
-def _identify(repository: annex.Repository) -> None:
+def identify(repository: annex.Repository) -> None:
     """Commits need an author: where git knows of none, the user of this machine is one."""
     config = repository.config
     if config.get("user.email") is None and not os.environ.get("GIT_AUTHOR_EMAIL"):
@@ -123,7 +123,8 @@ def _identify(repository: annex.Repository) -> None:
         config.change({"user.name": config.get("user.name") or user, "user.email": f"{user}@{os.uname().nodename}"})
 
 
-def _add_remote(repository: annex.Repository, name: str, url: str, uuid: annex.UUID | None) -> None:
+def add_remote(repository: annex.Repository, name: str, url: str, uuid: annex.UUID | None) -> None:
+    """Make *name* a git remote, whose contents git-annex leaves alone when it has no *uuid*."""
     settings = {"url": url, "fetch": f"+refs/heads/*:refs/remotes/{name}/*"}
     settings |= {"annex-ignore": "true"} if uuid is None else {"annex-uuid": str(uuid)}
     wanted = {f"remote.{name}.{field}": value for field, value in settings.items()}

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
@@ -143,8 +143,8 @@ def annexed(path: str | bytes | os.PathLike[str], root: Path) -> annex.Key | Non
     return key if key is not None and annex.is_secure(key) else None
 
 
-async def tree_of(folder: Path, root: Path, backend: str) -> Tree:
-    """Look at everything in *folder*, and read every file once.
+async def tree_of(folder: Path, root: Path, backend: str, *, without: Collection[bytes] = ()) -> Tree:
+    """Look at everything in *folder* but for the names *without* at its top, and read every file once.
 
     A link that stays inside the folder is recorded as a link. Nothing outside is followed to, but for contents
     that git-annex has put away.
@@ -154,7 +154,8 @@ async def tree_of(folder: Path, root: Path, backend: str) -> Tree:
         InvalidPath, ContentChanged: A file cannot be read, or changed meanwhile.
     """
     top = os.fsencode(folder)
-    return Tree(tuple([await _entry(top, path, kind, root, backend) for path, kind in sorted(_walk(top, b""))]))
+    found = sorted((path, kind) for path, kind in _walk(top, b"") if path.split(b"/")[0] not in without)
+    return Tree(tuple([await _entry(top, path, kind, root, backend) for path, kind in found]))
 
 
 async def _entry(top: bytes, path: bytes, kind: Kind, root: Path, backend: str) -> TreeEntry:

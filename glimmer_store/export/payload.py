@@ -13,6 +13,7 @@ from glimmer_store.archive import Archive
 from glimmer_store.bids import bids_files, read_node
 from glimmer_store.errors import GraphError, StoreError
 from glimmer_store.export.scope import out_of_scope
+from glimmer_store.fetching import get_good
 from glimmer_store.record import StorageRecord
 from glimmer_store.rules import INDEX_NAME
 from glimmer_store.schema.fields import NODE_TYPES
@@ -191,7 +192,7 @@ async def deliver(
         target = folder / item.path
         target.parent.mkdir(parents=True, exist_ok=True)
         report = None if progress is None else (lambda _key, have, total, name=item.path: progress(name, have, total))
-        await _get(sources, item, target, report)
+        await get_good(sources, item.key, target, associated_file=item.path, progress=report)
         size = target.stat().st_size
         written += size
         if limits.max_bytes is not None and written > limits.max_bytes:  # keys may have no size
@@ -199,17 +200,3 @@ async def deliver(
         digest = item.sha256 or (await annex.key_of(target, backend="SHA256")).name.decode()
         done.append(replace(item, size=size, sha256=digest))
     return done
-
-
-async def _get(sources: Sequence[annex.Remote], item: Item, target: Path, report: annex.Progress | None) -> None:
-    """From whichever durable remote has a good copy: a bad one is no reason to stop while there are others."""
-    try:
-        await annex.get(sources, item.key, target, associated_file=item.path, progress=report)
-    except annex.ContentError:
-        for remaining, remote in enumerate(reversed(sources)):
-            try:
-                await annex.get(remote, item.key, target, associated_file=item.path, progress=report)
-                return
-            except annex.AnnexError:
-                if remaining == len(sources) - 1:
-                    raise

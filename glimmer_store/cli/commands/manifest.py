@@ -1,0 +1,134 @@
+"""``glimmer-store manifest``: archive what a manifest declares, and restore it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from glimmer_store.policy import StorageClass
+
+if TYPE_CHECKING:
+    from glimmer_store.manifest.archiving import ArchivedEntry
+
+__all__ = ["command"]
+
+_DATASET = click.option(
+    "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
+)
+_MANIFEST = click.option("--manifest", type=click.Path(exists=True, dir_okay=False), help="Default: the dataset's.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object per entry.")
+
+
+@click.group("manifest")
+def command() -> None:
+    """Make what a datamanifest.toml declares durable, and bring it back."""
+
+
+@command.command("archive")
+@click.argument("names", nargs=-1)
+@_MANIFEST
+@click.option("--cached", is_flag=True, help="Also what cached functions produced.")
+@click.option("--class", "storage_class", type=click.Choice([c.value for c in StorageClass]))
+@click.option("--numcopies", type=click.IntRange(min=1), help="Copies that are needed now, if not those of the class.")
+@click.option("--annotate", is_flag=True, help="Write the keys into the manifest, as tables [NAME._GLIMMER].")
+@click.option("--allow-volatile", is_flag=True, help="Archive from temporary folders as well.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be archived.")
+@_JSON
+@_DATASET
+def archive(
+    names: tuple[str, ...],
+    manifest: str | None,
+    cached: bool,
+    storage_class: str | None,
+    numcopies: int | None,
+    annotate: bool,
+    allow_volatile: bool,
+    dry_run: bool,
+    as_json: bool,
+    dataset: str,
+) -> int:
+    """Store the datasets NAMES, or all that are here, on the durable remotes; prove every copy.
+
+    What differs from its declared checksum is refused. The user's own files are read and never touched. Exit code
+    1 when something failed, 3 when something has too few copies.
+    """
+    import anyio
+
+    from glimmer_store.cli.app import complain
+    from glimmer_store.graph import GlimmerGraph
+    from glimmer_store.manifest.annotating import annotate_manifest
+    from glimmer_store.manifest.archiving import archive_manifest, chosen, worst
+    from glimmer_store.manifest.library import Project, find_manifest
+
+    root = Path(dataset).resolve()
+    project = Project(Path(manifest) if manifest else find_manifest(root))
+    entries = chosen(project, names, cached=cached)
+    if dry_run:
+        for one in entries:
+            why = "is opened where it is" if one.lazy else "archive" if one.present else "is not here"
+            click.echo(f"{one.address}: {why}")
+        return 0
+
+    async def run() -> int:
+        done: list[ArchivedEntry] = []
+        async with GlimmerGraph.open(root, numcopies=numcopies) as graph:
+            wanted = StorageClass(storage_class) if storage_class else None
+            async for one in archive_manifest(
+                graph, project, entries, storage_class=wanted, allow_volatile=allow_volatile
+            ):
+                done.append(one)
+                click.echo(json.dumps(one.to_json()) if as_json else _told(one))
+                if one.error is not None:
+                    complain(one.error)
+            if annotate:
+                await annotate_manifest(graph, project, [(o.declared, o.record, o.node) for o in done])
+        if not any(one.status != "skipped" for one in done):
+            click.echo("nothing to archive", err=True)
+        return worst(done)
+
+    return anyio.run(run)
+
+
+def _told(one: ArchivedEntry) -> str:
+    if one.node is None or one.node.record is None:
+        return f"{one.status} {one.declared.name}: {one.reason}"
+    places = ", ".join(place.remote for place in one.node.stored_at)
+    needed = one.node.numcopies_required
+    return f"archived {one.declared.name}: {one.node.copies} copies proven, {needed} needed ({places})"
+
+
+@command.command("restore")
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option("--from", "remote", required=True, metavar="REMOTE", help="The one repository to restore from.")
+@click.option("--commit", default="", metavar="C", help="As the project was then; default: as it is now.")
+@click.option("--user-managed", is_flag=True, help="Also write files outside of the project that the manifest names.")
+@click.option("--replace", is_flag=True, help="Replace what is there and is something else.")
+@_JSON
+def restore(folder: str, remote: str, commit: str, user_managed: bool, replace: bool, as_json: bool) -> int:
+    """Make FOLDER the project again, from one repository alone: no source URL is asked.
+
+    Contents go where the manifest says on this machine, each verified as it comes and measured where it lies. A
+    FOLDER that was restored before is completed. Exit code 1 when something could not be restored.
+    """
+    import anyio
+
+    from glimmer_store.manifest.restoring import clone, restore
+
+    root = Path(folder).resolve()
+    if not (root / ".git").exists():
+        clone(remote, root, commit=commit)
+
+    async def run() -> int:
+        failed = 0
+        async for one in restore(root, remote, user_managed=user_managed, replace=replace):
+            failed |= one.status == "failed"
+            if as_json:
+                click.echo(json.dumps(one.to_json()))
+            else:
+                click.echo(f"{one.status} {one.address}: {one.reason or one.path}")
+        return int(failed)
+
+    return anyio.run(run)
