@@ -1,0 +1,346 @@
+"""What an operator wants to know of a job, made of its sums and of what is around them.
+
+Still a function of what is handed in; ``survey`` looks. The names in ``to_json`` are those of ``report.json``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+from glimmer_store.jobs.eta import ETA, cost_of, estimate
+from glimmer_store.jobs.figures import PROVEN, Flow, Open, ShardSums, size_class
+from glimmer_store.jobs.lease import Holding
+from glimmer_store.jobs.states import DONE, JobState, State
+
+__all__ = ["GROUPS", "Around", "ColdFigures", "Figures", "Safety", "Stalled", "job_state"]
+
+GROUPS: Final[Mapping[str, tuple[State, ...]]] = {
+    "planned": (State.PLANNED,),
+    "warming": (State.WARMING, State.WARM),
+    "copying": (State.CLAIMED, State.COPYING),
+    "copied": (State.COPIED, State.VERIFYING),
+    "waiting": (State.RETRY_WAIT,),
+    "verified": (State.VERIFIED,),
+    "registered": (State.REGISTERED,),
+    "failed": (State.FAILED,),
+    "skipped": (State.SKIPPED,),
+}
+"""Word for people → states."""
+_STALLED: Final = 3.0
+"""Times what is expected."""
+_PATIENCE: Final = 60.0
+"""Seconds in which nothing is stalled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Safety:
+    """How safe the objects of the dataset are, by the copies that were proven and recorded.
+
+    Attributes:
+        objects, irreplaceable: How many there are.
+        below, irreplaceable_below: With fewer proven copies than their class needs.
+        enough: With as many.
+        by_copies: Proven copies → objects.
+        worst: Some of the irreplaceable ones that are below.
+        at: When that was looked at.
+    """
+
+    objects: int
+    irreplaceable: int
+    below: int
+    irreplaceable_below: int
+    enough: int
+    by_copies: Mapping[int, int]
+    worst: tuple[str, ...]
+    at: float
+
+    def to_json(self) -> dict[str, object]:
+        fields = asdict(self)
+        fields["by-copies"] = {str(n): count for n, count in sorted(self.by_copies.items())}
+        del fields["by_copies"]
+        return {name.replace("_", "-"): value for name, value in fields.items()} | {"at": _iso(self.at)}
+
+
+@dataclass(frozen=True, slots=True)
+class ColdFigures:
+    """Of contents in cold tiers; None where nobody knows."""
+
+    requested: int = 0
+    online: int | None = None
+    expiring: int | None = None
+    expired_unused: int | None = None
+    cost: float = 0.0
+
+    def to_json(self) -> dict[str, object]:
+        return {name.replace("_", "-"): value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Stalled:
+    """Work that says nothing for longer than it should take."""
+
+    what: str
+    state: str
+    worker: str
+    seconds: float
+    expected: float
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the sums do not tell.
+
+    Attributes:
+        now: Seconds since 1970.
+        job, type: Id and type of the job.
+        names: UUID → what people call it.
+        state: Of the job; with a *reason* where somebody paused or cancelled it.
+        holdings: Who works on which shard.
+        heartbeat: Seconds.
+        last: Shard that is held → its last event.
+        held: Destination that takes nothing → why.
+        nodes: Complete ones, and all.
+        free: Destination → bytes that are free; None: not known.
+        ledger: Bytes of the ledger.
+        connections: Sockets that workers on this machine have open; None: not known.
+        limits: In force.
+        safety: None: not looked at.
+        cold: None: nothing is.
+    """
+
+    now: float
+    job: str
+    type: str
+    names: Mapping[str, str]
+    state: JobState
+    reason: str = ""
+    holdings: Sequence[Holding] = ()
+    heartbeat: float = 6.0
+    last: Mapping[str, float] = field(default_factory=dict)
+    held: Mapping[str, str] = field(default_factory=dict)
+    nodes: tuple[int, int] = (0, 0)
+    free: Mapping[str, int | None] = field(default_factory=dict)
+    ledger: int = 0
+    connections: int | None = None
+    limits: Mapping[str, object] = field(default_factory=dict)
+    safety: Safety | None = None
+    cold: ColdFigures | None = None
+
+
+def job_state(keys: Counter[State], *, paused: bool, cancelled: bool, begun: bool, at_work: bool) -> JobState:
+    """How the job stands, from where its tasks are.
+
+    Args:
+        keys: State → keys.
+        paused, cancelled: As an operator said.
+        begun: There is an event.
+        at_work: Somebody holds a lease.
+    """
+    if all(state in DONE for state, count in keys.items() if count):
+        return JobState.SUCCEEDED
+    if cancelled:
+        return JobState.CANCELLED
+    settled = all(state in PROVEN or state is State.FAILED for state, count in keys.items() if count)
+    if settled and keys[State.FAILED] and not keys[State.VERIFIED] and not at_work:
+        return JobState.FAILED
+    if paused:
+        return JobState.PAUSED
+    return JobState.PROCESSING if begun or at_work else JobState.ACCEPTED
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures of a job at one moment."""
+
+    sums: ShardSums
+    around: Around
+
+    # -- progress --
+
+    def group(self, name: str) -> tuple[int, int]:
+        """Keys and bytes in the states of that group."""
+        states = GROUPS[name]
+        return sum(self.sums.keys[one] for one in states), sum(self.sums.size[one] for one in states)
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """Keys and bytes of all tasks."""
+        return self.sums.keys.total(), self.sums.size.total()
+
+    @property
+    def proven(self) -> tuple[int, int]:
+        """Keys and bytes that need nothing more but to be registered."""
+        return sum(self.sums.keys[one] for one in PROVEN), sum(self.sums.size[one] for one in PROVEN)
+
+    @property
+    def percent(self) -> dict[str, float]:
+        """Done, by bytes, keys and nodes."""
+        (keys, size), (all_keys, all_size), (nodes, all_nodes) = self.proven, self.total, self.around.nodes
+        return {"bytes": _share(size, all_size), "keys": _share(keys, all_keys), "nodes": _share(nodes, all_nodes)}
+
+    @property
+    def eta(self) -> ETA | None:
+        """None while nothing is known."""
+        return estimate(self.sums.sizes, self.flow("proofs"), self.around.now)
+
+    def flow(self, what: str, role: str = "", who: str = "") -> Flow:
+        """What was copied (``copies``) or proven (``proofs``), by everybody or one source, dest or worker."""
+        flows: dict[tuple[str, str], Flow] = getattr(self.sums, what)
+        return flows.get((role, who), Flow())
+
+    def flows(self, what: str, role: str) -> Iterable[tuple[str, Flow]]:
+        """(name, flow) of each source, dest or worker, by name."""
+        found: dict[tuple[str, str], Flow] = getattr(self.sums, what)
+        return sorted((self.name(who), flow) for (as_, who), flow in found.items() if as_ == role and role)
+
+    def name(self, uuid: str) -> str:
+        """What people call a repository; workers are called what they are."""
+        return self.around.names.get(uuid, uuid)
+
+    # -- health --
+
+    @property
+    def alive(self) -> list[Holding]:
+        """Workers that hold a shard and have shown that they live."""
+        return [one for one in self.around.holdings if not one.expired]
+
+    @property
+    def expired(self) -> int:
+        """Leases of workers that are lost."""
+        return len(self.around.holdings) - len(self.alive)
+
+    @property
+    def oldest(self) -> Open | None:
+        """The task that was begun and has said nothing for the longest time."""
+        return min(self.sums.open, default=None)
+
+    @property
+    def stalled(self) -> list[Stalled]:
+        """Tasks, and shards that somebody holds, that have said nothing for three times as long as expected."""
+        around, cost = self.around, cost_of(self.sums.sizes)
+        patience = max(_PATIENCE, 5 * around.heartbeat)
+        found = []
+        at_work = bool(around.holdings) or around.state is JobState.PROCESSING
+        for one in self.sums.open if at_work else ():
+            quiet, expected = around.now - one.since - one.wait, cost(size_class(one.size))
+            if quiet > max(_STALLED * expected, patience):
+                found.append(Stalled(one.key, one.state, one.worker, quiet, expected))
+        for holding in self.alive:
+            last = around.last.get(holding.shard, 0.0)
+            if around.state is JobState.PROCESSING and last and around.now - last > _STALLED * patience:
+                found.append(Stalled(f"shard {holding.shard}", "held", holding.worker, around.now - last, patience))
+        return found
+
+    def retries(self) -> dict[str, int]:
+        """Kind of failure → how often something was tried again."""
+        return dict(sorted(self.sums.retries.items()))
+
+    def failures(self) -> list[tuple[str, str, int]]:
+        """(kind, name of the place, keys) that failed for good."""
+        found = ((kind, self.name(where), count) for (kind, where), count in self.sums.failures.items())
+        return sorted(found, key=lambda one: (-one[2], one))
+
+    def bad_copies(self) -> dict[str, int]:
+        """Place → copies that were read and are wrong or gone."""
+        return {self.name(where): count for where, count in sorted(self.sums.bad.items())}
+
+    @property
+    def at_risk(self) -> int:
+        """Irreplaceable keys of the job whose copy at the destination is not proven."""
+        return self.sums.unproven["irreplaceable"]
+
+    @property
+    def first_line(self) -> str:
+        """What has to be known before anything else."""
+        safety = self.around.safety
+        waits = f"{self.at_risk:,} irreplaceable keys of this job are not proven at their destination yet"
+        if safety is None:
+            return waits if self.at_risk else "every irreplaceable key of this job is proven at its destination"
+        if safety.irreplaceable_below:
+            below = f"{safety.irreplaceable_below:,} of {safety.irreplaceable:,}"
+            return f"IRREPLACEABLE BELOW REQUIREMENT: {below} objects lack proven copies; {waits}"
+        said = f"all {safety.irreplaceable:,} irreplaceable objects have the proven copies they need"
+        return f"{said}; {waits}" if self.at_risk else said
+
+    # -- as JSON --
+
+    def to_json(self) -> dict[str, object]:
+        """Everything, for ``report.json``."""
+        around = self.around
+        return {
+            "v": 1,
+            "first": self.first_line,
+            "job": {"id": around.job, "type": around.type, "state": around.state, "reason": around.reason},
+            "at": _iso(around.now),
+            "safety": self._safety(),
+            "progress": self._progress(),
+            "speed": self._speed(),
+            "eta": None if self.eta is None else {n: round(s, 1) for n, s in asdict(self.eta).items()},
+            "health": self._health(),
+            "cold": None if around.cold is None else around.cold.to_json(),
+            "resources": self._resources(),
+            "limits": dict(around.limits),
+        }
+
+    def _safety(self) -> dict[str, object]:
+        safety = self.around.safety
+        return {
+            "objects": None if safety is None else safety.to_json(),
+            "irreplaceable-unproven": self.at_risk,
+            "unproven": dict(sorted(self.sums.unproven.items())),
+            "claimed-unverified": self.group("copied")[0],
+            "bad-copies": self.bad_copies(),
+        }
+
+    def _progress(self) -> dict[str, object]:
+        (keys, size), (nodes, all_nodes) = self.total, self.around.nodes
+        groups = {name: self.group(name) for name in GROUPS}
+        return {
+            "keys": keys,
+            "bytes": size,
+            "nodes": {"complete": nodes, "all": all_nodes},
+            "percent": {name: round(value, 3) for name, value in self.percent.items()},
+            "states": {name: {"keys": count, "bytes": many} for name, (count, many) in groups.items()},
+        }
+
+    def _speed(self) -> dict[str, object]:
+        now = self.around.now
+        told: dict[str, object] = {}
+        for word, what in (("copying", "copies"), ("verifying", "proofs")):
+            by = {role: {n: f.to_json(now) for n, f in self.flows(what, role)} for role in ("source", "dest", "worker")}
+            told[word] = self.flow(what).to_json(now) | {"by": {role: flows for role, flows in by.items() if flows}}
+        return told | {"methods": dict(sorted(self.sums.methods.items()))}
+
+    def _health(self) -> dict[str, object]:
+        oldest = self.oldest
+        failures = [{"kind": kind, "place": where, "keys": count} for kind, where, count in self.failures()]
+        return {
+            "workers-alive": len({one.worker for one in self.alive}),
+            "leases": len(self.alive),
+            "expired-leases": self.expired,
+            "retries": self.retries(),
+            "failures": failures,
+            "oldest-open": None if oldest is None else {"key": oldest.key, "seconds": self.around.now - oldest.since},
+            "stalled": [asdict(one) for one in self.stalled],
+            "held": {self.name(uuid): why for uuid, why in self.around.held.items()},
+        }
+
+    def _resources(self) -> dict[str, object]:
+        around = self.around
+        dests = {
+            self.name(uuid): {"free-bytes": free, "bytes-to-come": self.sums.left_at[uuid]}
+            for uuid, free in around.free.items()
+        }
+        return {"dest": dests, "ledger-bytes": around.ledger, "connections": around.connections}
+
+
+def _share(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 100.0
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
