@@ -42,7 +42,8 @@ _KEY_NAME = "ed25519.pem"
 _ATTRIBUTES = b"* annex.largefiles=nothing\nattestations/** merge=union -text\n"
 
 Method: TypeAlias = Literal["stream", "peer", "reread"]
-"""How the hash came about: by the receiver while it stored, by the holder on a challenge, or by reading back."""
+"""How it came about: by the receiver while it stored, by the holder who read it on a challenge (``annex.prove``: the
+SHA-256 of a nonce and the content behind it), or by reading it back."""
 
 
 class Verdict(Enum):

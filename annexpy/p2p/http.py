@@ -34,6 +34,7 @@ __all__ = [
     "KeepLockedRequest",
     "LockContentRequest",
     "NoSuchRoute",
+    "PossessionRequest",
     "PutOffsetRequest",
     "PutRequest",
     "RemoveBeforeRequest",
@@ -61,12 +62,14 @@ _VERBS: Final[Mapping[bytes, tuple[int, bytes]]] = {
     b"remove": (0, b"POST"),
     b"remove-before": (3, b"POST"),
     b"gettimestamp": (3, b"POST GET"),
+    b"possession": (4, b"POST"),
     b"lockcontent": (0, b"POST"),
     b"keeplocked": (0, b"POST"),
 }
-"""Verb → the version that introduced it, and the methods it is asked with; the first is the one that we use."""
+"""Verb (``possession`` is ours) → the version that introduced it, and its methods; the first is the one that we use."""
 
 _VERSION = re.compile(rb"v([0-9])\Z")
+_NONCE = re.compile(rb"[0-9a-f]{64}\Z")
 
 
 class NoSuchRoute(InvalidInput):
@@ -188,6 +191,19 @@ class GetTimestampRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class PossessionRequest:
+    """What is the SHA-256 of *nonce* and the content behind it? Asked of our own servers only."""
+
+    verb: ClassVar = b"possession"
+    uuid: UUID
+    key: Key
+    nonce: bytes
+    client: UUID | None = None
+    version: int = MAX_VERSION
+    bypass: tuple[UUID, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LockContentRequest(_KeyRequest):
     """Keep the content from being removed; ``keeplocked`` has to follow."""
 
@@ -214,6 +230,7 @@ Request: TypeAlias = (
     | RemoveRequest
     | RemoveBeforeRequest
     | GetTimestampRequest
+    | PossessionRequest
     | LockContentRequest
     | KeepLockedRequest
 )
@@ -303,10 +320,18 @@ def parse_request(route: Route, data_length: bytes | None = None) -> Request:
             return RemoveBeforeRequest(uuid, ask.key(), ask.number("timestamp"), client, version, bypass)
         case b"gettimestamp":
             return GetTimestampRequest(uuid, client, version, bypass)
+        case b"possession":
+            return PossessionRequest(uuid, ask.key(), _nonce(ask.needed("nonce")), client, version, bypass)
         case b"lockcontent":
             return LockContentRequest(uuid, ask.key(), client, version, bypass)
         case verb:
             raise NoSuchRoute("path", verb, "a verb of the protocol")
+
+
+def _nonce(value: bytes) -> bytes:
+    if not _NONCE.match(value):
+        raise InvalidInput("nonce", value, "32 bytes in lower case hex")
+    return bytes.fromhex(value.decode())
 
 
 def parse_data_length(value: bytes) -> int:
@@ -364,6 +389,8 @@ def format_request(request: Request, base: bytes = BASE) -> bytes:
                 say(b"data-present", b"true")
         case RemoveBeforeRequest():
             say(b"timestamp", b"%d" % request.timestamp)
+        case PossessionRequest():
+            say(b"nonce", request.nonce.hex().encode())
         case KeepLockedRequest():
             say(b"lockid", encoded(request.lock_id.encode()))
     return path + b"?" + b"&".join(query) if query else path

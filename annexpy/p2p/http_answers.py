@@ -6,6 +6,7 @@ Source: fact sheet p2p-protocol, section 6, "what the real client sends and requ
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -17,6 +18,7 @@ from annexpy.p2p.http import (
     GetTimestampRequest,
     KeepLockedRequest,
     LockContentRequest,
+    PossessionRequest,
     PutOffsetRequest,
     PutRequest,
     RemoveBeforeRequest,
@@ -32,6 +34,7 @@ __all__ = [
     "KeepLockedBody",
     "LockAnswer",
     "OffsetAnswer",
+    "PossessionAnswer",
     "PresentAnswer",
     "RemovedAnswer",
     "StoredAnswer",
@@ -44,6 +47,7 @@ __all__ = [
 JSON_TYPE: Final = b"application/json;charset=utf-8"
 """Without it, stock clients do not read the answer."""
 _MAX_KEEP_LOCKED: Final = 4096
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,13 @@ class TimestampAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class PossessionAnswer:
+    """To ``possession``; None: the content is not there."""
+
+    digest: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class LockAnswer:
     """To ``lockcontent``, and at the end of ``keeplocked``; None: not locked (any longer)."""
 
@@ -99,7 +110,14 @@ class LockAnswer:
 
 
 Answer: TypeAlias = (
-    PresentAnswer | OffsetAnswer | AlreadyHaveAnswer | StoredAnswer | RemovedAnswer | TimestampAnswer | LockAnswer
+    PresentAnswer
+    | OffsetAnswer
+    | AlreadyHaveAnswer
+    | StoredAnswer
+    | RemovedAnswer
+    | TimestampAnswer
+    | PossessionAnswer
+    | LockAnswer
 )
 
 
@@ -116,6 +134,10 @@ def format_answer(answer: Answer, version: int) -> bytes:
             return b'{"offset":%d}' % offset
         case TimestampAnswer(seconds):
             return b'{"timestamp":%d}' % seconds
+        case PossessionAnswer(None):
+            return b'{"sha256":null}'
+        case PossessionAnswer(bytes() as digest):
+            return b'{"sha256":"%b"}' % digest.hex().encode()
         case LockAnswer(None):
             return b'{"locked":false}'
         case LockAnswer(lock_id):
@@ -163,6 +185,8 @@ def parse_answer(request: Request, body: bytes) -> Answer:
             return RemovedAnswer(_truth(said, "removed"), _uuids(said))
         case GetTimestampRequest():
             return TimestampAnswer(_count(said, "timestamp", least=None))
+        case PossessionRequest():
+            return PossessionAnswer(_digest(said))
         case LockContentRequest() | KeepLockedRequest():
             if not _truth(said, "locked"):
                 return LockAnswer()
@@ -186,6 +210,15 @@ def _count(said: Mapping[str, object], name: str, least: int | None = 0) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
         raise RemoteProtocolError(f"answer field {name}: a whole number, not {value!r}")
     return value
+
+
+def _digest(said: Mapping[str, object]) -> bytes | None:
+    value = said.get("sha256", "")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _DIGEST.match(value):
+        raise RemoteProtocolError(f"answer field sha256: 32 bytes in lower case hex, not {value!r}")
+    return bytes.fromhex(value)
 
 
 def _uuids(said: Mapping[str, object]) -> tuple[UUID, ...]:

@@ -40,8 +40,11 @@ from annexpy.p2p.messages import (
     Error,
     FailurePlus,
     Get,
+    GetRange,
     LockContent,
     Message,
+    Possessed,
+    Possession,
     Put,
     PutFrom,
     Remove,
@@ -58,7 +61,9 @@ __all__ = ["parse"]
 
 _TWO_FIELDS = regex(rb"([^ \t]*)[ \t](.*)", re.DOTALL)
 _THREE_FIELDS = regex(rb"([^ \t]*)[ \t]([^ \t]*)[ \t](.*)", re.DOTALL)
+_FOUR_FIELDS = regex(rb"([^ \t]*)[ \t]([^ \t]*)[ \t]([^ \t]*)[ \t](.*)", re.DOTALL)
 _NUMBER = regex(rb"-?[0-9]{1,40}\Z")
+_DIGEST = regex(rb"[0-9a-f]{64}\Z")
 
 
 def parse(line: bytes) -> Message:
@@ -122,6 +127,12 @@ def _get(rest: bytes) -> Get:
     return Get(_key(key), _number("offset", offset), _associated_file(associated_file))
 
 
+def _get_range(rest: bytes) -> GetRange:
+    offset, end, associated_file, key = _fields(_FOUR_FIELDS, rest)
+    wanted = _number("offset", offset), _number("end", end)
+    return GetRange(_key(key), *wanted, _associated_file(associated_file))
+
+
 def _put(rest: bytes) -> Put:
     associated_file, key = _fields(_TWO_FIELDS, rest)
     return Put(_key(key), _associated_file(associated_file))
@@ -130,6 +141,17 @@ def _put(rest: bytes) -> Put:
 def _remove_before(rest: bytes) -> RemoveBefore:
     timestamp, key = _fields(_TWO_FIELDS, rest)
     return RemoveBefore(_key(key), _number("timestamp", timestamp, signed=True))
+
+
+def _digest(field_name: str, raw: bytes) -> bytes:
+    if not _DIGEST.match(raw):
+        raise InvalidInput(field_name, raw, "32 bytes in lower case hex")
+    return bytes.fromhex(raw.decode())
+
+
+def _possession(rest: bytes) -> Possession:
+    nonce, key = _fields(_TWO_FIELDS, rest)
+    return Possession(_digest("nonce", nonce), _key(key))
 
 
 def _connect(rest: bytes) -> Connect:
@@ -149,6 +171,9 @@ _PARSERS: Final[dict[bytes, Callable[[bytes], Message]]] = {
     b"DATA": lambda rest: DataHeader(_number("length", rest)),
     b"VERSION": lambda rest: Version(_number("version", rest)),
     b"TIMESTAMP": lambda rest: Timestamp(_number("timestamp", rest, signed=True)),
+    b"POSSESSION": _possession,
+    b"GET-RANGE": _get_range,
+    b"POSSESSED": lambda rest: Possessed(_digest("digest", rest)),
     b"BYPASS": lambda rest: Bypass(_uuids(rest)),
     b"ALREADY-HAVE-PLUS": lambda rest: AlreadyHavePlus(_uuids(rest)),
     b"SUCCESS-PLUS": lambda rest: SuccessPlus(_uuids(rest)),

@@ -27,6 +27,8 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from annexpy.p2p.messages import (
+    PROOFS,
+    RANGES,
     AlreadyHave,
     AlreadyHavePlus,
     Auth,
@@ -43,11 +45,14 @@ from annexpy.p2p.messages import (
     Failure,
     FailurePlus,
     Get,
+    GetRange,
     GetTimestamp,
     Invalid,
     LockContent,
     Message,
     NotifyChange,
+    Possessed,
+    Possession,
     Put,
     PutFrom,
     Remove,
@@ -95,6 +100,7 @@ class State(StrEnum):
     CHECK = "CHECK"  # server: SUCCESS or FAILURE
     REMOVE = "REMOVE"  # server: SUCCESS or FAILURE, or -PLUS
     TIMESTAMP = "TIMESTAMP"  # server
+    PROOF = "PROOF"  # server
     LOCK = "LOCK"  # server
     LOCKED = "LOCKED"  # client: UNLOCKCONTENT
     GET = "GET"  # server: DATA
@@ -158,8 +164,10 @@ _REQUESTS: Final = (
     Row(_ST.IDLE, _C, Remove, _ST.REMOVE, pipelined=True),
     Row(_ST.IDLE, _C, RemoveBefore, _ST.REMOVE, since=3, pipelined=True),
     Row(_ST.IDLE, _C, GetTimestamp, _ST.TIMESTAMP, since=3, pipelined=True),
+    Row(_ST.IDLE, _C, Possession, _ST.PROOF, since=PROOFS, accepted=PROOFS),
     Row(_ST.IDLE, _C, LockContent, _ST.LOCK),
     Row(_ST.IDLE, _C, Get, _ST.GET),
+    Row(_ST.IDLE, _C, GetRange, _ST.GET, since=RANGES, accepted=RANGES),
     Row(_ST.IDLE, _C, Put, _ST.PUT),
     Row(_ST.IDLE, _C, Connect, _ST.RELAY),
     Row(_ST.IDLE, _C, NotifyChange, _ST.WATCH),
@@ -192,6 +200,9 @@ ROWS: Final[tuple[Row, ...]] = (
     Row(_ST.REMOVE, _S, Error, _ST.IDLE),
     Row(_ST.TIMESTAMP, _S, Timestamp, _ST.IDLE),
     Row(_ST.TIMESTAMP, _S, Error, _ST.IDLE),
+    Row(_ST.PROOF, _S, Possessed, _ST.IDLE, since=PROOFS, accepted=PROOFS),
+    Row(_ST.PROOF, _S, Failure, _ST.IDLE),
+    Row(_ST.PROOF, _S, Error, _ST.IDLE),
     # -- a lock
     Row(_ST.LOCK, _S, Success, _ST.LOCKED),
     Row(_ST.LOCK, _S, Failure, _ST.IDLE),
@@ -263,6 +274,7 @@ WAITING_FOR: Final[dict[State, str]] = {
     State.CHECK: "the answer to CHECKPRESENT",
     State.REMOVE: "the answer to REMOVE",
     State.TIMESTAMP: "TIMESTAMP",
+    State.PROOF: "the answer to POSSESSION",
     State.LOCK: "the answer to LOCKCONTENT",
     State.LOCKED: "UNLOCKCONTENT",
     State.GET: "the answer to GET",
@@ -294,7 +306,9 @@ def objection(state: State, message: Message, version: int) -> str:
             return "expected DATA"
         case State.PUT_VALID:
             return "expected VALID or INVALID"
-    return "unknown command" if isinstance(message, Unknown) else "unexpected command"
+    # Who has not agreed on ours has not heard of them.
+    unknown = isinstance(message, Unknown | Possession | Possessed | GetRange)
+    return "unknown command" if unknown else "unexpected command"
 
 
 def transitions(state: State, sender: Role) -> dict[Event, Row]:

@@ -206,6 +206,7 @@ class Download(Protocol):
         ...
 
 
+@runtime_checkable
 class Remote(Protocol):
     """Anything that can hold keys. Every method may raise TransportError; then the outcome is unknown."""
 

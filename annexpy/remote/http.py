@@ -23,12 +23,13 @@ from annexpy.remote.http_connections import HTTPWay
 from annexpy.remote.http_download import HTTPDownload
 from annexpy.remote.http_lock import HTTPLock
 from annexpy.remote.http_many import check_many, remove_many, remove_one
+from annexpy.remote.http_proof import offered, prove
 from annexpy.remote.http_session import HTTPSession, is_present
 from annexpy.remote.http_upload import HTTPUpload
 from annexpy.remote.http_url import parse_annex_url, parse_http_url
 from annexpy.system import CLOCK
 from annexpy.transport.base import Dial
-from annexpy.uuids import UUID
+from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["HTTPRemote"]
 
@@ -192,6 +193,16 @@ class HTTPRemote:
             return []
         await self._session.begin()
         return await check_many(self._session, keys)
+
+    # -- proofs ---------------------------------------------------------------------------------------
+
+    async def proves(self) -> bool:
+        """As in ``Proves``: the server is one of ours, nothing stands in between, and it is no cluster."""
+        await self.connect()
+        return self._session.ours and not is_cluster(self.uuid) and await offered(self._session)
+
+    async def prove(self, key: Key, nonce: bytes) -> bytes:
+        return await prove(self._session, key, nonce)
 
     # -- removal --------------------------------------------------------------------------------------
 

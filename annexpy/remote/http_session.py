@@ -65,6 +65,7 @@ class HTTPSession(HTTPConnections):
         version: To ask with; *settled* when the server has answered to it.
         ours: The server is one of ours, and nothing stands in between that says so: requests may go ahead of answers.
         pipelines: False: do not, whoever it is.
+        proofs: It knows the verb ``possession``; None before it was asked.
         ranges: It has offered to send parts of contents.
     """
 
@@ -74,6 +75,7 @@ class HTTPSession(HTTPConnections):
         self.version = way.max_version
         self.settled = self.ours = self.ranges = False
         self.pipelines = True
+        self.proofs: bool | None = None
         self._absent: dict[Key, None] = {}
 
     def say(
@@ -129,6 +131,16 @@ class HTTPSession(HTTPConnections):
         """
         attempts = Attempts(self)
         while True:
+            said = await self.once(request, more, body, patience)
+            if said.status == 200:
+                return said.answer()
+            request = await attempts.after(said)
+
+    async def once(
+        self, request: Request, more: Sequence[Pair] = (), body: bytes = b"", patience: float | None = None
+    ) -> Said:
+        """Ask for something small; what is said to that, whatever it is."""
+        while True:
             line = await self.pool.take(Use.QUESTION)
             try:
                 said = await self.hear(line, request, more, body, patience)
@@ -138,9 +150,7 @@ class HTTPSession(HTTPConnections):
                     continue
                 raise
             await self.pool.give_back(line, Use.QUESTION)
-            if said.status == 200:
-                return said.answer()
-            request = await attempts.after(said)
+            return said
 
     async def ask_many(self, line: Line, requests: Sequence[KeyRequest], answers: list[Answer | None]) -> None:
         """Ask *requests* over *line*, ahead of the answers where the server can be trusted with that.

@@ -35,6 +35,8 @@ from annexpy.p2p.connection import MAX_UNANSWERED
 from annexpy.p2p.messages import (
     GET_TIMESTAMP,
     MAX_VERSION,
+    PROOFS,
+    RANGES,
     UNLOCK_CONTENT,
     CheckPresent,
     Error,
@@ -50,10 +52,11 @@ from annexpy.p2p.messages import (
 )
 from annexpy.remote.base import Download, LockedCopy, Removed, Upload, is_open_end
 from annexpy.remote.p2p_content import P2PDownload, P2PUpload, copies, refusal, unexpected
+from annexpy.remote.p2p_proof import Prover
 from annexpy.remote.pool import Pool, Use
-from annexpy.remote.wire import Greeting, Wire, open_wire
+from annexpy.remote.wire import Greeting, Wire, open_wire, was_stale
 from annexpy.system import CLOCK
-from annexpy.transport.base import Dial
+from annexpy.transport.base import Dial, Narrow
 from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["NO_DEADLINE", "P2PLock", "P2PRemote"]
@@ -64,6 +67,8 @@ NO_DEADLINE: Final = "no-deadline"
 _OFFSET_GOOD_FOR: Final = 60.0
 _UNLOCK_SECONDS: Final = 2.0
 _WORDS: Final = 48  # bytes of a request line around its key, at most
+_PART_WINDOW: Final = 192 * 1024
+"""With what is read at once of it, no more than 256 KiB come after a part that nobody could be told to end."""
 _NEW_WIRES: Final = 16
 """How often a pipeline of removals goes on over a new wire after the peer hung up on one of them."""
 
@@ -119,7 +124,12 @@ class P2PRemote:
     def _set(self, dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int, price: float) -> None:
         self._dial, self._greeting, self._cost, self._clock = dial, greeting, cost, clock
         self._connections, self._price = connections, price
-        self._pool = Pool(self._open, greeting.name, limit=connections, patience=10 * greeting.deadline, price=price)
+        self._pool, self._parts = (
+            Pool(open_, greeting.name, limit=connections, patience=10 * greeting.deadline, price=price)
+            for open_ in (self._open, self._open_for_parts)
+        )
+        self._ranges: bool | None = None  # not known before a part was asked for
+        self._prover = Prover(self._open_for_proofs, greeting.name, greeting.deadline)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_unpickled, (self._dial, self._greeting, self._cost, self._clock, self._connections, self._price))
@@ -147,6 +157,11 @@ class P2PRemote:
     def transfers(self) -> int:
         """Puts and gets that can be under way at once; one more waits for its turn."""
         return self._connections
+
+    @property
+    def ranges(self) -> bool:
+        """As in ``Ranged``: the peer was asked for a part, and has agreed on ``RANGES``."""
+        return self._ranges is True
 
     @property
     def pool(self) -> Pool[Wire]:
@@ -177,10 +192,28 @@ class P2PRemote:
         await self.aclose()
 
     async def aclose(self) -> None:
+        await self._prover.aclose()
+        await self._parts.aclose()
         await self._pool.aclose()
 
-    async def _open(self) -> Wire:
-        wire = await open_wire(self._dial, self._greeting)
+    async def _open_for_proofs(self) -> Wire:
+        return await self._open(PROOFS)
+
+    async def _open_for_parts(self) -> Wire:
+        """A wire for parts of contents: what a peer cannot be told not to send must not have room to come."""
+        dial: object = self._dial
+        narrow = dial.narrow(_PART_WINDOW) if isinstance(dial, Narrow) else None
+        if self._ranges is not False:
+            wire = await self._open(RANGES)
+            self._ranges = wire.version == RANGES
+            if self._ranges or narrow is None:
+                return wire
+            await wire.aclose()
+        return await self._open(dial=narrow)
+
+    async def _open(self, version: int | None = None, dial: Dial | None = None) -> Wire:
+        greeting = self._greeting if version is None else replace(self._greeting, max_version=version)
+        wire = await open_wire(dial or self._dial, greeting)
         if self._greeting.uuid is None:
             self._greeting = replace(self._greeting, uuid=wire.uuid)
         return wire
@@ -193,7 +226,8 @@ class P2PRemote:
     def get(
         self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
     ) -> AbstractAsyncContextManager[Download]:
-        return P2PDownload(self._pool, key, offset, end, associated_file)
+        part = end is not None and (key.size is None or end < key.size) and self._greeting.max_version == MAX_VERSION
+        return P2PDownload(self._parts if part else self._pool, key, offset, end, associated_file)
 
     # -- presence -------------------------------------------------------------------------------------
 
@@ -204,7 +238,7 @@ class P2PRemote:
                 answer = await wire.ask(CheckPresent(key))
             except BaseException as error:
                 await self._pool.discard(wire, Use.QUESTION)
-                if _was_stale(wire, error):
+                if was_stale(wire, error):
                     continue
                 raise
             await self._pool.give_back(wire, Use.QUESTION)
@@ -219,12 +253,23 @@ class P2PRemote:
                 await _pipeline(wire, requests, answers)
             except BaseException as error:
                 await self._pool.discard(wire, Use.QUESTION)
-                if _was_stale(wire, error):
+                if was_stale(wire, error):
                     continue
                 raise
             await self._pool.give_back(wire, Use.QUESTION)
             return [_is_present(wire, key, answer) for key, answer in zip(keys, answers, strict=True)]
         return []
+
+    # -- proofs ---------------------------------------------------------------------------------------
+
+    async def proves(self) -> bool:
+        """As in ``Proves``: the peer is one of ours, and no cluster. Opens a wire that asks for ``PROOFS``."""
+        if self._greeting.max_version < MAX_VERSION:
+            return False
+        return await self._prover.offered() and not is_cluster(self.uuid)
+
+    async def prove(self, key: Key, nonce: bytes) -> bytes:
+        return await self._prover.digest(key, nonce)
 
     # -- locks ----------------------------------------------------------------------------------------
 
@@ -254,7 +299,7 @@ class P2PRemote:
                     removed = _removed(wire, key, await wire.ask(_removal(key, before)))
             except BaseException as error:
                 await self._pool.discard(wire, Use.QUESTION)
-                if _was_stale(wire, error):
+                if was_stale(wire, error):
                     continue
                 raise
             await self._pool.give_back(wire, Use.QUESTION)
@@ -292,7 +337,7 @@ class P2PRemote:
             except AnnexError as failure:
                 await self._pool.discard(wire, Use.QUESTION)
                 done += [_removed(wire, key, answer) for key, answer in zip(rest, answers, strict=False)]
-                if not _was_stale(wire, failure):
+                if not was_stale(wire, failure):
                     error = failure
                     done.append(Removed(ok=False, failed={wire.uuid: failure}))
                     if not isinstance(failure, ConnectionLost):
@@ -354,7 +399,7 @@ class P2PLock:
                 if not isinstance(error, Exception):
                     await self._undo(wire)
                 await self._pool.discard(wire, Use.LOCK)
-                if _was_stale(wire, error):
+                if was_stale(wire, error):
                     continue
                 raise
             if isinstance(answer, Success):
@@ -399,11 +444,6 @@ def _unpickled(dial: Dial, greeting: Greeting, cost: int, clock: Clock, connecti
     remote = P2PRemote.__new__(P2PRemote)
     remote._set(dial, greeting, cost, clock, connections, price)
     return remote
-
-
-def _was_stale(wire: Wire, error: BaseException) -> bool:
-    """The peer had closed a kept wire before it could hear us, so the same may be asked over a new one."""
-    return isinstance(error, ConnectionLost) and wire.used and not wire.heard
 
 
 async def _pipeline(

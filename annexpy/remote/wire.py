@@ -365,6 +365,11 @@ class Wire:
         await self._transport.aclose()
 
 
+def was_stale(wire: Wire, error: BaseException) -> bool:
+    """The peer had closed a kept wire before it could hear us, so the same may be asked over a new one."""
+    return isinstance(error, ConnectionLost) and wire.used and not wire.heard
+
+
 async def open_wire(dial: Dial, greeting: Greeting) -> Wire:
     """Connect and greet: AUTH-SUCCESS of the right repository, VERSION agreed on, BYPASS ready to go.
 

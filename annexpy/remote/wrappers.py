@@ -29,6 +29,7 @@ from annexpy.remote.base import (
     found,
 )
 from annexpy.remote.health import Limited, Patient
+from annexpy.remote.possession import possession, proves
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 
@@ -115,6 +116,14 @@ class Wrapper:
         self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
     ) -> AbstractAsyncContextManager[Download]:
         return self.remote.get(key, offset=offset, end=end, associated_file=associated_file)
+
+    async def proves(self) -> bool:
+        """As in ``Proves``."""
+        return await proves(self.remote)
+
+    async def prove(self, key: Key, nonce: bytes) -> bytes:
+        """As in ``Proves``."""
+        return await possession(self.remote, key, nonce)
 
     async def aclose(self) -> None:
         await self.remote.aclose()

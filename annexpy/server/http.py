@@ -29,6 +29,7 @@ from annexpy.errors import (
     ContentError,
     ContentLocked,
     InvalidInput,
+    KeyNotPresent,
     TimedOut,
 )
 from annexpy.keys.key import Key
@@ -39,6 +40,7 @@ from annexpy.p2p.http import (
     GetTimestampRequest,
     KeepLockedRequest,
     LockContentRequest,
+    PossessionRequest,
     PutOffsetRequest,
     PutRequest,
     RemoveBeforeRequest,
@@ -54,6 +56,7 @@ from annexpy.p2p.http_answers import (
     Answer,
     LockAnswer,
     OffsetAnswer,
+    PossessionAnswer,
     PresentAnswer,
     RemovedAnswer,
     StoredAnswer,
@@ -61,6 +64,7 @@ from annexpy.p2p.http_answers import (
     format_answer,
 )
 from annexpy.remote.base import Remote
+from annexpy.remote.possession import possession
 from annexpy.server.auth import Access, Role, Verdict, Visitor
 from annexpy.server.commits import Commits
 from annexpy.server.http_content import receive_content, send_content
@@ -87,6 +91,7 @@ _ROLES: Final = {
     b"key": Role.READ,
     b"checkpresent": Role.READ,
     b"gettimestamp": Role.READ,
+    b"possession": Role.READ,
     b"lockcontent": Role.LOCK,
     b"keeplocked": Role.LOCK,
     b"putoffset": Role.APPEND,
@@ -324,6 +329,11 @@ class Routes:
                 return await self._remove(remote, key, Deadline(float(timestamp)), asked)
             case GetTimestampRequest():
                 return TimestampAnswer(int(self._clock.now() // 1))
+            case PossessionRequest(key=key, nonce=nonce):
+                try:
+                    return PossessionAnswer(await possession(remote, key, nonce))
+                except KeyNotPresent:
+                    return PossessionAnswer(None)
             case LockContentRequest(uuid=uuid, key=key, client=client):
                 assert self._locks is not None
                 who = asked.user or exchange.peer.rpartition(":")[0]
@@ -369,6 +379,7 @@ _Verb: TypeAlias = (
     | RemoveRequest
     | RemoveBeforeRequest
     | GetTimestampRequest
+    | PossessionRequest
     | LockContentRequest
     | KeepLockedRequest
 )

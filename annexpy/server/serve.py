@@ -63,9 +63,12 @@ from annexpy.p2p.messages import (
     Failure,
     FailurePlus,
     Get,
+    GetRange,
     GetTimestamp,
     LockContent,
     NotifyChange,
+    Possessed,
+    Possession,
     Put,
     Remove,
     RemoveBefore,
@@ -74,14 +77,16 @@ from annexpy.p2p.messages import (
     Timestamp,
     UnlockContent,
     Version,
+    agreed,
 )
 from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many
+from annexpy.remote.possession import possession
 from annexpy.server.limits import Authenticate, Deadlines, LockQuota, Quota, ServerMode, Services
 from annexpy.server.transfers import receive_content, send_content
 from annexpy.server.wire import STRANGER, ClientGone, ClientWire, HangUp, others
 from annexpy.system import CLOCK
 from annexpy.transport.base import Transport
-from annexpy.uuids import UUID
+from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["Deadlines", "LockQuota", "ServerMode", "Services", "serve"]
 
@@ -204,12 +209,14 @@ class _Session:
             match event:
                 case CheckPresent():
                     following = await self._check(event)
-                case Get():
+                case Get() | GetRange():
                     await send_content(self._wire, self._remote, event)
                 case Put():
                     await self._put(event)
                 case Remove() | RemoveBefore():
                     following = await self._remove(event)
+                case Possession(nonce, key):
+                    await self._prove(key, nonce)
                 case GetTimestamp():
                     self._wire.say(Timestamp(int(self._clock.now() // 1)))
                 case LockContent(key):
@@ -225,7 +232,7 @@ class _Session:
                         raise self._wire.gone()
                     return
                 case Version(number):
-                    self._wire.say(Version(min(number, self.max_version)))
+                    self._wire.say(Version(agreed(number, self.max_version, proofs=not is_cluster(self._remote.uuid))))
                 case Bypass(uuids):
                     if self.bypass is not None:
                         self._remote = self.bypass(uuids)
@@ -307,6 +314,20 @@ class _Session:
                 except AnnexError as error:
                     found.append(error)
             return found
+
+    async def _prove(self, key: Key, nonce: bytes) -> None:
+        """Read the content, however long that takes, unless the client leaves."""
+        await self._wire.flush()
+        try:
+            digest = await self._wire.unless_gone(lambda: possession(self._remote, key, nonce))
+        except ClientGone:
+            raise
+        except KeyNotPresent:
+            self._wire.say(FAILURE)
+        except AnnexError as error:
+            self._wire.say(Error(str(error)))
+        else:
+            self._wire.say(Possessed(digest))
 
     async def _remove(self, first: Remove | RemoveBefore) -> ConnectionEvent | None:
         """Answer this removal and those that are waiting behind it; the event after them, if known."""

@@ -35,7 +35,7 @@ inannex       checks if keys are present in the annex
 p2pstdio      communicate in P2P protocol over stdio
 """
 
-MAX_VERSION = 4  # of messages.py, which is not imported yet; a test compares them
+MAX_VERSION, PROOFS, RANGES = 4, 1004, 2004  # of messages.py, which is not imported yet; a test compares them
 _FIRST_READ = 65536
 _SWITCH_SECONDS = 0.0005  # how often the importing thread lets the answer to VERSION through
 _UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -367,7 +367,7 @@ def _version() -> tuple[int, bytes | None]:
     verb, _, number = line.removesuffix(b"\r").partition(b" ")
     if verb != b"VERSION" or not end or not number.isdigit() or len(number) > 40:
         return 0, said
-    version = min(int(number), MAX_VERSION)
+    version = int(number) if number in (b"%d" % PROOFS, b"%d" % RANGES) else min(int(number), MAX_VERSION)
     os.write(1, b"VERSION %d\n" % version)
     return version, rest
 

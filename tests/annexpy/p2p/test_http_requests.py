@@ -43,6 +43,7 @@ EXACT = [
     (h.RemoveRequest(U1, KEY, C1), TOP + b"/v4/remove?" + NAMED),
     (h.RemoveBeforeRequest(U1, KEY, -1, C1, 3), TOP + b"/v3/remove-before?" + NAMED + b"&timestamp=-1"),
     (h.GetTimestampRequest(U1, C1), TOP + b"/v4/gettimestamp?clientuuid=client"),
+    (h.PossessionRequest(U1, KEY, b"\xab" * 32, C1), TOP + b"/v4/possession?" + NAMED + b"&nonce=" + b"ab" * 32),
     (h.LockContentRequest(U1, KEY, C1), TOP + b"/v4/lockcontent?" + NAMED),
     (h.KeepLockedRequest(U1, "a-1", C1), TOP + b"/v4/keeplocked?clientuuid=client&lockid=a-1"),
 ]
@@ -117,6 +118,7 @@ def test_any_target_is_a_request_or_an_error_that_names_the_field(rest: bytes, m
         TOP + b"/v4/checkPresent?" + NAMED,
         TOP + b"/v0/putoffset?" + NAMED,
         TOP + b"/v2/remove-before?" + NAMED,
+        TOP + b"/v3/possession?" + NAMED,
         TOP + b"/v2/gettimestamp?" + NAMED,
         TOP + b"/checkpresent?" + NAMED,
         TOP + b"/v4/key",
@@ -133,6 +135,7 @@ def test_what_leads_nowhere_is_no_route_so_that_clients_fall_back(target: bytes)
     ("target", "length", "field", "kind"),
     [
         (b"checkpresent?clientuuid=x", None, "key", InvalidInput),
+        (b"possession?clientuuid=x&nonce=ab&key=" + KEY.raw, None, "nonce", InvalidInput),
         (b"checkpresent?key=" + KEY.raw, None, "clientuuid", InvalidInput),
         (b"checkpresent?key=a&key=b&clientuuid=x", None, "key", InvalidInput),
         (b"checkpresent?key=nokey&clientuuid=x", None, "key", InvalidKey),

@@ -105,7 +105,11 @@ def test_the_quick_idea_of_a_uuid_is_the_usual_one(text: str) -> None:
 
 
 def test_the_version_is_that_of_the_messages() -> None:
-    assert shell.MAX_VERSION == messages.MAX_VERSION
+    assert (shell.MAX_VERSION, shell.PROOFS, shell.RANGES) == (
+        messages.MAX_VERSION,
+        messages.PROOFS,
+        messages.RANGES,
+    )
 
 
 PLAIN = b"[core]\n\tbare = true\n[annex]\n\tuuid = u1\n\tversion = 10\n"
