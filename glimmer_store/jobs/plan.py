@@ -24,7 +24,7 @@ from glimmer_store.jobs.shards import into_shards
 from glimmer_store.jobs.spec import JobError, JobSpec, JobType
 from glimmer_store.policy import StorageClass
 
-__all__ = ["Needs", "Plan", "job_folder", "jobs_folder", "needs_of", "new_job", "plan"]
+__all__ = ["Chosen", "Needs", "Plan", "job_folder", "jobs_folder", "needs_of", "new_job", "plan"]
 
 _PREFIX: Mapping[JobType, str] = {
     "archive": "ar", "backfill": "bf", "verify": "ve", "repair": "re", "drain": "dr",
@@ -173,7 +173,7 @@ def _tasks(
 ) -> Iterator[tuple[int, Task, int]]:
     places = {place.uuid: place.name for place in spec.sources}
     order = {place.uuid: number for number, place in enumerate(spec.sources)}
-    chosen = _Chosen(spec, repository, amount)
+    chosen = Chosen(spec, repository, amount)
     nothing = Needs("", ())
     for where in annex.whereis_all(repository):
         key, text = where.key, str(where.key)
@@ -200,7 +200,7 @@ def _tasks(
             yield number, task, len(having - {place.uuid})
 
 
-class _Chosen:
+class Chosen:
     """Says which keys a destination is to get, or of other jobs: which of its keys are looked at."""
 
     def __init__(self, spec: JobSpec, repository: annex.Repository, amount: Plan) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
 
+from glimmer_store.jobs.control import Control
+from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.plan import jobs_folder, new_job
 from glimmer_store.jobs.spec import JobError, JobSpec, JobType, Retry, Select, Strength, seconds
 
-__all__ = ["find_job", "job_option", "made_job", "making_options"]
+__all__ = [
+    "dataset_option",
+    "find_job",
+    "job_option",
+    "made_job",
+    "making_options",
+    "place_option",
+    "show_control",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: a click command
 
@@ -44,6 +55,36 @@ def job_option(function: F) -> F:
     return click.option("--job", "job", type=click.Path(file_okay=False), help="Folder of the job, or its id.")(
         function
     )
+
+
+def dataset_option(function: F) -> F:
+    """``-C DATASET``."""
+    return click.option(
+        "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
+    )(function)
+
+
+def place_option(function: F) -> F:
+    """``--at NAME``, as often as wanted."""
+    return click.option("--at", "places", multiple=True, metavar="NAME", help="Only this source or destination.")(
+        function
+    )
+
+
+def show_control(ledger: Ledger, control: Control, *, as_json: bool) -> None:
+    """Show what holds for a job now."""
+    limits = ledger.spec.planned_limits.changed(control.limits).to_json()
+    told = {"job": ledger.spec.id, "paused": control.paused, "cancelled": control.cancelled, "reason": control.reason}
+    told |= {"held": dict(control.held), "limits": limits}
+    if as_json:
+        click.echo(json.dumps(told))
+        return
+    state = "cancelled" if control.cancelled else "paused" if control.paused else "may run"
+    click.echo(f"{ledger.spec.id}: {state}" + (f" ({control.reason})" if control.reason else ""))
+    for uuid, why in control.held.items():
+        click.echo(f"  held: {uuid}: {why}")
+    for name, value in limits.items():
+        click.echo(f"  limit: {name} = {value}")
 
 
 # Any: what click read

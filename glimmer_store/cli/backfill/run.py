@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from glimmer_store.cli.backfill.launching import launcher_of, launching_options, script_of
 from glimmer_store.cli.backfill.options import find_job, job_option, made_job, making_options
 
 __all__ = ["command"]
@@ -16,9 +17,9 @@ __all__ = ["command"]
 @click.command("run")
 @making_options
 @job_option
-@click.option("--workers", type=click.IntRange(1), help="Processes on this machine.")
+@launching_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object in the end.")
-def command(job: str | None, workers: int | None, as_json: bool, **given: Any) -> int:  # Any: what click read
+def command(job: str | None, as_json: bool, **given: Any) -> int:  # Any: what click read
     """Plan a job, or go on with one, and work on it from here until nothing is left to be done.
 
     With --to a job is planned, in the folder that --job names or among those of the dataset; without it the one
@@ -30,6 +31,8 @@ def command(job: str | None, workers: int | None, as_json: bool, **given: Any) -
     from glimmer_store.jobs.run import run_job
     from glimmer_store.jobs.states import JobState
 
+    launcher = launcher_of(given)
+
     async def work() -> int:
         if given["dests"] and not (job and (Path(job) / "job.toml").exists()):
             spec = made_job(given)
@@ -37,7 +40,10 @@ def command(job: str | None, workers: int | None, as_json: bool, **given: Any) -
             await plan(spec, folder)
         else:
             folder = find_job(job, given["dataset"])
-        ran = await run_job(folder, workers=workers)
+        if given["script_only"]:
+            click.echo(script_of(folder, given), nl=False)
+            return 0
+        ran = await run_job(folder, workers=given["workers"], launcher=launcher)
         if as_json:
             click.echo(json.dumps(ran.to_json()))
         else:

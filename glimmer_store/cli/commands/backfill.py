@@ -12,6 +12,14 @@ SUBCOMMANDS = {
     "plan": "Tell what a job amounts to, or freeze it.",
     "run": "Plan, or go on with, a job, and work on it from here.",
     "worker": "Work on a job until nothing is left to be done.",
+    "status": "Show on one screen how a job stands.",
+    "report": "Write the whole report, or tell what is missing.",
+    "pause": "Move nothing from the next chunk on.",
+    "resume": "Go on.",
+    "set-limit": "Change bandwidth, requests or times while a job runs.",
+    "retry": "Plan anew what failed.",
+    "cancel": "End a job for good.",
+    "explain": "Tell everything about one key.",
 }
 """Name → what it does; each is ``command`` of ``glimmer_store.cli.backfill.NAME``."""
 
