@@ -29,6 +29,10 @@ class Clock(Protocol):
         """
         ...
 
+    def booted(self) -> float:
+        """``now()`` at the boot: a moment before it is none of this boot."""
+        ...
+
     def wall(self) -> float:
         """Seconds since 1970, as everybody else means it. May step."""
         ...

@@ -47,6 +47,9 @@ class SystemClock:
     def now(self) -> float:
         return time.clock_gettime(_STEADY) + self._beginning
 
+    def booted(self) -> float:
+        return self._beginning
+
     def wall(self) -> float:
         """``GIT_ANNEX_VECTOR_CLOCK`` overrides it, as it does for git-annex."""
         fixed = os.environ.get("GIT_ANNEX_VECTOR_CLOCK")

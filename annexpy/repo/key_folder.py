@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from annexpy.clock import Clock
 from annexpy.errors import LockHeld, NotRegularFile
 from annexpy.keys.key import Key
-from annexpy.patterns import regex
 from annexpy.repo.door import Files, Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
 from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
 from annexpy.repo.pidlock import PidLock
+from annexpy.repo.retention import LONGEST_NOTE, Retention
 
-__all__ = ["KeyFolder", "moment"]
+__all__ = ["KeyFolder"]
 
 _T = TypeVar("_T")
 
@@ -29,19 +30,12 @@ _RETRIES: Final = 5
 _WRITER_TRIES: Final = 100
 _WRITER_WAIT: Final = 0.005
 _RETENTION_ASIDE: Final = b".rtm.tmp"  # short: a key may leave no room in a file name for more
-_MOMENT: Final = regex(rb"(\d+(?:\.\d+)?)s?\Z")
-
-
-def moment(text: bytes | None) -> float:
-    """The moment in a retention file; 0 when git-annex would ignore the file."""
-    match = _MOMENT.match(text) if text is not None else None
-    return float(match[1]) if match else 0.0
 
 
 class KeyFolder:
     """The directory of one object, opened, and the files in it. Thaw it to change what is in it; close it."""
 
-    __slots__ = ("_freeze", "_mode", "_thawed", "files", "name", "path", "pidlock")
+    __slots__ = ("_freeze", "_mode", "_note", "_thawed", "files", "name", "path", "pidlock")
 
     def __init__(self, folders: AnnexFolders, objects: Files, path: bytes, pidlock: PidLock | None) -> None:
         """Open it.
@@ -54,6 +48,7 @@ class KeyFolder:
         self.path, _, self.name = path.rpartition(b"/")
         self.files: Files = objects.folder(self.path)
         self._thawed: int | None = None
+        self._note: HeldLock | None = None
 
     @classmethod
     def of(cls, folders: AnnexFolders, key: Key, pidlock: PidLock | None) -> Iterator[KeyFolder]:
@@ -135,9 +130,13 @@ class KeyFolder:
         """Who has that lock file, for messages."""
         return lock_holder(self.files, self.name + suffix, self.pidlock)
 
+    def retention(self, clock: Clock) -> Retention:
+        """What holds now, for whoever keeps all others out; ``NONE`` where nothing ever held."""
+        return Retention.parse(self.files.read(self.name + b".rtm"), self.files.read(self.name + b".rtl"), clock)
+
     @contextmanager
-    def writing_retention(self) -> Iterator[None]:
-        """Nobody else changes ``.rtm`` or ``.rtl`` inside. Held for moments only, so it waits for moments only."""
+    def changing_retention(self, clock: Clock) -> Iterator[Retention]:
+        """What holds now. Nobody else changes it inside. Held for moments only, so it waits for moments only."""
         for _ in range(_WRITER_TRIES):
             lock = self.take(b".rtl", exclusive=True)
             if lock is not None:
@@ -146,30 +145,22 @@ class KeyFolder:
         else:
             path = os.fsdecode(self.files.path + b"/" + self.name + b".rtl")
             raise LockHeld(path, self.holder(b".rtl"), _WRITER_TRIES * _WRITER_WAIT)
+        self._note = lock
         try:
-            yield
+            yield Retention.parse(self.files.read(self.name + b".rtm"), lock.read(LONGEST_NOTE), clock)
         finally:
+            self._note = None
             lock.release()
 
-    # Inside writing_retention:
+    # Inside changing_retention:
 
-    def retention(self) -> bytes | None:
-        return self.files.read(self.name + b".rtm")
-
-    def retain(self, value: bytes) -> None:
-        name, mode = self.name + b".rtm", self._mode or 0o644
-        self.change(lambda: self.files.replace(name, value, mode=mode, sync=False, temporary=_RETENTION_ASIDE))
-
-    def kept(self) -> float:
-        """Until when a locker that vanished wants the content kept."""
-        return moment(self.files.read(self.name + b".rtl"))
-
-    def keep(self, until: float) -> None:
-        fd = self.files.open_write(self.name + b".rtl", truncate=True)
-        try:
-            self.files.write(fd, b"%.9fs" % until)
-        finally:
-            self.files.close_fd(fd)
+    def retain(self, retention: Retention, *, before: Retention) -> None:
+        """*retention* holds, where *before* did."""
+        assert self._note is not None
+        if retention.until.wall != before.until.wall:
+            name, mode, value = self.name + b".rtm", self._mode or 0o644, retention.time_of_day()
+            self.change(lambda: self.files.replace(name, value, mode=mode, sync=False, temporary=_RETENTION_ASIDE))
+        self._note.write(retention.note())
 
     def forget_retention(self) -> None:
         for name in (self.name + b".rtm", self.name + b".rtl", _RETENTION_ASIDE):

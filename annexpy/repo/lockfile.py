@@ -51,6 +51,14 @@ class HeldLock:
         self.exclusive = True
         return True
 
+    def read(self, size: int) -> bytes:
+        """What stands in the lock file, from its start."""
+        return self._files.pread(self._fd, size, 0)
+
+    def write(self, data: bytes) -> None:
+        """*data* stands at the start of the lock file. Once, while it is held."""
+        self._files.write(self._fd, data)
+
     def release(self, *, unlink: bool = False, unlinked: bool = False) -> None:
         """Give it back. Whoever has it alone may *unlink* the file with that, or have *unlinked* it right before."""
         fd, self._fd = self._fd, -1

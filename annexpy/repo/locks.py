@@ -4,12 +4,11 @@ As version 10 repositories have them (fact sheet repository-format, section 2, a
 10.20261026). Beside an object lie, in its key directory:
 
 * ``.lck``: shared while somebody relies on the content, exclusive while somebody removes it;
-* ``.rtm``: the retention, the moment until which the content stays even when its locker is gone: seconds
-  since 1970 as text, without a newline (git-annex ignores the file otherwise);
+* ``.rtm``: the retention, the moment until which the content stays even when its locker is gone;
 * ``.rtl``: the lock of whoever writes the retention.
 
 Where annexpy goes further than git-annex: a retention whose locker vanished survives a later lock and
-unlock by somebody else. What must survive stands as text in ``.rtl``, which git-annex never reads.
+unlock by somebody else, and it does not end before its time where somebody sets the clock (``retention``).
 """
 
 from __future__ import annotations
@@ -28,9 +27,10 @@ from annexpy.errors import (
 from annexpy.keys.key import Key
 from annexpy.repo.files import Status
 from annexpy.repo.folders import OBJECTS, AnnexFolders
-from annexpy.repo.key_folder import KeyFolder, moment
+from annexpy.repo.key_folder import KeyFolder
 from annexpy.repo.lockfile import HeldLock
 from annexpy.repo.pidlock import PidLock
+from annexpy.repo.retention import NEVER, NONE, Moments, Retention
 
 __all__ = ["ContentLock", "Removal"]
 
@@ -57,8 +57,7 @@ class ContentLock:
     def __init__(self, key: Key, folder: KeyFolder, lock: HeldLock, clock: Clock) -> None:
         self.key, self._key_folder, self._lock, self._clock = key, folder, lock, clock
         self.status: Status | None = None
-        self._own: bytes | None = None
-        self._before = b""
+        self._own = self._before = NEVER
         self._retained = False
         self.expires = clock.now() + LOCK_RETENTION
 
@@ -122,16 +121,14 @@ class ContentLock:
             self._key_folder.close()
 
     def _write_retention(self) -> None:
-        folder, now = self._key_folder, self._clock.wall()
-        own = b"%.9fs" % (now + LOCK_RETENTION)
-        with folder.writing_retention():
-            before = folder.retention() or b""
-            if moment(before) > now and not self._lock.shared_with_others:
+        folder, clock = self._key_folder, self._clock
+        with folder.changing_retention(clock) as found:
+            own, vanished = Moments.of(clock, LOCK_RETENTION), found.vanished
+            if found.until.left(Moments.of(clock)) > 0 and not self._lock.shared_with_others:
                 # Nobody holds a lock, yet a retention runs: its locker vanished, and still wants it kept.
-                folder.keep(max(moment(before), folder.kept()))
-            if moment(before) < moment(own):
-                folder.retain(own)
-                self._own, self._before = own, before
+                vanished = found.whole
+            folder.retain(Retention(found.until.later(own), vanished), before=found)
+            self._own, self._before = own, found.until
 
     def held(self) -> bool:
         """The lock still keeps others out, and the object is still there; its ``status`` is that of now then."""
@@ -173,30 +170,29 @@ class ContentLock:
                 lock.release()
                 alone = folder.take(b".lck", exclusive=True)
             try:
-                if self._retained and (self._own is not None or alone is not None):
-                    self._take_back(self._clock.wall(), alone is not None)
+                if self._retained:
+                    self._take_back(alone is not None)
             finally:
                 if alone is not None:
                     folder.give_back(b".lck", alone)
         finally:
             folder.close()
 
-    def _take_back(self, now: float, alone: bool) -> None:
+    def _take_back(self, alone: bool) -> None:
         """Remove our own retention, but not what others need.
 
         Sharers that are still here locked before us: their retention is the one that ours replaced. Those
-        that vanished are noted in ``.rtl``.
+        that vanished are noted.
         """
-        folder = self._key_folder
-        with folder.writing_retention():
-            current, kept = folder.retention(), folder.kept()
-            if current is not None and current == self._own:
-                needed = max(kept, 0.0 if alone else moment(self._before))
-                if needed > now:
-                    folder.retain(b"%.9fs" % needed)
-                else:
-                    folder.forget_retention()
-            elif current is None and alone:
+        folder, own = self._key_folder, self._own
+        with folder.changing_retention(self._clock) as found:
+            needed = found.vanished if alone else found.vanished.later(self._before)
+            until = Moments(
+                *(theirs if last == ours else last for last, ours, theirs in zip(found.until, own, needed, strict=True))
+            )
+            if until.left(Moments.of(self._clock)) > 0:
+                folder.retain(found._replace(until=until), before=found)
+            elif alone or found.until.wall == own.wall:
                 folder.forget_retention()
 
     def vanish(self) -> None:
@@ -207,8 +203,8 @@ class ContentLock:
             return
         try:
             if lock.stands:
-                with folder.writing_retention():
-                    folder.keep(max(folder.kept(), moment(folder.retention())))
+                with folder.changing_retention(self._clock) as found:
+                    folder.retain(found._replace(vanished=found.whole), before=found)
         finally:
             self._let_go()
 
@@ -264,12 +260,13 @@ class Removal:
             folder.close()
             return
         self._held.append((folder, lock))
-        retention = folder.retention()
-        if retention is not None:
-            self._retained = True
-            left = moment(retention) - self._clock.wall()
-            if left >= 0:
-                raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
+        retention = folder.retention(self._clock)
+        if retention is NONE:
+            return
+        self._retained = True
+        left = retention.whole.left(Moments.of(self._clock))
+        if left >= 0:
+            raise ContentLocked(self._key, self._folders.where, f"its lock expires in {left:.0f} s")
 
     def check_time(self, not_after: float | None) -> None:
         """Raises TimedOut when *not_after* has passed."""
@@ -295,7 +292,7 @@ class Removal:
             if only is not None and only != b"/".join((OBJECTS, folder.path, folder.name)):
                 continue
             folder.remove(folder.name)
-            if self._retained or not folder.files.absent(folder.name + b".rtl"):
+            if self._retained:
                 folder.forget_retention()
             self._empty = True
 

@@ -157,8 +157,8 @@ def try_mutant(number: int, limit: int) -> tuple[int, str]:
         if mutant.where == EXHAUSTIVE:
             found = explore(SETTINGS[mutant.setting])
             return found.states, found.violation
-        for seed in range(limit):
-            report = run_schedule(seed, scene=mutant.where)
+        for tried in range(limit):
+            report = run_schedule(mutant.first + tried, scene=mutant.where)
             if report.violations:
-                return seed + 1, report.violations[0]
+                return tried + 1, report.violations[0]
     return limit, ""

@@ -40,9 +40,13 @@ _ROOMY = 1 << 40
 class MachineClock:
     """Two clocks: one begins somewhere with each boot and never steps, the other one is what somebody set it to."""
 
-    def __init__(self, uptime: float, skew: float) -> None:
-        self.booted, self.skew = -uptime, skew
-        self.furthest = skew
+    def __init__(self, uptime: float, skew: float, beginning: float = 0.0) -> None:
+        self.skew = self.furthest = skew
+        self.boot(-uptime, beginning)
+
+    def boot(self, at: float, beginning: float) -> None:
+        """At that moment of the simulation it began anew."""
+        self._beginning, self._zero = beginning, at - beginning
 
     def set(self, by: float) -> None:
         """Somebody sets the second one."""
@@ -50,7 +54,10 @@ class MachineClock:
         self.furthest = max(self.furthest, self.skew)
 
     def now(self) -> float:
-        return trio.current_time() - self.booted
+        return trio.current_time() - self._zero
+
+    def booted(self) -> float:
+        return self._beginning
 
     def wall(self) -> float:
         return EPOCH + trio.current_time() + self.skew
@@ -229,8 +236,9 @@ class Machine:
     ) -> None:
         self.name, self.uuid, self.network, self.truth, self.dice = name, uuid, network, truth, dice
         self.disk = template
-        self.clock = MachineClock(dice.choice([20.0, 150.0, 400.0, 5000.0]), dice.uniform(-30, 30))
-        self.clock.booted -= dice.randrange(BEGINNINGS)
+        self.clock = MachineClock(
+            dice.choice([20.0, 150.0, 400.0, 5000.0]), dice.uniform(-30, 30), dice.randrange(BEGINNINGS)
+        )
         self.process: Process | None = None
         self.dark = False
         self.errors = 0.0
@@ -275,7 +283,7 @@ class Machine:
         self.process = None
 
     def reboot_clock(self, uptime: float) -> None:
-        self.clock.booted = trio.current_time() - uptime - self.dice.randrange(BEGINNINGS)
+        self.clock.boot(trio.current_time() - uptime, self.dice.randrange(BEGINNINGS))
 
     def full(self, left: int | None) -> None:
         """The disk has so many bytes left; None: plenty."""

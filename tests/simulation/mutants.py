@@ -20,7 +20,7 @@ from annexpy.actions import gather
 from annexpy.keys import backend
 from annexpy.policy import numcopies
 from annexpy.remote import asking, lane, late, local, local_removal, memory, p2p, p2p_content, wrappers
-from annexpy.repo import durability, key_folder, locks
+from annexpy.repo import durability, locks, retention
 from annexpy.server import serve
 
 __all__ = ["EXHAUSTIVE", "MUTANTS", "Change", "Mutant", "planted"]
@@ -53,10 +53,12 @@ class Mutant:
     changes: tuple[Change, ...]
     setting: int = 0
     """Of the exhaustive run."""
+    first: int = 0
+    """The seed to begin with, where few schedules show it."""
 
 
-def _mutant(name: str, where: str, *changes: tuple[Any, str, str, str], setting: int = 0) -> Mutant:
-    return Mutant(name, where, tuple(Change(*change) for change in changes), setting)
+def _mutant(name: str, where: str, *changes: tuple[Any, str, str, str], setting: int = 0, first: int = 0) -> Mutant:
+    return Mutant(name, where, tuple(Change(*change) for change in changes), setting, first)
 
 
 MUTANTS = (
@@ -136,7 +138,13 @@ MUTANTS = (
     _mutant(
         "a removal does not look at the retention",
         "late removals",
-        (key_folder.KeyFolder, "retention", "return self.files.read", "return None and self.files.read"),
+        (locks.Removal, "_lock", "if left >= 0:", "if False:"),
+    ),
+    _mutant(
+        "a retention ends by the time of day alone",
+        "late removals and clocks that are set",
+        (retention.Moments, "left", "zip(self, now, strict=True)", "zip(self[:1], now[:1], strict=True)"),
+        first=10105,
     ),
     _mutant(
         "a removal does not mind that others hold a lock",

@@ -59,6 +59,9 @@ class Clock:
     def now(self) -> float:
         return self.time
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return self.time
 

@@ -24,6 +24,9 @@ class Clock:
     def now(self) -> float:
         return 1000.0
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return 1000.0
 

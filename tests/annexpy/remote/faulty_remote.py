@@ -216,5 +216,8 @@ class LoopClock:
     def now(self) -> float:
         return anyio.current_time()
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return 1.7e9 + anyio.current_time()

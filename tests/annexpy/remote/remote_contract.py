@@ -40,6 +40,9 @@ class HandClock:
     def now(self) -> float:
         return self.time
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return 1.7e9 + self.time
 

@@ -43,6 +43,9 @@ class Clock:
     def now(self) -> float:
         return self.at
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return self.at
 

@@ -289,6 +289,21 @@ def test_a_locker_of_ours_that_vanished_keeps_the_content_from_git_annex(
     assert not store.present(KEY)
 
 
+def test_our_note_of_who_vanished_is_no_trouble_for_git_annex_which_takes_it_away(
+    store: ContentStore, repository: Path, shell: Callable[[Path], Shell]
+) -> None:
+    """With its own, as among git-annexes: fact sheet p2p-protocol, section 4."""
+    store.lock(KEY).vanish()
+    peer = shell(repository)
+
+    assert peer.say(f"LOCKCONTENT {KEY}") == "SUCCESS"
+    peer.send(b"UNLOCKCONTENT\n")
+    assert peer.say(f"REMOVE {KEY}") == "SUCCESS"
+    peer.close()
+
+    assert os.listdir(repository / "annex/objects") == []
+
+
 def test_the_retention_of_git_annex_is_raised_and_given_back(
     store: ContentStore, repository: Path, git_annex: str, shell: Callable[[Path], Shell]
 ) -> None:

@@ -48,6 +48,9 @@ class Clock:
     def now(self) -> float:
         return self.seconds
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return 1.8e9 + self.seconds
 

@@ -27,14 +27,27 @@ OTHER = Key.parse("WORM-s7-m1--other")
 
 
 class Clock:
+    """What passes, and how somebody set the time of day."""
+
     def __init__(self) -> None:
         self.seconds = 1_000.0
+        self.boot = 0.0
+        self.set_by = 0.0
 
     def now(self) -> float:
         return self.seconds
 
+    def booted(self) -> float:
+        return self.boot
+
     def wall(self) -> float:
-        return 1_800_000_000.0 + self.seconds
+        return 1_800_000_000.0 + self.seconds + self.set_by
+
+    def reboot(self, *, beginning: float, uptime: float) -> None:
+        """The time of day goes on; the other clock begins somewhere else."""
+        wall = self.wall()
+        self.boot, self.seconds = beginning, beginning + uptime
+        self.set_by += wall - self.wall()
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -329,6 +342,129 @@ def test_a_retention_file_counts_as_git_annex_reads_it(store: ContentStore, text
             store.remove(KEY)
     else:
         assert store.remove(KEY)
+
+
+# -- clocks that are set, and clocks that begin anew ----------------------------------------------
+
+
+def left(store: ContentStore) -> float | None:
+    """Seconds until it may be removed; None: now."""
+    try:
+        with store.removal(KEY):
+            return None
+    except ContentLocked as error:
+        return float(str(error).rpartition(" expires in ")[2].removesuffix(" s"))
+
+
+@pytest.mark.parametrize("steps", [(3600.0,), (700.0, -50.0), (1e9,), (-3600.0, 7200.0)])
+def test_a_clock_that_is_set_forward_frees_nothing_too_early(
+    store: ContentStore, clock: Clock, steps: tuple[float, ...]
+) -> None:
+    store.lock(KEY).vanish()
+
+    for step in steps:
+        clock.set_by += step
+
+    clock.seconds += 599
+    assert left(store) == 1
+    clock.seconds += 2
+    assert store.remove(KEY)
+    assert store.folders.files.names(b"annex/objects") == []
+
+
+def test_a_clock_that_is_set_back_frees_nothing_too_early_either(store: ContentStore, clock: Clock) -> None:
+    """git-annex goes by the time of day alone, and would not let go of it any sooner."""
+    store.lock(KEY).vanish()
+
+    clock.set_by -= 100
+    clock.seconds += 601
+
+    assert left(store) == 99
+    clock.seconds += 100
+    assert store.remove(KEY)
+
+
+@pytest.mark.parametrize("how", ["vanished", "killed"])
+def test_others_may_lock_and_unlock_after_the_clock_was_set(how: str, clock: Clock) -> None:
+    files = MemoryFiles()
+    store = ContentStore(files, clock=clock, settings=ContentSettings())
+    plant(store, KEY)
+    lock = store.lock(KEY)
+    if how == "killed":
+        files.kill()
+    else:
+        lock.vanish()
+
+    clock.set_by += 3600
+    for _ in range(3):
+        clock.seconds += 100
+        store.lock(KEY).release()
+
+    assert left(store) == 300
+    clock.seconds += 301
+    assert store.remove(KEY)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_lockers_who_all_unlock_leave_nothing_behind_though_the_clock_was_set(
+    store: ContentStore, clock: Clock, order: tuple[int, ...]
+) -> None:
+    locks = []
+    for step in (3600, 700, 100):
+        locks.append(store.lock(KEY))
+        clock.set_by += step
+        clock.seconds += 1
+    for number in order:
+        locks[number].release()
+
+    assert left(store) is None
+    assert beside(store) == []
+
+
+@pytest.mark.parametrize("beginning", [5.0e8, 1.0, 1e3 - 30, 0.0])
+def test_after_a_reboot_with_a_wrong_clock_the_content_stays_as_long_as_any_lock_lasts(
+    store: ContentStore, clock: Clock, beginning: float
+) -> None:
+    """What the note of another boot says is not known; that it was before this boot is."""
+    clock.boot, clock.seconds = 2e8, 2e8 + 1000
+    store.lock(KEY).vanish()
+
+    clock.reboot(beginning=beginning, uptime=20)
+    clock.set_by += 86400
+
+    assert left(store) == 580
+    clock.seconds += 581
+    assert store.remove(KEY)
+
+
+def test_a_note_of_another_boot_is_as_old_as_this_boot_at_least(store: ContentStore, clock: Clock) -> None:
+    store.lock(KEY).vanish()
+    clock.seconds += 86400
+    clock.reboot(beginning=7e8, uptime=601)
+
+    assert store.remove(KEY)
+
+
+def test_a_lock_of_this_boot_does_not_forget_that_of_the_last_one(store: ContentStore, clock: Clock) -> None:
+    store.lock(KEY).vanish()
+    clock.reboot(beginning=7e8, uptime=20)
+    clock.set_by += 3600
+    store.lock(KEY).release()
+
+    assert left(store) == 580
+    clock.seconds += 581
+    assert store.remove(KEY)
+
+
+@pytest.mark.parametrize("note", [b"", b"1800000001s", b"nonsense", b"\xff" * 300, b"1.0s 5.0", b"1800000001.5s"])
+def test_a_note_that_is_none_says_nothing(store: ContentStore, note: bytes) -> None:
+    store.lock(KEY).release()
+    set_retention(store, b"1800000001s")
+    path = b"annex/objects/" + store.folders.paths(KEY)[0]
+    store.folders.files.chmod(os.path.dirname(path), 0o755)
+    store.folders.files.replace(path + b".rtl", note, sync=False)
+
+    assert store.remove(KEY)
 
 
 def test_a_writer_of_retentions_who_hangs_is_waited_for_only_so_long(store: ContentStore) -> None:

@@ -24,6 +24,9 @@ class FakeClock:
     def now(self) -> float:
         return self.time
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return 1_700_000_000.0 + self.time
 

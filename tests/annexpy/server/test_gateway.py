@@ -42,6 +42,9 @@ class Turned:
     def now(self) -> float:
         return CLOCK.now() + self.ahead
 
+    def booted(self) -> float:
+        return CLOCK.booted()
+
     def wall(self) -> float:
         return CLOCK.wall()
 

@@ -42,6 +42,9 @@ class Clock:
     def now(self) -> float:
         return self._since + anyio.current_time()
 
+    def booted(self) -> float:
+        return self._since
+
     def wall(self) -> float:
         return 1_700_000_000.0
 

@@ -554,6 +554,9 @@ class TrioClock:
     def now(self) -> float:
         return anyio.current_time()
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return 1_700_000_000.0
 

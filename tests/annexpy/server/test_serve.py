@@ -54,6 +54,9 @@ class FakeClock:
     def now(self) -> float:
         return self.time
 
+    def booted(self) -> float:
+        return 0.0
+
     def wall(self) -> float:
         return self.time
 
