@@ -5,16 +5,15 @@ Any number of machines may run one job at once: shards are leased, and one of th
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-from anyio.abc import Process
 
 import annexpy as annex
+from glimmer_store.jobs.launch.base import Launched, Launcher, launch
+from glimmer_store.jobs.launch.local import LocalLauncher
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.registrar import Registered, registering
 from glimmer_store.jobs.states import DONE, FailureKind, JobState, State
@@ -23,8 +22,6 @@ __all__ = ["Ran", "count", "run_job", "unplanned"]
 
 _LOOK = 0.5
 """Seconds between two looks of the registrar."""
-_AGAIN = 3
-"""How often a worker that ended with an error is started anew."""
 
 
 @dataclass(slots=True)
@@ -37,6 +34,8 @@ class Ran:
         failures: Kind → tasks that failed.
         registered: What this run wrote into the dataset.
         missing: Keys that a destination wants and lacks now by the location log, planned or not.
+        held: Destinations that nothing goes to at the moment, and why.
+        workers: What each worker said.
     """
 
     job: str
@@ -46,6 +45,7 @@ class Ran:
     registered: Registered = field(default_factory=Registered)
     missing: int = 0
     held: dict[str, str] = field(default_factory=dict)
+    workers: list[Launched] = field(default_factory=list)
 
     @property
     def state(self) -> JobState:
@@ -70,33 +70,37 @@ class Ran:
             },
             "missing": self.missing,
             "held": self.held,
+            "workers": len(self.workers),
+            "lost-workers": sum("lost" in one for one in self.workers),
         }
 
 
-async def run_job(folder: Path, *, workers: int | None = None, told: Callable[[str], object] | None = None) -> Ran:
+async def run_job(folder: Path, *, workers: int | None = None, launcher: Launcher | None = None) -> Ran:
     """Work on a job until nothing is left that can be done, and register what was proven.
 
     Args:
         folder: Of the job.
         workers: Processes on this machine; by default what the job says, else 2.
-        told: Told what a worker said when it ended.
+        launcher: What brings workers to machines, instead of *workers* processes on this one.
 
     Raises:
-        JobError: There is no such job.
+        JobError: There is no such job, or the launcher cannot be used.
         AnnexError: The dataset could not be written to.
     """
     ledger = Ledger.open(folder)
     ledger.free(*(place.uuid for place in ledger.spec.dests))  # there may be space again: the first put tells
     number = workers or ledger.spec.planned_limits.workers or 2
     ran = Ran(ledger.spec.id, ledger.folder)
+    failed: list[annex.AnnexError] = []
     async with registering(ledger, wait=False) as registrar:
         alive = anyio.Event()
         async with anyio.create_task_group() as group:
 
             async def work() -> None:
-                async with anyio.create_task_group() as workers_:
-                    for _ in range(min(number, max(1, len(ledger.shards())))):
-                        workers_.start_soon(_worker, ledger.folder, told)
+                try:
+                    ran.workers += await launch(ledger.folder, launcher or LocalLauncher(number))
+                except annex.AnnexError as error:  # what is proven is registered before it is told
+                    failed.append(error)
                 alive.set()
 
             group.start_soon(work)
@@ -108,33 +112,11 @@ async def run_job(folder: Path, *, workers: int | None = None, told: Callable[[s
         if registrar is not None:
             await registrar.look(to_the_end=True)
             ran.registered = registrar.done
+    if failed:
+        raise failed[0]
     ran.states, ran.failures = count(ledger)
     ran.missing, ran.held = unplanned(ledger), dict(ledger.held())
     return ran
-
-
-async def _worker(folder: Path, told: Callable[[str], object] | None) -> None:
-    """One worker; anew when it was killed, as long as that does not happen again and again."""
-    argv = [sys.executable, "-m", "glimmer_store.cli.app", "backfill", "worker", "--job", str(folder), "--json"]
-    for _ in range(_AGAIN):
-        process = await anyio.open_process(argv, stdin=None, stderr=None)
-        try:
-            said = await _said(process)
-            status = await process.wait()
-        finally:
-            if process.returncode is None:
-                process.terminate()
-            with anyio.CancelScope(shield=True):
-                await process.aclose()
-        if told is not None and said:
-            told(said)
-        if status == 0:
-            return
-
-
-async def _said(process: Process) -> str:
-    assert process.stdout is not None
-    return b"".join([chunk async for chunk in process.stdout]).decode(errors="replace").strip()
 
 
 def count(ledger: Ledger) -> tuple[Counter[str], Counter[str]]:
