@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from annexpy.errors import AnnexError, UnknownUUID
 from annexpy.remote.base import Connects, HasNodes, Remote
+from annexpy.remote.health import Limited
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.wrappers import Wrapper
@@ -45,13 +46,8 @@ def is_local(remote: Remote) -> bool:
 
 def is_behind_wire(remote: Remote) -> bool:
     """*remote* is asked over connections, of which there are few."""
-    inner = _innermost(remote)
-    if isinstance(inner, Local | LocalPlace):
-        return False
-    from annexpy.remote.http import HTTPRemote  # not for those who never leave this machine
-    from annexpy.remote.p2p import P2PRemote
-
-    return isinstance(inner, HTTPRemote | P2PRemote)
+    inner = _innermost(remote)  # by what they can do: to import their modules takes time
+    return isinstance(inner, Limited) and not isinstance(inner, HasNodes)
 
 
 async def known(remote: Remote) -> UUID:

@@ -22,7 +22,7 @@ from annexpy.uuids import UUID
 
 __all__ = ["LocalDownload", "LocalLock", "LocalPut", "LocalUpload", "StoringPlace"]
 
-_PIECE: Final = 256 * 1024
+_PIECE: Final = 1024 * 1024
 """Bytes that are read at a time. Every get that is under way holds about two of these."""
 
 

@@ -34,20 +34,28 @@ _IGNORE: Final = 2  # SSH_MSG_IGNORE
 _NO_TEXT: Final = bytes(4)  # an empty string on the wire
 _TOGETHER: Final = 64 * 1024  # packets that are collected before they go out
 _SMALL: Final = 16 * 1024
+_CERTIFICATES: Final = "asyncssh.crypto.x509"
 _MALLOC: Final = ((-1, 64 << 20), (-2, 4 << 20), (-3, 16 << 20))
 """M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD."""
 
 
 def load_asyncssh() -> AsyncSSH:
-    """asyncssh, imported the cheap way: looking for liboqs and nettle would run ldconfig and gcc."""
+    """asyncssh, imported the cheap way: looking for liboqs and nettle would run ldconfig and gcc.
+
+    X.509 certificates, which OpenSSH does not know either, are a fifth of the time; it does without them.
+    """
     if (found := sys.modules.get("asyncssh")) is not None:
         return found
     find_library = ctypes.util.find_library
     ctypes.util.find_library = lambda name: None
+    without: dict[str, Any] = {} if _CERTIFICATES in sys.modules else {_CERTIFICATES: None}
+    sys.modules.update(without)
     try:
         import asyncssh
     finally:
         ctypes.util.find_library = find_library
+        for name in without:
+            del sys.modules[name]
     _keep_memory()
     return asyncssh
 
@@ -93,7 +101,7 @@ class _Together:
     def _flush(self) -> None:
         if self._packets:
             packets, self._packets, self._size = self._packets, [], 0
-            self._socket.write(b"".join(packets))
+            self._socket.write(packets[0] if len(packets) == 1 else b"".join(packets))
 
     def close(self) -> None:
         self._flush()

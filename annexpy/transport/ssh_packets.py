@@ -14,6 +14,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from annexpy import system
+from annexpy.transport.base import CHUNK
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -21,13 +22,18 @@ if TYPE_CHECKING:
 __all__ = ["receive_quickly", "send_quickly"]
 
 _DATA: Final = 94  # SSH_MSG_CHANNEL_DATA
+_ADJUST: Final = 93  # SSH_MSG_CHANNEL_WINDOW_ADJUST
 _DATA_HEAD: Final = 10  # length of the padding, kind, channel, length of the data
 _TAG: Final = 16
 _BLOCK: Final = 16
 _LEAST_PADDING: Final = 4
+_OPEN: Final = frozenset(("open", "eof_pending", "eof"))
+_MUCH: Final = 1024 * 1024  # bytes that came one after the other
+_FULL: Final = 192 * 1024  # so many at once, and there are more: asyncio reads 256 KiB
+_AWHILE: Final = 0.001
 _RECEIVING: Final = (
     "_recv_pkthdr", "_recv_handler", "_inpbuf", "_recv_encryption", "_recv_seq", "_decompressor", "_channels",
-    "_auth_complete", "_auth_final", "_max_recv_pktlen",
+    "_auth_complete", "_auth_final", "_max_recv_pktlen", "_rekey_bytes_sent", "_transport",
 )  # fmt: skip
 _SENDING: Final = (
     "_send", "_send_encryption", "_send_seq", "_compressor", "_auth_complete", "_kex_complete", "_rekey_bytes_sent",
@@ -69,14 +75,16 @@ def receive_quickly(connection: Any) -> None:
     """Have *connection* of asyncssh take packets with the bytes of a channel by the shorter way."""
     if not _has(connection, _RECEIVING) or not hasattr(connection, "__dict__"):
         return
-    kept, header = _Cipher(), connection._recv_pkthdr
+    kept, header, stream = _Cipher(), connection._recv_pkthdr, _Stream(connection)
 
     def next_header() -> bool:
         # asyncssh calls this where a packet begins, and again as long as it returns true.
         found = kept.of(connection._recv_encryption)
         if connection._decompressor is not None or not connection._auth_final:
             found = None
-        if found is not None and not _take(connection, *found):
+        size = len(connection._inpbuf)
+        if found is not None and not _Taking(connection).take(*found):
+            stream.came(size)
             return False
         return bool(header())
 
@@ -85,45 +93,115 @@ def receive_quickly(connection: Any) -> None:
         connection._recv_handler = next_header
 
 
-def _take(connection: Any, aes: AESGCM, shim: Any) -> bool:
-    """Hand all data packets that are complete to their channels, up to the first other one.
+class _Stream:
+    """Much that comes and is not answered is looked at once a millisecond, not for every packet.
 
-    Returns:
-        False when no packet is complete any more: there is nothing left to do until more comes.
+    Else everybody wakes up for each 32 KiB: we, and who hashes, and who writes. It is over with whatever we say.
     """
-    from cryptography.exceptions import InvalidTag
 
-    buffer: bytes = connection._inpbuf
-    whole, at, end, asyncssh_next = memoryview(buffer), 0, len(buffer), False
-    encryption, channels = connection._recv_encryption, connection._channels
-    while end - at >= 4:
-        head = whole[at : at + 4]
-        length = int.from_bytes(head, "big")
-        stop = at + 4 + length + _TAG
-        asyncssh_next = length > connection._max_recv_pktlen or length < _BLOCK or length % _BLOCK > 0
-        if asyncssh_next or stop > end:
-            break
-        asyncssh_next = True
-        try:
-            packet = aes.decrypt(shim._iv, whole[at + 4 : stop], head)
-        except InvalidTag:
-            break  # asyncssh finds out again, and says so
-        channel = channels.get(int.from_bytes(packet[2:6], "big")) if packet[1] == _DATA else None
-        size = int.from_bytes(packet[6:10], "big")
-        if channel is None or packet[0] < _LEAST_PADDING or _DATA_HEAD + size + packet[0] != length:
-            break
-        if not _has(channel, _TAKING) or channel._recv_state != "open" or size > channel._recv_window:
-            break
-        asyncssh_next = False
-        shim._update_iv()
-        connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
-        at = stop
-        channel._accept_data(packet[_DATA_HEAD : _DATA_HEAD + size])
+    __slots__ = ("_connection", "_sent", "_size")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection, self._size, self._sent = connection, 0, 0
+
+    def came(self, size: int) -> None:
+        """*size* bytes lay there, and no whole packet does any more."""
+        sent, socket = self._connection._rekey_bytes_sent, self._connection._transport
+        if sent - self._sent > _BLOCK:  # more than "go on": that the window is open again
+            self._size = 0
+        self._sent = sent
+        self._size += size
+        if self._size > _MUCH and size < _FULL and socket is not None and socket.is_reading():
+            socket.pause_reading()
+            asyncio.get_running_loop().call_later(_AWHILE, socket.resume_reading)
+
+
+class _Taking:
+    """What lies there of *connection*, taken packet by packet. Bytes of one channel are collected to a larger piece."""
+
+    __slots__ = ("_channel", "_connection", "_opened", "_parts", "_size")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._channel: Any = None  # whose bytes are collected
+        self._parts: list[memoryview] = []
+        self._size = 0
+        self._opened: list[Any] = []  # channels that may send more
+
+    def take(self, aes: AESGCM, shim: Any) -> bool:
+        """Hand all that is complete and concerns open channels to them, up to the first other packet.
+
+        Returns:
+            False when no packet is complete any more: there is nothing left to do until more comes.
+        """
+        from cryptography.exceptions import InvalidTag
+
+        connection = self._connection
+        buffer: bytes = connection._inpbuf
+        whole, at, end, asyncssh_next = memoryview(buffer), 0, len(buffer), False
+        encryption, most = connection._recv_encryption, connection._max_recv_pktlen
+        while end - at >= 4:
+            head = whole[at : at + 4]
+            length = int.from_bytes(head, "big")
+            stop = at + 4 + length + _TAG
+            asyncssh_next = length > most or length < _BLOCK or length % _BLOCK > 0
+            if asyncssh_next or stop > end:
+                break
+            asyncssh_next = True
+            try:
+                packet = aes.decrypt(shim._iv, whole[at + 4 : stop], head)
+            except InvalidTag:
+                break  # asyncssh finds out again, and says so
+            if not self._collect(packet, length):
+                break
+            asyncssh_next = False
+            shim._update_iv()
+            connection._recv_seq = (connection._recv_seq + 1) & 0xFFFFFFFF
+            at = stop
+            if self._size >= CHUNK:
+                self._deliver()
+                if connection._inpbuf is not buffer or connection._recv_encryption is not encryption:
+                    return False  # whoever got it has closed the connection
+        self._deliver()
         if connection._inpbuf is not buffer or connection._recv_encryption is not encryption:
-            return False  # whoever got it has closed the connection
-    if at:
-        connection._inpbuf = buffer[at:]
-    return asyncssh_next
+            return False
+        if at:
+            connection._inpbuf = buffer[at:]
+        for channel in self._opened:
+            channel._flush_send_buf()
+        return asyncssh_next
+
+    def _collect(self, packet: bytes, length: int) -> bool:
+        """Take *packet*, whose length is *length*, for its channel; False when it is none of ours."""
+        channel = self._connection._channels.get(int.from_bytes(packet[2:6], "big"))
+        if channel is None or packet[0] < _LEAST_PADDING:
+            return False
+        size = int.from_bytes(packet[6:10], "big")
+        if packet[1] == _ADJUST and _DATA_HEAD + packet[0] == length:
+            if not _has(channel, _GIVING) or channel._recv_state not in _OPEN:
+                return False
+            channel._send_window += size
+            self._opened.append(channel)
+            return True
+        if packet[1] != _DATA or _DATA_HEAD + size + packet[0] != length:
+            return False
+        if channel is not self._channel:
+            if not _has(channel, _TAKING):
+                return False
+            self._deliver()
+            self._channel = channel
+        if channel._recv_state != "open" or self._size + size > channel._recv_window:
+            return False
+        self._parts.append(memoryview(packet)[_DATA_HEAD : _DATA_HEAD + size])
+        self._size += size
+        return True
+
+    def _deliver(self) -> None:
+        if self._size:
+            data = b"".join(self._parts)
+            self._parts.clear()
+            self._size = 0
+            self._channel._accept_data(data)
 
 
 def send_quickly(connection: Any, channel: Any) -> None:
@@ -164,6 +242,7 @@ def _give(connection: Any, channel: Any, aes: AESGCM, shim: Any, data: bytes | b
     if channel._encoding or channel._send_chan is None:
         return 0
     kind, at, end = b"%c%b" % (_DATA, channel._send_chan.to_bytes(4, "big")), 0, len(data)
+    packets: list[bytes] = []
     with memoryview(data) as whole:
         while at < end and channel._send_window > 0 and not _is_rekeying_due(connection):
             size = min(end - at, channel._send_window, channel._send_pktsize)
@@ -174,13 +253,14 @@ def _give(connection: Any, channel: Any, aes: AESGCM, shim: Any, data: bytes | b
             head = length.to_bytes(4, "big")
             begin = b"%c%b%b" % (padding, kind, size.to_bytes(4, "big"))
             packet = b"".join((begin, whole[at : at + size], system.RANDOM.randbytes(padding)))
-            sealed = aes.encrypt(shim._iv, packet, head)
+            packets += (head, aes.encrypt(shim._iv, packet, head))
             shim._update_iv()
             connection._send_seq = (connection._send_seq + 1) & 0xFFFFFFFF
             connection._rekey_bytes_sent += length
             channel._send_window -= size
             at += size
-            connection._send(head + sealed)
+    if packets:
+        connection._send(b"".join(packets))
     return at
 
 

@@ -26,12 +26,14 @@ def command(options: Options, source: str, destination: str, keys: tuple[str, ..
     report = Report(options, "copy")
 
     async def work() -> int:
-        from annexpy.actions.copy import copy
-        from annexpy.cli.progress import progress
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
             giver, taker = await at.remote(source), await at.remote(destination)
+
+            from annexpy.actions.copy import copy  # while a server far away does the same
+            from annexpy.cli.progress import progress
+
             note = f"to {taker.name}..."
             with progress(options, "copy", note) as told:
                 async for some in key_batches(keys, batch, report):

@@ -28,12 +28,14 @@ def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool, w
     report = Report(options, "drop")
 
     async def work() -> int:
-        from annexpy.actions.drop import drop_many
-        from annexpy.cli.evidence import evidence
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
             place = await at.remote(remote)
+
+            from annexpy.actions.drop import drop_many  # while a server far away does the same
+            from annexpy.cli.evidence import evidence
+
             known = evidence(at, [place], wanted)
             async for some in key_batches(keys, batch, report):
                 dropping = drop_many(

@@ -33,18 +33,20 @@ def command(options: Options, remote: str, keys: tuple[str, ...], output: str | 
     report = Report(options, "get")
 
     async def work() -> int:
-        from annexpy.actions.copy import copy
-        from annexpy.actions.get import get
-        from annexpy.actions.many import Each
-        from annexpy.actions.results import Transfer
-        from annexpy.cli.progress import progress
         from annexpy.cli.work import at_work
-        from annexpy.errors import AnnexError
-        from annexpy.keys.key import Key
-        from annexpy.keys.layout import key_file
 
         async with at_work(options) as at:
             source = await at.remote(remote)
+
+            from annexpy.actions.copy import copy  # while a server far away does the same
+            from annexpy.actions.get import get
+            from annexpy.actions.many import Each
+            from annexpy.actions.results import Transfer
+            from annexpy.cli.progress import progress
+            from annexpy.errors import AnnexError
+            from annexpy.keys.key import Key
+            from annexpy.keys.layout import key_file
+
             note = f"from {source.name}..."
             with progress(options, "get", note) as told:
 

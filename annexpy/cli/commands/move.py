@@ -29,13 +29,15 @@ def command(options: Options, source: str, destination: str, keys: tuple[str, ..
     report = Report(options, "move")
 
     async def work() -> int:
-        from annexpy.actions.copy import move
-        from annexpy.cli.evidence import evidence
-        from annexpy.cli.progress import progress
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
             giver, taker = await at.remote(source), await at.remote(destination)
+
+            from annexpy.actions.copy import move  # while a server far away does the same
+            from annexpy.cli.evidence import evidence
+            from annexpy.cli.progress import progress
+
             known = evidence(at, [giver, taker], wanted)
             note = f"to {taker.name}..."
             with progress(options, "move", note) as told:

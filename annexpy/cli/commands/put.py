@@ -35,10 +35,6 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
     report = Report(options, "put")
 
     async def work() -> int:
-        from annexpy.actions.key import annexed_key, key_of
-        from annexpy.actions.put import put_many
-        from annexpy.actions.results import Transfer
-        from annexpy.cli.progress import progress
         from annexpy.cli.work import at_work
         from annexpy.errors import AnnexError
         from annexpy.keys.key import Key
@@ -57,6 +53,12 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
 
         async with at_work(options) as at:
             target = await at.remote(remote)
+
+            from annexpy.actions.key import annexed_key, key_of  # while a server far away does the same
+            from annexpy.actions.put import put_many
+            from annexpy.actions.results import Transfer
+            from annexpy.cli.progress import progress
+
             note = f"to {target.name}..."
             with progress(options, "put", note) as told:
 

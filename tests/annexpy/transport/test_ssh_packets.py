@@ -74,7 +74,8 @@ async def test_asyncssh_itself_sees_no_data_in_either_direction(sshd, monkeypatc
         for size in range(1, 70):  # every length of padding
             assert await there_and_back(cat, BODY[:size]) == BODY[:size]
         assert kinds.count(ssh_packets._DATA) == 0
-        assert kinds.count(93)  # while it still sees the window open again
+        assert kinds.count(93) == 0  # nor that the window is open again
+        assert kinds.count(98)  # while it still sees what else there is
 
 
 @pytest.mark.parametrize("most", [3, 17, 5000, 70_000])
@@ -145,3 +146,41 @@ async def test_an_asyncssh_of_another_make_does_without() -> None:
 
     ssh_packets.receive_quickly(Bare())
     ssh_packets.send_quickly(Bare(), Bare())
+
+
+async def test_much_that_comes_is_looked_at_now_and_then_until_we_say_something(
+    sshd, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[int] = []
+    came = ssh_packets._Stream.came
+
+    def counted(self, size: int) -> None:
+        reading = self._connection._transport.is_reading()
+        came(self, size)
+        if reading and not self._connection._transport.is_reading():
+            paused.append(size)
+
+    monkeypatch.setattr(ssh_packets._Stream, "came", counted)
+    (tmp_path / "much").write_bytes(BODY * 6)
+    transport = await DialSSH(sshd.host, f"cat {tmp_path / 'much'} -")()
+    try:
+        assert await receive_exactly(transport, 6 * len(BODY)) == 6 * BODY
+        assert paused
+        for number in range(3):
+            await transport.send(b"%d" % number)
+            assert await receive_exactly(transport, 1) == b"%d" % number
+            paused.clear()
+        await transport.send(b"more")
+        assert await receive_exactly(transport, 4) == b"more"
+        assert not paused
+    finally:
+        await transport.aclose()
+
+
+async def test_a_connection_that_is_closed_while_it_is_not_looked_at_ends(sshd, tmp_path) -> None:
+    (tmp_path / "much").write_bytes(BODY * 6)
+    transport = await DialSSH(sshd.host, f"cat {tmp_path / 'much'}")()
+    await receive_exactly(transport, 3 * len(BODY))
+    with anyio.fail_after(30):
+        await transport.aclose()
+    assert transport.at_eof
