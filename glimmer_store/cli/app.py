@@ -24,6 +24,7 @@ COMMANDS = {
     "explain": "Tell the proof of every copy of one output in full.",
     "export": "Write outputs as a bag, an RO-Crate or a data package.",
     "import": "Store the payload of a bag.",
+    "fetch": "Get one content from the archive, or from the web.",
     "gate": "Refuse a push, a merge or a teardown that would lose something.",
     "hook": "Install the hook that asks the gate before a push.",
     "init": "Set a dataset up: repository, durable remotes, configuration.",
@@ -36,6 +37,7 @@ COMMANDS = {
     "status": "Show where each output is, and what is missing.",
     "tenant": "Make tenants of a server, and let people in.",
     "validate": "Hold the graph against Glimmer's rules and ours.",
+    "view": "Show stored contents in a folder, for datamanifest's read pools.",
     "verify": "Read every copy again, sign what is found, repair what is bad.",
 }
 

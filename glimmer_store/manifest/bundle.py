@@ -28,7 +28,7 @@ from glimmer_store.manifest.digest import Measured
 from glimmer_store.manifest.errors import ManifestError
 from glimmer_store.tree import Tree, TreeEntry, list_path
 
-__all__ = ["Bundle", "History", "WorkTree", "bundle_parts", "log_path", "refused_address"]
+__all__ = ["Bundle", "History", "WorkTree", "bundle_parts", "checked_tree", "log_path", "refused_address"]
 
 _ATTRIBUTES: Final = b"* annex.largefiles=nothing\n*.log merge=union -text\n"
 _FOLDER: Final = f"{FOLDER}/bundles"
@@ -183,16 +183,9 @@ class WorkTree:
         if not bundle.tree:
             return None
         raw = self.read(os.fsdecode(list_path(bundle.tree)))
-        try:
-            tree = None if raw is None else Tree.from_bytes(raw)
-        except SidecarError as error:
-            raise ManifestError(f"{bundle.address}: {error}") from error
+        tree = None if raw is None else checked_tree(raw, bundle.address)
         if tree is None or tree.digest != bundle.tree:
             raise ManifestError(f"{bundle.address}: the list {bundle.tree} of its files is missing or is another one")
-        for entry in tree.entries:
-            why = _leads_out(entry)
-            if why:
-                raise ManifestError(f"{bundle.address}: {entry.path!r} in its list {why}")
         return tree
 
     def _in(self, path: str) -> list[Bundle]:
@@ -205,6 +198,22 @@ class WorkTree:
         for one in found:
             first.setdefault((one.address, one.key), one)
         return list(first.values())
+
+
+def checked_tree(raw: bytes, name: str) -> Tree:
+    """A list that others wrote.
+
+    Raises:
+        ManifestError: It is none, or something in it leads out of the folder.
+    """
+    try:
+        tree = Tree.from_bytes(raw)
+    except SidecarError as error:
+        raise ManifestError(f"{name}: {error}") from error
+    for entry in tree.entries:
+        if why := _leads_out(entry):
+            raise ManifestError(f"{name}: {entry.path!r} in its list {why}")
+    return tree
 
 
 def _leads_out(entry: TreeEntry) -> str:
