@@ -29,6 +29,7 @@ from annexpy.p2p.messages import (
     DATA_PRESENT,
     FAILURE,
     INVALID,
+    RANGES,
     SUCCESS,
     VALID,
     AlreadyHave,
@@ -39,6 +40,7 @@ from annexpy.p2p.messages import (
     Failure,
     FailurePlus,
     Get,
+    GetRange,
     Invalid,
     Message,
     Put,
@@ -131,12 +133,12 @@ class _Transfer:
             raise LocalProtocolError("used outside of its async with block")
         return self._wire
 
-    async def _begin(self, request: Get | Put) -> Message:
-        """Send *request*; once more when a kept wire turns out to have been closed by the peer."""
+    async def _begin(self, request: Get | Put, part: GetRange | None = None) -> Message:
+        """Send *request*, or *part* to a peer that knows it; once more when it had closed a wire that was kept."""
         while True:
             wire = self._wire = await self._pool.take(Use.TRANSFER)
             try:
-                return await wire.ask(request)
+                return await wire.ask(request if part is None or wire.version != RANGES else part)
             except BaseException as error:
                 await self._drop()
                 if isinstance(error, ConnectionLost) and wire.used and not wire.heard:
@@ -157,8 +159,8 @@ class _Transfer:
 class P2PDownload(_Transfer):
     """``Download`` over a wire, and the ``async with`` block around it.
 
-    With *end*, what comes after it is read and thrown away when it is little, and otherwise the wire
-    is closed; ``valid`` is then True for want of better knowledge.
+    With *end*, a peer that has agreed on ``RANGES`` sends nothing after it. Elsewhere that is read and thrown
+    away when it is little, and otherwise the wire is closed; ``valid`` is then True for want of better knowledge.
     """
 
     __slots__ = ("_acknowledged", "_body", "_end", "_left", "_offset", "length", "source", "valid")
@@ -176,7 +178,9 @@ class P2PDownload(_Transfer):
         self._left = 0  # bytes of them that are wanted
 
     async def __aenter__(self) -> Self:
-        answer = await self._begin(Get(self._key, self._offset, self._associated_file))
+        key, offset, end, name = self._key, self._offset, self._end, self._associated_file
+        part = None if end is None else GetRange(key, offset, max(offset, end), name)
+        answer = await self._begin(Get(key, offset, name), part)
         wire = self._open_wire
         try:
             if not isinstance(answer, DataHeader):
@@ -190,10 +194,11 @@ class P2PDownload(_Transfer):
     async def _announced(self, wire: Wire, length: int) -> None:
         size, offset, key = self._key.size, self._offset, self._key
         self.source, self._body = wire.uuid, length
-        if size is not None and length > max(0, size - offset):
-            raise RemoteProtocolError(
-                f"{wire.name}: DATA {length} for {key} from byte {offset}, which has {size} bytes"
-            )
+        last = size
+        if self._end is not None and wire.version == RANGES:
+            last = self._end if size is None else min(size, self._end)
+        if last is not None and length > max(0, last - offset):
+            raise RemoteProtocolError(f"{wire.name}: DATA {length} for {key} from byte {offset}, up to byte {last}")
         if not length:
             await wire.event()
             await self._validity()
@@ -201,7 +206,7 @@ class P2PDownload(_Transfer):
                 if not self._acknowledged:
                     wire.put(FAILURE)
                 raise KeyNotPresent(key, wire.name)
-        if size is not None and length < size - offset:
+        if size is not None and last is not None and length < last - offset:
             raise VerificationFailed(key, wire.name, f"it has {offset + length} of {size} bytes")
         wanted = length if self._end is None else min(length, max(0, self._end - offset))
         self.length = self._left = wanted

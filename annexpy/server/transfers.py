@@ -34,6 +34,7 @@ from annexpy.p2p.messages import (
     DataPresent,
     Error,
     Get,
+    GetRange,
     Invalid,
     Put,
     PutFrom,
@@ -55,12 +56,13 @@ _DRAIN: Final = 16 * 1024 * 1024  # this much of a body is read to its end after
 _NOT_THE_CONTENT: Final = (VerificationFailed, IncompleteTransfer, ContentChanged, KeyNotPresent)
 
 
-async def send_content(wire: ClientWire, remote: Remote, request: Get) -> None:
-    """Answer GET. What the client thinks of it is the next event."""
+async def send_content(wire: ClientWire, remote: Remote, request: Get | GetRange) -> None:
+    """Answer GET and GET-RANGE. What the client thinks of it is the next event."""
     name = unescape_associated_file(request.associated_file) if request.associated_file else ""
+    end = request.end if isinstance(request, GetRange) else None
     begun = False
     try:
-        async with remote.get(request.key, offset=request.offset, associated_file=name) as download:
+        async with remote.get(request.key, offset=request.offset, end=end, associated_file=name) as download:
             left = download.length
             wire.say(DataHeader(left))
             begun = True

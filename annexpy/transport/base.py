@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias, runtime_checkable
 
-__all__ = ["CHUNK", "Dial", "SendsFiles", "Transport", "Watched"]
+__all__ = ["CHUNK", "Dial", "Narrow", "SendsFiles", "Transport", "Watched"]
 
 CHUNK = 256 * 1024
 """Bytes that one ``receive`` gives at most by default, and a good size to send."""
@@ -96,3 +96,12 @@ class Watched(Protocol):
 
 Dial: TypeAlias = Callable[[], Awaitable[Transport]]
 """Opens one new connection; raises ConnectFailed, AuthFailed or TimedOut."""
+
+
+@runtime_checkable
+class Narrow(Protocol):
+    """A ``Dial`` that can bound what the peer may send ahead of the reader."""
+
+    def narrow(self, window: int) -> Dial:
+        """The same, with at most *window* bytes on their way that nobody has read yet."""
+        ...

@@ -16,7 +16,7 @@ import asyncio
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -27,7 +27,7 @@ from annexpy.errors import AuthFailed, ConnectFailed, InvalidInput, TimedOut
 from annexpy.transport.base import Transport
 from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.pipe import DialCommand
-from annexpy.transport.ssh_channel import CLOSE_SECONDS, WINDOW, SSHTransport
+from annexpy.transport.ssh_channel import AHEAD, CLOSE_SECONDS, WINDOW, SSHTransport
 from annexpy.transport.ssh_library import (
     PACKET,
     AsyncSSH,
@@ -64,6 +64,7 @@ class DialSSH:
         identities: Key files, in place of the usual ones and the agent's.
         name: For messages.
         timeout: Seconds for connecting, logging in and starting the command.
+        window: Bytes that may be on their way to us.
 
     Raises:
         InvalidInput: *host* or *user* would be taken for something else by ssh.
@@ -79,9 +80,14 @@ class DialSSH:
     identities: tuple[str, ...] = ()
     name: str = ""
     timeout: float = 20.0
+    window: int = WINDOW
 
     def __post_init__(self) -> None:
         _check(self.host, self.user)
+
+    def narrow(self, window: int) -> DialSSH:
+        """As ``transport.base.Narrow``; not on event loops that asyncssh does not know."""
+        return replace(self, window=window)
 
     async def __call__(self) -> Transport:
         if not on_asyncio():
@@ -187,14 +193,15 @@ class _Connections:
     async def _channel(self, dial: DialSSH, asyncssh: AsyncSSH) -> SSHTransport:
         while True:
             connection = await self._connection(dial, asyncssh)
-            session = SSHTransport(str(dial), partial(self._left, connection))
+            ahead = AHEAD if dial.window == WINDOW else 0
+            session = SSHTransport(str(dial), partial(self._left, connection), ahead)
             try:
                 with acknowledging(connection):
                     await connection.create_session(
                         lambda session=session: session,
                         dial.command,
                         encoding=None,
-                        window=WINDOW,
+                        window=dial.window,
                         max_pktsize=PACKET,
                     )
             except asyncssh.ChannelOpenError:

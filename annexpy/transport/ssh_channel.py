@@ -16,10 +16,10 @@ from annexpy.transport.pipe import MAX_COMPLAINT
 from annexpy.transport.ssh_library import open_when_read
 from annexpy.transport.ssh_packets import send_quickly
 
-__all__ = ["CLOSE_SECONDS", "WINDOW", "SSHTransport"]
+__all__ = ["AHEAD", "CLOSE_SECONDS", "WINDOW", "SSHTransport"]
 
 WINDOW: Final = 8 * 1024 * 1024
-_AHEAD: Final = 1024 * 1024  # received bytes that wait for us before the peer is held back
+AHEAD: Final = 1024 * 1024
 _UNSENT: Final = 1024 * 1024  # sent bytes that wait for the window before ``send`` waits too
 CLOSE_SECONDS: Final = 2.0
 _DEPARTURE_SECONDS: Final = 0.5
@@ -45,10 +45,11 @@ class SSHTransport:
     Args:
         peer: For messages.
         leave: Awaited when the channel is over.
+        ahead: Received bytes that may wait for us before the peer is held back.
     """
 
-    def __init__(self, peer: str, leave: Callable[[], Awaitable[None]]) -> None:
-        self.peer = peer
+    def __init__(self, peer: str, leave: Callable[[], Awaitable[None]], ahead: int = AHEAD) -> None:
+        self.peer, self._ahead = peer, ahead
         self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._channel: _Channel | None = None
@@ -114,7 +115,7 @@ class SSHTransport:
             self._chunks.appendleft(data[max_bytes:])
             data = data[:max_bytes]
         self._size -= len(data)
-        if self._paused and self._size < _AHEAD // 2 and self._channel is not None:
+        if self._paused and self._size <= self._ahead // 2 and self._channel is not None:
             self._paused = False
             self._channel.resume_reading()
         return data
@@ -227,7 +228,7 @@ class SSHTransport:
             return
         self._chunks.append(data)
         self._size += len(data)
-        if self._size > _AHEAD and not self._paused and self._channel is not None:
+        if self._size > self._ahead and not self._paused and self._channel is not None:
             self._paused = True
             self._channel.pause_reading()
         self._wake()

@@ -32,6 +32,7 @@ from annexpy.errors import (
     VerificationFailed,
 )
 from annexpy.keys.key import Key
+from annexpy.p2p.messages import RANGES
 from annexpy.remote.base import BatchPresence, BatchRemove, Stored
 from annexpy.remote.p2p import NO_DEADLINE, P2PRemote
 from annexpy.remote.p2p_content import P2PUpload
@@ -491,12 +492,46 @@ async def test_an_empty_answer_of_version_0_is_looked_into(answer: str) -> None:
 
 async def test_the_rest_of_a_long_content_is_not_waited_for() -> None:
     content = content_of(1, 1_000_000)
-    script: list[Step] = ["> GET 10  SHA256E", "< DATA 999990", content[10:90_000]]
-    async with scripted(script, ["> CHECKPRESENT", "< SUCCESS"]) as (remote, _):
-        async with remote.get(key_of(content), offset=10, end=20) as download:
-            assert download.length == 10
-            assert b"".join([chunk async for chunk in download]) == content[10:20]
+    hello: tuple[Step, ...] = (f"< AUTH-SUCCESS {A}", "< VERSION 4")
+    stock: list[Step] = [f"> VERSION {RANGES}", *hello, "> GET 10  SHA256E", "< DATA 999990", content[10:90_000]]
+    again: list[Step] = ["> VERSION 4", *hello, "> GET 10  SHA256E", "< DATA 999990", content[10:90_000]]
+    asked: list[Step] = ["> VERSION 4", *hello, "> CHECKPRESENT", "< SUCCESS"]
+    async with scripted(stock, again, asked, greet=False) as (remote, _):
+        for _ in range(2):
+            async with remote.get(key_of(content), offset=10, end=20) as download:
+                assert download.length == 10
+                assert b"".join([chunk async for chunk in download]) == content[10:20]
+            assert not remote.ranges
         await nothing(remote)
+
+
+_PARTS: list[Step] = [f"> VERSION {RANGES}", f"< AUTH-SUCCESS {A}", f"< VERSION {RANGES}"]
+
+
+async def test_a_peer_of_ours_sends_what_is_asked_for_and_the_wire_goes_on() -> None:
+    content = content_of(1, 1_000_000)
+    key = key_of(content)
+    script: list[Step] = [*_PARTS, f"> GET-RANGE 10 20  {key}", "< DATA 10", content[10:20], "< VALID"]
+    script += ["> SUCCESS", f"> GET-RANGE 30 33  {key}", "< DATA 3", content[30:33], "< VALID", "> SUCCESS"]
+    async with scripted(script, greet=False) as (remote, _):
+        for start, end in ((10, 20), (30, 33)):
+            assert await read(remote, key, start, end) == content[start:end]
+        assert remote.ranges
+
+
+@pytest.mark.parametrize("announced", [9, 11, 999_990])
+async def test_another_part_than_the_one_that_was_asked_for_is_refused(announced: int) -> None:
+    key = key_of(content_of(1, 1_000_000))
+    script: list[Step] = [*_PARTS, f"> GET-RANGE 10 20  {key}", f"< DATA {announced}"]
+    async with scripted(script, greet=False) as (remote, _):
+        with pytest.raises((RemoteProtocolError, VerificationFailed)):
+            await read(remote, key, 10, 20)
+
+
+async def test_what_reaches_to_the_end_is_asked_for_as_ever() -> None:
+    content = content_of(1, 1000)
+    async with scripted(["> GET 990  SHA256E", "< DATA 10", content[990:], "< VALID", "> SUCCESS"]) as (remote, _):
+        assert await read(remote, key_of(content), 990, 1000) == content[990:]
 
 
 # -- locks ------------------------------------------------------------------------------------------
