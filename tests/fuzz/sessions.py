@@ -18,6 +18,8 @@ __all__ = ["client", "observer", "pieces", "server"]
 MOST_KEPT = 4 * 32_768 + 1
 """Bytes of one line that a connection may keep: it counts characters, of up to four bytes."""
 
+MOST_PIECES = 40
+
 States = list[object]
 
 
@@ -28,14 +30,16 @@ def samples() -> dict[type, Message]:
 
 
 def pieces(data: bytes, random: Random) -> list[bytes]:
-    """*data*, cut somewhere."""
+    """*data*, cut somewhere; into small pieces for a stretch only, each costs as much as a large one."""
     if random.random() < 0.3:
         return [data] if data else []
-    found, at, most = [], 0, random.choice((1, 3, 20, 200))
+    most = random.choice((1, 3, 20, 200))
+    at = int(random.random() * len(data)) if most < 20 else 0
+    found = [data[:at]] if at else []
     if len(data) > 2000:
         most *= 200
     while at < len(data):
-        end = at + 1 + int(random.random() * most)
+        end = at + 1 + int(random.random() * most) if len(found) < MOST_PIECES else len(data)
         found.append(data[at:end])
         at = end
     return found
