@@ -15,7 +15,13 @@ __all__ = ["command"]
 @click.command("retry")
 @job_option
 @dataset_option
-@click.option("--kind", "kinds", multiple=True, type=click.Choice(list(FailureKind)), help="What failed like that.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice([kind.value for kind in FailureKind]),
+    help="What failed like that.",
+)
 @click.option("--all", "every", is_flag=True, help="Whatever failed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(job: str | None, dataset: str, kinds: tuple[str, ...], every: bool, as_json: bool) -> int:
