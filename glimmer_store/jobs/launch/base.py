@@ -21,7 +21,7 @@ __all__ = ["Launched", "Launcher", "launch", "open_shards", "worker_argv", "writ
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 0.5, 15.0
+_PAUSE = 0.2, 15.0
 """Shortest and longest pause between two rounds in which nothing was settled."""
 _IN_VAIN = 3
 """Rounds in a row in which every worker died and nothing was written, until a person is needed."""

@@ -71,11 +71,8 @@ class DaskLauncher:
                 f"Dask cannot be used: {error.name} is missing", remedy="pip install 'annexpy[dask]'"
             ) from error
         if not self._scheduler:
-            quiet: dict[str, Any] = {
-                "dashboard_address": "127.0.0.1:0",
-                "host": "127.0.0.1",
-                "silence_logs": 50,
-            }  # its options
+            # Any: its options
+            quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "silence_logs": 50}
             with distributed.LocalCluster(n_workers=self._workers, threads_per_worker=1, **quiet) as cluster:
                 with distributed.Client(cluster) as client:
                     return self._gather(client, job, shards)
