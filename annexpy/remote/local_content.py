@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -22,8 +23,9 @@ from annexpy.uuids import UUID
 
 __all__ = ["LocalDownload", "LocalLock", "LocalPut", "LocalUpload", "StoringPlace"]
 
-_PIECE: Final = 1024 * 1024
-"""Bytes that are read at a time. Every get that is under way holds about two of these."""
+_PIECE: Final = 256 * 1024
+_HOP: Final = 4 * _PIECE
+"""Bytes that are read in one hop to a thread. Every get that is under way holds about so many."""
 
 
 class StoringPlace(Protocol):
@@ -203,11 +205,15 @@ class LocalDownload:
                 yield self._read(offset, end - offset)
         else:
             while offset < end:
-                piece = await to_thread.run_sync(self._read, offset, min(_PIECE, end - offset))
-                offset += len(piece)
-                yield piece
-                del piece  # or two of them would be kept while the next is read
+                # Some at once, since a hop to a thread costs as much as reading one of them.
+                pieces = await to_thread.run_sync(self._read_some, offset, min(offset + _HOP, end))
+                offset = min(offset + _HOP, end)
+                while pieces:
+                    yield pieces.popleft()
         self.finish()
+
+    def _read_some(self, start: int, end: int) -> deque[bytes]:
+        return deque(self._read(at, min(_PIECE, end - at)) for at in range(start, end, _PIECE))
 
     def _read(self, offset: int, size: int) -> bytes:
         try:
