@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.backfill import backfill
 from benchmarks.branch import branch
 from benchmarks.harness import HEAD, Row, annexpy, environment, git_annex, remove, tmpfs
 from benchmarks.httpd import httpd
@@ -25,7 +26,7 @@ from benchmarks.sshd import our_sshd, sshd
 from benchmarks.startup import startup
 
 KINDS = ["startup", "local", "ssh", "http", "large", "large-ssh", "large-http", "cluster", "stock", "branch", "memory"]
-KINDS += ["large-our-ssh", "server-memory", "campaigns", "ext4"]
+KINDS += ["large-our-ssh", "server-memory", "campaigns", "ext4", "backfill"]
 LOCAL = {"copy --to": 15.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
@@ -77,6 +78,16 @@ def main() -> int:
                 for number, cycle in enumerate(cycles if kind in chosen else ()):
                     place = base / f"{kind}{number}"
                     show(small_files(place, env, pairs=given.pairs, durability=given.durability, **cycle))
+                    remove(place)
+            if "backfill" in chosen:
+                shells = {"remote.{name}.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
+                ssh = {"url": f"ssh://{host}{{path}}", "config": shells, "server": server}
+                small, large = {"files": given.files}, {"files": 1, "size": given.size << 20}
+                for number, cycle in enumerate(
+                    ({**small, "kind": "local"}, {**small, **ssh, "kind": "ssh"}, {**large, "kind": "local"})
+                ):
+                    place = base / f"backfill{number}"
+                    show(backfill(place, env, pairs=given.pairs, **cycle))
                     remove(place)
             if "branch" in chosen:
                 (base / "branch").mkdir()
