@@ -15,7 +15,7 @@ from anyio import to_thread
 
 from annexpy.actions.sync import remote_place, talk_to
 from annexpy.errors import AnnexError, BranchConflict, InvalidInput, NotARepository
-from annexpy.repo.carry import carry
+from annexpy.repo.carry import Gathered, carry
 from annexpy.repo.config import RemoteConfig
 from annexpy.repo.exchange import SYNCED, GitPlace
 from annexpy.repo.head import Head
@@ -62,10 +62,11 @@ async def push(repository: Repository, remotes: Sequence[str], *, seconds: float
             raise InvalidInput("remote", name, "the name of a git remote of the repository")
     tips = _tips(repository)
     pushed: dict[str, Pushed] = {}
+    gathered = Gathered()
 
     async def one(remote: RemoteConfig) -> None:
         try:
-            await _push_one(repository, remote, tips, seconds)
+            await _push_one(repository, remote, tips, seconds, gathered)
             pushed[remote.name] = Pushed(remote.name)
         except AnnexError as error:
             pushed[remote.name] = Pushed(remote.name, error)
@@ -89,7 +90,9 @@ def _tips(repository: Repository) -> dict[bytes, bytes]:
     return {ref.encode("utf-8", "surrogateescape"): tip.encode()}
 
 
-async def _push_one(repository: Repository, remote: RemoteConfig, tips: Mapping[bytes, bytes], seconds: float) -> None:
+async def _push_one(
+    repository: Repository, remote: RemoteConfig, tips: Mapping[bytes, bytes], seconds: float, gathered: Gathered
+) -> None:
     place = remote_place(repository, remote, remote.pushurl or remote.url)
     annex = repository.branch.tip
     if place.host is None and place.carrier is None:
@@ -99,7 +102,7 @@ async def _push_one(repository: Repository, remote: RemoteConfig, tips: Mapping[
             pass  # git without git-annex: it is pushed to as git does
         else:
             with there:
-                await to_thread.run_sync(_carry, repository, there, tips, annex)
+                await to_thread.run_sync(_carry, repository, there, tips, annex, gathered)
             return
     for ref, tip in tips.items():
         if not await talk_to(repository, place, lambda to, ref=ref, tip=tip: to.push_branch(ref, tip), seconds):  # type: ignore[misc]
@@ -108,14 +111,18 @@ async def _push_one(repository: Repository, remote: RemoteConfig, tips: Mapping[
         await talk_to(repository, place, lambda to: to.push(annex.encode(), annex=True), seconds)
 
 
-def _carry(repository: Repository, there: Repository, tips: Mapping[bytes, bytes], annex: str | None) -> None:
+def _carry(
+    repository: Repository, there: Repository, tips: Mapping[bytes, bytes], annex: str | None, gathered: Gathered
+) -> None:
     if annex is None:
-        carry(repository, there, tips)
+        carry(repository, there, tips, gathered=gathered)
         return
     try:
-        carry(repository, there, {**tips, SYNCED: annex.encode()})
+        carry(repository, there, {**tips, SYNCED: annex.encode()}, gathered=gathered)
     except BranchConflict:
-        carry(repository, there, tips)  # location logs of others wait there to be merged: that is for a sync
+        carry(
+            repository, there, tips, gathered=gathered
+        )  # location logs of others wait there to be merged: that is for a sync
 
 
 def _conflict(place: GitPlace, ref: bytes) -> BranchConflict:

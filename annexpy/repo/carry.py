@@ -7,8 +7,10 @@ of annexpy does. A repository elsewhere is pushed to (``exchange``).
 
 from __future__ import annotations
 
+import threading
 from binascii import hexlify, unhexlify
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Final
 
 from annexpy.errors import BranchConflict, RepositoryError
@@ -17,19 +19,28 @@ from annexpy.repo.history import History
 from annexpy.repo.journal import LOCK_SECONDS, JournalLock
 from annexpy.repo.merge import is_ancestor
 from annexpy.repo.objects import Objects
-from annexpy.repo.pack import BLOB, COMMIT, TREE, ObjectWriter, remove_leftovers
+from annexpy.repo.pack import BLOB, COMMIT, TREE, ObjectWriter, name_of, remove_leftovers
+from annexpy.repo.packfile import entry_of
 from annexpy.repo.refs import Refs
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
-from annexpy.repo.trees import EMPTY_TREE, FOLDER, commit_parents, commit_tree, parse_tree
+from annexpy.repo.trees import EMPTY_TREE, FOLDER, commit_parents, commit_tree, tree_entries
 
-__all__ = ["carry"]
+__all__ = ["Gathered", "carry"]
 
 _TRIES: Final = 20
+_KEPT_BYTES: Final = 16 << 20
 _SUBMODULE: Final = b"160000"
 
 
-def carry(source: Repository, there: Repository, tips: Mapping[bytes, bytes], *, seconds: float = LOCK_SECONDS) -> bool:
+def carry(
+    source: Repository,
+    there: Repository,
+    tips: Mapping[bytes, bytes],
+    *,
+    seconds: float = LOCK_SECONDS,
+    gathered: Gathered | None = None,
+) -> bool:
     """Let the branches of *there* have what *tips* name; on disk when it returns.
 
     Args:
@@ -37,6 +48,7 @@ def carry(source: Repository, there: Repository, tips: Mapping[bytes, bytes], *,
         there: Another repository on this machine; bare, or none of the branches is checked out in it.
         tips: Ref over there → commit, 40 hex digits.
         seconds: How long to wait for its journal lock.
+        gathered: What others lacked who get the same from *source*, one after the other or at once.
 
     Returns:
         False when it had it all.
@@ -59,7 +71,7 @@ def carry(source: Repository, there: Repository, tips: Mapping[bytes, bytes], *,
             if lock.left:
                 remove_leftovers(there.files)
             for _ in range(_TRIES):
-                if _carry_once(history, there, lockdown, tips):
+                if _carry_once(history, there, lockdown, tips, Gathered() if gathered is None else gathered):
                     return True
     except OSError as error:
         raise repository_error(there.files.path, "take a push", error) from error
@@ -74,7 +86,9 @@ def _check_checked_out(there: Repository, tips: Mapping[bytes, bytes]) -> None:
         raise RepositoryError(f"{there.path}: the branch is checked out there; push to a bare repository")
 
 
-def _carry_once(history: History, there: Repository, lockdown: Lockdown, tips: Mapping[bytes, bytes]) -> bool:
+def _carry_once(
+    history: History, there: Repository, lockdown: Lockdown, tips: Mapping[bytes, bytes], gathered: Gathered
+) -> bool:
     refs = Refs(there.files, lockdown)
     known = set(refs.heads().values())
     missing = _Missing(history.objects, known)
@@ -86,8 +100,8 @@ def _carry_once(history: History, there: Repository, lockdown: Lockdown, tips: M
             raise BranchConflict(f"{there.path}: {ref.decode('utf-8', 'replace')} has commits that are not here")
     writer = ObjectWriter(there.files, lockdown)
     try:
-        for kind, content in missing.objects():
-            writer.add(kind, content)
+        for name, entry in gathered.entries(tips.values(), missing):
+            writer.add_entry(name, entry)
         writer.finish()
     except BaseException:
         writer.abandon()
@@ -98,12 +112,40 @@ def _carry_once(history: History, there: Repository, lockdown: Lockdown, tips: M
         writer.done()
 
 
+class Gathered:
+    """What was found to be missing in one place, for others that lack the same: bares beside each other do.
+
+    Only what is small is kept; a whole history is gone through for each.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: list[tuple[frozenset[bytes], _Missing, list[tuple[bytes, bytes]]]] = []
+
+    def entries(self, tips: Iterable[bytes], missing: _Missing) -> Iterable[tuple[bytes, bytes]]:
+        """(id, entry of a pack) of everything that *missing* is about to find."""
+        wanted = frozenset(tips)
+        with self._lock:
+            for known, other, entries in self._found:
+                if known == wanted and missing.same_as(other):
+                    return entries
+            found, rest, size = list[tuple[bytes, bytes]](), missing.entries(), 0
+            for one in rest:
+                found.append(one)
+                size += len(one[1])
+                if size > _KEPT_BYTES:
+                    return chain(found, rest)
+            self._found.append((wanted, missing, found))
+            return found
+
+
 class _Missing:
     """What somebody lacks who has everything that *known* leads to."""
 
     def __init__(self, objects: Objects, known: set[bytes]) -> None:
         self._objects, self._known = objects, known
         self._commits: dict[bytes, bytes] = {}
+        self._met: set[bytes] = set()
         self._seen: set[bytes] = set()
 
     def add(self, tip: bytes) -> None:
@@ -111,13 +153,24 @@ class _Missing:
         waiting = [tip]
         while waiting:
             commit = waiting.pop()
-            if commit in self._known or commit in self._commits:
+            if commit in self._known:
+                self._met.add(commit)
+                continue
+            if commit in self._commits:
                 continue
             raw = self._commits[commit] = self._objects.get(unhexlify(commit))
             waiting += [hexlify(parent) for parent in commit_parents(raw)]
 
-    def objects(self) -> Iterator[tuple[int, bytes]]:
-        """(kind, content) of everything."""
+    def same_as(self, other: _Missing) -> bool:
+        """Both lack the same commits, so the same objects."""
+        return self._met == other._met and self._commits.keys() == other._commits.keys()
+
+    def entries(self) -> Iterator[tuple[bytes, bytes]]:
+        """(id, entry of a pack) of everything."""
+        for kind, content in self._content():
+            yield name_of(kind, content), entry_of(kind, content)
+
+    def _content(self) -> Iterator[tuple[int, bytes]]:
         for raw in self._commits.values():
             parents = commit_parents(raw)
             before = commit_tree(self._objects.get(parents[0])) if parents else EMPTY_TREE
@@ -128,15 +181,14 @@ class _Missing:
         if new == old or new in self._seen:
             return
         self._seen.add(new)
-        content = b"" if new == EMPTY_TREE else self._objects.get(new)
-        before = {} if old is None or old == EMPTY_TREE else parse_tree(self._objects.get(old))
-        for name, (mode, sha) in parse_tree(content).items():
-            was = before.get(name)
-            if was == (mode, sha) or mode == _SUBMODULE:
+        before = {} if old is None else tree_entries(self._objects, old)
+        for name, (mode, sha) in sorted(tree_entries(self._objects, new).items() - before.items()):
+            if mode == _SUBMODULE:
                 continue
             if mode == FOLDER:
+                was = before.get(name)
                 yield from self._tree(sha, was[1] if was is not None and was[0] == FOLDER else None)
             elif sha not in self._seen:
                 self._seen.add(sha)
                 yield BLOB, self._objects.get(sha)
-        yield TREE, content
+        yield TREE, b"" if new == EMPTY_TREE else self._objects.get(new)

@@ -25,7 +25,7 @@ from annexpy.repo.format import STATE, make_folders
 from annexpy.repo.packfile import PackFile, whole_entries
 from annexpy.repo.settings import Lockdown
 
-__all__ = ["BLOB", "COMMIT", "KEEP_MARK", "TREE", "ObjectWriter", "remove_leftovers"]
+__all__ = ["BLOB", "COMMIT", "KEEP_MARK", "TREE", "ObjectWriter", "name_of", "remove_leftovers"]
 
 COMMIT: Final = 1
 TREE: Final = 2
@@ -41,6 +41,11 @@ _NAME: Final = regex(rb"^pack-[0-9a-f]{40}$", re.MULTILINE)
 _SMALL: Final = 1 << 20
 _MOST: Final = 16
 _REMEMBERED: Final = 4096
+
+
+def name_of(kind: int, data: bytes) -> bytes:
+    """The id of an object."""
+    return sha1(b"%b %d\0%b" % (_NAMES[kind], len(data), data)).digest()
 
 
 class ObjectWriter:
@@ -70,15 +75,24 @@ class ObjectWriter:
                 return name
             if len(blobs) >= _REMEMBERED:
                 blobs.clear()
-        name = sha1(b"%b %d\0%b" % (_NAMES[kind], len(data), data)).digest()
-        pack = self._pack
-        if pack is None:
-            pack = self._pack = PackFile(self._files, *self._temporary(b"pack"))
+        name = name_of(kind, data)
+        pack = self._begun()
         if name not in pack:
             pack.add(kind, name, data)
         if kind == BLOB:
             blobs[data] = name
         return name
+
+    def add_entry(self, name: bytes, entry: bytes) -> None:
+        """Write an object as it stands in another pack, once however often it is added."""
+        pack = self._begun()
+        if name not in pack:
+            pack.add_entry(name, entry)
+
+    def _begun(self) -> PackFile:
+        if self._pack is None:
+            self._pack = PackFile(self._files, *self._temporary(b"pack"))
+        return self._pack
 
     def _temporary(self, stem: bytes) -> tuple[bytes, int]:
         path = _TEMPORARY + b"/%b-%d" % (stem, os.getpid())

@@ -21,7 +21,7 @@ from typing import Final
 from annexpy.errors import RepositoryError
 from annexpy.repo.files import Files
 
-__all__ = ["PackFile", "whole_entries"]
+__all__ = ["PackFile", "entry_of", "whole_entries"]
 
 _BUFFER: Final = 1 << 20
 _LARGE: Final = (1 << 31).to_bytes(8, "big")  # offsets from here on take eight bytes
@@ -63,6 +63,15 @@ def _deflated(data: bytes) -> bytes:
     return stream.compress(data) + stream.flush()
 
 
+def entry_of(kind: int, data: bytes) -> bytes:
+    """The entry of an object, as it stands in any pack."""
+    length = len(data)
+    if length < _STORED[kind]:
+        head = _HEADS.get(length << 3 | kind) or _stored_head(kind, length)
+        return b"%b%b%b" % (head, data, zlib.adler32(data).to_bytes(4, "big"))
+    return _head(kind, length) + _deflated(data)
+
+
 class PackFile:
     """A pack that is being written: its entries in a file, the index of them in memory (36 bytes each).
 
@@ -98,13 +107,7 @@ class PackFile:
 
     def add(self, kind: int, sha: bytes, data: bytes) -> None:
         """Append an object that is not in it yet."""
-        length = len(data)
-        if length < _STORED[kind]:
-            head = _HEADS.get(length << 3 | kind) or _stored_head(kind, length)
-            entry = b"%b%b%b" % (head, data, zlib.adler32(data).to_bytes(4, "big"))
-        else:
-            entry = _head(kind, length) + _deflated(data)
-        self.add_entry(sha, entry)
+        self.add_entry(sha, entry_of(kind, data))
 
     def add_entry(self, sha: bytes, entry: bytes) -> None:
         """Append an entry as it stands in another pack."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from annexpy.errors import RepositoryError
 from annexpy.repo.objects import GitReader, Objects
 from annexpy.repo.pack import BLOB, TREE, ObjectWriter
-from annexpy.repo.trees import EMPTY_TREE, FILE, FOLDER, Entries, format_tree, load_folders, parse_tree
+from annexpy.repo.trees import EMPTY_TREE, FILE, FOLDER, Entries, format_tree, load_folders, parse_tree, remember
 
 __all__ = ["Changed", "TreeEdit"]
 
@@ -67,8 +67,10 @@ class TreeEdit:
             if new is old or new == old:
                 continue
             home = homes[number]
+            if home not in dirty:
+                dirty[home] = None
+                folders[home] = self._root if not home else dict(folders[home])  # others look at them too
             folders[home][names[number]] = (FILE, add(BLOB, new)) if isinstance(new, bytes) else new
-            dirty[home] = None
         self._store(folders, dirty)
 
     @staticmethod
@@ -90,8 +92,13 @@ class TreeEdit:
             above = by_depth.setdefault(depth - 1, {})
             for folder in by_depth.get(depth, ()):
                 parent, _, name = folder.rpartition(b"/")
-                folders[parent][name] = (FOLDER, add(TREE, format_tree(folders[folder])))
+                raw = format_tree(folders[folder])
+                sha = add(TREE, raw)
+                remember(sha, folders[folder], len(raw))
+                if parent and parent not in above:
+                    folders[parent] = dict(folders[parent])
                 above[parent] = None
+                folders[parent][name] = (FOLDER, sha)
         self._changed = self._changed or bool(dirty)
 
     def finish(self) -> bytes:

@@ -25,6 +25,8 @@ __all__ = [
     "format_tree",
     "load_folders",
     "parse_tree",
+    "remember",
+    "tree_entries",
 ]
 
 FILE: Final = b"100644"
@@ -33,6 +35,11 @@ EMPTY_TREE: Final = bytes.fromhex("4b825dc642cb6eb9a060e54bf8d69288fbee4904")
 
 Entries: TypeAlias = dict[bytes, tuple[bytes, bytes]]
 """Name → (mode, id)."""
+
+_LARGE: Final = 16 * 1024  # bytes of a tree that is worth remembering
+_REMEMBERED: Final = 6
+_MOST: Final = 8 << 20  # and of one that is not any more
+_parsed_trees: dict[bytes, Entries] = {}  # id → entries of large trees, newest last; replaced, never changed
 
 _KEPT: Final = 4200  # directories of the first level: a full branch has 4,096
 
@@ -54,6 +61,30 @@ def parse_tree(raw: bytes) -> Entries:
     if b"" in entries:
         raise RepositoryError(f"not a tree: {raw[:60]!r}")
     return entries
+
+
+def remember(sha: bytes, entries: Entries, size: int) -> None:
+    """Keep the entries of a large tree: the next commit changes one of thousands. Nobody may change them any more."""
+    global _parsed_trees
+    if _LARGE <= size <= _MOST:
+        kept = list(_parsed_trees.items())[1 - _REMEMBERED :]
+        _parsed_trees = {**dict(kept), sha: entries}
+
+
+def tree_entries(objects: Objects, sha: bytes) -> Entries:
+    """The entries of the tree *sha*. Do not change them.
+
+    Raises:
+        RepositoryError: It is missing, or none.
+    """
+    if sha == EMPTY_TREE:
+        return {}
+    known = _parsed_trees.get(sha)
+    if known is None:
+        raw = objects.get(sha)
+        known = parse_tree(raw)
+        remember(sha, known, len(raw))
+    return known
 
 
 def format_tree(entries: Mapping[bytes, tuple[bytes, bytes]]) -> bytes:
@@ -103,7 +134,7 @@ def load_folders(
 ) -> dict[bytes, Entries]:
     """The entries of every directory in *homes* and of those above, ``b""`` being *root*; none for one not there.
 
-    They are fetched level by level, so *reader* can fetch many at once.
+    Do not change them. They are fetched level by level, so *reader* can fetch many at once.
 
     Raises:
         RepositoryError: A file stands where one of the directories should.
@@ -131,8 +162,15 @@ def load_folders(
                 raise RepositoryError(f"{folder!r} is a file in the git-annex branch")
             wanted.append(folder)
             shas.append(entry[1])
-        for folder, raw in zip(wanted, objects.get_many(shas, reader), strict=True):
-            folders[folder] = parse_tree(raw)
+        known = _parsed_trees
+        unknown = list(dict.fromkeys([sha for sha in shas if sha not in known]))
+        fetched = dict(zip(unknown, objects.get_many(unknown, reader), strict=True))
+        for folder, sha in zip(wanted, shas, strict=True):
+            if sha in known:
+                folders[folder] = known[sha]
+            else:
+                folders[folder] = entries = parse_tree(raw := fetched[sha])
+                remember(sha, entries, len(raw))
     return folders
 
 
