@@ -12,11 +12,14 @@ from pathlib import Path
 import anyio
 
 import annexpy as annex
+from glimmer_store.jobs.closing import close_job
 from glimmer_store.jobs.launch.base import Launched, Launcher, launch
 from glimmer_store.jobs.launch.local import LocalLauncher
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.registrar import Registered, registering
 from glimmer_store.jobs.states import DONE, FailureKind, JobState, State
+from glimmer_store.jobs.warming import warming
+from glimmer_store.jobs.waterfall import JobLog
 
 __all__ = ["Ran", "count", "run_job", "unplanned"]
 
@@ -88,11 +91,12 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
         AnnexError: The dataset could not be written to.
     """
     ledger = Ledger.open(folder)
+    JobLog(ledger.folder).say(f"{ledger.spec.type} started")
     ledger.free(*(place.uuid for place in ledger.spec.dests))  # there may be space again: the first put tells
     number = workers or ledger.spec.planned_limits.workers or 2
     ran = Ran(ledger.spec.id, ledger.folder)
     failed: list[annex.AnnexError] = []
-    async with registering(ledger, wait=False) as registrar:
+    async with registering(ledger, wait=False) as registrar, warming(ledger, at_work=registrar is not None):
         alive = anyio.Event()
         async with anyio.create_task_group() as group:
 
@@ -116,6 +120,7 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
         raise failed[0]
     ran.states, ran.failures = count(ledger)
     ran.missing, ran.held = unplanned(ledger), dict(ledger.held())
+    await close_job(ledger, ran.state, ran.to_json())
     return ran
 
 

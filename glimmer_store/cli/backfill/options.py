@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from glimmer_store.jobs.callback import check_url
 from glimmer_store.jobs.control import Control
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.plan import jobs_folder, new_job
@@ -39,6 +40,7 @@ _OPTIONS = (
     click.option("--tries", type=click.IntRange(1), default=5, show_default=True, help="Before a task fails."),
     click.option("--retry-after", default="30s", show_default=True, help="First pause before a try; doubles."),
     click.option("--heartbeat", default="6s", help="Sign of life of a worker; after five without one it is lost."),
+    click.option("--callback", default="", metavar="URL", help="Told by a POST when the job ends."),
     click.option("-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset."),
 )
 
@@ -110,6 +112,7 @@ def made_job(given: dict[str, Any]) -> JobSpec:
         limits=limits,
         retry=Retry(given["tries"], base),
         heartbeat=heartbeat,
+        callback=check_url(given["callback"]) if given["callback"] else "",
     )
 
 
