@@ -75,7 +75,7 @@ class S3Remote:
         clock: Clock = CLOCK,
         deadline: float = _DEADLINE,
     ) -> None:
-        self.settings, self._credentials = settings, credentials
+        self.settings, self.credentials = settings, credentials
         self._uuid, self._name, self._cost, self._clock, self._deadline = uuid, name, cost, clock, deadline
         limits = {"timeout": "1d", "read_timeout": f"{deadline:g}s", "connect_timeout": f"{min(deadline, 10):g}s"}
         options: dict[str, Any] = {  # what obstore takes, by name
@@ -94,7 +94,7 @@ class S3Remote:
 
     def __reduce__(self) -> tuple[object, ...]:
         return _again, (
-            (self.settings, self._credentials, self._uuid, self._name, self._cost, self._clock, self._deadline),
+            (self.settings, self.credentials, self._uuid, self._name, self._cost, self._clock, self._deadline),
         )
 
     def __repr__(self) -> str:

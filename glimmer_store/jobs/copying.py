@@ -20,6 +20,8 @@ __all__ = ["LARGE", "Copied", "Copying", "Failure", "batches", "kind_of", "look_
 
 LARGE = 8 << 20
 """Bytes of a content that goes by itself, chunk by chunk; smaller ones go in batches."""
+_ONLINE_FIRST = 2
+"""Tries before a cold source is asked although another one is online."""
 _TOGETHER = 128
 _BYTES = 32 << 20
 _FULL = ("not enough free disk space", "no space left", "quota", "insufficient storage")
@@ -112,7 +114,11 @@ class Copying:
         """UUID of the best source that is left; those that cost the same take turns."""
         bad, throttle = folded.bad_sources, self._throttle
         usable = [u for u in task.sources if u not in bad and self._places.remote(u) is not None]
+        if folded.asked in usable:  # it is brought up there, and would have to be paid for once more elsewhere
+            return folded.asked
         free = [uuid for uuid in usable if uuid not in throttle.control.held] or usable
+        if folded.tries <= _ONLINE_FIRST:
+            free = [uuid for uuid in free if not self._places.is_cold(uuid)] or free
         if not free:
             return None
         cost = {uuid: remote.cost for uuid in free if (remote := self._places.remote(uuid)) is not None}

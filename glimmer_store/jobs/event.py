@@ -163,6 +163,7 @@ class Folded:
     begun: int = 0
     _bad: dict[str, int] = field(default_factory=dict)
     _spoiled: set[int] = field(default_factory=set)
+    _cold: set[int] = field(default_factory=set)
 
     @property
     def state(self) -> State:
@@ -175,8 +176,13 @@ class Folded:
 
     @property
     def tries(self) -> int:
-        """How many tries there were since it was planned, this one included."""
-        return self.attempt - self.begun + (0 if self.begun == 0 else 1)
+        """How many tries there were since it was planned, this one included; not those that found it cold."""
+        return self.attempt - self.begun + (0 if self.begun == 0 else 1) - self.found_cold
+
+    @property
+    def found_cold(self) -> int:
+        """How many tries since it was planned found that it has to be brought up first."""
+        return sum(attempt > self.begun for attempt in self._cold)
 
     @property
     def step(self) -> State:
@@ -196,6 +202,14 @@ class Folded:
     def spoiled(self) -> int:
         return sum(attempt > self.begun for attempt in self._spoiled)
 
+    @property
+    def asked(self) -> str:
+        """UUID of the cold source that was found to have it last, as long as nothing else went wrong since."""
+        last = self.last
+        if last is None or (last.kind is not FailureKind.COLD and last.state not in (State.WARMING, State.WARM)):
+            return ""
+        return last.source
+
     def add(self, event: Event) -> None:
         """Take one more event into account."""
         if event.state is State.PLANNED and event.attempt > self.begun and event.attempt > 1:
@@ -204,6 +218,8 @@ class Folded:
             self._bad[event.source] = max(event.attempt, self._bad.get(event.source, 0))
         elif event.kind is FailureKind.DEST_BAD:
             self._spoiled.add(event.attempt)
+        elif event.kind is FailureKind.COLD:
+            self._cold.add(event.attempt)
         if self.last is None or _order(event) > _order(self.last):
             self.last = event
 

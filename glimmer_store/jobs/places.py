@@ -9,6 +9,7 @@ from pathlib import Path
 
 import annexpy as annex
 from glimmer_store.config import CONFIG_NAME, Config
+from glimmer_store.jobs.cold_place import check_cold, cold_remote
 from glimmer_store.jobs.spec import JobError, JobSpec, Place
 
 __all__ = ["HERE", "Places", "connected", "known_places", "named"]
@@ -27,7 +28,10 @@ def known_places(repository: annex.Repository) -> list[Place]:
     for remote in repository.config.remotes().values():
         if remote.uuid and not annex.is_cluster(annex.UUID(remote.uuid)):
             url = remote.name if remote.url is None else _absolute(remote.url, root)
-            found.setdefault(remote.uuid, Place(remote.name, annex.UUID(remote.uuid), url))
+            cold = remote.get("glimmer-cold") or ""
+            check_cold(remote.name, cold)
+            place = Place(remote.name, annex.UUID(remote.uuid), url, cold)
+            found[remote.uuid] = place if cold else found.get(remote.uuid, place)
     found.setdefault(repository.uuid, Place(HERE, repository.uuid, str(root.resolve())))
     return list(found.values())
 
@@ -86,7 +90,16 @@ class Places:
         place = self._spec.place(uuid)
         return place is not None and os.path.isdir(place.url)
 
+    def is_cold(self, uuid: str) -> bool:
+        """What it has must be brought up before it can be read."""
+        place = self._spec.place(uuid)
+        return place is not None and bool(place.cold)
+
     def _connect(self, place: Place) -> annex.Connected:
+        remote = self._found(place)
+        return cold_remote(place, remote, self._repository) if place.cold else remote
+
+    def _found(self, place: Place) -> annex.Connected:
         repository = self._repository
         if repository is not None:
             known = repository.config.remotes().get(place.name)

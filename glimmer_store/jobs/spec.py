@@ -35,11 +35,13 @@ class Place:
         name: As people call it.
         uuid: Which it must be.
         url: What ``annexpy.connect`` takes, on whatever machine a worker runs.
+        cold: How its contents are brought up before they can be read, as in ``cold_place``; empty: they are online.
     """
 
     name: str
     uuid: UUID
     url: str
+    cold: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +210,8 @@ def _toml(value: object) -> str:
 
 
 def _place(entry: Mapping[str, Any]) -> Place:  # Any: parsed TOML
-    return Place(str(entry["name"]), parse_uuid(str(entry["uuid"])), str(entry["url"]))
+    uuid, cold = parse_uuid(str(entry["uuid"])), str(entry.get("cold", ""))
+    return Place(str(entry["name"]), uuid, str(entry["url"]), cold)
 
 
 def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:  # Any: parsed TOML

@@ -209,6 +209,7 @@ class _Shard:
             copied = one.step in (State.COPIED, State.VERIFYING)
             only_looks = not self._spec.copies or (self._spec.type == "repair" and one.spoiled == 0)
             (to_verify if copied or only_looks else to_copy).append(task)
+        to_copy.sort(key=lambda task: _expiry(self._folded[task.key]))
         return to_copy, to_verify
 
     def _due(self, one: Folded) -> float:
@@ -217,7 +218,7 @@ class _Shard:
         A worker whose clock was wrong makes nobody wait for longer than it meant to.
         """
         last = one.last
-        if last is None or last.state is not State.RETRY_WAIT:
+        if last is None or last.state not in (State.RETRY_WAIT, State.WARMING):
             return 0.0
         return min(last.wait, max(0.0, last.time + last.wait - self._w.clock.wall()))
 
@@ -228,7 +229,10 @@ class _Shard:
         if not open_:
             self._w.ledger.settle(self._shard)
             return None
-        return max(_POLL[0], min(map(self._due, open_)))
+        due = min(map(self._due, open_))
+        if any(one.found_cold for one in open_):  # whoever brings up may say at any moment that something is warm
+            due = min(due, 5 * self._spec.heartbeat)
+        return max(_POLL[0], due)
 
     def _take_over(self) -> None:
         """Somebody died while it had this shard: what it was at counts as a try."""
@@ -380,7 +384,8 @@ class _Shard:
         one, retry = self._folded[task.key], self._spec.retry
         again = self._again(task, one, failure, source)
         at_once = failure.kind in (FailureKind.SOURCE_BAD, FailureKind.DEST_BAD, FailureKind.LOST_WORKER)
-        wait = 0.0 if at_once or not again else retry.wait(one.tries, secrets.randbelow(1 << 20) / (1 << 20))
+        before = one.found_cold + 1 if failure.kind is FailureKind.COLD else one.tries
+        wait = 0.0 if at_once or not again else retry.wait(before, secrets.randbelow(1 << 20) / (1 << 20))
         if again:
             self._w.summary.retried += 1
         else:
@@ -410,3 +415,9 @@ class _Shard:
         self._w.writer.write(self._shard, events)
         for event in events:
             self._folded[event.key].add(event)
+
+
+def _expiry(one: Folded) -> float:
+    """When what was brought up goes away again, in seconds since 1970; what is not cold comes last."""
+    last = one.last
+    return math.inf if last is None or last.state is not State.WARM or not last.wait else last.time + last.wait
