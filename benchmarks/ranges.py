@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,24 @@ class Counted:
         sent: Bytes from the server to its clients.
         asked: Bytes from clients to the server.
         connections: How many there were.
+        after: (bytes from the server, what to do once when so many have come).
     """
 
     def __init__(self, address: str | tuple[str, int]) -> None:
         self.address = address
         self.sent = self.asked = self.connections = 0
+        self.after: tuple[int, Callable[[], object]] | None = None
+        self._lock = threading.Lock()
+
+    def count(self, direction: str, size: int) -> None:
+        """So many more."""
+        with self._lock:
+            setattr(self, direction, getattr(self, direction) + size)
+            due = self.after if self.after is not None and self.sent >= self.after[0] else None
+            if due is not None:
+                self.after = None
+        if due is not None:
+            due[1]()
 
 
 @contextmanager
@@ -76,7 +89,7 @@ def _accept(
 def _pump(source: socket.socket, target: socket.socket, counted: Counted, direction: str) -> None:
     try:
         while data := source.recv(64 * 1024):
-            setattr(counted, direction, getattr(counted, direction) + len(data))
+            counted.count(direction, len(data))
             target.sendall(data)
     except OSError:
         pass  # one of them is gone: so is the other, below

@@ -45,7 +45,8 @@ class SSHTransport:
     Args:
         peer: For messages.
         leave: Awaited when the channel is over.
-        ahead: Received bytes that may wait for us before the peer is held back.
+        ahead: Received bytes that may wait for us before the peer is held back; 0 also means that closing does not
+            wait for the peer, so that our last words may be lost.
     """
 
     def __init__(self, peer: str, leave: Callable[[], Awaitable[None]], ahead: int = AHEAD) -> None:
@@ -190,9 +191,10 @@ class SSHTransport:
         channel = self._channel
         with anyio.CancelScope(shield=True):
             if channel is not None and not self._gone:
-                if self._paused:
+                # One with no room ahead is closed at once: reading on until the peer has left is what it must not do.
+                if self._paused and self._ahead:
                     channel.resume_reading()
-                if not (held_back or self._unsendable):
+                if self._ahead and not (held_back or self._unsendable):
                     # As with a child: the end of its stdin tells it to leave. Closing at once could cost it
                     # what we said last.
                     channel.write_eof()

@@ -299,6 +299,8 @@ class _Streamed(AbstractAsyncStreamedFile):  # type: ignore[misc]  # fsspec has 
 def _close(loop: asyncio.AbstractEventLoop, sources: Sources) -> None:
     """When the file system is gone, or the program ends."""
     if loop.is_running() and not sources.foreign:
-        # The program's end closes what cannot be closed now: from the loop's own thread, or with the far side away.
-        with suppress(NotImplementedError, RuntimeError, OSError, annex.AnnexError):
-            fsspec.asyn.sync(loop, sources.close, timeout=_CLOSE_SECONDS)
+        closing = asyncio.run_coroutine_threadsafe(sources.close(), loop)
+        # Garbage is collected in any thread, the loop's own included, which must not wait for itself.
+        if not fsspec.asyn._on_loop_thread(loop):
+            with suppress(TimeoutError, OSError, annex.AnnexError):  # there is nobody to tell
+                closing.result(_CLOSE_SECONDS)
