@@ -16,7 +16,7 @@ import annexpy as annex
 from glimmer_store.attest import Attestation, Method, Signer, Verdict
 from glimmer_store.config import Durable
 
-__all__ = ["prove"]
+__all__ = ["prove", "reread"]
 
 
 async def prove(
@@ -43,7 +43,7 @@ async def prove(
     async def one(place: Durable, keys: Sequence[annex.Key]) -> None:
         for key in keys:
             method: Method = "peer" if (place, key) in shown else "reread"
-            verdict, reason = shown.get((place, key)) or await _reread(remotes[place], key)
+            verdict, reason = shown.get((place, key)) or await reread(remotes[place], key)
             if verdict is not None:
                 proofs.append(signer.attest(key, str(place.uuid), place.name, verdict, method))
             if reason:
@@ -87,7 +87,7 @@ async def _shown(
     return shown
 
 
-async def _reread(remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:
+async def reread(remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:
     """What is found at a remote, and why it is not good."""
     try:
         verified = await annex.verify(remote, key)

@@ -35,6 +35,7 @@ COMMANDS = {
     "schema": "Show the storage fields: meaning, JSON Schema, patch for Glimmer.",
     "serve": "Host tenants over ssh and HTTP.",
     "status": "Show where each output is, and what is missing.",
+    "sync": "Move datasets and cached results between machines.",
     "tenant": "Make tenants of a server, and let people in.",
     "validate": "Hold the graph against Glimmer's rules and ours.",
     "view": "Show stored contents in a folder, for datamanifest's read pools.",

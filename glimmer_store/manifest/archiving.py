@@ -25,7 +25,17 @@ from glimmer_store.manifest.library import Declared, Project
 from glimmer_store.manifest.observing import Observations
 from glimmer_store.policy import StorageClass, temporary_folders
 
-__all__ = ["ArchivedEntry", "archive_manifest", "chosen", "manifest_part", "usual_class", "worst"]
+__all__ = [
+    "ArchivedEntry",
+    "archive_manifest",
+    "check_expected",
+    "chosen",
+    "manifest_part",
+    "new_records",
+    "record_of",
+    "usual_class",
+    "worst",
+]
 
 Status: TypeAlias = Literal["archived", "skipped", "failed"]
 
@@ -110,7 +120,7 @@ async def archive_manifest(
         yield entry
     stored = [(one.record, work.trees[one.record.key].tree) for one in done if one.record is not None]
     if stored:
-        new = work.new([record for record, _ in stored])
+        new = new_records(graph.root, [record for record, _ in stored])
         parts = bundle_parts([(record, tree) for record, tree in stored if record in new])
         await graph.enter(
             f"glimmer-store: {len(stored)} entries of {manifest.path.decode()} archived", [manifest, *parts]
@@ -137,12 +147,8 @@ class _Archiving:
     ) -> None:
         self._graph, self._project = graph, project
         self._class, self._allow_volatile = storage_class, allow_volatile
-        self._records, self._observations = WorkTree(graph.root), Observations(project.root)
+        self._observations = Observations(project.root)
         self.trees: dict[str, Measured] = {}
-
-    def new(self, records: Sequence[Bundle]) -> list[Bundle]:
-        """Those that the dataset does not have yet."""
-        return [one for one in records if not any(one.same(known) for known in self._records.of(one.address))]
 
     async def one(self, declared: Declared) -> ArchivedEntry:
         if declared.lazy:
@@ -150,12 +156,9 @@ class _Archiving:
         if not declared.present:
             return ArchivedEntry(declared, "skipped", "is not here")
         try:
-            if why := refused_address(declared.address):
-                raise ManifestError(f"{declared.name}: its address {declared.address!r} {why}",
-                                    remedy="give it another key in the manifest")  # fmt: skip
             self._check_place(declared.path)
             measured = await self._observations.measure(declared.path, self._graph.archive.config.backend)
-            aliases = self._expected(declared, measured)
+            aliases = check_expected(self._project, declared, measured)
             record, node = await self._store(declared, measured, aliases)
         except annex.AnnexError as error:
             return ArchivedEntry(declared, "failed", str(error), error=error)
@@ -170,25 +173,11 @@ class _Archiving:
                 raise SourceRefused(f"{path}: lies in {folder}, which nobody promises to keep",
                                     remedy="keep it elsewhere, or allow it with --allow-volatile")  # fmt: skip
 
-    def _expected(self, declared: Declared, measured: Measured) -> tuple[str, ...]:
-        """Other digests of it that were checked now.
-
-        Raises:
-            HashMismatch: It is not what the manifest declares.
-        """
-        if not declared.expected or declared.expected == measured.digest:
-            return ()
-        algorithm, _, wanted = declared.expected.partition(":")
-        found = f"{algorithm}:{self._project.concatenated(declared.path, algorithm)}"
-        if found != f"{algorithm}:{wanted.lower()}":
-            raise HashMismatch(f"{declared.name}: the manifest expects {declared.expected}, {declared.path} is {found}",
-                               remedy="fetch it again, or correct the checksum if the change was meant")  # fmt: skip
-        return (declared.expected,)
-
     async def _store(
         self, declared: Declared, measured: Measured, aliases: tuple[str, ...]
     ) -> tuple[Bundle, GlimmerNode]:
         wanted = self._class or usual_class(declared)
+        record = record_of(declared, measured, wanted, aliases)
         short = hashlib.sha256(measured.digest.encode()).hexdigest()[:12]
         output = Output(
             Path("datamanifest", short, *declared.place.split("/")), measured.key, measured.tree, measured.path
@@ -203,17 +192,53 @@ class _Archiving:
             storage_class=wanted,
             description=f"{declared.address} of {self._project.manifest.name}",
         )
-        record = Bundle.of(
-            declared.address,
-            declared.name,
-            measured,
-            wanted.value,
-            expected=declared.expected,
-            aliases=aliases,
-            format=declared.format,
-            ref=declared.ref,
-        )
         return record, node
+
+
+def new_records(root: Path, records: Sequence[Bundle]) -> list[Bundle]:
+    """Those that the dataset does not have yet."""
+    known = WorkTree(root)
+    return [one for one in records if not any(one.same(other) for other in known.of(one.address))]
+
+
+def check_expected(project: Project, declared: Declared, measured: Measured) -> tuple[str, ...]:
+    """Other digests of it than ours, which were compared now.
+
+    Raises:
+        HashMismatch: It is not what the manifest declares.
+    """
+    if not declared.expected or declared.expected == measured.digest:
+        return ()
+    algorithm, _, wanted = declared.expected.partition(":")
+    found = f"{algorithm}:{project.concatenated(measured.path, algorithm)}"
+    if found != f"{algorithm}:{wanted.lower()}":
+        raise HashMismatch(
+            f"{declared.name}: the manifest expects {declared.expected}, {measured.path} is {found}",
+            remedy="fetch it again, or correct the checksum if the change was meant",
+        )
+    return (declared.expected,)
+
+
+def record_of(declared: Declared, measured: Measured, storage_class: StorageClass, aliases: tuple[str, ...]) -> Bundle:
+    """The record of what was measured.
+
+    Raises:
+        ManifestError: Nothing can be stored under its address.
+    """
+    if why := refused_address(declared.address):
+        raise ManifestError(
+            f"{declared.name}: its address {declared.address!r} {why}", remedy="give it another key in the manifest"
+        )
+    return Bundle.of(
+        declared.address,
+        declared.name,
+        measured,
+        storage_class.value,
+        expected=declared.expected,
+        aliases=aliases,
+        format=declared.format,
+        ref=declared.ref,
+    )
 
 
 def worst(entries: Sequence[ArchivedEntry]) -> int:

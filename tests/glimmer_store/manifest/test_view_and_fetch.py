@@ -218,7 +218,8 @@ async def test_a_shell_binding_and_a_fetcher_get_what_the_source_has_no_more(
     study.manifest.write_text(
         f'[shell]\nkey = "a/shell.csv"\nshell = "{command} fetch --key {key} --to $download_path"\n\n'
         f'[python]\nkey = "a/python.csv"\n'
-        f'fetcher = {{ ref = "glimmer_store.datamanifest:fetch", kwargs = {{ annex_key = "{key}", dest = "$download_path" }} }}\n\n'
+        'fetcher = { ref = "glimmer_store.datamanifest:fetch", '
+        f'kwargs = {{ annex_key = "{key}", dest = "$download_path" }} }}\n\n'
         '[_STORAGE]\ndatasets_dir = "$repo/data"\n'
     )
     monkeypatch.chdir(study.root)
