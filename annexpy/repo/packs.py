@@ -27,6 +27,9 @@ _KINDS: Final = {b"commit": 1, b"tree": 2, b"blob": 3, b"tag": 4}
 _OFFSET_DELTA: Final = 6
 _REF_DELTA: Final = 7
 _DEEPEST: Final = 5  # alternates of alternates
+_LOOSE_HEAD: Final = 32
+_WIDEST: Final = 63
+"""Bits of a size: more of them are no size, and would be added up for ever."""
 _BISECT: Final = 64 * 20
 
 
@@ -89,14 +92,16 @@ class ObjectFiles:
             return None
         stream = zlib.decompressobj()
         try:
-            content = stream.decompress(raw, LARGEST + 100)
+            head, _, content = stream.decompress(raw, _LOOSE_HEAD).partition(b"\0")
+            kind, _, digits = head.partition(b" ")
+            size = int(digits) if digits.isdigit() else LARGEST + 1
+            if kind in _KINDS and len(content) <= size <= LARGEST:  # no more than it says is inflated
+                content += stream.decompress(stream.unconsumed_tail, size - len(content) + 1)
         except zlib.error as error:
             raise RepositoryError(f"object {name.decode()} is corrupt: {error}") from error
-        end = content.find(b"\0", 0, 32)
-        kind, _, size = content[: max(end, 0)].partition(b" ")
-        if kind not in _KINDS or not size.isdigit() or len(content) - end - 1 != int(size) or not stream.eof:
+        if kind not in _KINDS or len(content) != size or not stream.eof:
             raise RepositoryError(f"object {name.decode()} is corrupt or too large")
-        return _KINDS[kind], content[end + 1 :]
+        return _KINDS[kind], content
 
     def _look_again(self) -> bool:
         """Look whether there are other packs than before; True when there are."""
@@ -191,12 +196,16 @@ class _Pack:
         if self._content is None:
             self._content = self._map(b".pack")
         deltas: list[bytes] = []
+        together = 0
         while True:
             kind, size, at = self._head(offset)
+            together += size
+            if together > LARGEST:  # deltas upon deltas, or upon themselves
+                raise self._corrupt(offset)
             if kind == _OFFSET_DELTA:
                 byte = self._content[at]
                 back = byte & 127
-                while byte & 128:
+                while byte & 128 and back <= offset:
                     at += 1
                     byte = self._content[at]
                     back = (back + 1) << 7 | byte & 127
@@ -240,6 +249,8 @@ class _Pack:
                 byte = content[at]
                 size |= (byte & 127) << shift
                 shift += 7
+                if shift > _WIDEST:
+                    raise self._corrupt(at)
         except IndexError as error:
             raise self._corrupt(at) from error
         if size > LARGEST:
@@ -278,8 +289,8 @@ def _patched(base: bytes, delta: bytes) -> bytes:
     wanted, at = _number(delta, at)
     if length != len(base) or wanted > LARGEST:
         raise ValueError("delta for another base")
-    parts = []
-    while at < len(delta):
+    parts, left = [], wanted
+    while at < len(delta) and left >= 0:
         code = delta[at]
         at += 1
         if code & 128:
@@ -296,9 +307,11 @@ def _patched(base: bytes, delta: bytes) -> bytes:
             if start + size > len(base):
                 raise ValueError("copy from behind the base")
             parts.append(base[start : start + size])
+            left -= size
         elif code:
             parts.append(delta[at : at + code])
             at += code
+            left -= code
         else:
             raise ValueError("reserved instruction")
     content = b"".join(parts)
@@ -316,3 +329,5 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
         if not byte & 128:
             return value, at
+        if shift > _WIDEST:
+            raise ValueError("a number without an end")
