@@ -16,6 +16,7 @@ from typing import Final
 
 from annexpy.keys.backend import Verifier
 from annexpy.repo.files import Files
+from annexpy.repo.shared_verifier import SharedVerifier
 
 __all__ = ["PIECE", "Pipeline"]
 
@@ -23,14 +24,15 @@ PIECE: Final = 1024 * 1024
 """Bytes per system call when a file is read."""
 
 _LIMIT: Final = 4 * 1024 * 1024
-"""Bytes that may wait in all pipelines of this process together,"""
+"""Bytes that may wait in the pipelines of all contents of this process together,"""
 _LEAST: Final = 256 * 1024
-"""and in one of them however many there are."""
+"""and in those of one of them however many there are."""
 _AHEAD: Final = 2 * 1024 * 1024
 """Bytes that ``copy`` reads ahead. A local source makes nobody wait; memory that is used again needs no new pages."""
 
 
-_at_work: Final[set[Pipeline]] = set()
+_at_work: Final[dict[Pipeline, object]] = {}
+"""Each, and its content: those of one content on its way to several stores hold the same chunks."""
 
 
 class Pipeline:
@@ -72,7 +74,7 @@ class Pipeline:
             hashing = partial(self._hash, verifier, prefix)
             self._threads.append(threading.Thread(target=self._run, args=(hashing,), name="annexpy-hash", daemon=True))
         self._running = len(self._threads)
-        _at_work.add(self)
+        _at_work[self] = verifier.shared if isinstance(verifier, SharedVerifier) else self
         for thread in self._threads:
             thread.start()
 
@@ -89,7 +91,8 @@ class Pipeline:
 
     @property
     def _allowed(self) -> int:
-        return min(self._limit, max(_LEAST, _LIMIT // max(1, len(_at_work))))
+        contents = len({*_at_work.values()})
+        return min(self._limit, max(_LEAST, _LIMIT // max(1, contents)))
 
     @property
     def ended(self) -> bool:
@@ -194,7 +197,7 @@ class Pipeline:
             self._running -= 1
             action = None if self._running else self._at_end
         if not self._running:
-            _at_work.discard(self)
+            _at_work.pop(self, None)
         if action is not None:
             action()
 

@@ -32,21 +32,25 @@ class SharedVerifiers:
 
 
 class SharedVerifier(Verifier):
-    """Its own count of bytes, and the hash that it shares."""
+    """Its own count of bytes, and the hash that it shares.
 
-    __slots__ = ("_lock", "_shared")
+    Attributes:
+        shared: That hash.
+    """
+
+    __slots__ = ("_lock", "shared")
 
     def __init__(self, shared: Verifier, lock: threading.Lock) -> None:
-        self._shared, self._lock, self.key = shared, lock, shared.key
+        self.shared, self._lock, self.key = shared, lock, shared.key
         self.received = 0
 
     def update(self, data: Buffer) -> None:
         with self._lock:
-            known = self._shared.received - self.received
+            known = self.shared.received - self.received
             if known < len(data):
-                self._shared.update(memoryview(data)[known:] if known else data)
+                self.shared.update(memoryview(data)[known:] if known else data)
         self.received += len(data)
 
     def matches(self) -> bool:
         with self._lock:
-            return self._shared.received == self.received and self._shared.matches()
+            return self.shared.received == self.received and self.shared.matches()

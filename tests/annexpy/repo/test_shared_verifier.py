@@ -57,7 +57,7 @@ def test_in_threads_every_byte_is_hashed_once() -> None:
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(feed, made))
-    assert made[0]._shared.received == len(whole)
+    assert made[0].shared.received == len(whole)
 
 
 def test_what_cannot_be_verified_has_none() -> None:
