@@ -1,17 +1,23 @@
-"""Directory special remotes behind our gateway, proxied and as nodes of a cluster: what a stock gateway gets wrong with
-them (fact sheet p2p-protocol, 0.I), and the real git-annex as the client.
+"""Directory and S3 special remotes behind our gateway, proxied and as nodes of a cluster.
+
+What a stock gateway gets wrong with them (fact sheet p2p-protocol, 0.I), and the real git-annex as the client.
 """
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gateways import Gateways, content_of, git, key_of
-from places import Place
+from places import ROOT, Place
 
 from annexpy.keys.layout import object_paths
+
+sys.path.insert(0, str(ROOT / "tests/annexpy/remote"))
+from s3_server import S3Server, serving  # beside the tests of the remote
 
 pytestmark = pytest.mark.interop
 
@@ -154,3 +160,73 @@ def test_an_encrypted_directory_is_refused_by_name_and_gets_no_byte(world: Gatew
     assert "encryption" in answer
     assert uuid_of(world, "secret") not in put(world, "safe")
     assert sorted(secret.rglob("*")) == before
+
+
+# -- a bucket -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with serving(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def clouded(world: Gateways, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``cloud``, on a real S3 server, is a node of the cluster and proxied for too; the folder of its objects."""
+    bucket = f"b-{tmp_path.name[-12:]}".replace("_", "-").lower()
+    place = world.places["g"]
+    place.set("annex.security.allowed-ip-addresses", "127.0.0.1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    settings = [f"{name}={value}" for name, value in server.settings(bucket, "pre/").items()]
+    git(place.path, "annex", "initremote", "cloud", "type=S3", "encryption=none", *settings)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")  # from now on it is in annex/creds of the gateway, and nowhere else
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    place.set("remote.cloud.annex-proxy", "true")
+    place.set("remote.cloud.annex-cluster-node", "safe")
+    world.update("g")
+    proxied(world, "cloud")
+    return server.folder / bucket / "pre"
+
+
+def test_a_proxied_bucket_answers_every_message_and_the_session_lives(world: Gateways, clouded: Path) -> None:
+    with world.talk("g", "cloud") as session:
+        session.greet()
+        assert session.ask(f"GET 0  {ABSENT}") == "DATA 0"
+        assert session.hear() == "INVALID"
+        session.say("FAILURE")
+        assert session.ask(f"PUT  {KEY}") == "PUT-FROM 0"
+        assert session.ask(*DATA) == "SUCCESS"
+        assert session.ask(f"CHECKPRESENT {KEY}") == "SUCCESS"
+        assert session.ask(f"PUT  {KEY}") == "ALREADY-HAVE"
+        assert session.ask(f"LOCKCONTENT {KEY}") == "FAILURE"
+        word, _, now = session.ask("GETTIMESTAMP").partition(" ")
+        assert word == "TIMESTAMP"
+        assert not session.ask(f"REMOVE-BEFORE {float(now) - 5:.0f} {KEY}").startswith("SUCCESS")
+        assert (clouded / str(KEY)).read_bytes() == CONTENT
+        assert session.ask(f"REMOVE-BEFORE {float(now) + 300:.0f} {KEY}") == "SUCCESS"
+        assert session.ask(f"CHECKPRESENT {KEY}") == "FAILURE"
+    assert not (clouded / str(KEY)).exists()
+
+
+def test_the_real_git_annex_uses_a_bucket_through_the_gateway_and_as_node_of_its_cluster(
+    world: Gateways, clouded: Path
+) -> None:
+    keys = world.client("c", {"file": CONTENT}, remotes=["g"])
+    path, key = world.path("c"), keys["file"]
+    for special in ("disk", "other", "cloud"):
+        asked = git(path, "annex", "verifyremote", f"g-{special}")
+        git(path, "annex", "verifyremote", f"g-{special}", "--safe", asked.partition("--safe ")[2].split()[0])
+    git(path, "annex", "copy", "-q", "--to", "g-safe", "file")
+    assert (clouded / str(key)).read_bytes() == CONTENT
+    assert uuid_of(world, "cloud") in world.logged("c", [key])[key]
+    for node in (world.path("disk"), world.path("other")):  # so that only the bucket has it, and the repository
+        place = node / os.fsdecode(object_paths(key)[0])
+        place.parent.chmod(0o755)
+        place.unlink()
+    git(path, "annex", "drop", "-q", "--numcopies=1", "file")
+    git(path, "annex", "get", "-q", "--from", "g-safe", "file")
+    assert (path / "file").read_bytes() == CONTENT
+    git(path, "annex", "drop", "-q", "--from", "g-safe", "--numcopies=1", "file")
+    assert not (clouded / str(key)).exists()
