@@ -6,6 +6,7 @@ them that there is room. Others than this process are seen when it counts again.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -15,17 +16,29 @@ import anyio
 from anyio import to_thread
 
 from annexpy.clock import Deadline
-from annexpy.errors import AnnexError, NoSpace
+from annexpy.errors import AnnexError, InvalidInput, NoSpace
 from annexpy.keys.key import Key
 from annexpy.remote.base import Removed, Stored, Upload, found
 from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Wrapper
+from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 
-__all__ = ["WithinQuota"]
+__all__ = ["WithinQuota", "quota_of"]
+
+log = logging.getLogger(__name__)
 
 _RECOUNT: Final = 30.0
 """Seconds between two counts of a repository that seems to be full: somebody else may have removed something."""
+
+
+def quota_of(repository: Repository) -> int | None:
+    """``annexpy.quota``: bytes of content that the repository may hold; what does not parse lets nothing come."""
+    try:
+        return repository.config.get_size("annexpy.quota")
+    except InvalidInput as error:
+        log.warning("%s: %s", repository.path, error)
+        return 0
 
 
 class WithinQuota(Wrapper):

@@ -36,7 +36,7 @@ from annexpy.remote.late import LateCopies
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.lone import Lone
-from annexpy.remote.quota import WithinQuota
+from annexpy.remote.quota import WithinQuota, quota_of
 from annexpy.remote.relay import Relayed, patience
 from annexpy.remote.wrappers import ReadOnly, Recording, record
 from annexpy.repo.in_use import InUse
@@ -310,12 +310,7 @@ class Gateway:
         return self._own if self._within is None else self._within
 
     def _quota(self) -> int | None:
-        """``annexpy.quota``: bytes of content that the repository may hold; what does not parse lets nothing come."""
-        try:
-            return self.repository.config.get_size("annexpy.quota")
-        except InvalidInput as error:
-            log.warning("%s: %s", self.repository.path, error)
-            return 0
+        return quota_of(self.repository)
 
     # -- the end ----------------------------------------------------------------------------------
 

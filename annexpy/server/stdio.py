@@ -12,6 +12,7 @@ import anyio._backends._asyncio  # anyio would import it when it runs, in the cl
 
 from annexpy.errors import AnnexError, ProtocolError
 from annexpy.p2p.connection import Connection, Role, State
+from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
 from annexpy.repo.lock_quota import SharedLockQuota
 from annexpy.repo.repository import Repository
@@ -71,7 +72,7 @@ async def _serve(repository: Repository, client: str, version: int, prefix: byte
     try:
         return await serve(
             stdio(prefix),
-            remote,
+            _shown(remote, repository),
             mode=mode_of_environment(),
             connection=connection,
             client=client,
@@ -85,6 +86,15 @@ async def _serve(repository: Repository, client: str, version: int, prefix: byte
         with anyio.CancelScope(shield=True):
             await _close(remote, repository)
         repository.close()
+
+
+def _shown(local: Local, repository: Repository) -> Remote:
+    """*local*, held to its quota where it has one: most have none, and need not wait for the import."""
+    if repository.config.get("annexpy.quota") is None:
+        return local
+    from annexpy.remote.quota import WithinQuota, quota_of
+
+    return WithinQuota(local, partial(quota_of, repository))
 
 
 async def _close(remote: Local, repository: Repository) -> None:

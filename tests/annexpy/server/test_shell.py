@@ -281,6 +281,17 @@ def test_what_a_session_stored_is_in_the_branch_when_it_ends(program: str, repos
         assert opened.branch.queued == 0
 
 
+def test_a_quota_holds(program: str, repository: Path) -> None:
+    subprocess.run(["git", "-C", repository, "config", "annexpy.quota", "6"], check=True)
+    fits = Key.parse(b"SHA256-s3--" + hashlib.sha256(b"xyz").hexdigest().encode())
+    say = b"VERSION 4\nPUT  %b\nPUT  %b\nDATA 3\nxyzVALID\n" % (ABSENT.raw, fits.raw)
+    _, out, _ = run(program, "p2pstdio", str(repository), CLIENT, say=say)
+    said = out.splitlines()
+    assert said[2].startswith(b"ERROR"), said
+    assert b"quota is 6 bytes" in said[2]
+    assert said[3:] == [b"PUT-FROM 0", b"SUCCESS"]
+
+
 def test_debug_shows_the_messages_and_not_the_content(program: str, repository: Path) -> None:
     say = b"VERSION 4\nPUT  %b\nDATA 4\nabcdVALID\nAUTH x secret!\n" % ABSENT.raw
     _, _, err = run(program, "p2pstdio", str(repository), CLIENT, "--debug", say=say)
