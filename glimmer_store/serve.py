@@ -26,9 +26,12 @@ from anyio.abc import TaskGroup, TaskStatus
 
 import annexpy as annex
 from annexpy import server
+from glimmer_store.api_mount import OPERATOR, PUBLIC
 from glimmer_store.errors import TenantError
+from glimmer_store.job_api import JobAPI
 from glimmer_store.tenant import Access, Credential, Tenant
-from glimmer_store.tenant_api import OPERATOR, PUBLIC, TenantAPI
+from glimmer_store.tenant_api import TenantAPI
+from glimmer_store.tenant_jobs import TenantJobs
 from glimmer_store.tenants import Tenants
 
 __all__ = ["Listening", "TenantServer"]
@@ -81,6 +84,7 @@ class TenantServer:
         *,
         durability: Literal["full", "fast"] = "full",
         ready: Callable[[str], None] = log.info,
+        callbacks: Sequence[str] = (),
     ) -> None:
         """Serve nobody yet.
 
@@ -89,12 +93,15 @@ class TenantServer:
             listening: Where.
             durability: Of what is stored; "full" is on disk before a client hears of it.
             ready: Told each address that is listened on, as a URL.
+            callbacks: Hosts, or HOST:PORT, that may be told when a job ends.
         """
         self._tenants, self._listening, self._ready = tenants, listening, ready
         self._places = server.Places({}, [str(tenants.folder / "tenants")], durability=durability)
         self._api = TenantAPI(tenants, ssh=lambda: self._ssh_urls, changed=self._look_now)
+        self._jobs = TenantJobs(tenants.folder, callbacks=callbacks)
+        self._job_api = JobAPI(tenants, self._jobs, changed=self._look_now)
         self._routes = server.Routes(
-            server.ShownRepositories(()), access=server.Access(), mounts=(self._api,), on_idle=self._commit
+            server.ShownRepositories(()), access=server.Access(), mounts=self._mounts, on_idle=self._commit
         )
         self._sshd: server.SSHServer | None = None
         self._ssh_urls: tuple[str, ...] = ()
@@ -102,6 +109,10 @@ class TenantServer:
         self._stamp: tuple[int, int] | None = None
         self._looking = anyio.Lock()
         self._group: TaskGroup | None = None
+
+    @property
+    def _mounts(self) -> tuple[server.Mount, ...]:
+        return self._api, self._job_api
 
     async def run(self, stop: anyio.Event) -> None:
         """Answer until *stop* is set; then what is under way is answered, for half a minute at most.
@@ -120,6 +131,8 @@ class TenantServer:
                 await self._open_ssh(stack)
                 self._group = await stack.enter_async_context(anyio.create_task_group())
                 await self._look()
+                active = [tenant for tenant in await to_thread.run_sync(self._tenants.all) if tenant.active]
+                self._jobs.run(self._group, active)
                 self._group.start_soon(self._watch)
                 scheme = "http" if self._listening.tls is None else "https"
                 async with anyio.create_task_group() as serving:
@@ -208,7 +221,7 @@ class TenantServer:
         self._routes.shown = server.ShownRepositories(
             server.Shown(gateway.remote, gateway.uuid, name) for name, gateway in named.items()
         )
-        self._routes.mounts = (self._api, server.GitMount(named, url=self._listening.url))
+        self._routes.mounts = (*self._mounts, server.GitMount(named, url=self._listening.url))
 
     async def _keep(self, path: Path, *, task_status: TaskStatus[tuple[server.Gateway, anyio.Event]]) -> None:
         leave = anyio.Event()

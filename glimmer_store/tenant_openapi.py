@@ -13,6 +13,21 @@ _ACCESS = {"type": "string", "enum": ["read-only", "append-only", "write"], "def
 _QUOTA = {"type": ["integer", "null"], "minimum": 0, "description": "Bytes of content in each repository."}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {**_TEXT, "pattern": "^[a-z0-9][a-z0-9-]{0,39}$"}}
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
+_JOB = {
+    "name": "job",
+    "in": "path",
+    "required": True,
+    "schema": {**_TEXT, "pattern": "^[a-z]{2}-[0-9]{8}-[0-9a-f]{6}$"},
+}
+_NAMES = {"type": "array", "items": _TEXT}
+_LIMITS = {
+    "type": "object",
+    "description": "Such as bandwidth: 200MB/s, requests: 50/s, window: 20:00-06:00; none: no limit.",
+}
+_JOBS = "/tenants/{name}/jobs"
+
+_MAKES = ("accept", "create", "invite", "rotate", "createJob")
+"""Operations that are answered 201."""
 
 # (method, path, operation, what it does, fields of the body, required fields)
 _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, Any], list[str]], ...] = (
@@ -51,6 +66,36 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, Any], list[str]], ...] = 
     ("post", "/tenants/{name}/credentials/{id}/rotate", "rotate", "A new secret in place of the old one.", {}, []),
     ("delete", "/tenants/{name}/credentials/{id}", "revoke", "Let its bearer in no more.", {}, []),
     ("get", "/tenants/{name}/audit", "audit", "What was done to the tenant, and by whom.", {}, []),
+    ("get", _JOBS, "listJobs", "The jobs of the tenant.", {}, []),
+    (
+        "post",
+        _JOBS,
+        "createJob",
+        "A new job between repositories of the tenant; it is written down before it is worked on.",
+        {
+            "type": {"type": "string", "enum": ["backfill", "verify", "repair"], "default": "backfill"},
+            "to": _TEXT,
+            "from": _NAMES,
+            "verify": {"type": "string", "enum": ["stream", "peer", "reread"], "default": "reread"},
+            "limits": _LIMITS,
+            "callback": {"type": "string", "format": "uri"},
+        },
+        ["to"],
+    ),
+    ("get", f"{_JOBS}/{{job}}", "showJob", "Its status, which never goes back, and its figures.", {}, []),
+    ("get", f"{_JOBS}/{{job}}/events", "jobEvents", "What happened to it, in order.", {}, []),
+    ("post", f"{_JOBS}/{{job}}/pause", "pauseJob", "Move nothing from the next chunk on.", {"reason": _TEXT}, []),
+    ("post", f"{_JOBS}/{{job}}/resume", "resumeJob", "Go on.", {}, []),
+    ("post", f"{_JOBS}/{{job}}/cancel", "cancelJob", "End it for good.", {"reason": _TEXT}, []),
+    ("post", f"{_JOBS}/{{job}}/retry", "retryJob", "Plan anew what failed (of one kind).", {"kind": _TEXT}, []),
+    (
+        "post",
+        f"{_JOBS}/{{job}}/limits",
+        "limitJob",
+        "Change limits from the next chunk on, of the job or at one repository.",
+        {"limits": _LIMITS, "at": _TEXT},
+        ["limits"],
+    ),
 )
 
 
@@ -62,14 +107,14 @@ def document() -> dict[str, Any]:  # Any: JSON
             "operationId": operation,
             "summary": summary,
             "responses": {
-                "201" if method == "post" and operation in ("accept", "create", "invite", "rotate") else "200": {
+                "201" if method == "post" and operation in _MAKES else "200": {
                     "description": "Done.",
                     "content": {"application/json": {"schema": {"type": "object"}}},
                 },
                 "400": {"$ref": "#/components/responses/Refused"},
             },
         }
-        if named := [one for one in (_NAME, _ID) if f"{{{one['name']}}}" in path]:
+        if named := [one for one in (_NAME, _ID, _JOB) if f"{{{one['name']}}}" in path]:
             described["parameters"] = named
         if operation in ("describe", "accept"):
             described["security"] = []

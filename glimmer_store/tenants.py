@@ -156,6 +156,11 @@ class Tenants:
             rows = db.execute("SELECT time, actor, action, tenant, detail FROM audit ORDER BY id").fetchall()
         return tuple(Audited(*row) for row in rows if tenant is None or row[3] == tenant)
 
+    def note(self, actor: str, action: str, tenant: str, detail: str) -> None:
+        """Add a line to the audit log, of something that is done elsewhere."""
+        with self._changing(actor, action, tenant, detail):
+            pass
+
     # -- tenants ----------------------------------------------------------------------------------
 
     def _home(self, name: str) -> Path:

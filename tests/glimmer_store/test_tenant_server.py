@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,47 +12,14 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from hosting import SECONDS, Server
 
+from glimmer_store.api_mount import BASE
+from glimmer_store.job_api import JOB_ROUTES
 from glimmer_store.tenant import Access, Granted
-from glimmer_store.tenant_api import BASE, ROUTES
-from glimmer_store.tenants import Tenants
+from glimmer_store.tenant_api import ROUTES
 
 pytestmark = pytest.mark.interop
-SECONDS = 120
-
-
-class Server:
-    """A running ``glimmer-store serve``, and its state beside it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.tenants = folder, Tenants(folder)
-        self.process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "glimmer_store.cli.app", "serve", str(folder), "--plain-http"),
-                *("--http", "127.0.0.1:0", "--ssh", "127.0.0.1:0", "--durability", "fast"),
-            ],
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        said = [self.process.stderr.readline(), self.process.stderr.readline()]
-        self.http = next(found[0] for line in said if (found := re.search(r"http://\S+", line)))
-        self.ssh = next(found[0] for line in said if (found := re.search(r"ssh://\S+", line)))
-
-    def ask(self, method: str, path: str, secret: str = "", body: object = None) -> tuple[int, object]:
-        headers = {"Authorization": f"Bearer {secret}"} if secret else {}
-        data = None if body is None else json.dumps(body).encode()
-        try:
-            with urlopen(Request(self.http + path, data, headers, method=method), timeout=SECONDS) as answer:
-                return answer.status, json.loads(answer.read())
-        except HTTPError as error:
-            return error.code, error.read().decode()
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        said = self.process.communicate(timeout=SECONDS)[1]
-        assert self.process.returncode == 0, said
-        assert "Traceback" not in said, said
 
 
 @pytest.fixture(scope="module")
@@ -252,13 +217,14 @@ def test_the_description_has_every_route(server: Server) -> None:
     assert status == 200
     assert isinstance(said, dict)
     described = {
-        (method.upper(), path.replace("{name}", "x").replace("{id}", "1"))
+        (method.upper(), path.replace("{name}", "x").replace("{id}", "1").replace("{job}", "bf-20261121-0a1b2c"))
         for path, methods in said["paths"].items()
         for method in methods
     }
-    assert len(described) == len(ROUTES)
+    routes = [*ROUTES, *JOB_ROUTES]
+    assert len(described) == len(routes)
     for method, path in described:
-        assert any(route.method == method and route.path.match(BASE + path) for route in ROUTES)
+        assert any(route.method == method and route.path.match(BASE + path) for route in routes)
 
 
 def test_only_one_process_serves_a_folder(server: Server) -> None:

@@ -19,6 +19,7 @@ __all__ = ["command"]
 @click.option("--privatekeyfile", metavar="FILE", type=click.Path(exists=True), help="HTTPS: its key.")
 @click.option("--plain-http", is_flag=True, help="Take passwords without TLS: on one machine, or behind a proxy.")
 @click.option("--url", default="", metavar="URL", help="Where clients find the HTTP side, if that is elsewhere.")
+@click.option("--callback-host", "callbacks", metavar="HOST", multiple=True, help="May be told when a job ends.")
 @click.option("--durability", type=click.Choice(["full", "fast"]), default="full", show_default=True)
 def command(
     folder: str,
@@ -28,6 +29,7 @@ def command(
     privatekeyfile: str | None,
     plain_http: bool,
     url: str,
+    callbacks: tuple[str, ...],
     durability: str,
 ) -> int:
     """Host the tenants in FOLDER, in one process, until Ctrl-C or SIGTERM.
@@ -59,6 +61,7 @@ def command(
         listening,
         durability="fast" if durability == "fast" else "full",
         ready=lambda where: click.echo(f"glimmer-store: serve: {where}", err=True),
+        callbacks=callbacks,
     )
 
     async def serve() -> None:
