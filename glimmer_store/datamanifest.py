@@ -30,7 +30,7 @@ from glimmer_store.config import CONFIG_NAME
 from glimmer_store.errors import ConfigError
 from glimmer_store.fetching import get_from_web, get_good
 
-__all__ = ["fetch", "fetch_key", "open_annex"]
+__all__ = ["dataset_of", "fetch", "fetch_key", "open_annex", "run_blocking"]
 
 
 def fetch(
@@ -49,7 +49,7 @@ def fetch(
         raise ConfigError("no key is named, or no place", remedy='give the fetcher kwargs = { annex_key = "KEY", '
                           'dest = "$download_path" }')  # fmt: skip
     target, start = Path(dest or download_path), Path(project_root or ".")
-    _run(fetch_key, annex.Key.parse(annex_key), target, _dataset(start) or start, [uri] if uri else [])
+    run_blocking(fetch_key, annex.Key.parse(annex_key), target, dataset_of(start) or start, [uri] if uri else [])
     return str(target)
 
 
@@ -139,7 +139,7 @@ def open_annex(uri: str, *_: Any, **__: Any) -> io.BufferedIOBase:
     return blocking.open(blocking.connect(address), key)
 
 
-def _dataset(start: Path) -> Path | None:
+def dataset_of(start: Path) -> Path | None:
     """The dataset that *start* lies in."""
     top = start.resolve()
     return next((folder for folder in (top, *top.parents) if (folder / CONFIG_NAME).exists()), None)
@@ -148,7 +148,7 @@ def _dataset(start: Path) -> Path | None:
 def _address(place: str) -> str:
     from glimmer_store.config import Config
 
-    root = _dataset(Path.cwd())
+    root = dataset_of(Path.cwd())
     if root is not None:
         for durable in Config.load(root).durable:
             if place in (durable.name, str(durable.uuid), "*"):
@@ -158,7 +158,7 @@ def _address(place: str) -> str:
     raise ConfigError(f"{place}: no durable remote of that name", remedy="run it in the dataset, or name an address")
 
 
-def _run(function: Any, *args: Any) -> Any:
+def run_blocking(function: Any, *args: Any) -> Any:
     """Run an async function to its end, also in a process that has an event loop of its own."""
     import annexpy.sync as blocking
 

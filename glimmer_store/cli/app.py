@@ -28,6 +28,7 @@ COMMANDS = {
     "gate": "Refuse a push, a merge or a teardown that would lose something.",
     "hook": "Install the hook that asks the gate before a push.",
     "init": "Set a dataset up: repository, durable remotes, configuration.",
+    "inspect": "Tell what there is of a manifest, here and in the archive.",
     "manifest": "Archive what a datamanifest.toml declares, and restore it.",
     "migrate": "Fill the storage fields of an existing graph.",
     "policy": "Hold git-annex's settings against the storage classes.",

@@ -1,0 +1,114 @@
+"""Delete safely: here, or at one remote, and only while enough *verified* copies stay elsewhere.
+
+What the location log claims is no proof. A copy counts when its newest signed attestation is good and not older than
+the policy allows; only such copies take part in the drop, which then locks them and decides once more (``annex.drop``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import annexpy as annex
+from glimmer_store.attest import Verdict
+from glimmer_store.manifest.errors import ManifestError
+from glimmer_store.manifest.inspecting import Inspection, Row, place_of
+from glimmer_store.sidecar import Sidecar
+
+__all__ = ["Deleted", "delete_at", "delete_here"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What was deleted.
+
+    Attributes:
+        row: Of what.
+        place: Where: a path, or the name of a remote.
+        keys: What was dropped there.
+        shared: What stays there because something else that is recorded has it too.
+    """
+
+    row: Row
+    place: str
+    keys: tuple[annex.Key, ...] = ()
+    shared: tuple[annex.Key, ...] = ()
+
+
+def delete_here(inspection: Inspection, row: Row) -> Deleted:
+    """Remove the bytes at its own place on this machine, and take it out of the state.
+
+    Raises:
+        NotEnoughCopies: Fewer verified copies are elsewhere than it needs.
+        ManifestError: It is not here, or the user's own file, or read from a pool.
+    """
+    declared = row.declared
+    if place_of(declared) is None:
+        why = "is the user's own file" if not declared.managed else "is not at its own place here"
+        raise ManifestError(f"{declared.name}: {declared.path} {why}", remedy="nothing of it is removed")
+    _check(inspection, row, list(row.verified))
+    inspection.project.remove(declared)
+    inspection.project.forget(declared)
+    return Deleted(row, str(declared.target))
+
+
+async def delete_at(inspection: Inspection, row: Row, name: str) -> Deleted:
+    """Drop it from the durable remote *name*, with proof; its node and proofs are brought up to date.
+
+    Raises:
+        NotEnoughCopies: Nothing was asked of the remote.
+        DropIncomplete, TransportError: Some of it is gone there; what is gone is recorded.
+        ManifestError: There is no such remote, or it was never archived.
+    """
+    graph, record = inspection.graph, row.record
+    remotes = {place.name: (place, remote) for place, remote in graph.archive.remotes}
+    if name not in remotes:
+        raise ManifestError(f"{name}: no durable remote of the dataset", remedy=f"one of {', '.join(remotes)}")
+    others = [one for one in row.verified if one != name]
+    _check(inspection, row, others, leaving=name)
+    assert record is not None
+    place, remote = remotes[name]
+    keys = [key for key in inspection.keys(record) if inspection.uses[key] == 1]
+    shared = tuple(key for key in inspection.keys(record) if inspection.uses[key] > 1)
+    target = annex.Recording(remote, graph.archive.repository.branch)
+    copies = annex.Copies(row.required, min=row.required)
+    dropped: list[annex.Key] = []
+    try:
+        for key in keys:
+            await annex.drop(key, from_=target, others=[remotes[one][1] for one in others], copies=copies)
+            dropped.append(key)
+    finally:
+        if dropped:
+            await _record(inspection, row, name, place.uuid, dropped)
+    return Deleted(row, name, tuple(dropped), shared)
+
+
+def _check(inspection: Inspection, row: Row, others: Sequence[str], *, leaving: str = "") -> None:
+    """Refuse unless as many verified copies stay as it needs."""
+    if row.record is None:
+        raise ManifestError(f"{row.declared.name}: was never archived", remedy="run: glimmer-store manifest archive")
+    if len(others) < row.required:
+        unproven = {one: "no good proof that is new enough" for one in row.copies if one not in (*others, leaving)}
+        node = inspection.node(row.record)
+        if unproven and node is not None:
+            unproven["to prove them"] = f"run glimmer-store verify {node.id}"
+        key = annex.Key.parse(row.record.key)
+        counted = dict.fromkeys(others, "verified")
+        raise annex.NotEnoughCopies(key, len(others), row.required, counted=counted, missing=unproven)
+
+
+async def _record(inspection: Inspection, row: Row, name: str, uuid: annex.UUID, dropped: Sequence[annex.Key]) -> None:
+    graph = inspection.graph
+    proofs = [graph.archive.signer.attest(key, str(uuid), name, Verdict.MISSING, "reread") for key in dropped]
+    await graph.archive.repository.branch.sync()
+    assert row.record is not None
+    node, files = inspection.node(row.record), {}
+    if node is not None and node.record is not None:
+        left = tuple(place for place in node.record.stored_at if place.uuid != uuid)
+        before = Sidecar.read(graph.root / node.file)
+        after = before.with_fields(replace(node.record, stored_at=left).to_fields())
+        if after.raw != before.raw:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            files[graph.root / node.file] = before, after.with_fields({"modified": now})
+    await graph.rewrite(f"glimmer-store: {row.declared.name} dropped from {name}", files, proofs)
