@@ -63,7 +63,7 @@ class Address:
     """Where a remote is, and what is known about it already.
 
     Attributes:
-        name: As the user wrote it, for messages.
+        name: As the user wrote it, but for a password, for messages.
         path: Of a repository on this machine; None when *dial* leads there.
         dial: Opens a connection that speaks P2P; None for a path and for *http*.
         http: What ``HTTPRemote`` takes; None for all else.
@@ -97,7 +97,14 @@ def resolve(address: str | os.PathLike[str], repository: Repository | None = Non
     text = os.fspath(address)
     if repository is not None and (remote := repository.config.remotes().get(text)) is not None:
         return address_of(remote, repository)
-    return _place(text, text, _Asker.of(repository))
+    return _place(text, _without_password(text), _Asker.of(repository))
+
+
+def _without_password(text: str) -> str:
+    scheme, colon, rest = text.partition("://")
+    where, slash, path = rest.partition("/")
+    who, _, host = where.rpartition("@")
+    return f"{scheme}://{who.partition(':')[0]}@{host}{slash}{path}" if colon and ":" in who else text
 
 
 @dataclass(frozen=True, slots=True)
