@@ -22,7 +22,7 @@ LARGE = 8 << 20
 """Bytes of a content that goes by itself, chunk by chunk; smaller ones go in batches."""
 _ONLINE_FIRST = 2
 """Tries before a cold source is asked although another one is online."""
-_TOGETHER = 128
+_TOGETHER = 256
 _BYTES = 32 << 20
 _FULL = ("not enough free disk space", "no space left", "quota", "insufficient storage")
 
@@ -141,6 +141,12 @@ class Copying:
             await self._throttle.spend(source=source, dest=dest, size=0 if large else whole, requests=len(tasks))
         except JobHeld:
             return [Copied(task, source, held=True) for task in tasks]
+        for place in (giver, taker):
+            try:
+                await place.connect()
+            except annex.AnnexError as error:  # once for all of them, not once for each
+                kind = kind_of(error)
+                return [_failed(task, source, kind, str(error)) for task in tasks]
         if large:
             from_ = Metered(giver, lambda size: self._throttle.spend(source=source, dest=dest, size=size))
         known = {task.key: task for task in tasks}

@@ -24,7 +24,7 @@ from glimmer_store.jobs.places import Places, connected
 
 __all__ = ["main", "reread"]
 
-_JOBS = 16
+_JOBS = 8
 
 
 async def reread(remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:

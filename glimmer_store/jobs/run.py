@@ -5,6 +5,7 @@ Any number of machines may run one job at once: shards are leased, and one of th
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,7 +84,7 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
 
     Args:
         folder: Of the job.
-        workers: Processes on this machine; by default what the job says, else 2.
+        workers: Processes on this machine; by default what the job says, else as many as help.
         launcher: What brings workers to machines, instead of *workers* processes on this one.
 
     Raises:
@@ -93,7 +94,7 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
     ledger = Ledger.open(folder)
     JobLog(ledger.folder).say(f"{ledger.spec.type} started")
     ledger.free(*(place.uuid for place in ledger.spec.dests))  # there may be space again: the first put tells
-    number = workers or ledger.spec.planned_limits.workers or 2
+    number = workers or ledger.spec.planned_limits.workers or _usual(ledger)
     ran = Ran(ledger.spec.id, ledger.folder)
     failed: list[annex.AnnexError] = []
     async with registering(ledger, wait=False) as registrar, warming(ledger, at_work=registrar is not None):
@@ -122,6 +123,11 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
     ran.missing, ran.held = unplanned(ledger), dict(ledger.held())
     await close_job(ledger, ran.state, ran.to_json())
     return ran
+
+
+def _usual(ledger: Ledger) -> int:
+    """Two where contents are written by the worker itself; over a wire one keeps all its connections busy."""
+    return 2 if any(os.path.isdir(place.url) for place in ledger.spec.dests) else 1
 
 
 def count(ledger: Ledger) -> tuple[Counter[str], Counter[str]]:

@@ -232,7 +232,8 @@ class _Shard:
         due = min(map(self._due, open_))
         if any(one.found_cold for one in open_):  # whoever brings up may say at any moment that something is warm
             due = min(due, 5 * self._spec.heartbeat)
-        return max(_POLL[0], due)
+        # Those that are due soon after each other are tried together.
+        return max(_POLL[0], due, self._spec.retry.base / 4)
 
     def _take_over(self) -> None:
         """Somebody died while it had this shard: what it was at counts as a try."""
