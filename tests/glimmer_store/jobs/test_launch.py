@@ -7,26 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 from distributed import Client, LocalCluster
-from launching import Scene, make_scene
+from launching import SECONDS, Scene, make_scene, until
 from slurm_cluster import Slurm, slurm
 
 from glimmer_store.jobs.launch.base import launch, open_shards, worker_argv, written
 from glimmer_store.jobs.launch.dask import DaskLauncher, work
 from glimmer_store.jobs.launch.local import LocalLauncher
 from glimmer_store.jobs.launch.slurm import Array, SlurmLauncher, script
-from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.run import run_job
 from glimmer_store.jobs.spec import JobError
 from glimmer_store.jobs.states import JobState
 
 pytestmark = pytest.mark.anyio
-SECONDS = 300  # nothing here takes that long; a machine that is busy may
 
 
 @pytest.fixture
@@ -59,27 +57,16 @@ def on(cluster: LocalCluster) -> DaskLauncher:
     return DaskLauncher(cluster.scheduler_address, settings={"GLIMMER_STORE_HOME": os.environ["GLIMMER_STORE_HOME"]})
 
 
-async def until(said: Callable[[], bool]) -> None:
-    with anyio.fail_after(SECONDS):
-        while not said():
-            await anyio.sleep(0.02)
-
-
-async def kill_at(job: Path, bytes_written: int, pids: Callable[[], list[int]]) -> int:
+async def kill_at(scene: Scene, bytes_written: int) -> int:
     """Kill a worker once that many bytes of events are there (or the job is done); how many were killed."""
-    await until(lambda: written(job) >= bytes_written or not open_shards(Ledger.open(job)))
-    for pid in pids():
+    await until(lambda: written(scene.job) >= bytes_written or not open_shards(scene.ledger))
+    for pid in scene.workers():
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:  # of a lease that is not over yet
             continue
         return 1
     return 0
-
-
-def complete(scene: Scene, git_annex: str) -> None:
-    assert scene.missing(git_annex) == set()
-    assert scene.right() == set(scene.keys)
 
 
 # -- processes here --
@@ -90,22 +77,19 @@ async def test_a_job_runs_on_processes_here_and_goes_on_when_they_are_killed(tmp
     await scene.plan()
     killed = 0
 
-    def workers() -> list[int]:
-        return [holding.pid for holding in Ledger.open(scene.job).holdings() if holding.pid != os.getpid()]
-
     async with anyio.create_task_group() as group:
 
         async def kill() -> None:
             nonlocal killed
             for size in (1, 4000):
-                killed += await kill_at(scene.job, size, workers)
+                killed += await kill_at(scene, size)
 
         group.start_soon(kill)
         ran = await run_job(scene.job, launcher=LocalLauncher(2))
 
     assert ran.state is JobState.SUCCEEDED
     assert sum("lost" in one for one in ran.workers) >= min(killed, 1)
-    complete(scene, git_annex)
+    scene.complete(git_annex)
 
 
 async def test_workers_that_die_at_once_again_and_again_end_the_run_with_an_answer(tmp_path: Path) -> None:
@@ -137,7 +121,7 @@ async def test_a_job_runs_in_a_dask_cluster_of_its_own(tmp_path: Path, git_annex
     said = json.loads(backfill("run", "--job", str(scene.job), "--launch", "dask", "--workers", "1", "--json"))
 
     assert said["state"] == "succeeded"
-    complete(scene, git_annex)
+    scene.complete(git_annex)
 
 
 async def test_a_job_ends_complete_in_a_dask_cluster_whose_workers_are_killed(
@@ -147,22 +131,19 @@ async def test_a_job_ends_complete_in_a_dask_cluster_whose_workers_are_killed(
     await scene.plan(per_shard=5)
     killed = 0
 
-    def workers() -> list[int]:
-        return [holding.pid for holding in Ledger.open(scene.job).holdings()]
-
     async with anyio.create_task_group() as group:
 
         async def kill() -> None:
             nonlocal killed
             for size in (1, 4000, 8000):
-                killed += await kill_at(scene.job, size, workers)
+                killed += await kill_at(scene, size)
 
         group.start_soon(kill)
         ran = await run_job(scene.job, launcher=on(cluster))
 
     assert killed >= 1
     assert ran.state is JobState.SUCCEEDED
-    complete(scene, git_annex)
+    scene.complete(git_annex)
 
 
 async def test_a_task_of_dask_runs_once_each_time_it_is_handed_in_and_tells_only_a_summary(
@@ -170,7 +151,7 @@ async def test_a_task_of_dask_runs_once_each_time_it_is_handed_in_and_tells_only
 ) -> None:
     scene = await make_scene(tmp_path, 4)
     await scene.plan()
-    shards = Ledger.open(scene.job).shards()
+    shards = scene.ledger.shards()
 
     first, again = [await on(cluster).run(scene.job, shards) for _ in range(2)]
 
@@ -208,13 +189,9 @@ async def test_a_job_begun_on_processes_here_is_finished_by_dask(
     ran = await run_job(scene.job, launcher=on(cluster))
 
     assert ran.state is JobState.SUCCEEDED
-    complete(scene, git_annex)
-    workers = {event.worker.startswith("dask-") for s in Ledger.open(scene.job).shards() for event in events(scene, s)}
-    assert workers == {True, False}
-
-
-def events(scene: Scene, shard: str) -> list[object]:
-    return list(Ledger.open(scene.job).events(shard))
+    scene.complete(git_annex)
+    by_dask = {event.worker.startswith("dask-") for s in scene.ledger.shards() for event in scene.ledger.events(s)}
+    assert by_dask == {True, False}
 
 
 # -- Slurm --
@@ -270,7 +247,7 @@ async def test_only_the_script_is_printed_where_nothing_is_handed_in(tmp_path: P
 
     said = backfill("run", "--job", str(scene.job), "--launch", "slurm", "--script-only", "--workers", "2")
 
-    shards = Ledger.open(scene.job).shards()
+    shards = scene.ledger.shards()
     assert f"#SBATCH --array=0-{len(shards) - 1}%2\n" in said
     (frozen,) = (scene.job / "slurm").glob("*.shards")
     assert frozen.read_text().split() == list(shards)
@@ -316,4 +293,4 @@ async def test_an_array_whose_tasks_are_requeued_ends_complete(
 
     assert requeued == 1
     assert ran.state is JobState.SUCCEEDED
-    complete(scene, git_annex)
+    scene.complete(git_annex)
