@@ -193,6 +193,14 @@ class Inspection:
                 oldest = min([*known, oldest]) if oldest is not None else min(known)
         return found, oldest
 
+    def due(self, row: Row) -> bool:
+        """A copy of it is to be read again: not proven at some durable remote that claims it, stale, or drawn."""
+        if row.record is None:
+            return False
+        unproven = set(row.copies) - set(row.verified)
+        oldest = None if row.last_verified is None else Observed(row.record.digest, row.last_verified)
+        return bool(unproven) or self.policy.due(row.declared.address, oldest, row.record.storage_class, self.now)
+
     def _good(self, proof: Attestation | None, storage_class: str) -> datetime | None:
         if proof is None or proof.verdict is not Verdict.GOOD:
             return None

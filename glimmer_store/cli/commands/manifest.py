@@ -132,3 +132,46 @@ def restore(folder: str, remote: str, commit: str, user_managed: bool, replace: 
         return int(failed)
 
     return anyio.run(run)
+
+
+@command.command("verify")
+@click.argument("names", nargs=-1)
+@_MANIFEST
+@click.option("--all", "every", is_flag=True, help="Whether it is due or not.")
+@click.option("--repair", is_flag=True, help="Replace copies that are bad or missing from a good one.")
+@_JSON
+@_DATASET
+def verify(names: tuple[str, ...], manifest: str | None, every: bool, repair: bool, as_json: bool, dataset: str) -> int:
+    """Read the copies of NAMES, or of all, again where that is due, at every durable remote.
+
+    Due is what has a copy without a good proof, what was proven more than 90 days ago (a year for what can be
+    generated), and one in a hundred of the rest by lot, others each day. Exit code 3 when something has too few good
+    copies.
+    """
+    import anyio
+
+    from glimmer_store.cli.app import UNDER_REPLICATED
+    from glimmer_store.graph import GlimmerGraph
+    from glimmer_store.manifest.inspecting import Inspection
+    from glimmer_store.manifest.library import Project, find_manifest
+    from glimmer_store.verify import verify
+
+    root = Path(dataset).resolve()
+    project = Project(Path(manifest) if manifest else find_manifest(root))
+
+    async def run() -> int:
+        worst = 0
+        async with GlimmerGraph.open(root) as graph:
+            inspection = Inspection(graph, project)
+            due = [row for row in inspection.rows(names) if row.node and (every or inspection.due(row))]
+            nodes = {row.node: row for row in due}
+            async for one in verify(graph, [graph.node(name) for name in nodes], repair=repair):
+                found = ", ".join(f"{name} {said}" for name, said in one.found.items())
+                name = nodes[one.node.id].declared.name
+                click.echo(json.dumps({"name": name, **one.to_json()}) if as_json else f"{name}: {found}")
+                worst = worst if one.enough else UNDER_REPLICATED
+        if not due:
+            click.echo("nothing is due", err=True)
+        return worst
+
+    return anyio.run(run)
