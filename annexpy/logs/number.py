@@ -12,9 +12,10 @@ from annexpy.patterns import regex
 __all__ = ["leading_integer"]
 
 _INTEGER: Final = regex(
-    rb"(?:[ \t\n\v\f\r]|\xc2\xa0)*((?:\(\s*)*)(-?)\s*"
+    rb"(?:[ \t\n\v\f\r]|\xc2\xa0)*+((?:\(\s*+)*+)(-?)\s*+"
     rb"(0[xX][0-9a-fA-F]++|0[oO][0-7]++|[0-9]++(?!\.[0-9]|[eE][+-]?[0-9]))"
 )
+_CLOSED: Final = regex(rb"\s*+\)")
 
 
 def leading_integer(value: bytes) -> int | None:
@@ -26,11 +27,11 @@ def leading_integer(value: bytes) -> int | None:
     match = _INTEGER.match(value)
     if match is None or len(match[3]) > 4000:
         return None
-    rest = value[match.end() :]
+    at = match.end()
     for _ in range(match[1].count(b"(")):
-        rest = rest.lstrip()
-        if rest[:1] != b")":
+        closed = _CLOSED.match(value, at)
+        if closed is None:
             return None
-        rest = rest[1:]
+        at = closed.end()
     number = int(match[3], 0) if match[3][1:2].isalpha() else int(match[3])
     return -number if match[2] else number

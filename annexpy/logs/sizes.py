@@ -16,7 +16,7 @@ from annexpy.patterns import regex
 __all__ = ["parse_size"]
 
 _SIZE: Final = regex(
-    r"\s*(?P<minus>-?)\s*(?:"
+    r"\s*+(?P<minus>-?)\s*+(?:"
     r"(?P<whole>0[xX][0-9a-fA-F]+|0[oO][0-7]+)"
     r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<odd>NaN|Infinity)"

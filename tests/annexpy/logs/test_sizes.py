@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annexpy.logs.number import leading_integer
 from annexpy.logs.sizes import parse_size
 from annexpy.repo.repository import Repository
 
@@ -63,3 +65,19 @@ def test_a_byte_more_or_less_is_seen_by_git_annex(git_annex: str, tmp_path: Path
     assert not matches(f"largerthan={text}", size)
     assert not matches(f"smallerthan={text}", size)
     assert matches(f"smallerthan={text}", size - 1)
+
+
+@pytest.mark.parametrize(("before", "after"), [("\r\n", "-"), ("\r\n", "x"), ("( ", "1"), ("(", "x"), ("\xa0 ", "")])
+def test_many_blanks_or_brackets_cost_no_more_than_other_bytes(before: str, after: str) -> None:
+    """Each of them was looked at once for all others; found by fuzzing. A hundred thousand took minutes."""
+    text = before * 100_000 + after
+    started = time.process_time()
+    assert parse_size(text) is None
+    assert leading_integer(text.encode()) is None
+    assert time.process_time() - started < 5
+
+
+def test_as_many_brackets_as_anybody_likes_are_closed_one_by_one() -> None:
+    started = time.process_time()
+    assert leading_integer(b"( " * 100_000 + b"7" + b" )" * 100_000) == 7
+    assert time.process_time() - started < 5
