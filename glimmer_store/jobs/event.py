@@ -26,7 +26,7 @@ class Task:
         storage_class: Of the nodes that need it, the strictest; empty when no node names it.
         nodes: Ids of those nodes.
         sources: UUIDs of the repositories that had it, the best first.
-        dest: UUID of the repository that is to have it (or, of a drain, to give it up).
+        dest: UUID of the repository that is to have it.
     """
 
     key: str

@@ -27,7 +27,7 @@ from glimmer_store.policy import StorageClass
 __all__ = ["Chosen", "Needs", "Plan", "job_folder", "jobs_folder", "needs_of", "new_job", "plan"]
 
 _PREFIX: Mapping[JobType, str] = {
-    "archive": "ar", "backfill": "bf", "verify": "ve", "repair": "re", "drain": "dr",
+    "archive": "ar", "backfill": "bf", "verify": "ve", "repair": "re",
 }  # fmt: skip
 _FAST = 0.0005, 400e6
 _SLOW = 0.005, 40e6
@@ -99,7 +99,7 @@ def new_job(
     Args:
         dataset: Whose objects.
         type_: What kind.
-        dests: Where to (of a drain: what is to be emptied).
+        dests: Where to.
         sources: Where from; none: any other repository that is known, and for an archive this one.
         settings: Further fields of ``JobSpec``.
 
@@ -214,8 +214,6 @@ class Chosen:
     def wanted(self, dest: annex.UUID, key: annex.Key, having: set[annex.UUID]) -> bool:
         there = dest in having
         match self._spec.type:
-            case "drain":
-                return there
             case "verify" | "repair":
                 if there and self._since and self._proven(dest, key, self._since):
                     self._amount.proven += 1

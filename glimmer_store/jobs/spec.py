@@ -17,7 +17,7 @@ from glimmer_store.jobs.limits import Limits
 
 __all__ = ["JobError", "JobSpec", "JobType", "Place", "Retry", "Select", "Strength", "Warm", "seconds"]
 
-JobType: TypeAlias = Literal["archive", "backfill", "verify", "repair", "drain"]
+JobType: TypeAlias = Literal["archive", "backfill", "verify", "repair"]
 Strength: TypeAlias = Literal["stream", "peer", "reread"]
 _TRIES: Final = 5
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -99,7 +99,7 @@ class JobSpec:
         id: Its name, also that of its folder.
         type: What kind.
         dataset: Path of the dataset whose objects these are; only the planner and the registrar need it.
-        dests: The repositories that are to have the keys (or, of a drain, to give them up).
+        dests: The repositories that are to have the keys.
         sources: Where contents may come from, the cheapest first.
         select: Which keys.
         verify: How strong a proof has to be before it counts.
