@@ -38,6 +38,7 @@ from annexpy.remote.http_url import parse_annex_url, parse_http_url
 from annexpy.repo.attributes import key_of_link, key_of_pointer, parse_attributes
 from annexpy.repo.gitconfig import parse_config, setting_name, with_value, without
 from annexpy.repo.gitindex import GitIndex
+from annexpy.repo.memory_files import MemoryFiles
 from annexpy.repo.trees import commit_parents, parse_tree
 from annexpy.server.authorized import AuthorizedKeys
 from annexpy.transport.http_body import BodyReader
@@ -46,7 +47,7 @@ from annexpy.uuids import UUID, parse_uuid
 from glimmer_store.config import CONFIG_NAME, Config
 from glimmer_store.record import StorageRecord
 from glimmer_store.sidecar import Sidecar
-from tests.fuzz import seeds, sessions
+from tests.fuzz import packs, seeds, sessions
 
 A, B = UUID(seeds.A.decode()), UUID(seeds.B.decode())
 
@@ -237,6 +238,20 @@ def git_index(data: bytes, _random: Random) -> None:
 
 def git_objects(data: bytes, random: Random) -> None:
     (parse_tree if random.random() < 0.5 else commit_parents)(data)
+
+
+def git_packs(data: bytes, random: Random) -> None:
+    """A pack from a byte on, the instructions of a delta, or an object that is a file."""
+    match int(random.random() * 3):
+        case 0:
+            objects = packs.packed(MemoryFiles(), [data, packs.blob(seeds.LOGS[Log.LOCATION])])
+        case 1:
+            objects = packs.packed(MemoryFiles(), [packs.delta(1, data), packs.blob(seeds.LOGS[Log.LOCATION])])
+        case _:
+            objects = packs.loose(MemoryFiles(), data)
+    found = objects.get(packs.name(0))
+    assert found is not None
+    assert len(found[1]) < 100 * (len(data) + 1000)
 
 
 def authorized_keys(data: bytes, _random: Random) -> None:

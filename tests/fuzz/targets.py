@@ -9,7 +9,7 @@ import click
 from annexpy.errors import AnnexError, InvalidInput, LocalProtocolError, ProtocolError, RepositoryError
 from annexpy.logs.paths import Log
 from annexpy.p2p.states import Role
-from tests.fuzz import feeds, seeds, sessions
+from tests.fuzz import feeds, packs, seeds, sessions
 from tests.fuzz.campaign import Target
 
 __all__ = ["targets"]
@@ -167,6 +167,12 @@ OBJECTS = [
     b"tree " + b"0" * 40 + b"\nparent " + b"1" * 40 + b"\n",
 ]
 
+SIZE = packs.number(len(seeds.LOGS[Log.LOCATION]))
+PACKED = [
+    *(packs.blob(b"hello"), packs.delta(1, SIZE + b"\3\3abc"), b"blob 5\0hello", b"tree 0\0"),
+    *(SIZE + packs.number(8) + b"\x90\5\3abc", packs.head(packs.OFFSET_DELTA, 9) + b"\5" + bytes(9)),
+]
+
 
 def targets() -> list[Target]:
     """All of them: of connections and files, of the branch, of single values."""
@@ -270,6 +276,7 @@ def targets() -> list[Target]:
         Target(
             "git trees and commits", feeds.git_objects, OBJECTS, [b"40000 ", b"100644 ", bytes(20)], (RepositoryError,)
         ),
+        Target("git packs", feeds.git_packs, PACKED, [bytes(4), b"\xff" * 9, b"blob 5\0", b"\x80"], (RepositoryError,)),
         Target("malformed lines of logs", feeds.malformed, list(seeds.LOGS.values()), uuids, ()),
         Target(
             "authorized keys",
