@@ -29,7 +29,7 @@ from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, DropProof
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import BatchRemove, Remote, Removed, Stored
-from annexpy.remote.kinds import is_behind_wire, is_local, known, members
+from annexpy.remote.kinds import is_local, known, members
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 
@@ -41,9 +41,6 @@ _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""
 _READY: Final = 2 * _BATCH
 """Drops under way where removals are pipelined: while one request is answered, the locks for the next are taken."""
-_WIRES: Final = 4
-"""Locks at once at one remote: to open one more wire costs as much as some hundred locks over those that are open."""
-
 _MOST_HELD: Final = 128
 """Locks on this machine that are held together, at two descriptors each."""
 
@@ -116,8 +113,8 @@ def drop_many(
         from_, others, trust, nodes, force, clock: As for ``drop``.
         copies: The same for all, or asked per key; it may raise to refuse one (``Wanted.keeping``).
         recorded: Asked per key.
-        jobs: Drops at once; by default as many as suit the remotes. Each holds its locks meanwhile, and a lock at
-            the other end of a wire has that wire to itself.
+        jobs: Drops at once; by default as many as suit the remotes. Each holds its locks meanwhile. A lock at
+            the other end of a wire has that wire to itself, so few of them have such locks at once, whatever this is.
     """
     what = _Drop(from_, others, copies, trust, nodes, force, clock, batch=isinstance(from_, BatchRemove))
 
@@ -125,13 +122,8 @@ def drop_many(
         return await what.one(key, recorded)
 
     if jobs is None:
-        places = [member for other in others for member in members(other)]
-        if any(map(is_behind_wire, places)):
-            jobs = _WIRES
-        elif what.remover is None:
-            jobs = 16
-        else:  # a key may have a lock in each place on this machine
-            jobs = _READY if sum(map(is_local, places)) <= 1 else _BATCH
+        here = sum(map(is_local, [member for other in others for member in members(other)]))
+        jobs = 16 if what.remover is None else _READY if here <= 1 else _BATCH  # each may have a lock in each of them
     return Each(keys, work, jobs=jobs, before=what.begin, same=lambda key: key, quickly=what.quickly)
 
 

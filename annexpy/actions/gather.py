@@ -33,7 +33,7 @@ from annexpy.policy.numcopies import (
 )
 from annexpy.policy.trust import TrustLevel
 from annexpy.remote.base import LockedCopy, Remote
-from annexpy.remote.kinds import bare_local, known, members
+from annexpy.remote.kinds import bare_local, is_behind_wire, known, members
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.uuids import UUID
@@ -44,6 +44,9 @@ _log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT: Final = 60.0
 """Seconds that one repository gets to lock a content, or to say whether it has it."""
+_WIRES: Final = 4
+"""Keys at once with locks at the other end of wires: to open one more wire for each of these costs as much as some
+hundred locks over those that are open."""
 
 R = TypeVar("R")
 
@@ -55,10 +58,12 @@ class Others:
         candidates: UUID → every path to that repository.
         rejected: Place → why no copy in it could count.
         within: The removal happens in this process or not at all, so that no lock has to outlive it.
+        near: Those that need no wire.
         here: Those on this machine that can be locked without waiting, when the removal is *within*.
+        wires: For keys that need others.
     """
 
-    __slots__ = ("candidates", "dropped_from", "here", "rejected", "trust", "within")
+    __slots__ = ("candidates", "dropped_from", "here", "near", "rejected", "trust", "wires", "within")
 
     def __init__(
         self, dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel], *, within: bool = False
@@ -66,7 +71,9 @@ class Others:
         self.dropped_from, self.trust, self.within = dropped_from, trust, within
         self.candidates: dict[UUID, list[Remote]] = {}
         self.rejected: dict[str, str] = {}
+        self.near: set[UUID] = set()
         self.here: dict[UUID, tuple[str, Local]] = {}
+        self.wires = anyio.Semaphore(_WIRES)
 
     async def add(self, others: Iterable[Remote]) -> None:
         """Take in *others*; of a cluster, its nodes."""
@@ -79,6 +86,8 @@ class Others:
             why = not_a_copy(uuid, self.dropped_from, self.trust)
             if why is None:
                 self.candidates.setdefault(uuid, []).append(remote)
+                if not is_behind_wire(remote):
+                    self.near.add(uuid)
                 local = bare_local(remote) if self.within else None
                 if local is not None and local.uuid == uuid and not local.waits:
                     self.here.setdefault(uuid, (remote.name, local))
@@ -105,6 +114,8 @@ class Gathering:
         "_recorded",
         "_said",
         "_thorough",
+        "_turn",
+        "_turning",
         "_verified",
         "key",
         "missing",
@@ -134,6 +145,8 @@ class Gathering:
         self._verified: list[VerifiedCopy] = []
         self._locks: list[tuple[HeldCopy, LockedCopy]] = []
         self._absent: set[UUID] = set()
+        self._turning: anyio.Lock | None = None
+        self._turn = False
         self.missing: dict[str, str] = dict(others.rejected)
         self.under_way = False
         """True while a removal that relies on these locks may be going on, as far as is known."""
@@ -146,9 +159,15 @@ class Gathering:
         """
         several = len(self._others.candidates) > 1
         candidates = self._others.in_order(self._recorded_there() if several else None)
-        if self._copies.needed == 1 or len(candidates) <= 1:
-            return await self._one_by_one(candidates, action)
-        return await self._at_once(candidates, action)
+        try:
+            if self._copies.needed > len(self._others.near):
+                await self._wait_for_turn()  # before any lock that could expire meanwhile
+            if self._copies.needed == 1 or len(candidates) <= 1:
+                return await self._one_by_one(candidates, action)
+            return await self._at_once(candidates, action)
+        finally:
+            if self._turn:
+                self._others.wires.release()
 
     async def look_again(self) -> None:
         """Ask every lock whether it still stands, and strike out the copies whose lock does not, or cannot say."""
@@ -178,6 +197,18 @@ class Gathering:
         )
 
     # -- taking locks --
+
+    async def _wait_for_turn(self) -> None:
+        """Before the first lock at the other end of a wire; the turn lasts as long as the locks do.
+
+        A key that has it waits for no other key.
+        """
+        if self._turning is None:
+            self._turning = anyio.Lock()
+        async with self._turning:
+            if not self._turn:
+                await self._others.wires.acquire()
+                self._turn = True
 
     async def _one_by_one(self, candidates: Sequence[Sequence[Remote]], action: Callable[[], Awaitable[R]]) -> R:
         outcome = _Outcome[R]()
@@ -273,6 +304,8 @@ class Gathering:
         local = remote.local if isinstance(remote, LocalPlace) else remote
         if isinstance(local, Local):  # waits for nobody, or as long as its repository says
             return await locks.enter_async_context(local.lock_content(self.key, retention=not self._others.within))
+        if is_behind_wire(remote) and not self._turn:
+            await self._wait_for_turn()
         async with AsyncExitStack() as attempt:
             # The scope stays open around the lock, and stops being a limit once the lock is there.
             scope = attempt.enter_context(anyio.CancelScope(deadline=anyio.current_time() + LOCK_TIMEOUT))

@@ -547,6 +547,67 @@ async def test_with_several_places_on_this_machine_no_more_locks_are_held_at_onc
     assert max(most) <= 128
 
 
+class BehindWire(Place):
+    """Every lock has a wire of its own."""
+
+    transfers = 4
+
+
+async def test_a_remote_behind_a_wire_that_nobody_has_to_ask_makes_no_batch_smaller(clock: Clock) -> None:
+    here, vault = Pipelined("here", clock, keys=KEYS), Place("vault", clock, keys=KEYS)
+    far = BehindWire("far", clock, keys=KEYS)
+    here.batches = []
+
+    results = [r async for r in drop_many(KEYS, from_=here, others=[vault, far], copies=Copies(), clock=clock)]
+
+    assert all(result.ok for result in results)
+    assert len(here.batches) <= 10
+    assert not far.asked
+
+
+@pytest.mark.parametrize("needed", [1, 2])
+async def test_few_keys_hold_locks_at_the_other_end_of_wires_at_once(needed: int, clock: Clock) -> None:
+    class Counting(Pipelined):
+        async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+            most.append(max(len(place.locked) for place in vaults))
+            return await super().remove_content_many(keys, deadline=deadline)
+
+    most: list[int] = []
+    vaults = [BehindWire(name, clock, keys=KEYS) for name in ("one", "two", "three")]
+    near = Place("near", clock, keys=KEYS[::3])
+    here = Counting("here", clock, keys=KEYS)
+    here.batches = []
+    dropping = drop_many(KEYS, from_=here, others=[near, *vaults], copies=Copies(needed, needed), clock=clock, jobs=128)
+
+    with anyio.fail_after(30):
+        assert all([result.ok async for result in dropping])
+    assert not here.objects
+    assert 1 <= max(most) <= 4
+    assert not any(place.is_locked for place in (near, *vaults))
+
+
+async def test_a_key_that_waits_for_its_turn_at_a_wire_can_be_cancelled(clock: Clock) -> None:
+    class Stuck(Pipelined):
+        async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+            stuck.set()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+    stuck = anyio.Event()
+    here, vault = Stuck("here", clock, keys=KEYS), BehindWire("vault", clock, keys=KEYS)
+    here.batches = []
+
+    async def drop_all() -> None:
+        await drop_many(KEYS, from_=here, others=[vault], copies=Copies(), clock=clock).tell(print)
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(drop_all)
+            await stuck.wait()
+            tasks.cancel_scope.cancel()
+    assert not vault.locked - {key for key in KEYS if vault.is_retained(key)}
+
+
 async def test_a_lost_connection_in_a_batch_leaves_every_key_of_it_unknown_and_retained(clock: Clock) -> None:
     class Cut(Pipelined):
         async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
