@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from glimmer_store.jobs.eta import ETA
 from glimmer_store.jobs.summary import GROUPS, Figures
 from glimmer_store.report_text import human_size
 
-__all__ = ["duration", "duration_range", "markdown", "screen", "tables"]
+__all__ = ["duration", "duration_range", "headline", "markdown", "screen", "tables", "told_limits"]
 
 _ROLES = (("source", "source"), ("dest", "destination"), ("worker", "worker"))
 _SHOWN = 6
@@ -127,8 +127,23 @@ def _resources(figures: Figures) -> Table:
     rows.append(("ledger", human_size(around.ledger)))
     if around.connections is not None:
         rows.append(("open sockets of workers here", f"{around.connections:,}"))
-    rows += [(f"limit: {name}", str(value)) for name, value in around.limits.items()]
+    rows += [(f"limit: {name}", text) for name, text in told_limits(around.limits, figures.name).items()]
     return "Resources", ("", ""), rows
+
+
+def told_limits(limits: Mapping[str, object], name: Callable[[str], str]) -> dict[str, str]:
+    """Limits as ``Limits.to_json`` gives them, for people; *name* says what a repository is called."""
+    places = limits.get("places")
+    told = {what: _rate(what, value) for what, value in limits.items() if what != "places"}
+    for uuid, of in places.items() if isinstance(places, Mapping) else ():
+        told |= {f"{what} at {name(uuid)}": _rate(what, value) for what, value in of.items() if value}
+    return told
+
+
+def _rate(what: str, value: object) -> str:
+    if isinstance(value, float):
+        return f"{human_size(int(value))}/s" if what.endswith("bandwidth") else f"{value:g}/s"
+    return str(value)
 
 
 def headline(figures: Figures) -> str:

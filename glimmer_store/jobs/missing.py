@@ -6,7 +6,6 @@ proven, only an attestation does.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +102,9 @@ def missing_text(found: Missing) -> str:
         return "nothing is missing, and every copy is proven"
     lines = [f"{whole.missing:,} keys are missing ({whole.size:,} bytes), {whole.unproven:,} are there and not proven"]
     for title, groups in (("class", found.classes), ("node", found.nodes)):
-        most = Counter({name: group.missing + group.unproven for name, group in groups.items()}).most_common()
+        most = sorted(groups, key=lambda name: (-groups[name].missing - groups[name].unproven, name))
         lines += ["", title]
-        lines += [f"  {n}: {groups[n].missing:,} missing, {groups[n].unproven:,} not proven" for n, _ in most[:_SHOWN]]
+        lines += [f"  {n}: {groups[n].missing:,} missing, {groups[n].unproven:,} not proven" for n in most[:_SHOWN]]
         if len(most) > _SHOWN:
             lines.append(f"  and {len(most) - _SHOWN:,} more: --json has all")
     return "\n".join(lines)

@@ -11,6 +11,7 @@ import click
 
 from glimmer_store.jobs.callback import check_url
 from glimmer_store.jobs.control import Control
+from glimmer_store.jobs.figures_text import told_limits
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.plan import jobs_folder, new_job
 from glimmer_store.jobs.spec import JobError, JobSpec, JobType, Retry, Select, Strength, seconds
@@ -83,9 +84,10 @@ def show_control(ledger: Ledger, control: Control, *, as_json: bool) -> None:
         return
     state = "cancelled" if control.cancelled else "paused" if control.paused else "may run"
     click.echo(f"{ledger.spec.id}: {state}" + (f" ({control.reason})" if control.reason else ""))
+    names = {str(place.uuid): place.name for place in (*ledger.spec.sources, *ledger.spec.dests)}
     for uuid, why in control.held.items():
-        click.echo(f"  held: {uuid}: {why}")
-    for name, value in limits.items():
+        click.echo(f"  held: {names.get(uuid, uuid)}: {why}")
+    for name, value in told_limits(limits, lambda uuid: names.get(uuid, uuid)).items():
         click.echo(f"  limit: {name} = {value}")
 
 
