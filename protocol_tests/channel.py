@@ -175,7 +175,7 @@ class Process(Channel):
 
     def _leave(self) -> None:
         self.stop_sending()
-        if self.exit_code(min(5.0, self._patience.seconds)) is None:
+        if self.exit_code(self._patience.seconds / 2) is None:
             self._patience.late()
             self.kill()
         self._streams[1].close()
