@@ -30,7 +30,7 @@ from glimmer_store.config import CONFIG_NAME
 from glimmer_store.errors import ConfigError
 from glimmer_store.fetching import get_from_web, get_good
 
-__all__ = ["dataset_of", "fetch", "fetch_key", "open_annex", "run_blocking"]
+__all__ = ["dataset_of", "fetch", "fetch_content", "open_annex", "run_blocking"]
 
 
 def fetch(
@@ -49,11 +49,11 @@ def fetch(
         raise ConfigError("no key is named, or no place", remedy='give the fetcher kwargs = { annex_key = "KEY", '
                           'dest = "$download_path" }')  # fmt: skip
     target, start = Path(dest or download_path), Path(project_root or ".")
-    run_blocking(fetch_key, annex.Key.parse(annex_key), target, dataset_of(start) or start, [uri] if uri else [])
+    run_blocking(fetch_content, annex.Key.parse(annex_key), target, dataset_of(start) or start, [uri] if uri else [])
     return str(target)
 
 
-async def fetch_key(
+async def fetch_content(
     key: annex.Key, target: Path, dataset: Path, urls: Sequence[str] = (), remotes: Sequence[str] = ()
 ) -> str:
     """Write a content, or the folder whose list *key* is the key of, to *target*; where it came from.
@@ -118,8 +118,8 @@ async def _fetch(sources: Sequence[annex.Remote], key: annex.Key, target: Path) 
 def open_annex(uri: str, *_: Any, **__: Any) -> io.BufferedIOBase:
     """Open what ``annex://PLACE/KEY[/NAME]`` names, for reading from any position, without fetching all of it.
 
-    PLACE is the name of a durable remote of the dataset that the process runs in, ``*`` for all of them, or the
-    percent-encoded address of a repository. The file system for fsspec is used where it is installed.
+    PLACE is the name of a durable remote of the dataset that the process runs in, or the percent-encoded address of
+    a repository. The file system for fsspec is used where it is installed.
 
     Raises:
         InvalidInput: It is no such URI.
@@ -151,7 +151,7 @@ def _address(place: str) -> str:
     root = dataset_of(Path.cwd())
     if root is not None:
         for durable in Config.load(root).durable:
-            if place in (durable.name, str(durable.uuid), "*"):
+            if place in (durable.name, str(durable.uuid)):
                 return durable.url
     if "/" in place or ":" in place or Path(place).exists():
         return place

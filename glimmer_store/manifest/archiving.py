@@ -11,7 +11,9 @@ import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+import anyio
 
 import annexpy as annex
 from glimmer_store.archive import Output
@@ -37,6 +39,7 @@ __all__ = [
     "worst",
 ]
 
+_TOGETHER: Final = 8
 Status: TypeAlias = Literal["archived", "skipped", "failed"]
 
 
@@ -98,7 +101,7 @@ async def archive_manifest(
     storage_class: StorageClass | None = None,
     allow_volatile: bool = False,
 ) -> AsyncIterator[ArchivedEntry]:
-    """Archive *entries*, one after the other; their records are entered as one commit at the end.
+    """Archive *entries*, some at a time so that they share commits; their records are entered together at the end.
 
     Args:
         graph: Of the dataset that has the manifest.
@@ -114,10 +117,10 @@ async def archive_manifest(
     manifest = manifest_part(graph, project)
     work = _Archiving(graph, project, storage_class, allow_volatile)
     done: list[ArchivedEntry] = []
-    for declared in entries:
-        entry = await work.one(declared)
-        done.append(entry)
-        yield entry
+    for start in range(0, len(entries), _TOGETHER):
+        for entry in await work.some(entries[start : start + _TOGETHER]):
+            done.append(entry)
+            yield entry
     stored = [(one.record, work.trees[one.record.key].tree) for one in done if one.record is not None]
     if stored:
         new = new_records(graph.root, [record for record, _ in stored])
@@ -149,6 +152,18 @@ class _Archiving:
         self._class, self._allow_volatile = storage_class, allow_volatile
         self._observations = Observations(project.root)
         self.trees: dict[str, Measured] = {}
+
+    async def some(self, entries: Sequence[Declared]) -> list[ArchivedEntry]:
+        """All of them at once; in their order."""
+        done: dict[int, ArchivedEntry] = {}
+
+        async def one(number: int, declared: Declared) -> None:
+            done[number] = await self.one(declared)
+
+        async with anyio.create_task_group() as group:
+            for number, declared in enumerate(entries):
+                group.start_soon(one, number, declared)
+        return [done[number] for number in sorted(done)]
 
     async def one(self, declared: Declared) -> ArchivedEntry:
         if declared.lazy:

@@ -106,6 +106,8 @@ async def deliver(
     if measured.digest != record.digest:
         raise HashMismatch(f"{target}: arrived as {measured.digest}, stored is {record.digest}",
                            remedy="run the same again with --replace")  # fmt: skip
+    if declared.managed:
+        project.mark(target)  # what was here before may have lacked that, and is whole as we know now
     if register:
         digest = project.concatenated(target) if measured.tree is not None else measured.digest.partition(":")[2]
         project.record(declared, target, digest)

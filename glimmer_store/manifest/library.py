@@ -235,6 +235,20 @@ class Project:
         found = _store.resolve_path(expression, project_root=str(self.root), storage_config=self._db.storage_config)
         return Path(found)
 
+    def is_outside(self, path: Path) -> bool:
+        """It is neither in the project nor in the library's own folders of this user, once links are followed.
+
+        A repository's own folder counts as outside.
+        """
+        bases = (_store.resolve_symbol(name, storage_config=None) for name in ("user_data_dir", "user_cache_dir"))
+        inside = [self.root, *(Path(base, "datamanifest").resolve() for base in bases)]
+        real = path.resolve()
+        return ".git" in real.parts or not any(real.is_relative_to(folder) for folder in inside)
+
+    def mark(self, target: Path) -> None:
+        """Say that *target* is whole."""
+        Path(_store.marker_path(str(target))).touch()
+
     def record(self, declared: Declared, path: Path, sha256: str) -> None:
         """Write into the state that it is at *path*, with the digest that was *measured* there."""
         state, where = self._state(), str(path)

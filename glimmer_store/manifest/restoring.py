@@ -78,7 +78,7 @@ async def restore(
     remote: str,
     *,
     manifest: Path | None = None,
-    user_managed: bool = False,
+    outside: bool = False,
     replace: bool = False,
 ) -> AsyncIterator[Restored]:
     """Bring every recorded content of the dataset *root* back, from *remote* alone.
@@ -87,7 +87,7 @@ async def restore(
         root: A clone of the dataset.
         remote: Address of the repository that has the contents.
         manifest: If it has several, or one of another name.
-        user_managed: Also write files that lie outside of the project where the manifest says so by exact paths.
+        outside: Also write outside of the project and of the library's own folders, where the manifest says so.
         replace: Replace what is there and is something else.
 
     Raises:
@@ -106,7 +106,7 @@ async def restore(
                     continue
                 record = records.current(address, declared.expected)
                 assert record is not None
-                yield await _one(project, declared, record, records, source, user_managed, replace)
+                yield await _one(project, declared, record, records, source, outside, replace)
     for address, declared in declared_now.items():
         if address not in addresses and not declared.lazy:
             yield Restored(address, "skipped", reason="was never archived")
@@ -118,12 +118,11 @@ async def _one(
     record: Bundle,
     records: WorkTree,
     source: annex.Remote,
-    user_managed: bool,
+    outside: bool,
     replace: bool,
 ) -> Restored:
-    outside = not declared.managed and not declared.target.resolve().is_relative_to(project.root)
-    if outside and not user_managed:
-        reason = f"{declared.target} is outside of the project; allow it with --user-managed"
+    if not outside and project.is_outside(declared.target):  # the manifest is somebody's, and writes where it likes
+        reason = f"{declared.target} is outside of the project and of datamanifest's folders; allow it with --outside"
         return Restored(declared.address, "skipped", reason=reason)
     declared = project.with_origin(declared, record.format, record.ref)
     try:

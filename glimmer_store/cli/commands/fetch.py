@@ -25,8 +25,8 @@ def command(key: str, target: str, urls: tuple[str, ...], remotes: tuple[str, ..
     import anyio
 
     from annexpy import Key
-    from glimmer_store.datamanifest import fetch_key
+    from glimmer_store.datamanifest import fetch_content
 
-    where = anyio.run(fetch_key, Key.parse(key), Path(target), Path(dataset).resolve(), urls, remotes)
+    where = anyio.run(fetch_content, Key.parse(key), Path(target), Path(dataset).resolve(), urls, remotes)
     click.echo(f"fetched {target} from {where}", err=True)
     return 0

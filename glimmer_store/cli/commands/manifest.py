@@ -104,10 +104,10 @@ def _told(one: ArchivedEntry) -> str:
 @click.argument("folder", type=click.Path(file_okay=False))
 @click.option("--from", "remote", required=True, metavar="REMOTE", help="The one repository to restore from.")
 @click.option("--commit", default="", metavar="C", help="As the project was then; default: as it is now.")
-@click.option("--user-managed", is_flag=True, help="Also write files outside of the project that the manifest names.")
+@click.option("--outside", is_flag=True, help="Also write outside of the project, where the manifest says so.")
 @click.option("--replace", is_flag=True, help="Replace what is there and is something else.")
 @_JSON
-def restore(folder: str, remote: str, commit: str, user_managed: bool, replace: bool, as_json: bool) -> int:
+def restore(folder: str, remote: str, commit: str, outside: bool, replace: bool, as_json: bool) -> int:
     """Make FOLDER the project again, from one repository alone: no source URL is asked.
 
     Contents go where the manifest says on this machine, each verified as it comes and measured where it lies. A
@@ -123,7 +123,7 @@ def restore(folder: str, remote: str, commit: str, user_managed: bool, replace: 
 
     async def run() -> int:
         failed = 0
-        async for one in restore(root, remote, user_managed=user_managed, replace=replace):
+        async for one in restore(root, remote, outside=outside, replace=replace):
             failed |= one.status == "failed"
             if as_json:
                 click.echo(json.dumps(one.to_json()))

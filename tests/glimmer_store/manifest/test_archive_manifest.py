@@ -93,6 +93,37 @@ async def test_a_second_restore_completes_and_replaces_nothing(study: Study) -> 
     assert (again / "data" / "example.org" / "co2.csv").read_bytes() == b"my own notes"
 
 
+async def test_a_manifest_of_somebody_else_writes_nothing_outside(study: Study) -> None:
+    """Neither by a folder that it names nor by a link that lies in the history."""
+    study.download("co2")
+    await archived(study, "co2")
+    victim = study.top / "victim"
+    victim.mkdir()
+    again = study.top / "again"
+    clone(str(study.bare(1)), again)
+    (again / "data").symlink_to(victim)
+    found = {one.address: one async for one in restore(again, str(study.bare(1)))}
+    assert found["datasets/example.org/co2.csv"].status == "skipped"
+    (again / "data").unlink()
+    manifest = again / "datamanifest.toml"
+    text = manifest.read_text()
+    for folder in (f'"{victim}"\nuser_data_dir = "/"', '"$repo/.git/hooks"'):
+        manifest.write_text(text.replace('"$repo/data"', folder))
+        found = {one.address: one async for one in restore(again, str(study.bare(1)))}
+        assert "outside of the project" in found["datasets/example.org/co2.csv"].reason
+    assert list(victim.iterdir()) == []
+
+
+async def test_what_was_whole_all_along_is_marked_so(study: Study) -> None:
+    """Somebody copied the files by hand: they are compared, and the library believes them from then on."""
+    artefact = study.produce()
+    await archived(study, cached=True)
+    (artefact / ".complete").unlink()
+    found = [one async for one in restore(study.root, str(study.bare(1)))]
+    assert [one.status for one in found if one.address.startswith("datacache/")] == ["restored"]
+    assert (artefact / ".complete").exists()
+
+
 async def test_a_copy_that_went_bad_is_not_what_is_restored(study: Study) -> None:
     study.download("co2")
     (entry,) = await archived(study, "co2")
@@ -160,7 +191,7 @@ async def test_the_users_own_file_is_archived_and_never_touched(study: Study) ->
     found = await restored(study, study.top / "again")
     (mine,) = [one for one in found.values() if "own.nc" in one.address]
     assert (mine.status, own.exists()) == ("skipped", False)  # outside of the project: only when asked for
-    async for again in restore(study.top / "again", str(study.bare(1)), user_managed=True):
+    async for again in restore(study.top / "again", str(study.bare(1)), outside=True):
         if again.address == mine.address:
             assert again.status == "restored"
     assert own.read_bytes() == b"cannot be fetched again"

@@ -14,7 +14,7 @@ from manifests import Study
 
 import annexpy as annex
 from glimmer_store.archive import Archive
-from glimmer_store.datamanifest import fetch, fetch_key, open_annex
+from glimmer_store.datamanifest import fetch, fetch_content, open_annex
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.manifest.archiving import archive_manifest, chosen
 from glimmer_store.manifest.bundle import Bundle
@@ -180,7 +180,7 @@ async def test_a_bad_copy_is_passed_over(study: Study, records: dict[str, Bundle
     for number in (1, 2):
         spoil(study, number, str(key))
     target = study.top / "fetched" / "co2.csv"
-    assert await fetch_key(key, target, study.root) == "the archive"
+    assert await fetch_content(key, target, study.root) == "the archive"
     assert target.read_bytes() == b"year,ppm\n2020,414\n"
 
 
@@ -196,15 +196,15 @@ async def test_the_web_is_asked_last_and_believed_only_when_it_is_right(
     target = study.top / "co2.csv"
 
     with pytest.raises(annex.AnnexError):
-        await fetch_key(key, target, study.root, [wrong.as_uri()])
+        await fetch_content(key, target, study.root, [wrong.as_uri()])
     assert not target.exists()
-    assert await fetch_key(key, target, study.root, [wrong.as_uri(), right.as_uri()]) == right.as_uri()
+    assert await fetch_content(key, target, study.root, [wrong.as_uri(), right.as_uri()]) == right.as_uri()
     assert target.read_bytes() == right.read_bytes()
 
 
 async def test_a_folder_is_fetched_by_the_key_of_its_list(study: Study, records: dict[str, Bundle]) -> None:
     target = study.top / "mask"
-    await fetch_key(annex.Key.parse(records["mask"].key), target, study.root)
+    await fetch_content(annex.Key.parse(records["mask"].key), target, study.root)
     assert sorted(path.name for path in target.iterdir()) == ["a.txt", "empty", "none", "sub"]
 
 
