@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import sha256
 from struct import Struct
 from typing import Final
@@ -27,6 +28,7 @@ __all__ = ["SharedLockQuota"]
 _FOLDER: Final = STATE
 _NAME: Final = b"content-locks"
 _RECORD: Final = Struct("<d12s12s")
+_PIECE: Final = 16 * 1024
 _TRIES: Final = 2000
 """Looks at a file that another process has for some ten microseconds."""
 
@@ -80,10 +82,8 @@ class SharedLockQuota:
 
     def _change(self, change: Callable[[list[_Record]], bool]) -> bool:
         """What *change* says of the records that still count, which it may change; True where there is no file."""
-        files = self._files
         try:
-            make_folders(files, _FOLDER, self._lockdown)
-            folder = files.folder(_FOLDER)
+            folder = self._folder()
             try:
                 fd = self._locked(folder)
                 try:
@@ -96,6 +96,13 @@ class SharedLockQuota:
         except OSError:
             return True
 
+    def _folder(self) -> Files:
+        try:
+            return self._files.folder(_FOLDER)
+        except FileNotFoundError:
+            make_folders(self._files, _FOLDER, self._lockdown)
+            return self._files.folder(_FOLDER)
+
     def _locked(self, folder: Files) -> int:
         for _ in range(_TRIES):
             fd = folder.lock_file(_NAME, exclusive=True)
@@ -104,7 +111,11 @@ class SharedLockQuota:
         raise OSError("content locks are being counted all the time")
 
     def _rewrite(self, folder: Files, fd: int, change: Callable[[list[_Record]], bool]) -> bool:
-        raw, now = folder.read(_NAME) or b"", self._clock.wall()
+        raw, now = b"", self._clock.wall()
+        while piece := folder.pread(fd, _PIECE, len(raw)):
+            raw += piece
+            if len(piece) < _PIECE:
+                break
         whole = raw[: len(raw) - len(raw) % _RECORD.size]
         records = [one for one in _RECORD.iter_unpack(whole) if now < one[0] <= now + LOCK_RETENTION]
         answer = change(records)
@@ -116,5 +127,6 @@ class SharedLockQuota:
         return answer
 
 
+@lru_cache(1024)
 def _digest(text: str) -> bytes:
     return sha256(text.encode("utf-8", "surrogateescape")).digest()[:12]
