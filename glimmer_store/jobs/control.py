@@ -20,9 +20,11 @@ from typing import Final
 from glimmer_store.errors import ConfigError
 from glimmer_store.jobs.limits import Limits
 
-__all__ = ["CONTROL", "Control", "ControlFile", "locked", "replace_file"]
+__all__ = ["BY_OPERATOR", "CONTROL", "Control", "ControlFile", "locked", "replace_file"]
 
 CONTROL: Final = "control.toml"
+BY_OPERATOR: Final = "paused: "
+"""How the reason begins why a repository is held, where a person wanted it: only a person frees it then."""
 _LOCK: Final = "control.lock"
 _REASON: Final = 250
 

@@ -18,12 +18,13 @@ from typing import Final
 from glimmer_store.jobs.event import Event, Folded, Task
 from glimmer_store.jobs.states import DONE, FailureKind, State
 
-__all__ = ["BIN", "PROVEN", "RECENT", "Flow", "Open", "ShardSums", "SizeSums", "of_shard", "size_class"]
+__all__ = ["BIN", "HOUR", "PROVEN", "RECENT", "Flow", "Open", "ShardSums", "SizeSums", "of_shard", "size_class"]
 
 BIN: Final = 10
 """Seconds that are counted together."""
 RECENT: Final = 600
 """Seconds for which bins are kept."""
+HOUR: Final = 3600
 PROVEN: Final = DONE | {State.VERIFIED}
 """The destination has it and that was proven, or it need not."""
 _ACTIVE: Final = frozenset(
@@ -166,12 +167,13 @@ class ShardSums:
     left_at: Counter[str] = field(default_factory=Counter)  # destination → bytes that are still to come
     open: list[Open] = field(default_factory=list)
     workers: dict[str, float] = field(default_factory=dict)  # → last event
+    expiries: Counter[int] = field(default_factory=Counter)  # hour in which warm copies expire, 0: never → keys
     last: float = 0.0
     nodes: array[int] = field(default_factory=lambda: array("Q"))  # hash of each, bit 0: all of it is proven here
 
     def add(self, other: ShardSums) -> None:
         """Both together; the nodes are left to ``tally``."""
-        for name in ("keys", "size", "unproven", "methods", "retries", "failures", "bad", "left_at"):
+        for name in ("keys", "size", "unproven", "methods", "retries", "failures", "bad", "left_at", "expiries"):
             getattr(self, name).update(getattr(other, name))
         for mine, theirs in ((self.copies, other.copies), (self.proofs, other.proofs)):
             for who, flow in theirs.items():
@@ -225,6 +227,8 @@ def _count_task(sums: ShardSums, task: Task, one: Folded) -> None:
     if last is not None and state is State.FAILED:
         at_source = last.kind is FailureKind.SOURCE_BAD and last.source
         sums.failures[str(last.kind or "unknown"), last.source if at_source else task.dest] += 1
+    if last is not None and state is State.WARM:
+        sums.expiries[int((last.time + last.wait) // HOUR) if last.wait else 0] += 1
     if last is not None and state in _ACTIVE:
         sums.open.append(Open(last.time, task.key, task.dest, state, size, last.worker, last.wait))
 

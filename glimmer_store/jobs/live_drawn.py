@@ -14,17 +14,17 @@ from rich.text import Text
 from glimmer_store.jobs.figures_text import headline, tables
 from glimmer_store.jobs.summary import Figures
 
-__all__ = ["drawing"]
+__all__ = ["drawing", "drawn"]
 
 
 @contextmanager
 def drawing() -> Iterator[Callable[[Figures], None]]:
     """Draw figures while the block runs; the screen is as it was afterwards."""
     with Live(auto_refresh=False, screen=True) as live:
-        yield lambda figures: live.update(_drawn(figures), refresh=True)
+        yield lambda figures: live.update(drawn(figures), refresh=True)
 
 
-def _drawn(figures: Figures) -> Group:
+def drawn(figures: Figures) -> Group:
     """All of it: what comes first, a bar, and the tables."""
     safety = figures.around.safety
     alarm = figures.at_risk or (safety is not None and safety.irreplaceable_below)

@@ -84,6 +84,9 @@ def _now_and_then(figures: Figures) -> Iterable[tuple[str, str, str, list[_Sampl
         yield "irreplaceable_below_requirement", "gauge", "Irreplaceable objects with too few proven copies.", below
     if around.cold is not None:
         yield "cold_requested_keys", "gauge", "Keys asked of cold tiers.", [({}, float(around.cold.requested))]
+        places = {"warming": around.cold.warming, "online": around.cold.online, "expiring": around.cold.expiring}
+        samples: list[_Sample] = [({"state": name}, float(count)) for name, count in places.items()]
+        yield "cold_keys", "gauge", "Keys in cold tiers; expiring are online for a day at most.", samples
         yield "cold_cost", "gauge", "What that costs so far.", [({}, around.cold.cost)]
     yield "looked_at_timestamp_seconds", "gauge", "When these figures were made.", [({}, around.now)]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import annexpy as annex
-from glimmer_store.jobs.control import Control, ControlFile
+from glimmer_store.jobs.control import BY_OPERATOR, Control, ControlFile
 from glimmer_store.jobs.event import Event
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.places import named
@@ -35,7 +35,7 @@ def pause(ledger: Ledger, *, reason: str = "", places: Sequence[str] = ()) -> Co
         JobError: The job was cancelled, or a name is not known.
         ConfigError: ``control.toml`` is malformed.
     """
-    held = dict.fromkeys(_uuids(ledger, places), reason or "paused by an operator")
+    held = dict.fromkeys(_uuids(ledger, places), f"{BY_OPERATOR}{reason or 'by an operator'}")
 
     def change(now: Control) -> Control:
         _change(ledger, now)

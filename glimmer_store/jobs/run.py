@@ -14,10 +14,11 @@ import anyio
 
 import annexpy as annex
 from glimmer_store.jobs.closing import close_job
+from glimmer_store.jobs.control import BY_OPERATOR
 from glimmer_store.jobs.launch.base import Launched, Launcher, launch
 from glimmer_store.jobs.launch.local import LocalLauncher
 from glimmer_store.jobs.ledger import Ledger
-from glimmer_store.jobs.registrar import Registered, registering
+from glimmer_store.jobs.registrar import Registered, register, registering
 from glimmer_store.jobs.states import DONE, FailureKind, JobState, State
 from glimmer_store.jobs.warming import warming
 from glimmer_store.jobs.waterfall import JobLog
@@ -93,7 +94,8 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
     """
     ledger = Ledger.open(folder)
     JobLog(ledger.folder).say(f"{ledger.spec.type} started")
-    ledger.free(*(place.uuid for place in ledger.spec.dests))  # there may be space again: the first put tells
+    full = [uuid for uuid, why in ledger.held().items() if not why.startswith(BY_OPERATOR)]
+    ledger.free(*full)  # there may be space again: the first put tells
     number = workers or ledger.spec.planned_limits.workers or _usual(ledger)
     ran = Ran(ledger.spec.id, ledger.folder)
     failed: list[annex.AnnexError] = []
@@ -117,6 +119,8 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
         if registrar is not None:
             await registrar.look(to_the_end=True)
             ran.registered = registrar.done
+    if registrar is None:  # another coordinator's, which may have died meanwhile
+        ran.registered = await register(folder)
     if failed:
         raise failed[0]
     ran.states, ran.failures = count(ledger)

@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from glimmer_store.jobs.eta import ETA, cost_of, estimate
-from glimmer_store.jobs.figures import PROVEN, Flow, Open, ShardSums, size_class
+from glimmer_store.jobs.figures import HOUR, PROVEN, Flow, Open, ShardSums, size_class
 from glimmer_store.jobs.lease import Holding
 from glimmer_store.jobs.states import DONE, JobState, State
 
-__all__ = ["GROUPS", "Around", "ColdFigures", "Figures", "Safety", "Stalled", "job_state"]
+__all__ = ["GROUPS", "Around", "ColdFigures", "Figures", "Safety", "Stalled", "cold_figures", "job_state"]
 
 GROUPS: Final[Mapping[str, tuple[State, ...]]] = {
     "planned": (State.PLANNED,),
@@ -67,16 +67,33 @@ class Safety:
 
 @dataclass(frozen=True, slots=True)
 class ColdFigures:
-    """Of contents in cold tiers; None where nobody knows."""
+    """Of contents in cold tiers.
 
-    requested: int = 0
-    online: int | None = None
-    expiring: int | None = None
-    expired_unused: int | None = None
-    cost: float = 0.0
+    Attributes:
+        requested: Keys that were asked for, each time.
+        warming, online: On their way; and there, not copied yet.
+        expiring: Of the latter, those that will be gone within 24 hours.
+        expired_unused: Those that are gone, and have to be asked for again.
+        cost: What all requests cost so far.
+    """
+
+    requested: int
+    warming: int
+    online: int
+    expiring: int
+    expired_unused: int
+    cost: float
 
     def to_json(self) -> dict[str, object]:
         return {name.replace("_", "-"): value for name, value in asdict(self).items()}
+
+
+def cold_figures(sums: ShardSums, requested: int, cost: float, now: float) -> ColdFigures:
+    """From where the tasks are at *now*, to the hour, and what was asked for."""
+    this = int(now // HOUR)
+    gone = sum(count for hour, count in sums.expiries.items() if 0 < hour < this)
+    soon = sum(count for hour, count in sums.expiries.items() if this <= hour <= this + 24)
+    return ColdFigures(requested, sums.keys[State.WARMING], sums.keys[State.WARM] - gone, soon, gone, cost)
 
 
 @dataclass(frozen=True, slots=True)

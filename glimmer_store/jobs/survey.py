@@ -17,12 +17,13 @@ from glimmer_store.jobs.control import Control, ControlFile
 from glimmer_store.jobs.event import fold_shard
 from glimmer_store.jobs.figures import ShardSums, of_shard
 from glimmer_store.jobs.ledger import Ledger
-from glimmer_store.jobs.summary import Around, ColdFigures, Figures, Safety, job_state
+from glimmer_store.jobs.states import State
+from glimmer_store.jobs.summary import Around, ColdFigures, Figures, Safety, cold_figures, job_state
+from glimmer_store.jobs.warming import LOG as WARM_LOG
 
 __all__ = ["REPORT", "Survey", "safety_of"]
 
 REPORT: Final = "report.json"
-_WARM_LOG: Final = "warm.jsonl"
 _WORST: Final = 20
 
 
@@ -90,7 +91,7 @@ class Survey:
             connections=_connections([one.pid for one in holdings if one.host == os.uname().nodename]),
             limits=spec.planned_limits.changed(control.limits).to_json(),
             safety=safety or self._told_safety(),
-            cold=_cold(ledger.folder / _WARM_LOG, whole.keys),
+            cold=_cold(ledger.folder / WARM_LOG, whole, now),
         )
         return Figures(whole, around)
 
@@ -177,18 +178,16 @@ def _proven(root: Path, key: annex.Key | None) -> int:
     return sum(one.verdict is Verdict.GOOD for one in Attestations(root).newest(key).values())
 
 
-def _cold(path: Path, keys: Counter[Any]) -> ColdFigures | None:
+def _cold(path: Path, sums: ShardSums, now: float) -> ColdFigures | None:
     """What was asked of cold tiers, from the log of that and where the tasks are."""
-    from glimmer_store.jobs.states import State
-
     requested, cost = 0, 0.0
     for line in _json_lines(path):
         sign = 1 if line.get("what") == "request" else -1
         requested += sign * len(line.get("keys", ()))
         cost += sign * float(line.get("cost", 0))
-    if not requested and not keys[State.WARMING] and not keys[State.WARM]:
+    if not requested and not sums.keys[State.WARMING] and not sums.expiries:
         return None
-    return ColdFigures(requested, keys[State.WARM], None, None, round(cost, 6))
+    return cold_figures(sums, requested, round(cost, 6), now)
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -16,7 +16,7 @@ from glimmer_store.jobs.event import Event, Task, fold_shard
 from glimmer_store.jobs.figures import PROVEN, Flow, ShardSums, of_shard
 from glimmer_store.jobs.lease import Holding
 from glimmer_store.jobs.states import FailureKind, JobState, State
-from glimmer_store.jobs.summary import Around, Figures, Safety, job_state
+from glimmer_store.jobs.summary import Around, Figures, Safety, cold_figures, job_state
 from glimmer_store.jobs.tally import NodeTally
 
 NOW = 1_800_000_000.0
@@ -249,6 +249,27 @@ def test_what_is_irreplaceable_comes_first() -> None:
     assert told.first_line.startswith("IRREPLACEABLE BELOW REQUIREMENT: 2 of 4")
     assert next(iter(told.to_json().values())) == 1
     assert list(told.to_json())[1] == "first"
+
+
+def test_warm_copies_are_counted_by_when_they_expire() -> None:
+    tasks = [task(n) for n in range(5)]
+    waits = (0.0, 3600.0 * 20, 3600.0 * 72, 60.0)  # for good, within a day, later, gone before now
+    events = [
+        event(one, S.WARM, NOW - 7200, S.WARMING, wait=wait, seconds=0.0)
+        for one, wait in zip(tasks, waits, strict=False)
+    ]
+    events.append(event(tasks[4], S.WARMING, NOW - 7200, S.RETRY_WAIT, wait=9999.0))
+
+    found = cold_figures(sums(tasks, events), 6, 1.5, NOW)
+
+    assert found.to_json() == {
+        "requested": 6,
+        "warming": 1,
+        "online": 3,
+        "expiring": 1,
+        "expired-unused": 1,
+        "cost": 1.5,
+    }
 
 
 @pytest.mark.parametrize(

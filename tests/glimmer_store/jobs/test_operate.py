@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -13,15 +14,19 @@ import anyio
 import pytest
 from backfilling import Backfill, git, make_backfill, many
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from rich.console import Console
 
 from glimmer_store.cli.app import main
 from glimmer_store.errors import ConfigError
+from glimmer_store.jobs import live_drawn
 from glimmer_store.jobs.control import ControlFile
 from glimmer_store.jobs.event import Event
 from glimmer_store.jobs.ledger import Ledger
+from glimmer_store.jobs.live import follow
 from glimmer_store.jobs.operate import cancel, pause, resume, retry, set_limits
 from glimmer_store.jobs.plan import new_job, plan
 from glimmer_store.jobs.registrar import register
+from glimmer_store.jobs.run import run_job
 from glimmer_store.jobs.spec import JobError, Retry
 from glimmer_store.jobs.states import FailureKind, JobState, State
 from glimmer_store.jobs.survey import Survey
@@ -218,7 +223,8 @@ async def test_one_repository_is_paused_and_a_cancelled_job_does_nothing_more(tm
 
     pause(ledger, places=["new"], reason="disk swap")
     assert set(ControlFile(ledger.folder).read().held) == {backfill.uuids["new"]}
-    assert (await run_worker(ledger.folder)).copied == 0
+    assert (await run_job(ledger.folder, workers=1)).states == {"planned": 4}
+    assert ControlFile(ledger.folder).read().held == {backfill.uuids["new"]: "paused: disk swap"}
     resume(ledger, places=["new"])
     cancel(ledger, reason="wrong place")
     assert (await run_worker(ledger.folder)).copied == 0
@@ -250,6 +256,33 @@ async def test_a_view_that_is_drawn_again_reads_only_what_changed(tmp_path: Path
 
     fresh = Survey(ledger).look()
     assert survey.look().to_json()["progress"] == fresh.to_json()["progress"]
+
+
+@ASYNCIO
+@pytest.mark.anyio
+async def test_a_terminal_is_drawn_by_rich_and_plainly_without_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await planned(await make_backfill(tmp_path, many(2)))
+    survey = Survey(ledger, keep=True)
+    console = Console(width=100, height=40, file=io.StringIO(), force_terminal=True)
+    console.print(live_drawn.drawn(survey.look()))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # it is the one above
+    assert "accepted" in shown
+    assert "workers alive" in shown
+
+    def end_it(seconds: float) -> None:
+        cancel(ledger)
+
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setitem(sys.modules, "rich.live", None)
+    monkeypatch.delitem(sys.modules, "glimmer_store.jobs.live_drawn")
+    assert follow(survey, every=1.0, sleep=end_it).around.state is JobState.CANCELLED
+    said = capsys.readouterr().out
+    assert said.count("\x1b[H\x1b[J") == 2
+    assert "accepted" in said
+    assert "cancelled" in said
 
 
 @pytest.mark.interop
