@@ -99,6 +99,23 @@ async def test_any_other_content_is_found_out(content: bytes) -> None:
         await verify(remote({key_of(SMALL): content}), key_of(SMALL))
 
 
+@pytest.mark.parametrize("content", [SMALL, LARGE], ids=["small", "large"])
+async def test_the_disk_is_asked_where_memory_is_not_to_answer(tmp_path: Path, content: bytes) -> None:
+    with Repository.init(tmp_path / "vault.git", bare=True) as repository:
+        local, key = Local(repository), key_of(content)
+        await put(local, key, content)
+        assert await verify(local, key, cached=False) is Verified.HASH
+
+        found = object_of(repository, key)
+        found.chmod(0o644)
+        found.write_bytes(content[:-1] + b"!")
+
+        with pytest.raises(VerificationFailed):
+            await verify(local, key, cached=False)
+        with pytest.raises(KeyNotPresent):
+            await verify(local, key_of(b"other"), cached=False)
+
+
 async def test_absence_is_said_to_be_absence() -> None:
     with pytest.raises(KeyNotPresent):
         await verify(remote({}), key_of(SMALL))

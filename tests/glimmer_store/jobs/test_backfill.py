@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -250,3 +252,23 @@ async def test_a_repair_replaces_what_rotted_and_what_is_gone(tmp_path: Path) ->
     assert await done(await planned(backfill, type_="repair", to="a")) == {"registered": 5}
 
     assert backfill.holds("a") == set(backfill.keys) == backfill.recorded("a")
+
+
+# -- several at once --
+
+
+async def test_two_coordinators_share_one_job(tmp_path: Path) -> None:
+    backfill = await make_backfill(tmp_path, many(60))
+    ledger = await planned(backfill)
+    argv = [sys.executable, "-m", "glimmer_store.cli.app", "backfill", "run", "--job", str(ledger.folder), "--json"]
+
+    both = [subprocess.Popen([*argv, "--workers", "1"], stdout=subprocess.PIPE) for _ in range(2)]
+    told = [json.loads(one.communicate(timeout=300)[0]) for one in both]
+
+    assert [one["state"] for one in told] == ["succeeded", "succeeded"]
+    events = [event for shard in ledger.shards() for event in ledger.events(shard)]
+    registered = Counter(event.key for event in events if event.state is State.REGISTERED)
+    assert registered == dict.fromkeys(map(str, backfill.keys), 1), "one registrar at a time"
+    copied = Counter(event.key for event in events if event.state is State.COPIED)
+    assert copied == registered, "no shard had two workers"
+    assert backfill.holds("new") == set(backfill.keys) == backfill.recorded("new")
