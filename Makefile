@@ -1,6 +1,7 @@
-# make demo    five minutes on real files, in a new folder
-# make test    the whole test suite
-# make check   what a change needs before it is committed: format, lint, types, layers
+# make demo      five minutes on real files, in a new folder
+# make test      the whole test suite
+# make check     what a change needs before it is committed: format, lint, types, layers
+# make campaign  the long forms of fuzzing, simulation and crashes: hours; what was reached goes on from there
 #
 # Each builds its own environment: with uv when it is there, else with python -m venv and pip.
 #   make test PYTHON=python3.13     another interpreter, in an environment of its own
@@ -23,7 +24,7 @@ WORKERS ?= $(shell expr 1 + $$(nproc))
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.complete
 
-.PHONY: demo test check docs lock environment clean
+.PHONY: demo test check campaign docs lock environment clean
 
 demo: $(STAMP)
 	$(BIN)/glimmer-store demo $(FILES)
@@ -39,6 +40,13 @@ check: $(STAMP)
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_exports.py
+
+# Reports with figures, seeds and dates: tests/fuzz/report.json, tests/simulation/report.json.
+MINUTES ?= 120
+campaign: $(STAMP)
+	nice $(BIN)/python -m tests.fuzz --inputs 1000000 --slice 60 --json tests/fuzz/report.json
+	nice $(BIN)/python -m tests.simulation --minutes $(MINUTES) --first 5000000 --go-on --keep --json tests/simulation/report.json
+	nice $(BIN)/python -m pytest --campaign tests/crash tests/interop/test_branch_beside_git_annex.py tests/requirements
 
 docs: $(STAMP)
 	$(BIN)/python docs/generate.py

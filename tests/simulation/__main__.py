@@ -18,6 +18,7 @@ def main() -> int:
     arguments.add_argument("--first", type=int, default=0, help="the first seed")
     arguments.add_argument("--jobs", type=int, help="processes")
     arguments.add_argument("--json", type=Path, help="write a report to this file")
+    arguments.add_argument("--go-on", action="store_true", help="add to what that file says already")
     arguments.add_argument("--keep", action="store_true", help="note failing seeds, so that they are run ever after")
     arguments.add_argument("--seed", type=int, help="one schedule again, event by event")
     arguments.add_argument("--scene", help="of that schedule, when it is not to be drawn")
@@ -66,8 +67,15 @@ def _campaign(asked: argparse.Namespace) -> int:
                 asked.json.write_text(summary.as_json())
 
     seeds = asked.seeds if asked.seeds is not None or asked.minutes is not None else 500
+    earlier = Summary.of(asked.json) if asked.go_on and asked.json and asked.json.exists() else None
     summary = run_campaign(
-        asked.first, seeds=seeds, minutes=asked.minutes, jobs=asked.jobs, also=kept_seeds(), told=told
+        asked.first,
+        seeds=seeds,
+        minutes=asked.minutes,
+        jobs=asked.jobs,
+        also=() if earlier else kept_seeds(),
+        told=told,
+        earlier=earlier,
     )
     print("\n".join(summary.lines()))
     if asked.json:

@@ -29,6 +29,8 @@ class Summary:
     """What a campaign came to."""
 
     first: int = 0
+    next: int = 0
+    """The first seed that was not run."""
     schedules: int = 0
     began: str = ""
     seconds: float = 0.0
@@ -53,8 +55,9 @@ class Summary:
             self.violations[f"{report.seed} {report.scene}".strip()] = report.violations[:5]
 
     def close(self, seconds: float) -> None:
-        """Nothing more comes: judge it."""
-        self.seconds, self.rate = seconds, self.schedules / seconds if seconds else 0.0
+        """Nothing more comes in these seconds, which are not the first where it went on: judge it."""
+        self.seconds += seconds
+        self.rate = self.schedules / self.seconds if self.seconds else 0.0
         each = {**self.totals, "faults": sum(self.faults.values())}
         for name, least in _LEAST.items():
             if (got := each.get(name, 0) / max(1, self.schedules)) < least:
@@ -75,6 +78,12 @@ class Summary:
             yield f"VIOLATION in seed {seed}: {found[0]}"
         for text in self.too_little:
             yield f"too little happened: {text}"
+
+    @classmethod
+    def of(cls, path: Path) -> Summary:
+        """What an earlier run came to, to go on with."""
+        saved = json.loads(path.read_text())
+        return cls(**{name: value for name, value in saved.items() if name not in ("ok", "too_little")})
 
     def as_json(self) -> str:
         return json.dumps({**asdict(self), "ok": self.ok}, indent=1)
@@ -104,29 +113,32 @@ def run_campaign(
     jobs: int | None = None,
     also: Sequence[int] = (),
     told: Any = None,
+    earlier: Summary | None = None,
 ) -> Summary:
-    """Run so many schedules, or for so long; those *also* come first.
+    """Run so many schedules, or for so long; those *also* come first. *earlier* is added to, from where it ended.
 
     Processes have the same hash seed, so that a seed means the same everywhere.
     """
     os.environ["PYTHONHASHSEED"] = "0"
     jobs = jobs or len(os.sched_getaffinity(0))
-    summary = Summary(first, processes=jobs, began=datetime.now(UTC).isoformat(timespec="seconds"))
+    began_at = datetime.now(UTC).isoformat(timespec="seconds")
+    summary = earlier or Summary(first, first, processes=jobs, began=began_at)
     began = time.monotonic()
     until = None if minutes is None else began + minutes * 60
-    chunks = _chunks(first, seeds, also)
+    chunks = _chunks(summary.next, seeds, also)
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running: set[Future[list[Report]]] = set()
+        running: dict[Future[list[Report]], Sequence[int]] = {}
         while True:
             while len(running) < 2 * jobs and (until is None or time.monotonic() < until):
                 chunk = next(chunks, None)
                 if chunk is None:
                     break
-                running.add(pool.submit(_schedules, chunk))
+                running[pool.submit(_schedules, chunk)] = chunk
             if not running:
                 break
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                chunk = running.pop(future)
+                summary.next = max(summary.next, chunk.stop) if isinstance(chunk, range) else summary.next
                 for report in future.result():
                     summary.take(report)
             if told is not None:

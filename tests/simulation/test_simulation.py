@@ -84,6 +84,18 @@ def test_a_run_in_which_little_happens_fails() -> None:
     assert [text.split()[1] for text in summary.too_little] == ["drops", "removed"]
 
 
+def test_a_campaign_goes_on_where_it_was_left(tmp_path: Path) -> None:
+    report, kept = tmp_path / "report.json", importlib.import_module("tests.simulation.campaign").kept_seeds()
+    for schedules in (3, 5):
+        more = "3" if schedules == 3 else "2"
+        simulate("--seeds", more, "--first", "70", "--json", str(report), "--go-on", check=False)
+
+        summary = json.loads(report.read_text())
+        assert summary["next"] == 70 + schedules
+        assert summary["schedules"] == schedules + len(kept)
+        assert summary["violations"] == {}
+
+
 def test_the_scheduler_can_still_be_pinned() -> None:
     """Names of trio that are not public: here is where it shows when they move."""
     assert callable(_run._hypothesis_plugin_setup)
