@@ -60,7 +60,7 @@ def killed_at(ledger: Ledger, mark: int, whole: bool, choose: random.Random) -> 
     """Run it until the ledger has *mark* bytes, then kill all of it, or one of its processes and then the rest."""
     run = started(ledger)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 900
         while written(ledger.folder) < mark and run.poll() is None:
             assert time.monotonic() < deadline, "it does not get on"
             time.sleep(0.002)
