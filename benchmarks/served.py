@@ -22,8 +22,9 @@ _TESTS = {
     "test_far_away.py": "presence",
     "test_one_throttled_node.py": "",
     "test_server_with_many_connections.py": "idle or sixteen",
+    "../glimmer_store/test_fs_parts.py": "1G",
 }
-"""Files in tests/requirements, and which of their tests. What they print is what they have measured."""
+"""Files from tests/requirements, and which of their tests. What they print is what they have measured."""
 
 
 def server_memory(base: Path, env: Mapping[str, str], *, size: int, durability: str) -> dict[str, float]:
@@ -59,5 +60,7 @@ def campaigns(env: Mapping[str, str]) -> Iterator[str]:
         done = subprocess.run(argv, cwd=folder, env=dict(env), capture_output=True, text=True, check=False)
         lines = [line.lstrip(".") for line in done.stdout.splitlines()]
         yield from (
-            f"{file[5:-3]}: {line}" for line in lines if line.startswith(("{", "p99", "FAILED")) or " in " in line
+            f"{Path(file).stem[5:]}: {line}"
+            for line in lines
+            if line.startswith(("{", "p99", "FAILED")) or " in " in line
         )

@@ -91,7 +91,7 @@ def test_what_is_asked_for_leaves_the_server_and_nothing_else(
                     answers = bodies(relays["http"]) - before - parts.bytes  # of metrics, and of "is it there?"
                     assert 0 <= answers < GREETINGS
                 print(
-                    f"{name}, together: {together}, {len(parts)} parts, {parts.bytes} bytes: {sent - parts.bytes} more"
+                    f"{name}, together {together}: {sent - parts.bytes} more in {len(parts)} parts, {parts.bytes} bytes"
                 )
                 assert parts.bytes < sent <= parts.bytes + around * len(parts) + GREETINGS
 
@@ -117,7 +117,7 @@ def test_git_annex_over_ssh_sends_a_window_more_at_most(
             config.write_text(before[0])
             known.write_text(before[1])
     more = (counted.sent - parts.bytes) / len(parts)
-    print(f"ssh, git-annex-shell, {len(parts)} parts: {more:.0f} bytes more for each")
+    print(f"ssh, git-annex-shell: {more:.0f} bytes more in each of {len(parts)} parts")
     assert 0 < more <= WINDOW
 
 
@@ -141,6 +141,8 @@ def test_a_node_that_is_killed_in_the_middle_changes_nothing(
         sent = one[name].sent + two[name].sent
         assert killed
         assert first.process.wait(10) == -signal.SIGKILL
-    print(f"cluster over {name}, one of two killed after {killed[0]} bytes: {sent - parts.bytes} more")
+    print(
+        f"cluster over {name}, a node killed after {killed[0]} bytes: {sent - parts.bytes} more in {len(parts)} parts"
+    )
     # What was on its way when it died came again.
     assert sent <= parts.bytes + (HEADS + LINES) * len(parts) + 2 * GREETINGS + 16 * 64 * 1024

@@ -23,7 +23,9 @@ from annexpy.errors import (
     TimedOut,
 )
 from annexpy.keys.key import Key
+from annexpy.p2p.messages import RANGES
 from annexpy.remote.base import Removed, Stored
+from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote
 from annexpy.server.serve import Deadlines, LockQuota, ServerMode, serve
 from annexpy.transport.memory import memory_pair
@@ -185,6 +187,30 @@ async def test_content_comes_from_the_offset(serving, memory, version: int) -> N
         assert await peer.say(b"GET 0  " + ABSENT.raw + b"\n") == b"DATA 0\n" + invalid
         assert await peer.say(b"ERROR x\n" + PRESENT) == b"SUCCESS\n"
         assert await peer.say(b"GET -5  " + K.raw + b"\n") == b"ERROR unknown command\n"
+
+
+async def test_a_part_goes_to_who_agreed_on_parts_and_the_session_goes_on(serving, memory) -> None:
+    async with serving(memory, hello=b"VERSION %d\n" % RANGES) as peer:
+        for start, end in ((2, 5), (0, 0), (4, 3), (57, 10**9), (10**6, 10**7)):
+            part = ABC[start:end]
+            said = await peer.say(b"GET-RANGE %d %d  %b\n" % (start, end, K.raw))
+            assert said == b"DATA %d\n%bVALID\n" % (len(part), part)
+            assert await peer.say(b"SUCCESS\n" + PRESENT) == b"SUCCESS\n"
+        assert await peer.say(b"GET-RANGE 0 5  %b\n" % ABSENT.raw) == b"DATA 0\nINVALID\n"
+        assert await peer.say(b"FAILURE\nGET-RANGE 0 -5  %b\n" % K.raw) == b"ERROR unknown command\n"
+
+
+async def test_a_cluster_sends_parts_too(serving, memory) -> None:
+    async with serving(Cluster([memory], uuid=CLUSTER), hello=b"") as peer:
+        assert await peer.say(b"VERSION %d\n" % RANGES) == b"VERSION %d\n" % RANGES
+        assert await peer.say(b"GET-RANGE 2 5  %b\n" % K.raw) == b"DATA 3\n%bVALID\n" % ABC[2:5]
+
+
+@pytest.mark.parametrize("version", [4, RANGES + 1, 10**12])
+async def test_who_has_not_agreed_on_parts_has_not_heard_of_them(serving, memory, version: int) -> None:
+    async with serving(memory, hello=b"") as peer:
+        assert await peer.say(b"VERSION %d\n" % version) == b"VERSION 4\n"
+        assert await peer.say(b"GET-RANGE 0 5  %b\n%b" % (K.raw, PRESENT)) == b"ERROR unknown command\nSUCCESS\n"
 
 
 async def test_what_is_not_a_verdict_on_a_get_is_consumed_and_objected_to(serving, memory) -> None:
