@@ -131,9 +131,10 @@ def open_annex(uri: str, *_: Any, **__: Any) -> io.BufferedIOBase:
         raise annex.InvalidInput("uri", uri, "annex://PLACE/KEY[/NAME]")
     address, key = _address(place), annex.Key.parse(unquote(name))
     if importlib.util.find_spec("fsspec") is not None:
-        files: Any = importlib.import_module("fsspec").filesystem("annex", remote=address)
-        opened: io.BufferedIOBase = files.open(str(key))
-        return opened
+        fsspec: Any = importlib.import_module("fsspec")
+        if "annex" in fsspec.available_protocols():
+            opened: io.BufferedIOBase = fsspec.filesystem("annex", remote=address).open(str(key))
+            return opened
     import annexpy.sync as blocking
 
     return blocking.open(blocking.connect(address), key)

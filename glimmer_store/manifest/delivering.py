@@ -13,7 +13,7 @@ import annexpy as annex
 from glimmer_store.errors import HashMismatch
 from glimmer_store.fetching import get_good
 from glimmer_store.manifest.bundle import Bundle
-from glimmer_store.manifest.digest import Measured, measure
+from glimmer_store.manifest.digest import Measured, changed, measure
 from glimmer_store.manifest.errors import ManifestError
 from glimmer_store.manifest.library import Declared, Project
 from glimmer_store.manifest.observing import Observations
@@ -45,6 +45,14 @@ async def fill(sources: Sequence[annex.Remote], key: annex.Key, tree: Tree | Non
     for entry in tree.entries:  # last: nothing is written through a link
         if entry.kind == "l":
             os.symlink(entry.target, os.path.join(os.fsencode(target), entry.path))
+
+
+def _where(stored: Tree | None, there: Tree | None) -> str:
+    """At which paths two folders differ, in few words."""
+    if stored is None or there is None:
+        return ""
+    paths = [os.fsdecode(path) for path in changed(stored, there)]
+    return f" (they differ in {', '.join(paths[:3])}{f' and {len(paths) - 3} more' if len(paths) > 3 else ''})"
 
 
 def _room(top: Path, path: bytes, *, folder: bool) -> Path:
@@ -86,16 +94,19 @@ async def deliver(
         AnnexError: No source has a good copy.
     """
     observations = Observations(project.root)
-    target = declared.target
+    target, same = declared.target, False
     if target.exists():
         there = await measure(target, project.root)
-        if there.digest != record.digest:
+        same = there.digest == record.digest
+        if not same:
             observations.note(target, there.digest)
             if not replace or not declared.managed:
                 own = "" if declared.managed else ", and is your own file"
-                raise ManifestError(f"{target}: is {there.digest}, stored is {record.digest}{own}",
-                                    remedy="move it away, or replace it with --replace")  # fmt: skip
-    if not target.exists() or replace:
+                raise ManifestError(
+                    f"{target}: is {there.digest}, stored is {record.digest}{_where(tree, there.tree)}{own}",
+                    remedy="move it away, or replace it with --replace",
+                )
+    if not same:
         key = annex.Key.parse(record.key)
 
         def write(aside: Path) -> None:

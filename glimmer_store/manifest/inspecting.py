@@ -31,7 +31,7 @@ class Row:
         observed: The newest measurement of what is here.
         required: Copies that it needs.
         copies: Names of the durable remotes that have it by the location log: claims.
-        verified: Those of which a signed proof of every content is good and not too old.
+        verified: Those of which a signed proof of every content is good and not too old, from reading it there.
         last_verified: When the oldest of those proofs was made.
         apparent, exclusive: Bytes of its contents, and of those that nothing else has.
         node: Its node.
@@ -202,8 +202,8 @@ class Inspection:
         return bool(unproven) or self.policy.due(row.declared.address, oldest, row.record.storage_class, self.now)
 
     def _good(self, proof: Attestation | None, storage_class: str) -> datetime | None:
-        if proof is None or proof.verdict is not Verdict.GOOD:
-            return None
+        if proof is None or proof.verdict is not Verdict.GOOD or proof.method == "stream":
+            return None  # that a receiver compared the hash says nothing about what it wrote
         when = datetime.fromisoformat(proof.time)
         return None if self.policy.stale(Observed(proof.key, when), storage_class, self.now) else when
 

@@ -7,7 +7,7 @@ again, and registered with the digest that was measured. Nothing of the sender's
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import annexpy as annex
 from glimmer_store.archive import Output
 from glimmer_store.attest import Attestation, Verdict
+from glimmer_store.entry import Part
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.manifest.archiving import check_expected, manifest_part, new_records, record_of, usual_class
 from glimmer_store.manifest.bundle import Bundle, History, bundle_parts
@@ -25,6 +26,7 @@ from glimmer_store.manifest.library import Declared, Project
 from glimmer_store.manifest.observing import Observations
 from glimmer_store.manifest.restoring import git_url, head_of
 from glimmer_store.proving import reread
+from glimmer_store.tree import Tree
 
 __all__ = ["Moved", "Strength", "pull", "push", "targets"]
 
@@ -119,14 +121,11 @@ async def push(
     manifest = manifest_part(graph, project)
     done: list[Moved] = []
     proofs: list[Attestation] = []
-    trees = {}
+    trees: dict[str, Tree | None] = {}
     async with AsyncExitStack() as stack:
-        repository = graph.archive.repository
-        places = {}
-        for name in remotes:
-            remote = annex.connect(name, repository=repository, name=name)
+        places = {name: annex.connect(name, repository=graph.archive.repository, name=name) for name in remotes}
+        for remote in places.values():
             stack.push_async_callback(remote.aclose)
-            places[name] = remote
         for declared in entries:
             try:
                 if not declared.present:
@@ -141,26 +140,39 @@ async def push(
             output = Output(Path(declared.place), measured.key, measured.tree, measured.path)
             moved = Moved(declared.address, declared.name, record, digest=measured.digest)
             for name, remote in places.items():
-                done_there = await _send(graph, output, name, remote, strength)
-                proofs += done_there.proofs
-                if done_there.why:
-                    moved.failed[name] = done_there.why
-            good = tuple(name for name in places if name not in moved.failed)
-            done.append(replace(moved, remotes=good))
+                sent = await _send(graph, output, name, remote, strength)
+                proofs += sent.proofs
+                if sent.why:
+                    moved.failed[name] = sent.why
+            done.append(replace(moved, remotes=tuple(name for name in places if name not in moved.failed)))
+    # what was found wrong is signed whatever was asked for: it voids the proofs before it
+    signed = [proof for proof in proofs if register or proof.verdict is not Verdict.GOOD]
     records = [one.record for one in done if one.record is not None and one.remotes]
-    if records:
+    if records or signed:
         parts = bundle_parts([(one, trees[one.key]) for one in new_records(graph.root, records)])
-        signed = graph.archive.signer.parts(proofs) if register else ()
-        outcome = await graph.enter(f"glimmer-store: {len(records)} entries pushed", [manifest, *parts, *signed])
-        others = [name for name in remotes if name not in {place.name for place in graph.archive.config.durable}]
-        behind = dict(outcome.behind)
-        for pushed in await annex.push(graph.archive.repository, others):
-            if pushed.error is not None:
-                behind[pushed.remote] = str(pushed.error)
-        for one in done:
-            for name in [name for name in one.remotes if name in behind]:
-                one.failed[name] = f"has the contents, and not the history: {behind[name]}"
+        every = [manifest, *parts, *graph.archive.signer.parts(signed)]
+        _hold_back(done, await _send_history(graph, remotes, f"glimmer-store: {len(records)} entries pushed", every))
     return done
+
+
+async def _send_history(
+    graph: GlimmerGraph, remotes: Sequence[str], title: str, parts: Sequence[Part]
+) -> Mapping[str, str]:
+    """Enter *parts*; remote → why it does not have the history."""
+    behind = dict((await graph.enter(title, parts)).behind)
+    durable = {place.name for place in graph.archive.config.durable}
+    for pushed in await annex.push(graph.archive.repository, [name for name in remotes if name not in durable]):
+        if pushed.error is not None:
+            behind[pushed.remote] = str(pushed.error)
+    return behind
+
+
+def _hold_back(done: Sequence[Moved], behind: Mapping[str, str]) -> None:
+    """Without the history nobody would find there what the keys are."""
+    for one in done:
+        for name in one.remotes:
+            if name in behind:
+                one.failed[name] = f"has the contents, and not the history: {behind[name]}"
 
 
 @dataclass(frozen=True, slots=True)

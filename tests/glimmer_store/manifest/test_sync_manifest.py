@@ -16,6 +16,7 @@ from glimmer_store.attest import Attestations
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.manifest.archiving import chosen
 from glimmer_store.manifest.errors import ManifestError
+from glimmer_store.manifest.inspecting import Inspection
 from glimmer_store.manifest.syncing import Moved, Strength, pull, push, targets
 
 pytestmark = pytest.mark.anyio
@@ -164,7 +165,7 @@ async def test_a_lying_remote_is_not_counted(study: Study) -> None:
     (first,) = await pushed(study, "co2", register=True)
     spoil(study, 3, "*.csv")
 
-    (again,) = await pushed(study, "co2", strength="stream", register=True)
+    (again,) = await pushed(study, "co2", strength="stream")  # what is wrong is signed, asked for or not
 
     assert first.remotes == ("vault1", "vault2", "vault3")
     assert again.remotes == ("vault1", "vault2")
@@ -217,6 +218,14 @@ async def test_the_same_value_computed_twice_is_no_conflict(study: Study, laptop
     await pushed(study, "anomaly/v1")
     (arrived,) = await pulled(laptop, str(study.bare(1)), "anomaly/v1")
     assert arrived.conflict == ()
+
+
+async def test_a_hash_that_the_receiver_compared_is_no_verified_copy(study: Study) -> None:
+    study.download("co2")
+    await pushed(study, "co2", strength="stream", register=True)
+    async with GlimmerGraph.open(study.root) as graph:
+        (row,) = Inspection(graph, study.project).rows(("co2",))
+    assert (len(row.copies), row.verified) == (3, ())
 
 
 async def test_a_prefix_that_means_two_is_refused_unless_both_are_meant(study: Study, laptop: Study) -> None:

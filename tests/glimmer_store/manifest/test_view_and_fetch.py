@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import datamanifest
@@ -131,7 +132,9 @@ async def test_what_is_not_on_this_machine_is_fetched_when_asked(study: Study, r
     config = study.root / "glimmer-store.toml"
     text = config.read_text()
     for number in (1, 2, 3):
-        text = text.replace(f'"{study.bare(number)}"', f'"exec:annexpy serve --stdio {study.bare(number)}"')
+        text = text.replace(
+            f'"{study.bare(number)}"', f'"exec:{sys.executable} -m annexpy.cli.app serve --stdio {study.bare(number)}"'
+        )
     config.write_text(text)
     view = View.create(study.top / "pool", study.root)
 
@@ -212,9 +215,7 @@ async def test_a_shell_binding_and_a_fetcher_get_what_the_source_has_no_more(
     study: Study, records: dict[str, Bundle], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = records["co2"].key
-    command = shutil.which("glimmer-store")
-    if command is None:
-        pytest.fail("glimmer-store is not installed beside the tests")
+    command = f"{sys.executable} -m glimmer_store.cli.app"
     study.manifest.write_text(
         f'[shell]\nkey = "a/shell.csv"\nshell = "{command} fetch --key {key} --to $download_path"\n\n'
         f'[python]\nkey = "a/python.csv"\n'
@@ -246,10 +247,9 @@ async def test_a_lazy_dataset_is_opened_where_it_is(
 
 
 async def test_fetch_works_without_a_dataset(study: Study, records: dict[str, Bundle], tmp_path: Path) -> None:
-    command = shutil.which("glimmer-store")
-    assert command is not None
+    command = [sys.executable, "-m", "glimmer_store.cli.app"]
     subprocess.run(
-        [command, "fetch", "--key", records["co2"].key, "--to", tmp_path / "x", "--from", study.bare(2)],
+        [*command, "fetch", "--key", records["co2"].key, "--to", tmp_path / "x", "--from", study.bare(2)],
         cwd=tmp_path, check=True,
     )  # fmt: skip
     assert (tmp_path / "x").read_bytes().startswith(b"year")
