@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from anyio import to_thread
 
+import annexpy as annex
 from glimmer_store.jobs.launch.base import Launched
 from glimmer_store.jobs.spec import JobError
 from glimmer_store.jobs.worker import new_worker, run_worker
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 __all__ = ["DaskLauncher", "work"]
 
@@ -38,7 +39,10 @@ _MOST = 20
 def work(job: str, shards: Sequence[str], settings: Mapping[str, str]) -> Launched:
     """One task: a worker on *shards*, which does what can be done now and does not wait for anything."""
     os.environ.update(settings)
-    return anyio.run(_work, job, shards)
+    try:
+        return anyio.run(_work, job, shards)
+    except annex.AnnexError as error:
+        return {"lost": str(error)}
 
 
 async def _work(job: str, shards: Sequence[str]) -> Launched:
@@ -74,7 +78,9 @@ class DaskLauncher:
             # Any: its options
             quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "silence_logs": 50}
             with distributed.LocalCluster(n_workers=self._workers, threads_per_worker=1, **quiet) as cluster:
-                with distributed.Client(cluster) as client:
+                # Dask gives a worker up that dies while it starts; with this another one takes its place
+                cluster.adapt(minimum=self._workers, maximum=self._workers)
+                with distributed.Client(cluster, set_as_default=False) as client:
                     return self._gather(client, job, shards)
         where: dict[str, Any] = {"address": self._scheduler}
         if self._scheduler.startswith("file:"):
@@ -101,7 +107,18 @@ class DaskLauncher:
         ]
         said: list[Launched] = []
         for future in as_completed(futures, loop=client.loop):
-            error = future.exception()
-            said.append({"lost": f"{type(error).__name__}: {error}"} if error is not None else future.result())
+            said.append(_said(future))
             future.release()  # nobody needs its result again, also when the worker that has it dies
         return said
+
+
+def _said(future: Future) -> Launched:
+    """What the worker said, or why nobody knows."""
+    from distributed import CancelledError
+    from distributed.scheduler import KilledWorker
+
+    error = future.exception()
+    try:
+        return {"lost": f"{type(error).__name__}: {error}"} if error is not None else dict(future.result())
+    except (KilledWorker, CancelledError, OSError, RuntimeError) as late:  # whoever had the result died since
+        return {"lost": f"{type(late).__name__}: {late}"}

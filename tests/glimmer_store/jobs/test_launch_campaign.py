@@ -9,7 +9,8 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -37,17 +38,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def kill_one(scene: Scene, choose: random.Random) -> bool:
-    """Kill a worker that has a shard."""
-    workers = scene.workers()
-    choose.shuffle(workers)
-    for pid in workers:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-        return True
-    return False
+class Killer:
+    """Kills workers that have a shard, each once."""
+
+    def __init__(self, scene: Scene, seed: int) -> None:
+        self._scene, self._choose, self.killed = scene, random.Random(seed), set[int]()
+
+    def __call__(self) -> bool:
+        workers = [pid for pid in self._scene.workers() if pid not in self.killed]
+        self._choose.shuffle(workers)
+        for pid in workers:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:  # of a lease that is not over yet
+                continue
+            self.killed.add(pid)
+            return True
+        return False
 
 
 async def disturbed(scene: Scene, launcher: Launcher, times: int, disturb: Callable[[], bool]) -> tuple[Ran, int]:
@@ -82,46 +89,58 @@ def dask(cluster: LocalCluster) -> DaskLauncher:
     return DaskLauncher(cluster.scheduler_address, settings={"GLIMMER_STORE_HOME": os.environ["GLIMMER_STORE_HOME"]})
 
 
-def cluster_of(workers: int) -> LocalCluster:
-    return LocalCluster(
+@contextmanager
+def cluster_of(workers: int) -> Iterator[LocalCluster]:
+    """It always has that many, whatever dies."""
+    with LocalCluster(
         n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=60
-    )
+    ) as cluster:
+        cluster.adapt(minimum=workers, maximum=workers)
+        yield cluster
 
 
 async def test_fifty_workers_of_dask_are_killed_over_a_run(tmp_path: Path, git_annex: str) -> None:
-    scene = await make_scene(tmp_path, 5000)
+    await dask_workers_killed(tmp_path, git_annex, 5000, 50)
+
+
+async def dask_workers_killed(folder: Path, git_annex: str, keys: int, kills: int) -> None:
+    scene = await make_scene(folder, keys)
     await scene.plan(per_shard=25, heartbeat=HEARTBEAT, retry=Retry(tries=50, base=0.05))
-    choose, begun = random.Random(50), time.monotonic()
+    killer, begun = Killer(scene, 50), time.monotonic()
 
     with cluster_of(4) as cluster:
-        ran, killed = await disturbed(scene, dask(cluster), 50, lambda: kill_one(scene, choose))
+        ran, killed = await disturbed(scene, dask(cluster), kills, killer)
 
     told("Dask workers killed", scene, killed, time.monotonic() - begun)
-    assert killed == 50
+    assert killed == kills
     assert ran.state is JobState.SUCCEEDED
     assert scene.moved_twice() <= killed * 25, "at most what was leased when it was killed"
     scene.complete(git_annex)
 
 
 async def test_twenty_kills_across_a_change_from_processes_here_to_dask(tmp_path: Path, git_annex: str) -> None:
-    scene = await make_scene(tmp_path, 20_000)
+    await changed(tmp_path, git_annex, 20_000, 20)
+
+
+async def changed(folder: Path, git_annex: str, keys: int, kills: int) -> None:
+    scene = await make_scene(folder, keys)
     await scene.plan(per_shard=100, heartbeat=HEARTBEAT, retry=Retry(tries=50, base=0.05))
-    choose, begun, killed = random.Random(20), time.monotonic(), 0
+    killer, begun, killed = Killer(scene, 20), time.monotonic(), 0
     whole = BYTES * len(scene.keys)
 
     async with anyio.create_task_group() as group:  # half of it here, and then this coordinator is gone, too
         group.start_soon(disturbed, scene, LocalLauncher(2), 0, lambda: False)
-        for number in range(10):
-            await until(lambda at=whole * (number + 1) // 22: written(scene.job) >= at)  # type: ignore[misc]
-            while not kill_one(scene, choose):
+        for number in range(kills // 2):
+            await until(lambda at=whole * (number + 1) // (kills + 2): written(scene.job) >= at)  # type: ignore[misc]
+            while not killer():
                 await anyio.sleep(0.02)
             killed += 1
         group.cancel_scope.cancel()
     with cluster_of(2) as cluster:
-        ran, more = await disturbed(scene, dask(cluster), 10, lambda: kill_one(scene, choose))
+        ran, more = await disturbed(scene, dask(cluster), kills - killed, killer)
 
     told("killed, half of them before the change to Dask", scene, killed + more, time.monotonic() - begun)
-    assert killed + more == 20
+    assert killed + more == kills
     assert ran.state is JobState.SUCCEEDED
     assert scene.moved_twice() <= (killed + more + 2) * 100
     scene.complete(git_annex)
@@ -131,10 +150,16 @@ async def test_twenty_kills_across_a_change_from_processes_here_to_dask(tmp_path
 async def test_twenty_tasks_of_a_slurm_array_are_requeued_over_a_run(
     tmp_path: Path, git_annex: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = await make_scene(tmp_path, 2000)
+    await slurm_tasks_requeued(tmp_path, git_annex, monkeypatch, 2000, 20)
+
+
+async def slurm_tasks_requeued(
+    folder: Path, git_annex: str, monkeypatch: pytest.MonkeyPatch, keys: int, times: int
+) -> None:
+    scene = await make_scene(folder, keys)
     await scene.plan(per_shard=10, heartbeat=HEARTBEAT, retry=Retry(tries=50, base=0.05))
     begun = time.monotonic()
-    with slurm(tmp_path / "slurm") as running:
+    with slurm(folder / "slurm") as running:
         for name, value in running.settings.items():
             monkeypatch.setenv(name, value)
         launcher = SlurmLauncher(throttle=4, most=40)  # five shards for each task
@@ -142,10 +167,10 @@ async def test_twenty_tasks_of_a_slurm_array_are_requeued_over_a_run(
         def requeue() -> bool:
             return bool(launcher.submitted) and bool(running.requeue(launcher.submitted[-1], 1))
 
-        ran, requeued = await disturbed(scene, launcher, 20, requeue)
+        ran, requeued = await disturbed(scene, launcher, times, requeue)
 
     told("Slurm tasks requeued", scene, requeued, time.monotonic() - begun)
-    assert requeued == 20
+    assert requeued == times
     assert ran.state is JobState.SUCCEEDED
     assert scene.moved_twice() <= requeued * 10
     scene.complete(git_annex)
