@@ -88,7 +88,7 @@ def test_a_campaign_goes_on_where_it_was_left(tmp_path: Path) -> None:
     report, kept = tmp_path / "report.json", importlib.import_module("tests.simulation.campaign").kept_seeds()
     for schedules in (3, 5):
         more = "3" if schedules == 3 else "2"
-        simulate("--seeds", more, "--first", "70", "--json", str(report), "--go-on", check=False)
+        simulate("--jobs", "1", "--seeds", more, "--first", "70", "--json", str(report), "--go-on", check=False)
 
         summary = json.loads(report.read_text())
         assert summary["next"] == 70 + schedules
