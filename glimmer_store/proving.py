@@ -87,13 +87,13 @@ async def _shown(
     return shown
 
 
-async def reread(remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:
+async def reread(remote: annex.Remote, key: annex.Key, *, cached: bool = True) -> tuple[Verdict | None, str]:
     """What is found at a remote, and why it is not good."""
     try:
-        verified = await annex.verify(remote, key)
+        verified = await annex.verify(remote, key, cached=cached)
     except annex.KeyNotPresent as error:
         return Verdict.MISSING, str(error)
-    except annex.VerificationFailed as error:
+    except (annex.VerificationFailed, annex.NotRegularFile) as error:
         return Verdict.BAD, str(error)
     except annex.AnnexError as error:
         return None, str(error)

@@ -5,7 +5,7 @@ hands; of a repository on this machine the pages of the file are dropped from th
 and the attestation is on disk before it tells. It ends when its input does.
 
 A request is a line ``{"shard": …, "dest": UUID, "keys": […]}``, the answer a line with, for each key, ``[verdict or
-null, reason, bytes, seconds]``; null: the destination could not be asked, which proves nothing.
+null, reason, bytes, seconds, method]``; null: the destination could not be asked, which proves nothing.
 """
 
 from __future__ import annotations
@@ -18,33 +18,20 @@ from typing import Any
 import anyio
 
 import annexpy as annex
-from glimmer_store.attest import Attestation, Signer, Verdict
+from glimmer_store.attest import Attestation, Method, Signer, Verdict
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.places import Places, connected
+from glimmer_store.jobs.spec import JobSpec
+from glimmer_store.proving import reread
 
-__all__ = ["main", "reread"]
+__all__ = ["main"]
 
 _JOBS = 8
 
 
-async def reread(remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str]:
-    """What is stored at *remote*; None when that cannot be found out."""
-    try:
-        verified = await annex.verify(remote, key, cached=False)
-    except annex.KeyNotPresent as error:
-        return Verdict.MISSING, str(error)
-    except (annex.VerificationFailed, annex.NotRegularFile) as error:
-        return Verdict.BAD, str(error)
-    except annex.AnnexError as error:
-        return None, str(error)
-    if verified is not annex.Verified.HASH:
-        return None, "its key has no hash that could be compared"
-    return Verdict.GOOD, ""
-
-
 class _Rereading:
-    def __init__(self, places: Places, writer: Writer, signer: Signer) -> None:
-        self._places, self._writer, self._signer = places, writer, signer
+    def __init__(self, spec: JobSpec, places: Places, writer: Writer, signer: Signer) -> None:
+        self._spec, self._places, self._writer, self._signer = spec, places, writer, signer
         writer.public_key(signer.name, signer.public)
 
     # Any: parsed JSON
@@ -52,7 +39,7 @@ class _Rereading:
         keys, dest = [annex.Key.parse(key) for key in request["keys"]], request["dest"]
         remote = self._places.remote(dest)
         if remote is None:
-            return [[None, f"{self._places.name(dest)}: cannot be used here", 0, 0.0] for _ in keys]
+            return [[None, f"{self._places.name(dest)}: cannot be used here", 0, 0.0, ""] for _ in keys]
         found: dict[int, list[object]] = {}
         proofs: list[Attestation] = []
         left = iter(enumerate(keys))
@@ -60,12 +47,11 @@ class _Rereading:
         async def worker() -> None:
             for number, key in left:
                 begun = time.monotonic()
-                verdict, why = await reread(remote, key)
+                verdict, why, method = await self._look(remote, key)
                 said = None if verdict is None else verdict.value
-                found[number] = [said, why, key.size or 0, time.monotonic() - begun]
+                found[number] = [said, why, key.size or 0, time.monotonic() - begun, method]
                 if verdict is not None:
-                    name = self._places.name(dest)
-                    proofs.append(self._signer.attest(key, dest, name, verdict, "reread"))
+                    proofs.append(self._signer.attest(key, dest, self._places.name(dest), verdict, method))
 
         async with anyio.create_task_group() as group:
             for _ in range(1 if self._places.is_here(dest) else _JOBS):
@@ -74,12 +60,31 @@ class _Rereading:
         self._writer.close()
         return [found[number] for number in range(len(keys))]
 
+    async def _look(self, remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str, Method]:
+        if self._spec.verify == "peer" and await self._shown(remote, key):
+            return Verdict.GOOD, "", "peer"
+        verdict, why = await reread(remote, key, cached=False)
+        return verdict, why, "reread"
+
+    async def _shown(self, remote: annex.Remote, key: annex.Key) -> bool:
+        """It has read the content itself and answered a challenge rightly; compared with a copy on this machine."""
+        for place in self._spec.sources:
+            copy = self._places.remote(place.uuid) if self._places.is_here(place.uuid) else None
+            if copy is None:
+                continue
+            try:
+                (proof,) = await annex.prove([remote], key, copy)
+            except annex.AnnexError:
+                continue  # that copy is none to compare with
+            return proof is annex.Verified.HASH
+        return False
+
 
 async def _serve(job: str, worker: str) -> None:
     ledger = Ledger.open(job)
     async with connected(ledger.spec) as places:
         with ledger.writer(f"{worker}.reread") as writer:
-            rereading = _Rereading(places, writer, Signer.of_user())
+            rereading = _Rereading(ledger.spec, places, writer, Signer.of_user())
             while line := await anyio.to_thread.run_sync(sys.stdin.buffer.readline, abandon_on_cancel=True):
                 answer = await rereading.answer(json.loads(line))
                 sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")

@@ -29,6 +29,7 @@ class Found:
     why: str
     size: int = 0
     seconds: float = 0.0
+    method: str = ""
 
 
 class Rereader:

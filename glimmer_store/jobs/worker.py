@@ -328,7 +328,7 @@ class _Shard:
         for (task, copied), one in zip(some, found, strict=True):
             if one.verdict is Verdict.GOOD:
                 self._w.summary.verified += 1
-                events.append(self._event(task, State.VERIFIED, size=one.size, seconds=one.seconds, method="reread"))
+                events.append(self._event(task, State.VERIFIED, size=one.size, seconds=one.seconds, method=one.method))
             else:
                 events.append(await self._not_good(task, copied, one))
         self._record(events)

@@ -272,3 +272,29 @@ async def test_two_coordinators_share_one_job(tmp_path: Path) -> None:
     copied = Counter(event.key for event in events if event.state is State.COPIED)
     assert copied == registered, "no shard had two workers"
     assert backfill.holds("new") == set(backfill.keys) == backfill.recorded("new")
+
+
+@pytest.mark.parametrize(("strength", "method"), [("peer", "peer"), ("reread", "reread")])
+async def test_a_peer_of_ours_may_prove_its_copies_where_that_is_enough(
+    tmp_path: Path, strength: str, method: str
+) -> None:
+    backfill = await make_backfill(tmp_path, [(b"one", "a"), (b"two", "b")])
+    backfill.address("new", f"exec:{sys.executable} -m annexpy.cli.app serve --stdio {backfill.bare('new')}")
+    ledger = await planned(backfill, verify=strength)
+
+    assert await done(ledger) == {"registered": 2}
+
+    events = [event for shard in ledger.shards() for event in ledger.events(shard)]
+    assert {event.method for event in events if event.state is State.VERIFIED} == {method}
+    newest = [Attestations(backfill.dataset).newest(key)[backfill.uuids["new"]] for key in backfill.keys]
+    assert {(one.verdict, one.method) for one in newest} == {(Verdict.GOOD, method)}
+
+
+async def test_what_the_receiver_verified_while_it_stored_may_be_enough(tmp_path: Path) -> None:
+    backfill = await make_backfill(tmp_path, [(b"new", "a"), (b"there before", "a new")])
+    ledger = await planned(backfill, verify="stream")
+
+    assert await done(ledger) == {"registered": 2}
+
+    one, other = (Attestations(backfill.dataset).newest(key)[backfill.uuids["new"]] for key in backfill.keys)
+    assert (one.method, other.method) == ("stream", "reread")
