@@ -12,7 +12,7 @@ from glimmer_store.config import CONFIG_NAME, Config
 from glimmer_store.jobs.cold_place import check_cold, cold_remote
 from glimmer_store.jobs.spec import JobError, JobSpec, Place
 
-__all__ = ["HERE", "Places", "connected", "known_places", "named"]
+__all__ = ["HERE", "Places", "connected", "get_to_know", "known_places", "named"]
 
 HERE = "here"
 """What the dataset's own repository is called."""
@@ -34,6 +34,22 @@ def known_places(repository: annex.Repository) -> list[Place]:
             found[remote.uuid] = place if cold else found.get(remote.uuid, place)
     found.setdefault(repository.uuid, Place(HERE, repository.uuid, str(root.resolve())))
     return list(found.values())
+
+
+async def get_to_know(dataset: Path, names: Iterable[str]) -> None:
+    """Ask those git remotes among *names* for their UUID whom nobody has asked yet, and keep it, as git-annex does.
+
+    Raises:
+        AnnexError: One cannot be asked.
+    """
+    with annex.Repository.open(dataset) as repository:
+        for remote in repository.config.remotes().values():
+            if remote.name in names and not remote.uuid:
+                connected = annex.connect(remote.name, repository=repository)
+                try:
+                    repository.config.set(f"remote.{remote.name}.annex-uuid", await connected.connect())
+                finally:
+                    await connected.aclose()
 
 
 def _absolute(url: str, root: Path) -> str:

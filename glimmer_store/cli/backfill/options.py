@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,8 +13,9 @@ from glimmer_store.jobs.callback import check_url
 from glimmer_store.jobs.control import Control
 from glimmer_store.jobs.figures_text import told_limits
 from glimmer_store.jobs.ledger import Ledger
+from glimmer_store.jobs.places import get_to_know
 from glimmer_store.jobs.plan import jobs_folder, new_job
-from glimmer_store.jobs.spec import JobError, JobSpec, JobType, Retry, Select, Strength, seconds
+from glimmer_store.jobs.spec import JobError, JobSpec, JobType, Retry, Select, Strength, Warm, seconds
 
 __all__ = [
     "dataset_option",
@@ -38,6 +39,7 @@ _OPTIONS = (
     click.option("--older-than", "max_age", default="0", metavar="AGE", help="verify, repair: not proven since (90d)."),
     click.option("--verify", "strength", type=click.Choice(get_args(Strength)), default="reread", show_default=True),
     click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Such as bandwidth=200MB/s."),
+    click.option("--warm", "warm", multiple=True, metavar="NAME=VALUE", help="Cold sources: such as max-cost=50."),
     click.option("--tries", type=click.IntRange(1), default=5, show_default=True, help="Before a task fails."),
     click.option("--retry-after", default="30s", show_default=True, help="First pause before a try; doubles."),
     click.option("--heartbeat", default="6s", help="Sign of life of a worker; after five without one it is lost."),
@@ -92,20 +94,24 @@ def show_control(ledger: Ledger, control: Control, *, as_json: bool) -> None:
 
 
 # Any: what click read
-def made_job(given: dict[str, Any]) -> JobSpec:
+async def made_job(given: dict[str, Any]) -> JobSpec:
     """The job that the options describe.
 
     Raises:
         JobError: A name is not known.
+        AnnexError: A repository that is named for the first time cannot be reached.
         UsageError: An option is malformed.
     """
     try:
         max_age, base, heartbeat = (seconds(given[name]) for name in ("max_age", "retry_after", "heartbeat"))
         limits = dict(one.split("=", 1) for one in given["limits"])
+        warm = _warm(given["warm"])
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    dataset = Path(given["dataset"])
+    await get_to_know(dataset, [*given["dests"], *given["sources"]])
     return new_job(
-        Path(given["dataset"]),
+        dataset,
         given["type_"],
         given["dests"],
         sources=given["sources"],
@@ -113,6 +119,7 @@ def made_job(given: dict[str, Any]) -> JobSpec:
         verify=given["strength"],
         limits=limits,
         retry=Retry(given["tries"], base),
+        warm=warm,
         heartbeat=heartbeat,
         callback=check_url(given["callback"]) if given["callback"] else "",
     )
@@ -135,3 +142,12 @@ def find_job(job: str | None, dataset: str = ".") -> Path:
     if not found:
         raise JobError(f"{folder}: no job", remedy="plan one: glimmer-store backfill plan --to NAME --freeze")
     return found[-1].parent
+
+
+def _warm(words: Sequence[str]) -> Warm:
+    """``NAME=VALUE`` each. Raises ValueError."""
+    kinds: dict[str, type[str] | type[int] | type[float]] = {"tier": str, "days": int, "ahead": str, "max-cost": float}
+    given = dict(word.split("=", 1) for word in words)
+    if unknown := set(given) - set(kinds):
+        raise ValueError(f"--warm {', '.join(unknown)}: what there is: {', '.join(kinds)}")
+    return Warm(**{name.replace("-", "_"): kinds[name](value) for name, value in given.items()})  # type: ignore[arg-type]

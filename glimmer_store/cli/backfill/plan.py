@@ -25,11 +25,15 @@ def command(job: str | None, freeze: bool, as_json: bool, **given: Any) -> int: 
     """
     import anyio
 
-    from glimmer_store.jobs.plan import job_folder, plan
+    from glimmer_store.jobs.ledger import Ledger
+    from glimmer_store.jobs.plan import Plan, job_folder, plan
+    from glimmer_store.jobs.spec import JobSpec
 
-    spec = made_job(given)
-    folder = Path(job) if job else job_folder(spec) if freeze else None
-    amount, ledger = anyio.run(plan, spec, folder)
+    async def work() -> tuple[JobSpec, Plan, Ledger | None]:
+        spec = await made_job(given)
+        return spec, *await plan(spec, Path(job) if job else job_folder(spec) if freeze else None)
+
+    spec, amount, ledger = anyio.run(work)
     told = {"job": spec.id if ledger else None, "folder": str(ledger.folder) if ledger else None, **amount.to_json()}
     if as_json:
         click.echo(json.dumps(told))

@@ -35,7 +35,7 @@ def command(job: str | None, as_json: bool, **given: Any) -> int:  # Any: what c
 
     async def work() -> int:
         if given["dests"] and not (job and (Path(job) / "job.toml").exists()):
-            spec = made_job(given)
+            spec = await made_job(given)
             folder = Path(job) if job else job_folder(spec)
             await plan(spec, folder)
         else:
