@@ -8,6 +8,7 @@ the same emit completes, and a second emit of the same bytes stores nothing twic
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -25,6 +26,8 @@ from glimmer_store.record import Location, StorageRecord
 from glimmer_store.tree import Tree, annexed, members, tree_of
 
 __all__ = ["Archive", "Archived", "Output", "Progress", "is_here"]
+
+log = logging.getLogger(__name__)
 
 _SECONDS = 60.0
 """How long a remote may take to answer before it is left out: hundreds of jobs may keep a disk busy that long."""
@@ -132,11 +135,11 @@ class Archive:
             nodes: dict[Durable, annex.Remote] = {}
             for place in config.durable:
                 remote = annex.connect(place.url, uuid=place.uuid, name=place.name, repository=repository)
-                stack.push_async_callback(remote.aclose)
+                stack.push_async_callback(_closed, remote)
                 nodes[place] = remote
             counting, adjuncts, unusable = connect_adjuncts(config.adjuncts, repository)
             for adjunct in (*counting.values(), *adjuncts.values()):
-                stack.push_async_callback(adjunct.aclose)
+                stack.push_async_callback(_closed, adjunct)
             nodes |= counting
             yield cls(root, config, repository, nodes, one_by_one=one_by_one, adjuncts=adjuncts, unusable=unusable)
 
@@ -248,6 +251,14 @@ class Archive:
         remotes = {place: self._nodes.get(place) or self.adjuncts[place] for place in places}
         wanted = {place: list(keys) for place, keys in places.items()}
         return await prove(remotes, wanted, self.repository, self.signer, {} if failed is None else failed, sources)
+
+
+async def _closed(remote: annex.Remote) -> None:
+    """Close it. Where others keep its journal locked, what was recorded waits there, on disk, for the next commit."""
+    try:
+        await remote.aclose()
+    except annex.LockHeld as error:
+        log.info("%s: %s", remote.name, error)
 
 
 def _adopt_pidlock(places: Iterable[str]) -> bool:

@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -20,12 +19,25 @@ from typing import Any, Literal, TypeAlias
 import annexpy as annex
 from glimmer_store.archive import Archive, Archived, Output, Progress
 from glimmer_store.attest import Attestation, Attestations, Verdict
+from glimmer_store.bids import read_node
 from glimmer_store.config import FORGE
 from glimmer_store.enter import INDEX, Entering, Outcome, read_index
 from glimmer_store.entry import Entry, Part, Row
-from glimmer_store.errors import GraphError, HashMismatch, Shortfall
+from glimmer_store.errors import GraphError, HashMismatch, Shortfall, SidecarError
+from glimmer_store.nodes import (
+    UNREADABLE,
+    GlimmerNode,
+    NodeFile,
+    Unreadable,
+    as_node,
+    beside_of,
+    bids_nodes,
+    is_sidecar,
+    node_of,
+    scan,
+    where_of,
+)
 from glimmer_store.policy import StorageClass
-from glimmer_store.record import Location, StorageRecord
 from glimmer_store.sidecar import Sidecar, provenance_hash
 from glimmer_store.tree import list_path
 
@@ -38,41 +50,6 @@ NodeType: TypeAlias = Literal["dataset", "derivative"]
 _ID = re.compile(r"[a-zA-Z0-9]+([-.][a-zA-Z0-9]+)*\Z")
 _CLOSING = 60.0
 """Seconds that closing a graph waits for others, to bring the index up to date."""
-
-
-@dataclass(frozen=True, slots=True)
-class GlimmerNode:
-    """A node of the graph with its storage.
-
-    Attributes:
-        id, type: As in the node file.
-        file: The node file, relative to the dataset.
-        output: The output, relative to the dataset; None when the node names none.
-        key: The output's key; None when it was never archived.
-        record: Where the content is; None when it was never archived.
-    """
-
-    id: str
-    type: str
-    file: Path
-    output: Path | None
-    key: annex.Key | None
-    record: StorageRecord | None
-
-    @property
-    def copies(self) -> int:
-        """Proven copies, as recorded."""
-        return self.record.copies if self.record else 0
-
-    @property
-    def numcopies_required(self) -> int:
-        """Copies that the storage class needs; 0 for a node without storage fields."""
-        return self.record.numcopies_required if self.record else 0
-
-    @property
-    def stored_at(self) -> tuple[Location, ...]:
-        """The proven copies, as recorded."""
-        return self.record.stored_at if self.record else ()
 
 
 class GlimmerGraph:
@@ -171,8 +148,9 @@ class GlimmerGraph:
         """Store the output that an existing node file names, and fill in its storage fields.
 
         Args:
-            node: The node file, in the graph's folder: a ``derivative`` or ``dataset`` with ``output-path`` or
-                ``datalad-relative-path``, relative to the dataset.
+            node: The node file, in the graph's folder, or a BIDS sidecar: a ``derivative`` or ``dataset`` with
+                ``output-path`` or ``datalad-relative-path``, relative to the dataset; a sidecar's output may also
+                just stand beside it.
             progress: Called while bytes move.
 
         Raises:
@@ -180,10 +158,13 @@ class GlimmerGraph:
             SourceRefused, HashMismatch, Shortfall: As ``derivative``.
         """
         file = _absolute(node)
-        if not file.is_relative_to(self.folder):
+        bids = is_sidecar(self.root, self.folder, file)
+        if not bids and not file.is_relative_to(self.folder):
             raise GraphError(f"{node}: is not in the graph's folder {self.folder}", remedy="move the node file there")
-        fields = Sidecar.read(file).fields
-        type_, id_, where = fields.get("type"), fields.get("id"), _where(fields)
+        fields = read_node(file).fields
+        type_, id_, where = fields.get("type"), fields.get("id"), where_of(fields)
+        if bids and where is None and (beside := beside_of(file)) is not None:
+            where = beside.relative_to(self.root).as_posix()
         if type_ not in ("dataset", "derivative"):
             raise GraphError(f"{node}: type {type_!r} has no output", remedy="emit datasets and derivatives")
         if not isinstance(id_, str) or where is None:
@@ -197,38 +178,42 @@ class GlimmerGraph:
         return await self._emit(type_, self.root / where, id_, None, [], storage_class, "", {}, "", progress, file=file)
 
     def nodes(self) -> Iterator[GlimmerNode]:
-        """Every dataset and derivative node: those of the index, in its order, then those it does not have yet.
+        """Every dataset and derivative node: as the index has them, those it does not have yet, BIDS sidecars.
 
         Raises:
             SidecarError: A node file is malformed.
         """
-        listed = self._index()["nodes"]
-        for entry in listed:
-            if entry.get("type") in ("dataset", "derivative"):
-                yield self._node(self.folder / str(entry["path"]))
-        known = {str(entry.get("path")) for entry in listed}
-        for type_ in ("dataset", "derivative"):
-            for file in sorted((self.folder / f"{type_}s").glob("*.md")):
-                if file.relative_to(self.folder).as_posix() not in known:
-                    yield self._node(file)
+        for one in self.scan():
+            if isinstance(one, Unreadable):
+                raise SidecarError(f"{self.root / one.file}: {one.reason}", remedy=UNREADABLE)
+            yield one
+
+    def scan(self) -> Iterator[GlimmerNode | Unreadable]:
+        """As ``nodes``, with those that cannot be read in between."""
+        return scan(self.root, self.folder)
 
     def node(self, name: str | os.PathLike[str]) -> GlimmerNode:
-        """The node of an id, or of a node file.
+        """The node of an id, or of a node file: one of the graph, or a BIDS sidecar.
 
         Raises:
             GraphError: There is none.
             SidecarError: Its file is malformed.
         """
         file = _absolute(name)
-        if file.suffix == ".md" and file.is_relative_to(self.folder) and file.exists():
-            return self._node(file)
+        if file.exists() and (
+            (file.suffix == ".md" and file.is_relative_to(self.folder)) or is_sidecar(self.root, self.folder, file)
+        ):
+            return node_of(self.root, file)
         found = self._file(str(name))
         if found is None:
+            for one in bids_nodes(self.root, self.folder):
+                if isinstance(one, GlimmerNode) and one.id == str(name):
+                    return one
             raise GraphError(f"{name}: no such node", remedy="name the id of a node, or a node file")
-        return self._node(found)
+        return node_of(self.root, found)
 
     async def rewrite(
-        self, title: str, nodes: Mapping[Path, tuple[Sidecar, Sidecar]], proofs: Sequence[Attestation]
+        self, title: str, nodes: Mapping[Path, tuple[NodeFile, NodeFile]], proofs: Sequence[Attestation]
     ) -> Outcome:
         """Enter changed nodes and attestations as one commit, and push it.
 
@@ -275,7 +260,7 @@ class GlimmerGraph:
             raise GraphError(f"id {node_id!r}: letters and digits, joined by single '-' or '.'")
         if file is None:
             file = self.folder / f"{type_}s" / f"{node_id}.md"
-        before = Sidecar.read(file) if file.exists() else None
+        before = read_node(file) if file.exists() else None
         self._check_same(before, file, output)
         archived = await self.archive.store(output, wanted, progress=progress)
         await self._void(archived)
@@ -283,7 +268,7 @@ class GlimmerGraph:
         changes = {**_named(type_, output), **archived.record.to_fields()}
         if before is not None:
             changed = before.with_fields(changes)
-            after = before if changed.raw == before.raw else changed.with_fields({"modified": now})
+            after: NodeFile = before if changed.raw == before.raw else changed.with_fields({"modified": now})
         else:
             fields: dict[str, object] = {"id": node_id, "type": type_, "name": name or output.path.name}
             fields |= {"created": now, "modified": now, **extra, **changes, "edges": edges}
@@ -291,17 +276,22 @@ class GlimmerGraph:
                 fields["description"] = description
             fields["provenance-hash"] = provenance_hash(body)
             after = Sidecar.create(fields, body)
-        await self._enter(file, before, after, archived, Row(node_id, type_, file.relative_to(self.folder).as_posix()))
-        return self._as_node(file, after.fields)
+        row = None  # the index is of Glimmer's own node files
+        if file.suffix == ".md":
+            row = Row(node_id, type_, file.relative_to(self.folder).as_posix())
+        await self._enter(file, before, after, archived, node_id, row)
+        return as_node(self.root, file, after.fields)
 
-    async def _enter(self, file: Path, before: Sidecar | None, after: Sidecar, archived: Archived, row: Row) -> None:
+    async def _enter(
+        self, file: Path, before: NodeFile | None, after: NodeFile, archived: Archived, id_: str, row: Row | None
+    ) -> None:
         parts = [self._part(file, before, after)]
         if archived.output.tree is not None:
             parts.append(Part(list_path(archived.output.tree.digest), "whole", archived.output.tree.to_bytes()))
         if before is None or after.raw != before.raw or not self._proven(archived.proofs):
             parts += self.archive.signer.parts(archived.proofs)
         self._emitted = True
-        outcome = await self._entering.enter(Entry(f"glimmer-store: {row.id}", tuple(parts), row))
+        outcome = await self._entering.enter(Entry(f"glimmer-store: {id_}", tuple(parts), row))
         if FORGE in outcome.behind:  # it has no copies, so nothing depends on it
             log.warning("%s: %s", FORGE, outcome.behind[FORGE])
         complete = [place for place in archived.record.stored_at if place.remote not in outcome.behind]
@@ -314,7 +304,7 @@ class GlimmerGraph:
                 {**archived.failed, **behind},
             )
 
-    def _part(self, file: Path, before: Sidecar | None, after: Sidecar) -> Part:
+    def _part(self, file: Path, before: NodeFile | None, after: NodeFile) -> Part:
         path = os.fsencode(file.relative_to(self.root))
         return Part(path, "whole", after.raw, None if before is None else before.raw)
 
@@ -338,10 +328,10 @@ class GlimmerGraph:
             for proof in proofs
         )
 
-    def _check_same(self, before: Sidecar | None, file: Path, output: Output) -> None:
+    def _check_same(self, before: NodeFile | None, file: Path, output: Output) -> None:
         if before is None:
             return
-        where = _where(before.fields)
+        where = where_of(before.fields)
         if where is not None and where != output.path.as_posix():
             raise GraphError(
                 f"{file.relative_to(self.root)}: the node already describes {where}",
@@ -356,22 +346,7 @@ class GlimmerGraph:
 
     def read(self, file: Path, raw: bytes) -> GlimmerNode:
         """The node that *file*, relative to the dataset, is with the content *raw*. Raises SidecarError."""
-        return self._as_node(self.root / file, Sidecar.parse(raw, name=str(file)).fields)
-
-    def _node(self, file: Path) -> GlimmerNode:
-        return self._as_node(file, Sidecar.read(file).fields)
-
-    def _as_node(self, file: Path, fields: Mapping[str, Any]) -> GlimmerNode:  # Any: values of a YAML mapping
-        where = _where(fields)
-        key = fields.get("datalad-annex-key")
-        return GlimmerNode(
-            str(fields.get("id", file.stem)),
-            str(fields.get("type", "")),
-            file.relative_to(self.root),
-            Path(where) if where else None,
-            annex.Key.parse(str(key)) if key else None,
-            StorageRecord.from_fields(fields, node=str(file)),
-        )
+        return as_node(self.root, self.root / file, Sidecar.parse(raw, name=str(file)).fields)
 
     # -- the index --
 
@@ -396,12 +371,6 @@ class GlimmerGraph:
             if entry.get("id") == node_id:
                 return self.folder / str(entry["path"])
         return None
-
-
-def _where(fields: Mapping[str, Any]) -> str | None:  # Any: values of a YAML mapping
-    """The output that a node names, relative to the dataset."""
-    where = fields.get("output-path") or fields.get("datalad-relative-path")
-    return None if where is None else str(where)
 
 
 def _named(type_: str, output: Output) -> dict[str, object]:

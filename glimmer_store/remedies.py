@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from glimmer_store.nodes import Unreadable
 from glimmer_store.status import Cell, Matter, ObjectStatus, Place, State, Tier
 
-__all__ = ["matters", "more_copies", "shell_line"]
+__all__ = ["matters", "more_copies", "of_unreadable", "shell_line"]
 
 
 def shell_line(*words: object) -> str:
@@ -19,6 +20,12 @@ def shell_line(*words: object) -> str:
 def matters(entry: ObjectStatus, places: Sequence[Place], root: Path) -> tuple[Matter, ...]:
     """Everything that is the matter with *entry*, what is at stake first. *places* are those of its cells."""
     return tuple(_matters(entry, places, root))
+
+
+def of_unreadable(one: Unreadable, root: Path) -> Matter:
+    """A node that cannot be read: nobody can say how many copies it has."""
+    command = shell_line("glimmer-store", "validate", root)
+    return Matter("graph", str(one.file), f"cannot be read: {one.reason}", command)
 
 
 def _matters(entry: ObjectStatus, places: Sequence[Place], root: Path) -> Iterator[Matter]:

@@ -13,8 +13,9 @@ import anyio
 import annexpy as annex
 from glimmer_store.attest import Attestation, Attestations, Verdict
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
+from glimmer_store.nodes import Unreadable
 from glimmer_store.policy import StorageClass
-from glimmer_store.remedies import matters
+from glimmer_store.remedies import matters, of_unreadable
 from glimmer_store.status import Cell, Event, ObjectStatus, Place, Proof, Report, Tier, class_of
 from glimmer_store.verify import keys_of
 
@@ -58,13 +59,15 @@ async def look(
     copies are neither counted as live nor reported as lost. A copy that was found bad is not counted.
 
     Args:
-        graph: Open.
+        graph: Open. A node that cannot be read is a finding of its own, and nothing is known of its copies.
         full: Read the whole location log, its history and all proofs as well: capacities, when each copy came and
             went, and who looked at it.
         only: These nodes instead of all.
         without: Names of durable remotes that are not asked and do not count.
     """
-    nodes = list(graph.nodes() if only is None else only)
+    scanned = list(graph.scan() if only is None else only)
+    nodes = [one for one in scanned if isinstance(one, GlimmerNode)]
+    unreadable = tuple(of_unreadable(one, graph.root) for one in scanned if isinstance(one, Unreadable))
     parts = {node.key: _parts(graph, node) for node in nodes if node.key is not None}
     keys = list(dict.fromkeys(key for keys in parts.values() for key in keys))
     archive = graph.archive
@@ -100,7 +103,9 @@ async def look(
     if full:
         places = _with_capacity(repository, places, used)
     history = _history(repository, list(parts), places) if full else {}
-    return assemble(graph.root, archive.config.numcopies, nodes, places, Known(present, where, history, proofs))
+    known_now = Known(present, where, history, proofs)
+    report = assemble(graph.root, archive.config.numcopies, nodes, places, known_now)
+    return replace(report, general=(*report.general, *unreadable))
 
 
 def _parts(graph: GlimmerGraph, node: GlimmerNode) -> list[annex.Key]:

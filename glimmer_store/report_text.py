@@ -96,6 +96,10 @@ def records(report: Report) -> Iterator[dict[str, object]]:
         if entry.node.key is not None:
             record["key"] = str(entry.node.key)
         yield record
+    for found in report.general:
+        path, message = f"{report.dataset}/{found.subject}", found.text
+        record = {"action": "glimmer-store-report", "path": path, "type": "file", "status": "error"}
+        yield {**record, "message": message, "refds": report.dataset}
 
 
 def _message(entry: ObjectStatus) -> str:

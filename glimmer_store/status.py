@@ -137,8 +137,8 @@ class Matter:
     """Something that is not as it should be, and the command that mends it.
 
     Attributes:
-        kind: ``copies``, ``drift``, ``unverified``, ``unreachable`` or ``policy``.
-        subject: The id of a node, or the name of a place.
+        kind: ``copies``, ``drift``, ``unverified``, ``unreachable``, ``policy``, or ``graph`` for what cannot be read.
+        subject: The id of a node, the name of a place, or a file.
         text: What is the matter.
         command: A line for a shell; empty when only people can help.
     """
@@ -309,9 +309,13 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all safe, 3 under-replicated, 4 when that may only be because a place could not be asked."""
+        """0 all safe, 3 too few copies, 1 a node cannot be read, 4 a place that may have a copy could not be asked."""
         states = {entry.state for entry in self.objects}
-        return 3 if State.AT_RISK in states else 4 if State.UNREACHABLE in states else 0
+        if State.AT_RISK in states:
+            return 3
+        if any(found.kind == "graph" for found in self.general):
+            return 1
+        return 4 if State.UNREACHABLE in states else 0
 
     def to_json(self) -> dict[str, object]:
         """Everything, as plain values."""

@@ -20,6 +20,7 @@ from glimmer_store.errors import GraphError
 from glimmer_store.footprint import Found, ahead, around, has_commit, held, refs, uncommitted, walk
 from glimmer_store.gates import Refusal, Verdict, git, of_object
 from glimmer_store.graph import GlimmerGraph
+from glimmer_store.nodes import UNREADABLE, Unreadable
 from glimmer_store.remedies import shell_line
 from glimmer_store.report import look
 from glimmer_store.verify import keys_of
@@ -120,7 +121,12 @@ class _Gate:
     ) -> list[Path]:
         """Refuse for outputs with too few copies and for files that are none; the files of *files* that git is for."""
         going = [place.name for place in graph.archive.config.durable if self._goes(place.url, graph.root)]
-        nodes = list(graph.nodes())
+        nodes = []
+        for one in graph.scan():
+            if isinstance(one, Unreadable):
+                self._refuse("graph", one.file, f"its node cannot be read: {one.reason}", UNREADABLE, runs=False)
+            else:
+                nodes.append(one)
         report = await look(graph, full=False, only=nodes, without=going)
         folders: list[Path] = []
         said: set[_Digest] = set()  # of these there is a refusal already

@@ -17,11 +17,12 @@ from pathlib import Path
 import annexpy as annex
 from glimmer_store.archive import is_here
 from glimmer_store.attest import Attestation, Verdict
+from glimmer_store.bids import read_node
 from glimmer_store.config import Durable
 from glimmer_store.errors import SidecarError
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
+from glimmer_store.nodes import NodeFile
 from glimmer_store.record import Location
-from glimmer_store.sidecar import Sidecar
 from glimmer_store.tree import Tree, list_path
 
 __all__ = ["Verified", "keys_of", "verify"]
@@ -108,13 +109,13 @@ class _Round:
                 await self._repair(key)
         self._log()
         await self._archive.repository.branch.sync()
-        files: dict[Path, tuple[Sidecar, Sidecar]] = {}
+        files: dict[Path, tuple[NodeFile, NodeFile]] = {}
         results = []
         for node in self._nodes:
             verified = self._result(node)
             results.append(verified)
             assert verified.node.record is not None
-            before = Sidecar.read(self._graph.root / node.file)
+            before = read_node(self._graph.root / node.file)
             after = before.with_fields(verified.node.record.to_fields())
             if after.raw != before.raw:
                 now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -206,7 +207,7 @@ class _Round:
 def keys_of(root: Path, node: GlimmerNode) -> list[annex.Key]:
     """Every key that a copy of the node's output has to have."""
     assert node.key is not None
-    digest = Sidecar.read(root / node.file).fields.get("output-hash")
+    digest = read_node(root / node.file).fields.get("output-hash")
     if digest is None and node.key.backend in (b"SHA256", b"SHA256E"):  # a dataset: the key of a list holds its digest
         digest = "sha256:" + node.key.name.split(b".")[0].decode()
     if not isinstance(digest, str) or not digest.startswith("sha256:"):

@@ -157,3 +157,20 @@ async def test_the_real_git_annex_finds_the_copies_that_the_node_names(study: Pa
             check=False,
         )
         assert (checked.returncode, checked.stderr) == (0, "")
+
+
+async def test_a_journal_that_others_keep_locked_does_not_undo_an_emit_that_is_done(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def held(_: object) -> None:
+        raise annex.LockHeld("vault1.git/annex/journal.lck", "two hundred others", 30.0)
+
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.derivative(study / "derivatives" / "brain.nii.gz")
+        monkeypatch.setattr("annexpy.remote.local.Local.aclose", held)
+    monkeypatch.undo()
+
+    assert node.copies == 3
+    async with GlimmerGraph.open(study) as graph:
+        (entry,) = (await look(graph)).objects
+    assert (entry.safe, entry.drift) == (True, ())

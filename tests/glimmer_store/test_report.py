@@ -19,6 +19,7 @@ from glimmer_store.explain import explain
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.provision import provision
 from glimmer_store.report import look
+from glimmer_store.report_html import page
 from glimmer_store.report_text import human_size, records, screen
 from glimmer_store.status import Cell, Report, State, Tier
 from glimmer_store.verify import verify
@@ -77,6 +78,78 @@ async def test_everything_that_is_there_is_safe_and_proven(study: Path) -> None:
     for place in report.places:
         assert place.used == 1000
         assert place.free
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["no front matter\n", "---\nid: [\n---\n", "---\nid: x\ntype: dataset\ndatalad-annex-key: nokey\n---\n", None],
+    ids=["none", "not YAML", "no key", "gone"],
+)
+async def test_one_node_that_cannot_be_read_is_named_and_the_others_are_told_of(
+    study: Path, damage: str | None
+) -> None:
+    await store(study, "a.tsv", "b.tsv", "c.tsv")
+    file = study / "rokb" / "datasets" / "dataset-b.md"
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_text(damage)
+
+    report = await looked(study)
+
+    assert [entry.name for entry in report.objects] == ["a.tsv", "c.tsv"]
+    assert [entry.safe for entry in report.objects] == [True, True]
+    (found,) = report.findings
+    assert (found.kind, found.subject) == ("graph", "rokb/datasets/dataset-b.md")
+    assert found.text.startswith("cannot be read: ")
+    assert report.exit_code == 1
+    assert found.subject in screen(report)
+    assert found.subject in page(report)
+    assert [one["status"] for one in records(report)] == ["ok", "ok", "error"]
+    lose(study.parent / "vault1.git", report.objects[0].node.key or annex.Key.parse(b"WORM--x"))
+    assert (await looked(study)).exit_code == 3
+    async with GlimmerGraph.open(study) as graph:
+        with pytest.raises(annex.AnnexError):
+            list(graph.nodes())
+
+
+async def test_a_spoilt_index_costs_no_node(study: Path) -> None:
+    await store(study, "a.tsv", "b.tsv")
+    (study / "rokb" / "_glimmer-index.json").write_text("[")
+
+    report = await looked(study)
+
+    assert [entry.name for entry in report.objects] == ["a.tsv", "b.tsv"]
+    assert [found.subject for found in report.findings] == ["rokb/_glimmer-index.json"]
+    assert report.exit_code == 1
+
+
+async def test_a_node_in_a_bids_sidecar_is_reported_verified_repaired_and_emitted(study: Path) -> None:
+    await store(study, "a.tsv")
+    folder = study / "sub-01" / "anat"
+    folder.mkdir(parents=True)
+    (folder / "sub-01_T1w.nii").write_bytes(b"brain" * 50)
+    sidecar = folder / "sub-01_T1w.json"
+    sidecar.write_text('{\n  "EchoTime": 0.03,\n  "_x-glimmer": {"id": "t1w", "type": "dataset", "name": "T1"}\n}\n')
+    report = await looked(study)
+    assert [(entry.node.id, entry.safe) for entry in report.objects] == [("dataset-a", True), ("t1w", False)]
+    (copies,) = report.findings
+    assert report.objects[1].name == "sub-01/anat/sub-01_T1w.nii"
+
+    run(copies.command)
+
+    report = await looked(study)
+    assert [(entry.node.id, entry.safe, entry.findings) for entry in report.objects][1] == ("t1w", True, ())
+    said = json.loads(sidecar.read_text())
+    assert said["EchoTime"] == 0.03
+    assert (said["_x-glimmer"]["copies"], said["_x-glimmer"]["verified"]) == (3, True)
+    key = report.objects[1].node.key
+    assert key is not None
+    lose(study.parent / "vault2.git", key)
+    (found,) = (await looked(study)).findings[:1]
+    run(found.command)
+    assert (await looked(study)).exit_code == 0
+    assert "t1w" not in (study / "rokb" / "_glimmer-index.json").read_text()
 
 
 async def test_a_lost_copy_is_drift_and_a_risk_and_its_command_puts_it_back(study: Path) -> None:

@@ -22,8 +22,8 @@ __all__ = ["command"]
 def command(as_json: bool, json_records: bool, html: str | None, dataset: str) -> int:
     """Tell of every output: who has it, since when, what was proven, and how to mend what is not as it should be.
 
-    Exit code 3 when something has fewer copies than it needs, 4 when that may only be because
-    a remote could not be asked.
+    Exit code 3 when something has fewer copies than it needs, 1 when a node cannot be read (it is named, and the
+    others are told of), 4 when copies may only be missing because a remote could not be asked.
     """
     from glimmer_store.report_text import records, table
 

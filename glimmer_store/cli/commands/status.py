@@ -20,8 +20,8 @@ __all__ = ["command", "survey"]
 def command(as_json: bool, dataset: str) -> int:
     """Ask every remote where each output is now, compare with what the nodes record, and show one screen.
 
-    Exit code 3 when something has fewer copies than it needs, 4 when that may only be because
-    a remote could not be asked.
+    Exit code 3 when something has fewer copies than it needs, 1 when a node cannot be read (it is named, and the
+    others are told of), 4 when copies may only be missing because a remote could not be asked.
     """
     from glimmer_store.report_text import screen
 

@@ -27,8 +27,8 @@ __all__ = ["command"]
 def command(nodes: tuple[str, ...], every: bool, repair: bool, as_json: bool, dataset: str) -> int:
     """Read all copies of NODES (ids or node files) again, sign what is found, and correct the nodes.
 
-    Ends with 3 when a node has too few copies that were proven now, and with 4 when that may be because a
-    remote cannot be asked.
+    Ends with 3 when a node has too few copies that were proven now, with 4 when that may be because a remote cannot
+    be asked, and with 1 when a node cannot be read.
     """
     import anyio
 
@@ -39,16 +39,21 @@ def command(nodes: tuple[str, ...], every: bool, repair: bool, as_json: bool, da
 
 async def _verify(nodes: tuple[str, ...], every: bool, repair: bool, as_json: bool, dataset: Path) -> int:
     from glimmer_store.graph import GlimmerGraph
+    from glimmer_store.nodes import UNREADABLE, Unreadable
     from glimmer_store.verify import verify
 
     worst = 0
     async with GlimmerGraph.open(dataset) as graph:
-        chosen = graph.nodes() if every else [graph.node(name) for name in nodes]
+        scanned = list(graph.scan()) if every else [graph.node(name) for name in nodes]
+        chosen = [one for one in scanned if not isinstance(one, Unreadable)]
         async for one in verify(graph, chosen, repair=repair):
             click.echo(json.dumps(one.to_json()) if as_json else _line(one))
             if not one.enough:
                 lost = all(said != "unreachable" for said in one.found.values())
                 worst = max(worst, UNDER_REPLICATED) if lost else UNREACHABLE
+        for unreadable in (one for one in scanned if isinstance(one, Unreadable)):
+            click.echo(f"{unreadable.file}: cannot be read: {unreadable.reason}\n  remedy: {UNREADABLE}", err=True)
+            worst = worst or 1
     return worst
 
 
