@@ -11,6 +11,7 @@ null, reason, bytes, seconds, method]``; null: the destination could not be aske
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -87,8 +88,12 @@ async def _serve(job: str, worker: str) -> None:
             rereading = _Rereading(ledger.spec, places, writer, Signer.of_user())
             while line := await anyio.to_thread.run_sync(sys.stdin.buffer.readline, abandon_on_cancel=True):
                 answer = await rereading.answer(json.loads(line))
-                sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-                sys.stdout.buffer.flush()
+                try:
+                    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+                    sys.stdout.buffer.flush()
+                except BrokenPipeError:  # the worker was killed; what was found is written down
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    return
 
 
 def main() -> None:

@@ -159,7 +159,7 @@ class WarmUp:
         if ahead is None or ahead <= 0:
             raise ConfigError(f"warm: ahead {settings.ahead!r} is no size", remedy="give it as 500GB or 2TB")
         self._tiers, self._log, self._settings, self._now, self._ahead = tiers, log, settings, now, ahead
-        self._known: dict[ColdTask, Availability] = {}
+        self._known: dict[ColdTask, tuple[Availability, float]] = {}  # and when to ask again
 
     async def step(self, wanted: Iterable[ColdTask]) -> WarmStep:
         """Look at what is on its way, and ask for the next wave.
@@ -190,24 +190,22 @@ class WarmUp:
             look.outstanding,
             self._log.spent,
             look.stopped,
-            self._wake(look),
+            self._wake(look, requested),
         )
 
     async def _see(self, task: ColdTask, look: _Look) -> None:
         """Sort *task* into *look*, asking about it only when the last answer may no longer hold."""
-        now, known = self._now(), self._known.get(task)
-        until = None if known is None else readable_until(known)
-        still = until is not None and now < until
-        coming = isinstance(known, Warming) and known.eta is not None and now < known.eta
-        if known is None or not (still or coming):
+        now = self._now()
+        found, again = self._known.get(task, (None, 0.0))
+        if found is None or now >= again:
             try:
-                known = await self._tiers[task.place].availability(task.key)
+                found = await self._tiers[task.place].availability(task.key)
             except annex.AnnexError as error:
                 look.failed[task] = error
                 look.outstanding += task.size if task in self._log.asked else 0
                 return
-            self._known[task] = known
-        match known:
+            self._known[task] = found, self._again(found)
+        match found:
             case Online(until):
                 look.ready.append((task, float("inf") if until is None else until))
                 look.outstanding += 0 if until is None else task.size
@@ -217,6 +215,14 @@ class WarmUp:
             case Cold() | Expired():
                 self._known.pop(task, None)
                 look.cold.append(task)
+
+    def _again(self, found: Availability) -> float:
+        """When the answer may no longer hold."""
+        match found:
+            case Warming(eta):
+                return self._now() + _POLL if eta is None else eta
+            case _:
+                return readable_until(found) or 0.0
 
     async def _wave(self, waiting: Sequence[ColdTask], look: _Look) -> list[ColdTask]:
         """What to ask for: in order, as long as there is room and money."""
@@ -273,11 +279,9 @@ class WarmUp:
                 taken += [task for task in batch if task.key not in refused]
         return taken
 
-    def _wake(self, look: _Look) -> float | None:
+    def _wake(self, look: _Look, requested: Sequence[ColdTask]) -> float | None:
         now = self._now()
-        if look.waiting and not look.stopped:
+        if requested or (look.waiting and not look.stopped):
             return now
-        etas = [known.eta for known in self._known.values() if isinstance(known, Warming) and known.eta is not None]
-        if etas and min(etas) > now:
-            return min(etas)
-        return now + _POLL if look.outstanding or look.failed else None
+        coming = [again for found, again in self._known.values() if isinstance(found, Warming)]
+        return max(now, min(coming)) if coming else now + _POLL if look.outstanding or look.failed else None

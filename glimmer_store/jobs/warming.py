@@ -90,6 +90,8 @@ class Warmer:
         wanted = {cold: found for shard in self._open() for cold, found in self._cold(shard)}
         step = await self._warm_up.step(wanted)
         self._write(step, wanted)
+        if step.requested:
+            return 0.0  # how long they take
         if len(wanted) < _FEW or step.wake is None:
             return _SHORTEST
         return max(_SHORTEST, min(_LONGEST, step.wake - time.time()))
@@ -123,7 +125,7 @@ class Warmer:
         for cold, until in step.ready:
             if wanted[cold][2].state in (State.RETRY_WAIT, State.WARMING):
                 add(cold, State.WARM, 0.0 if math.isinf(until) else until - now)
-        for cold in (*step.warming, *step.requested):
+        for cold in step.warming:
             if wanted[cold][2].state is State.RETRY_WAIT:
                 add(cold, State.WARMING, _LONGEST if step.wake is None else max(_SHORTEST, step.wake - now))
         for cold, why in self._hopeless(step, wanted):

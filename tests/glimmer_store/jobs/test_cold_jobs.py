@@ -48,7 +48,7 @@ def states(scene: Scene) -> list[tuple[str, State]]:
 
 
 async def test_cold_contents_are_brought_up_in_waves_and_copied(tmp_path: Path, git_annex: str) -> None:
-    scene = await cold_scene(tmp_path, 9, "a", "b", words="delay=500ms price-request=0.5")
+    scene = await cold_scene(tmp_path, 6, "a", "b", words="delay=500ms price-request=0.5")
 
     ran = await run(scene, ahead="1 kB", max_cost=100.0)
 
@@ -57,7 +57,9 @@ async def test_cold_contents_are_brought_up_in_waves_and_copied(tmp_path: Path, 
     log = WarmLog(scene.job / LOG)
     assert log.spent == 0.5 * len(scene.keys)  # each once
     for key in map(str, scene.keys):
-        assert {State.WARMING, State.WARM, State.REGISTERED} <= {state for one, state in states(scene) if one == key}
+        seen = {state for one, state in states(scene) if one == key}
+        assert State.REGISTERED in seen
+        assert seen & {State.WARMING, State.WARM}  # a worker may come by itself when it should be there
     waves = [line for line in (scene.job / LOG).read_text().splitlines() if '"request"' in line]
     assert len(waves) >= 2
 
