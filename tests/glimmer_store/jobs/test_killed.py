@@ -99,7 +99,7 @@ async def campaign(backfill: Backfill, git_annex: str, kills: int, seed: int, he
     for shard in ledger.shards():
         copied.update(event.key for event in ledger.events(shard) if event.state is State.COPIED and event.size)
     twice = sum(number > 1 for number in copied.values())
-    print(f"\n{happened} kills, {len(backfill.keys)} keys, {twice} moved twice, peak of the last run's tasks: {told}")
+    print(f"\n{happened} kills, {len(backfill.keys)} keys, {twice} moved twice: {told}")
     assert twice <= happened * WORKERS * 500, "at most what was leased when it was killed"
 
 
