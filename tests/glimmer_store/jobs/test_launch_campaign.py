@@ -27,7 +27,12 @@ from glimmer_store.jobs.run import Ran, run_job
 from glimmer_store.jobs.spec import Retry
 from glimmer_store.jobs.states import JobState
 
-pytestmark = [pytest.mark.anyio, pytest.mark.campaign, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.campaign,
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:Creating scratch directories"),
+]
 HEARTBEAT = 1.0
 BYTES = 450
 """Of events, for one key, about."""
