@@ -1,0 +1,161 @@
+"""Who may do what on a server of tenants: every route of the HTTP API × everybody who can ask.
+
+What should come of each is said here once more, by itself; a route without a line here fails.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import asyncssh
+import pytest
+
+from glimmer_store.api_mount import BASE
+from glimmer_store.job_api import JOB_ROUTES
+from glimmer_store.tenant import Access
+from glimmer_store.tenant_api import ROUTES
+from glimmer_store.tenants import Tenants
+
+WRONG = "canary-of-a-secret-that-was-never-given"
+
+# -- who ------------------------------------------------------------------------------------------
+
+OF_ALICE = {"reader": Access.READ_ONLY, "adder": Access.APPEND_ONLY, "writer": Access.WRITE}
+PEOPLE = ["nobody", "wrong", "bob", *OF_ALICE, "operator"]
+LEVEL = {"reader": 1, "adder": 2, "writer": 3, "operator": 4}
+
+# -- what it takes: 1 read, 2 append, 3 write, 4 operator, 0 anybody ------------------------------
+
+API = {
+    "GET /openapi.json": 0,
+    "POST /invitations/accept": 0,
+    "GET /tenants": 4,
+    "POST /tenants": 4,
+    "GET /tenants/NAME": 1,
+    "DELETE /tenants/NAME": 4,
+    "POST /tenants/NAME/suspend": 4,
+    "POST /tenants/NAME/resume": 4,
+    "POST /tenants/NAME/quota": 4,
+    "POST /tenants/NAME/invitations": 2,
+    "GET /tenants/NAME/credentials": 1,
+    "POST /tenants/NAME/credentials/ID/rotate": 1,
+    "DELETE /tenants/NAME/credentials/ID": 1,
+    "GET /tenants/NAME/audit": 1,
+}
+HARMS = {"DELETE /tenants/NAME", "POST /tenants/NAME/suspend", "POST /tenants/NAME/credentials/ID/rotate"}
+HARMS |= {"DELETE /tenants/NAME/credentials/ID"}
+"""Not tried by who may: what comes after would fail."""
+
+
+class Hosted:
+    """A running server that logs everything it can, the tenants ``alice`` and ``bob``, and people of theirs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tenants, self.log = Tenants(folder / "server"), folder / "log"
+        self.answers: list[tuple[str, str]] = []  # who asked, what was said
+        self.tenants.create("alice", repositories=["one"])
+        self.tenants.create("bob", repositories=["one", "two"])
+        self.keys: dict[str, asyncssh.SSHKey] = {}
+        self.secrets = {"wrong": WRONG, "operator": self.tenants.operator().secret}
+        for name, access in {**OF_ALICE, "bob": Access.WRITE}.items():
+            key = self.keys[name] = asyncssh.generate_private_key("ssh-ed25519")
+            token = self.tenants.invite("bob" if name == "bob" else "alice", access=access)
+            granted = self.tenants.accept(token, label=name, ssh_key=key.export_public_key().decode().strip())
+            self.secrets[name] = granted.secret
+        self.invitation = self.tenants.invite("alice")
+        self.held = self.tenants.get("alice").repositories[0]
+        code = (
+            "import logging, sys; logging.basicConfig(level=logging.DEBUG); "
+            "from glimmer_store.cli.app import main; sys.exit(main(sys.argv[1:]))"
+        )
+        words = ["serve", str(folder / "server"), "--plain-http", "--http", "127.0.0.1:0", "--ssh", "127.0.0.1:0"]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen([sys.executable, "-c", code, *words], stderr=log)
+        self.http, self.ssh = self._url("http"), self._url("ssh")
+
+    def _url(self, scheme: str) -> str:
+        while (found := re.search(rf"{scheme}://127\.0\.0\.1:\d+(?=\s)", self.log.read_text())) is None:
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        return found[0]
+
+    def ask(self, who: str, method: str, path: str, body: bytes | None = None) -> int:
+        headers = {"X-git-annex-data-length": "0"}
+        if who != "nobody":
+            headers["Authorization"] = f"Bearer {self.secrets[who]}"
+        try:
+            with urlopen(Request(self.http + path, body, headers, method=method), timeout=120) as answer:
+                self.answers.append((who, answer.read().decode("latin-1")))
+                return int(answer.status)
+        except HTTPError as error:
+            self.answers.append((who, str(error.headers) + error.read().decode("latin-1")))
+            return error.code
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(120) == 0
+        assert "Traceback" not in self.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def hosted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosted]:
+    running = Hosted(tmp_path_factory.mktemp("isolation"))
+    yield running
+    running.stop()
+
+
+def expected(who: str, level: int) -> set[int]:
+    """What may be said: 200s and 400 (the request is none that can be done) where it is allowed."""
+    if level == 0 or LEVEL.get(who, 0) >= level:
+        return {200, 201, 400}
+    # a tenant's people, and those of another, learn nothing of what is not theirs; who is theirs may not, and knows
+    return {401} if who in ("nobody", "wrong") else {403, 404} if who in OF_ALICE else {404}
+
+
+def shape(pattern: str) -> str:
+    """``GET /tenants/NAME`` of a route."""
+    return pattern.replace("([^/]+)", "NAME").replace(r"(\d+)", "ID")
+
+
+def test_every_route_has_a_line_here() -> None:
+    routes = {
+        f"{one.method} {shape(one.path.pattern.removeprefix(BASE).removesuffix('Z').removesuffix(chr(92)))}"
+        for one in ROUTES
+    }
+    assert routes == set(API)
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+def test_the_http_api_says_to_everybody_what_is_theirs_and_nothing_else(hosted: Hosted, who: str) -> None:
+    wrong = []
+    for line, level in API.items():
+        allowed = expected(who, level)
+        if line in HARMS and 200 in allowed:
+            continue
+        method, path = line.split()
+        path = BASE + path.replace("NAME", "alice").replace("ID", "1")
+        said = hosted.ask(who, method, path, b"{}" if method == "POST" else None)
+        if said not in allowed:
+            wrong.append((line, said, allowed))
+        if "NAME" in line and who in ("nobody", "wrong", "bob"):  # as if there were no such tenant
+            nowhere = hosted.ask(who, method, path.replace("alice", "nobody"), b"{}" if method == "POST" else None)
+            if nowhere != said or hosted.answers[-1][1].split("\n")[-2:] != hosted.answers[-2][1].split("\n")[-2:]:
+                wrong.append((line, said, nowhere))
+    assert not wrong
+
+
+@pytest.mark.parametrize("who", ["nobody", "wrong", "bob"])
+def test_jobs_of_a_tenant_are_nobody_elses(hosted: Hosted, who: str) -> None:
+    for route in JOB_ROUTES:
+        path = route.path.pattern.removesuffix(r"\Z")
+        path = path.replace("([^/]+)", "alice").replace("([a-z]{2}-[0-9]{8}-[0-9a-f]{6})", "bf-20261121-0a1b2c")
+        said = hosted.ask(who, route.method, path, b"{}" if route.method == "POST" else None)
+        assert said == (404 if who == "bob" else 401), route
