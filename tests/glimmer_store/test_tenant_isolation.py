@@ -5,6 +5,7 @@ What should come of each is said here once more, by itself; a route without a li
 
 from __future__ import annotations
 
+import hashlib
 import re
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import asyncssh
 import pytest
@@ -99,6 +101,15 @@ class Hosted:
             self.answers.append((who, str(error.headers) + error.read().decode("latin-1")))
             return error.code
 
+    def lay(self, content: bytes) -> str:
+        """Store *content* in alice's repository, by the way of who may; its key."""
+        key = f"SHA256E-s{len(content)}--{hashlib.sha256(content).hexdigest()}"
+        path = f"/git-annex/{self.held.uuid}/v4/put?key={key}&clientuuid={uuid4()}"
+        headers = {"Authorization": f"Bearer {self.secrets['writer']}", "X-git-annex-data-length": str(len(content))}
+        with urlopen(Request(self.http + path, content, headers, method="POST"), timeout=120) as answer:
+            assert b'"stored":true' in answer.read().replace(b" ", b"")
+        return key
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(120) == 0
@@ -159,3 +170,51 @@ def test_jobs_of_a_tenant_are_nobody_elses(hosted: Hosted, who: str) -> None:
         path = path.replace("([^/]+)", "alice").replace("([a-z]{2}-[0-9]{8}-[0-9a-f]{6})", "bf-20261121-0a1b2c")
         said = hosted.ask(who, route.method, path, b"{}" if route.method == "POST" else None)
         assert said == (404 if who == "bob" else 401), route
+
+
+# -- contents over HTTP: 1 read, 2 append, 3 write --------------------------------------------------------------------
+
+CONTENTS = {
+    "GET key/KEY": 1,
+    "GET v4/key/KEY?clientuuid=CLIENT": 1,
+    "POST v4/checkpresent?key=KEY&clientuuid=CLIENT": 1,
+    "POST v4/lockcontent?key=KEY&clientuuid=CLIENT": 1,
+    "POST v4/gettimestamp?clientuuid=CLIENT": 1,
+    "POST v4/possession?key=KEY&clientuuid=CLIENT&nonce=NONCE": 1,
+    "POST v4/putoffset?key=KEY&clientuuid=CLIENT": 2,
+    "POST v4/put?key=KEY&clientuuid=CLIENT": 2,
+    "POST v4/remove?key=OTHER&clientuuid=CLIENT": 3,
+    "POST v4/remove-before?key=OTHER&clientuuid=CLIENT&timestamp=1": 3,
+}
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+def test_the_contents_of_a_tenant_are_for_its_people_each_as_far_as_they_may(hosted: Hosted, who: str) -> None:
+    """The operator of the server is nobody here; to another tenant it is as if there were no such repository."""
+    key = hosted.lay(b"what only alice's people may read")
+    words = {"KEY": key, "OTHER": "SHA256E-s1--" + "0" * 64, "CLIENT": str(uuid4()), "NONCE": "5a" * 32}
+    wrong = []
+    for line, level in CONTENTS.items():
+        method, path = line.split()
+        for word, value in words.items():
+            path = path.replace(word, value)
+        may = who in OF_ALICE and LEVEL[who] >= level
+        allowed = {200} if may else {401} if who in ("nobody", "wrong") else {403} if who in OF_ALICE else {404}
+        said = hosted.ask(who, method, f"/git-annex/{hosted.held.uuid}/{path}", b"" if method == "POST" else None)
+        if said not in allowed:
+            wrong.append((line, said, allowed))
+        if who not in OF_ALICE and "only alice" in hosted.answers[-1][1]:
+            wrong.append((line, hosted.answers[-1]))
+        if who in ("nobody", "wrong", "bob"):
+            nowhere = f"/git-annex/{uuid4()}/{path}"
+            if hosted.ask(who, method, nowhere, b"" if method == "POST" else None) != said:
+                wrong.append((line, "it can be told from one that is not there"))
+    assert not wrong
+
+
+def test_no_secret_stands_in_the_log_or_in_what_somebody_else_was_told(hosted: Hosted) -> None:
+    log = hosted.log.read_text()
+    for owner, secret in hosted.secrets.items():
+        assert secret not in log, owner
+        told = [who for who, said in hosted.answers if secret in said and who not in (owner, "operator")]
+        assert not told, owner
