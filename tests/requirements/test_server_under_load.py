@@ -71,6 +71,7 @@ class Client(threading.Thread):
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         self.process = process
         until, before = time.monotonic() + STALLED, -1
@@ -84,7 +85,7 @@ class Client(threading.Thread):
                     before = worked
                     continue
                 self.trouble.append(f"stalled: {words}, {doing}")
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
                 return False
         if process.returncode and not self.interrupted:
@@ -101,14 +102,16 @@ class Client(threading.Thread):
 
 
 def ticks_of(pid: int) -> tuple[int, str]:
-    """How long a process and its children have worked, in ticks of the system; and what they are, for who wonders."""
-    parents, ticks, doing = {pid}, 0, []
+    """How long a session has worked, in ticks of the system; and what is in it, for who wonders.
+
+    It outlives who began it: a ``git`` that was killed leaves a git-annex that goes on.
+    """
+    ticks, doing = 0, []
     for entry in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()):
         with suppress(OSError):
             stat = Path(f"/proc/{entry}/stat").read_text()
             fields = stat.rpartition(")")[2].split()
-            if entry in parents or int(fields[1]) in parents:
-                parents.add(entry)
+            if int(fields[3]) == pid:
                 ticks += sum(map(int, fields[11:15]))
                 words = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
                 doing.append(f"{fields[0]} {Path(f'/proc/{entry}/wchan').read_text()} {words}")
