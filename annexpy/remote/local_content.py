@@ -24,7 +24,7 @@ from annexpy.uuids import UUID
 __all__ = ["LocalDownload", "LocalLock", "LocalPut", "LocalUpload", "StoringPlace"]
 
 _PIECE: Final = 256 * 1024
-_HOP: Final = 4 * _PIECE
+_HOP: Final = 2 * _PIECE
 """Bytes that are read in one hop to a thread. Every get that is under way holds about so many."""
 
 

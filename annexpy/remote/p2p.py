@@ -67,7 +67,7 @@ NO_DEADLINE: Final = "no-deadline"
 _OFFSET_GOOD_FOR: Final = 60.0
 _UNLOCK_SECONDS: Final = 2.0
 _WORDS: Final = 48  # bytes of a request line around its key, at most
-_PART_WINDOW: Final = 192 * 1024
+_PART_WINDOW: Final = 128 * 1024
 """With what is read at once of it, no more than 256 KiB come after a part that nobody could be told to end."""
 _NEW_WIRES: Final = 16
 """How often a pipeline of removals goes on over a new wire after the peer hung up on one of them."""
