@@ -141,8 +141,8 @@ class DirectoryRemote:
     async def _using(self, *, storing: bool = False) -> AsyncIterator[Opened]:
         """The folder as it is now, open. Whoever began before it was replaced goes on with the old one."""
         known = self._opened
-        if known is not None:
-            known.hold()
+        if known is not None and not known.try_hold():
+            known = None  # the last who held it was a thread that nobody waited for
         try:
             opened = await self._within("answer of the file system", self._open, known)
             opened.hold()

@@ -50,12 +50,16 @@ class Opened:
     def is_same(self, files: DiskFiles) -> bool:
         return _identity(self._files) == _identity(files)
 
-    def hold(self) -> None:
-        """Keep it open, until ``release``."""
+    def try_hold(self) -> bool:
+        """Keep it open, until ``release``; False when it is closed already."""
         with self._lock:
-            if self.closed:  # whoever asked has given up
-                raise LocalProtocolError("a folder that is closed")
-            self._users += 1
+            self._users += not self.closed
+            return not self.closed
+
+    def hold(self) -> None:
+        """As ``try_hold``, of what was opened just now or is held by somebody."""
+        if not self.try_hold():  # whoever asked has given up
+            raise LocalProtocolError("a folder that is closed")
 
     def release(self) -> None:
         with self._lock:

@@ -224,6 +224,17 @@ async def test_a_content_of_the_wrong_size_is_not_present(remote: DirectoryRemot
     assert not await remote.check_present(KEY)
 
 
+@pytest.mark.anyio
+async def test_a_folder_whose_last_user_was_a_thread_that_nobody_waited_for_is_opened_again(
+    remote: DirectoryRemote,
+) -> None:
+    async with remote._using() as opened:
+        opened.hold()  # as a thread does that hangs in the file system while its caller is cancelled
+    opened.release()
+
+    assert await remote.connect() == A
+
+
 @ASYNCIO
 async def test_the_disk_reserve_is_looked_at_before_the_first_byte(disk: Path) -> None:
     remote = DirectoryRemote(disk, uuid=A, reserve=1 << 62)

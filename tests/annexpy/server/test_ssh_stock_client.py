@@ -368,7 +368,8 @@ def test_a_key_that_is_taken_away_loses_its_connection(served: Served, tmp_path:
         served.authorized.write_text(served.authorized.read_text().splitlines()[1] + "\n")
         served.process.send_signal(signal.SIGHUP)
 
-        assert alice.communicate(timeout=10)[0] == ""
+        alice.wait(timeout=60)  # with its stdin open: at the end of that it would leave by itself
+        assert alice.communicate()[0] == ""
         assert alice.returncode == 255
         assert b"Permission denied" in served.run("alice", "git-annex-shell configlist /lab").stderr
         assert bob.stdin is not None
