@@ -43,7 +43,7 @@ def over_http(url: str, name: str, folder: str, request: Callable[[GitClient, by
     base = f"{parts.scheme}://{host}/"
     user, password = (None if one is None else unquote(one) for one in (parts.username, parts.password))
     try:
-        return request(_client(base, user if password is not None else None, password), path)
+        return _requested(base, user if password is not None else None, password, request, path)
     except HTTPUnauthorized as error:
         if password is not None:
             raise AuthFailed(name) from error
@@ -54,7 +54,7 @@ def over_http(url: str, name: str, folder: str, request: Callable[[GitClient, by
     if credential is None or credential.get("password") is None:
         raise AuthFailed(name, "it wants to know who you are, and git credential has no password for it")
     try:
-        result = request(_client(base, credential.get("username") or "", credential.get("password")), path)
+        result = _requested(base, credential.get("username") or "", credential.get("password"), request, path)
     except HTTPUnauthorized as error:
         reject(credential, folder=folder)
         raise AuthFailed(name) from error
@@ -62,11 +62,13 @@ def over_http(url: str, name: str, folder: str, request: Callable[[GitClient, by
     return result
 
 
-def _client(base: str, user: str | None, password: str | None) -> GitClient:
+def _requested(
+    base: str, user: str | None, password: str | None, request: Callable[[GitClient, bytes], R], path: bytes
+) -> R:
     from dulwich.client import HttpGitClient
     from dulwich.config import StackedConfig
 
-    return HttpGitClient(
+    client = HttpGitClient(
         base,
         config=StackedConfig.default(),
         username=user,
@@ -75,3 +77,7 @@ def _client(base: str, user: str | None, password: str | None) -> GitClient:
         thin_packs=False,
         quiet=True,
     )
+    try:
+        return request(client, path)
+    finally:
+        client.pool_manager.clear()  # it keeps its connections open
