@@ -1,4 +1,4 @@
-"""The messages of the P2P protocol, versions 0 to 4, as values, and as lines to send; and our own two, of proofs.
+"""The messages of the P2P protocol, versions 0 to 4, as values, and as lines to send; and ours, for proofs and parts.
 
 One frozen class per message. ``lines`` has the way back; what the protocol allows when is known in ``states``.
 

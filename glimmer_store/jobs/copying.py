@@ -15,6 +15,7 @@ from glimmer_store.jobs.metered import Metered
 from glimmer_store.jobs.places import Places
 from glimmer_store.jobs.states import FailureKind
 from glimmer_store.jobs.throttle import JobHeld, Throttle
+from glimmer_store.proving import reread
 
 __all__ = ["LARGE", "Copied", "Copying", "Failure", "batches", "kind_of", "look_at_source", "remove_bad"]
 
@@ -204,15 +205,8 @@ async def look_at_source(places: Places, source: str, key: annex.Key, signer: Si
     remote = places.remote(source)
     if remote is None:
         return None
-    try:
-        await annex.verify(remote, key)
-    except annex.KeyNotPresent as error:
-        verdict, why = Verdict.MISSING, str(error)
-    except (annex.VerificationFailed, annex.NotRegularFile) as error:
-        verdict, why = Verdict.BAD, str(error)
-    except annex.AnnexError:
-        return None
-    else:
+    verdict, why = await reread(remote, key)
+    if verdict is None or verdict is Verdict.GOOD:
         return None
     return signer.attest(key, source, places.name(source), verdict, "reread").to_line(), why
 
