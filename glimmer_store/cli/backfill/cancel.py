@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from glimmer_store.cli.backfill.options import dataset_option, find_job, job_option, show_control
+from glimmer_store.cli.backfill.options import find_job, job_option, show_control
+from glimmer_store.cli.options import dataset_option
 
 __all__ = ["command"]
 

@@ -6,7 +6,8 @@ import json
 
 import click
 
-from glimmer_store.cli.backfill.options import dataset_option, find_job, job_option
+from glimmer_store.cli.backfill.options import find_job, job_option
+from glimmer_store.cli.options import dataset_option
 
 __all__ = ["command"]
 

@@ -18,7 +18,6 @@ from glimmer_store.jobs.plan import jobs_folder, new_job
 from glimmer_store.jobs.spec import JobError, JobSpec, JobType, Retry, Select, Strength, Warm, seconds
 
 __all__ = [
-    "dataset_option",
     "find_job",
     "job_option",
     "made_job",
@@ -60,13 +59,6 @@ def job_option(function: F) -> F:
     return click.option("--job", "job", type=click.Path(file_okay=False), help="Folder of the job, or its id.")(
         function
     )
-
-
-def dataset_option(function: F) -> F:
-    """``-C DATASET``."""
-    return click.option(
-        "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
-    )(function)
 
 
 def place_option(function: F) -> F:

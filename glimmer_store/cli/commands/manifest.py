@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from glimmer_store.cli.options import dataset_option, entries_json_option, manifest_option
 from glimmer_store.policy import StorageClass
 
 if TYPE_CHECKING:
     from glimmer_store.manifest.archiving import ArchivedEntry
 
 __all__ = ["command"]
-
-_DATASET = click.option(
-    "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
-)
-_MANIFEST = click.option("--manifest", type=click.Path(exists=True, dir_okay=False), help="Default: the dataset's.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object per entry.")
 
 
 @click.group("manifest")
@@ -29,15 +24,15 @@ def command() -> None:
 
 @command.command("archive")
 @click.argument("names", nargs=-1)
-@_MANIFEST
+@manifest_option
 @click.option("--cached", is_flag=True, help="Also what cached functions produced.")
 @click.option("--class", "storage_class", type=click.Choice([c.value for c in StorageClass]))
 @click.option("--numcopies", type=click.IntRange(min=1), help="Copies that are needed now, if not those of the class.")
 @click.option("--annotate", is_flag=True, help="Write the keys into the manifest, as tables [NAME._GLIMMER].")
 @click.option("--allow-volatile", is_flag=True, help="Archive from temporary folders as well.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be archived.")
-@_JSON
-@_DATASET
+@entries_json_option
+@dataset_option
 def archive(
     names: tuple[str, ...],
     manifest: str | None,
@@ -106,7 +101,7 @@ def _told(one: ArchivedEntry) -> str:
 @click.option("--commit", default="", metavar="C", help="As the project was then; default: as it is now.")
 @click.option("--outside", is_flag=True, help="Also write outside of the project, where the manifest says so.")
 @click.option("--replace", is_flag=True, help="Replace what is there and is something else.")
-@_JSON
+@entries_json_option
 def restore(folder: str, remote: str, commit: str, outside: bool, replace: bool, as_json: bool) -> int:
     """Make FOLDER the project again, from one repository alone: no source URL is asked.
 
@@ -136,11 +131,11 @@ def restore(folder: str, remote: str, commit: str, outside: bool, replace: bool,
 
 @command.command("verify")
 @click.argument("names", nargs=-1)
-@_MANIFEST
+@manifest_option
 @click.option("--all", "every", is_flag=True, help="Whether it is due or not.")
 @click.option("--repair", is_flag=True, help="Replace copies that are bad or missing from a good one.")
-@_JSON
-@_DATASET
+@entries_json_option
+@dataset_option
 def verify(names: tuple[str, ...], manifest: str | None, every: bool, repair: bool, as_json: bool, dataset: str) -> int:
     """Read the copies of NAMES, or of all, again where that is due, at every durable remote.
 

@@ -10,17 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from glimmer_store.cli.app import UNDER_REPLICATED
+from glimmer_store.cli.options import dataset_option, entries_json_option, manifest_option
 
 if TYPE_CHECKING:
     from glimmer_store.manifest.syncing import Moved, Strength
 
 __all__ = ["command"]
-
-_DATASET = click.option(
-    "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
-)
-_MANIFEST = click.option("--manifest", type=click.Path(exists=True, dir_okay=False), help="Default: the dataset's.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object per entry.")
 
 
 @click.group("sync")
@@ -35,9 +30,9 @@ def command() -> None:
 @click.option("--verify", "strength", type=click.Choice(["stream", "reread"]), default="reread", show_default=True)
 @click.option("--register/--no-register", default=False, help="Sign the proofs, so that they count here at once.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be pushed.")
-@_JSON
-@_MANIFEST
-@_DATASET
+@entries_json_option
+@manifest_option
+@dataset_option
 def push(
     ids: tuple[str, ...],
     remote: str | None,
@@ -83,9 +78,9 @@ def push(
 @click.option("--batch", is_flag=True, help="A prefix may mean several artefacts.")
 @click.option("--register/--no-register", default=True, help="Write what arrived into the project's state.")
 @click.option("--replace", is_flag=True, help="Replace what is here and is something else.")
-@_JSON
-@_MANIFEST
-@_DATASET
+@entries_json_option
+@manifest_option
+@dataset_option
 def pull(
     ids: tuple[str, ...],
     remote: str,

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from glimmer_store.cli.options import dataset_option
+
 if TYPE_CHECKING:
     from glimmer_store.manifest.viewing import Link, View
 
 __all__ = ["command"]
-
-_DATASET = click.option(
-    "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
-)
 
 
 @click.group("view")
@@ -32,7 +30,7 @@ def command() -> None:
 @click.option("--scope", default="", metavar="NAME", help="What the view is for; default: the name of the folder.")
 @click.option("--cached", is_flag=True, help="Also what cached functions produced.")
 @click.option("--link", type=click.Choice(["symlink", "reflink", "hardlink", "copy"]), help="Default: what works.")
-@_DATASET
+@dataset_option
 def create(
     folder: str, names: tuple[str, ...], manifest: str | None, scope: str, cached: bool, link: Link | None, dataset: str
 ) -> int:
