@@ -17,6 +17,7 @@ from typing import Final
 
 from annexpy.errors import InvalidInput, InvalidKey
 from annexpy.keys.key import Key
+from annexpy.p2p.extensions import GetRange, Possessed, Possession
 from annexpy.p2p.messages import (
     ALREADY_HAVE,
     AUTH_FAILURE,
@@ -40,11 +41,8 @@ from annexpy.p2p.messages import (
     Error,
     FailurePlus,
     Get,
-    GetRange,
     LockContent,
     Message,
-    Possessed,
-    Possession,
     Put,
     PutFrom,
     Remove,

@@ -1,6 +1,7 @@
-"""The messages of the P2P protocol, versions 0 to 4, as values, and as lines to send; and ours, for proofs and parts.
+"""The messages of the P2P protocol, versions 0 to 4, as values, and as lines to send.
 
-One frozen class per message. ``lines`` has the way back; what the protocol allows when is known in ``states``.
+One frozen class per message. ``lines`` has the way back; what the protocol allows when is known in ``states``. What
+only our own ends say to each other stands in ``extensions``.
 
 Source: fact sheet p2p-protocol, sections 1 and 2.
 """
@@ -12,6 +13,7 @@ from typing import ClassVar, Final, TypeAlias
 
 from annexpy.errors import LocalProtocolError
 from annexpy.keys.key import Key
+from annexpy.p2p.extensions import GetRange, Possessed, Possession
 from annexpy.patterns import regex
 from annexpy.uuids import UUID
 
@@ -25,8 +27,6 @@ __all__ = [
     "MAX_LINE",
     "MAX_VERSION",
     "NOTIFY_CHANGE",
-    "PROOFS",
-    "RANGES",
     "SUCCESS",
     "UNLOCK_CONTENT",
     "VALID",
@@ -46,14 +46,11 @@ __all__ = [
     "Failure",
     "FailurePlus",
     "Get",
-    "GetRange",
     "GetTimestamp",
     "Invalid",
     "LockContent",
     "Message",
     "NotifyChange",
-    "Possessed",
-    "Possession",
     "Put",
     "PutFrom",
     "Remove",
@@ -65,15 +62,10 @@ __all__ = [
     "UnlockContent",
     "Valid",
     "Version",
-    "agreed",
     "format",
 ]
 
 MAX_VERSION: Final = 4
-PROOFS: Final = 1004
-"""Version 4 and POSSESSION. Between our own ends only: git-annex answers 4 to it, and never asks for it."""
-RANGES: Final = 2004
-"""Version 4 and GET-RANGE, likewise; a cluster agrees to it as well."""
 MAX_LINE: Final = 32767
 """Characters of a line, without LF and with CR. One more and git-annex hangs up; so do we."""
 
@@ -218,29 +210,6 @@ class Timestamp:
         return b"TIMESTAMP %d" % self.seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Possession:
-    """What is the SHA-256 of *nonce* (bytes) and the content behind it? Only where ``PROOFS`` was agreed on."""
-
-    verb: ClassVar = b"POSSESSION"
-    nonce: bytes
-    key: Key
-
-    def line(self) -> bytes:
-        return b"POSSESSION %b %b" % (self.nonce.hex().encode(), self.key.raw)
-
-
-@dataclass(frozen=True, slots=True)
-class Possessed:
-    """The content was read now, and this is the digest. Absent content is FAILURE."""
-
-    verb: ClassVar = b"POSSESSED"
-    digest: bytes
-
-    def line(self) -> bytes:
-        return b"POSSESSED " + self.digest.hex().encode()
-
-
 # -- moving content -------------------------------------------------------------------------------
 
 
@@ -255,20 +224,6 @@ class Get:
 
     def line(self) -> bytes:
         return b"GET %d %b %b" % (self.offset, self.associated_file, self.key.raw)
-
-
-@dataclass(frozen=True, slots=True)
-class GetRange:
-    """Send the content from byte *offset* up to but without byte *end*. Only where ``RANGES`` was agreed on."""
-
-    verb: ClassVar = b"GET-RANGE"
-    key: Key
-    offset: int
-    end: int
-    associated_file: bytes = b""
-
-    def line(self) -> bytes:
-        return b"GET-RANGE %d %d %b %b" % (self.offset, self.end, self.associated_file, self.key.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -495,12 +450,6 @@ _MAX_ERROR: Final = 8000
 _WITHOUT_CONTROLS: Final = bytes(0x20 if byte < 0x20 or byte == 0x7F else byte for byte in range(256))
 _WHITE_SPACE = regex(rb"[\x00\t-\r ]")
 _ABOUT_FILES: Final = (Get, GetRange, Put)
-
-
-def agreed(asked: int, most: int = MAX_VERSION, *, proofs: bool = True) -> int:
-    """The version to speak with a client that asked for *asked*; ``PROOFS``, ``RANGES`` where it asked for that."""
-    ours = (PROOFS, RANGES) if proofs else (RANGES,)
-    return asked if asked in ours and most >= MAX_VERSION else min(asked, most)
 
 
 def format(message: Message) -> bytes:

@@ -26,9 +26,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
 
+from annexpy.p2p.extensions import PROOFS, RANGES, GetRange, Possessed, Possession
 from annexpy.p2p.messages import (
-    PROOFS,
-    RANGES,
     AlreadyHave,
     AlreadyHavePlus,
     Auth,
@@ -45,14 +44,11 @@ from annexpy.p2p.messages import (
     Failure,
     FailurePlus,
     Get,
-    GetRange,
     GetTimestamp,
     Invalid,
     LockContent,
     Message,
     NotifyChange,
-    Possessed,
-    Possession,
     Put,
     PutFrom,
     Remove,

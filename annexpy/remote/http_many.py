@@ -20,7 +20,7 @@ from annexpy.p2p.http_answers import Answer, PresentAnswer, RemovedAnswer, Times
 from annexpy.remote.base import Removed
 from annexpy.remote.http_line import Line, Said, was_stale
 from annexpy.remote.http_session import Attempts, HTTPSession, copies, is_present
-from annexpy.remote.p2p import NO_DEADLINE
+from annexpy.remote.p2p_removal import NO_DEADLINE
 from annexpy.remote.pool import MAX_CONNECTIONS, Use
 from annexpy.uuids import is_cluster
 

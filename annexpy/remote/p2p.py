@@ -10,67 +10,33 @@ Source: fact sheet p2p-protocol, sections 0, 3, 4 and 7.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from math import floor
 from types import TracebackType
 from typing import Final, Self
 
-from anyio import CancelScope, current_time
-
-from annexpy.clock import LOCK_RETENTION, MAX_REMOVAL_AHEAD, Clock, Deadline
-from annexpy.errors import (
-    AnnexError,
-    ConnectionLost,
-    ContentError,
-    InvalidInput,
-    NotLocked,
-    PeerError,
-    TimedOut,
-    UnknownUUID,
-)
+from annexpy.clock import Clock, Deadline
+from annexpy.errors import UnknownUUID
 from annexpy.keys.key import Key
-from annexpy.p2p.connection import MAX_UNANSWERED
-from annexpy.p2p.messages import (
-    GET_TIMESTAMP,
-    MAX_VERSION,
-    PROOFS,
-    RANGES,
-    UNLOCK_CONTENT,
-    CheckPresent,
-    Error,
-    Failure,
-    FailurePlus,
-    LockContent,
-    Message,
-    Remove,
-    RemoveBefore,
-    Success,
-    SuccessPlus,
-    Timestamp,
-)
-from annexpy.remote.base import Download, LockedCopy, Removed, Upload, is_open_end
-from annexpy.remote.p2p_content import P2PDownload, P2PUpload, copies, refusal, unexpected
+from annexpy.p2p.extensions import PROOFS, RANGES
+from annexpy.p2p.messages import MAX_VERSION, CheckPresent, Failure, Message, Success
+from annexpy.remote.base import Download, LockedCopy, Removed, Upload
+from annexpy.remote.p2p_content import P2PDownload, P2PUpload, refusal
+from annexpy.remote.p2p_lock import P2PLock
+from annexpy.remote.p2p_pipeline import pipeline
 from annexpy.remote.p2p_proof import Prover
+from annexpy.remote.p2p_removal import Remover
 from annexpy.remote.pool import Pool, Use
-from annexpy.remote.wire import Greeting, Wire, open_wire, was_stale
+from annexpy.remote.wire import Greeting, Wire, open_wire
 from annexpy.system import CLOCK
 from annexpy.transport.base import Dial, Narrow
 from annexpy.uuids import UUID, is_cluster
 
-__all__ = ["NO_DEADLINE", "P2PLock", "P2PRemote"]
+__all__ = ["P2PRemote"]
 
-NO_DEADLINE: Final = "no-deadline"
-"""``ContentError.reason`` begins with this when the peer cannot honour a removal deadline, so was not asked."""
-
-_OFFSET_GOOD_FOR: Final = 60.0
-_UNLOCK_SECONDS: Final = 2.0
-_WORDS: Final = 48  # bytes of a request line around its key, at most
 _PART_WINDOW: Final = 128 * 1024
 """With what is read at once of it, no more than 256 KiB come after a part that nobody could be told to end."""
-_NEW_WIRES: Final = 16
-"""How often a pipeline of removals goes on over a new wire after the peer hung up on one of them."""
 
 
 class P2PRemote:
@@ -129,6 +95,7 @@ class P2PRemote:
             for open_ in (self._open, self._open_for_parts)
         )
         self._ranges: bool | None = None  # not known before a part was asked for
+        self._remover = Remover(self._pool, clock)
         self._prover = Prover(self._open_for_proofs, greeting.name, greeting.deadline)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -232,33 +199,20 @@ class P2PRemote:
     # -- presence -------------------------------------------------------------------------------------
 
     async def check_present(self, key: Key) -> bool:
-        while True:
-            wire = await self._pool.take(Use.QUESTION)
-            try:
-                answer = await wire.ask(CheckPresent(key))
-            except BaseException as error:
-                await self._pool.discard(wire, Use.QUESTION)
-                if was_stale(wire, error):
-                    continue
-                raise
-            await self._pool.give_back(wire, Use.QUESTION)
-            return _is_present(wire, key, answer)
+        wire, answer = await self._pool.ask(lambda wire: wire.ask(CheckPresent(key)))
+        return _is_present(wire, key, answer)
 
     async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
-        requests = [CheckPresent(key) for key in keys]
-        while requests:
+        if not keys:
+            return []
+
+        async def asked(wire: Wire) -> list[Message]:
             answers: list[Message] = []
-            wire = await self._pool.take(Use.QUESTION)
-            try:
-                await _pipeline(wire, requests, answers)
-            except BaseException as error:
-                await self._pool.discard(wire, Use.QUESTION)
-                if was_stale(wire, error):
-                    continue
-                raise
-            await self._pool.give_back(wire, Use.QUESTION)
-            return [_is_present(wire, key, answer) for key, answer in zip(keys, answers, strict=True)]
-        return []
+            await pipeline(wire, [CheckPresent(key) for key in keys], answers)
+            return answers
+
+        wire, answers = await self._pool.ask(asked)
+        return [_is_present(wire, key, answer) for key, answer in zip(keys, answers, strict=True)]
 
     # -- proofs ---------------------------------------------------------------------------------------
 
@@ -289,21 +243,7 @@ class P2PRemote:
             ConnectionLost: Stock servers hang up when the content is locked, and also when they
                 crash: outcome unknown.
         """
-        while True:
-            wire = await self._pool.take(Use.QUESTION)
-            try:
-                before = None if deadline is None else await self._in_its_clock(wire, deadline)
-                if callable(before):
-                    removed = Removed(ok=False, failed={wire.uuid: before(key)})
-                else:
-                    removed = _removed(wire, key, await wire.ask(_removal(key, before)))
-            except BaseException as error:
-                await self._pool.discard(wire, Use.QUESTION)
-                if was_stale(wire, error):
-                    continue
-                raise
-            await self._pool.give_back(wire, Use.QUESTION)
-            return removed
+        return await self._remover.remove(key, deadline)
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
         """As ``remove_content`` for each, pipelined.
@@ -314,150 +254,13 @@ class P2PRemote:
         Raises:
             TransportError: Nobody could be asked anything. Later failures are in the result.
         """
-        done: list[Removed] = []
-        error: AnnexError | None = None
-        for _ in range(_NEW_WIRES):
-            rest = keys[len(done) :]
-            if not rest:
-                break
-            try:
-                wire = await self._pool.take(Use.QUESTION)
-            except AnnexError as failure:
-                if not done:
-                    raise
-                error = failure
-                break
-            answers: list[Message] = []
-            try:
-                before = None if deadline is None else await self._in_its_clock(wire, deadline)
-                if callable(before):
-                    done += [Removed(ok=False, failed={wire.uuid: before(key)}) for key in rest]
-                else:
-                    await _pipeline(wire, [_removal(key, before) for key in rest], answers)
-            except AnnexError as failure:
-                await self._pool.discard(wire, Use.QUESTION)
-                done += [_removed(wire, key, answer) for key, answer in zip(rest, answers, strict=False)]
-                if not was_stale(wire, failure):
-                    error = failure
-                    done.append(Removed(ok=False, failed={wire.uuid: failure}))
-                    if not isinstance(failure, ConnectionLost):
-                        break
-            except BaseException:
-                await self._pool.discard(wire, Use.QUESTION)
-                raise
-            else:
-                await self._pool.give_back(wire, Use.QUESTION)
-                done += [_removed(wire, key, answer) for key, answer in zip(rest, answers, strict=False)]
-        if error is not None:
-            done += [Removed(ok=False, failed={self.uuid: error})] * (len(keys) - len(done))
-        return done
-
-    async def _in_its_clock(self, wire: Wire, deadline: Deadline) -> int | Callable[[Key], AnnexError]:
-        """*deadline* as the peer's clock will say it, or why nothing may be asked of the peer."""
-        if deadline.at > self._clock.now() + MAX_REMOVAL_AHEAD:
-            return lambda _: InvalidInput("removal deadline", deadline.at, f"at most {MAX_REMOVAL_AHEAD} s ahead")
-        if wire.version < 3:
-            reason = f"{NO_DEADLINE}: it speaks version {wire.version} of the protocol, REMOVE-BEFORE came with 3"
-            return lambda key: ContentError(key, wire.name, reason)
-        slack = 1.0
-        if wire.clock_offset is None or wire.clock_offset[1] < self._clock.now():
-            match await wire.ask(GET_TIMESTAMP):
-                case Timestamp(seconds):
-                    # Ours after theirs: what passes in between makes the deadline earlier, never later.
-                    now = self._clock.now()
-                    wire.clock_offset = (seconds - now, now + _OFFSET_GOOD_FOR)
-                    slack = 0.0
-                case Error(text):
-                    return lambda _: PeerError(wire.name, text)
-                case answer:
-                    raise unexpected(wire, answer, "TIMESTAMP")
-        offset = wire.clock_offset[0]
-        before = floor(deadline.at + offset - slack)
-        if before <= self._clock.now() + offset:
-            return lambda _: TimedOut(wire.name, "removal before its deadline", 0)
-        return before
-
-
-class P2PLock:
-    """``LockedCopy`` over a wire of its own, and the ``async with`` block around it."""
-
-    __slots__ = ("_clock", "_key", "_pool", "_wire", "expires", "uuid")
-
-    def __init__(self, pool: Pool[Wire], key: Key, clock: Clock) -> None:
-        self._pool, self._key, self._clock = pool, key, clock
-        self._wire: Wire | None = None
-        self.uuid = UUID("")
-        self.expires = 0.0
-
-    async def __aenter__(self) -> Self:
-        while True:
-            wire = await self._pool.take(Use.LOCK)
-            self.expires = self._clock.now() + LOCK_RETENTION
-            try:
-                answer = await wire.ask(LockContent(self._key))
-            except BaseException as error:
-                if not isinstance(error, Exception):
-                    await self._undo(wire)
-                await self._pool.discard(wire, Use.LOCK)
-                if was_stale(wire, error):
-                    continue
-                raise
-            if isinstance(answer, Success):
-                self._wire, self.uuid = wire, wire.uuid
-                return self
-            await self._pool.give_back(wire, Use.LOCK)
-            if isinstance(answer, Failure):
-                raise NotLocked(self._key, wire.name)
-            raise refusal(wire, self._key, answer, "LOCKCONTENT")
-
-    @staticmethod
-    async def _undo(wire: Wire) -> None:
-        """Cancelled while the answer is on its way: it may be a lock, and nobody will hold it."""
-        if wire.delivered:
-            with CancelScope(shield=True, deadline=current_time() + _UNLOCK_SECONDS):
-                try:
-                    if isinstance(await wire.answer(), Success):
-                        wire.put(UNLOCK_CONTENT)
-                        await wire.flush()
-                except AnnexError:
-                    pass  # the wire is closed anyway
-
-    async def held(self) -> bool:
-        return self._wire is not None and await self._wire.quiet() and self._clock.now() < self.expires
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._wire is not None:
-            wire, self._wire = self._wire, None
-            if is_open_end(error):
-                # Whoever relies on the lock cannot be told any more: hang up, so that the retention stands.
-                await self._pool.discard(wire, Use.LOCK)
-                return
-            # Also when cancelled: a server of ours keeps a lock whose holder just vanishes.
-            with CancelScope(shield=True, deadline=current_time() + _UNLOCK_SECONDS):
-                wire.put(UNLOCK_CONTENT)
-                await self._pool.give_back(wire, Use.LOCK)
+        return await self._remover.remove_many(keys, deadline)
 
 
 def _unpickled(dial: Dial, greeting: Greeting, cost: int, clock: Clock, connections: int, price: float) -> P2PRemote:
     remote = P2PRemote.__new__(P2PRemote)
     remote._set(dial, greeting, cost, clock, connections, price)
     return remote
-
-
-async def _pipeline(
-    wire: Wire, requests: Sequence[CheckPresent | Remove | RemoveBefore], answers: list[Message]
-) -> None:
-    """Ask all of *requests* without waiting in between; *answers* grows in the same order."""
-    asked = 0
-    while len(answers) < len(requests):
-        if wire.room > MAX_UNANSWERED // 2:
-            while asked < len(requests) and wire.room >= min(MAX_UNANSWERED, len(requests[asked].key.raw) + _WORDS):
-                wire.put(requests[asked])
-                asked += 1
-        answers.append(await wire.answer())
-        wire.answers(answers)
 
 
 def _is_present(wire: Wire, key: Key, answer: Message) -> bool:
@@ -467,20 +270,3 @@ def _is_present(wire: Wire, key: Key, answer: Message) -> bool:
         case Failure():
             return False
     raise refusal(wire, key, answer, "CHECKPRESENT")
-
-
-def _removal(key: Key, before: int | None) -> Remove | RemoveBefore:
-    return Remove(key) if before is None else RemoveBefore(key, before)
-
-
-def _removed(wire: Wire, key: Key, answer: Message) -> Removed:
-    match answer:
-        case Success():
-            return Removed(ok=True, uuids=frozenset((wire.uuid,)))
-        case SuccessPlus(uuids):
-            return Removed(ok=True, uuids=copies(wire, uuids))
-        case FailurePlus(uuids):
-            named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))
-            error = ContentError(key, wire.name, "it answered FAILURE-PLUS to the removal")
-            return Removed(ok=False, uuids=named, failed={} if wire.uuid in named else {wire.uuid: error})
-    return Removed(ok=False, failed={wire.uuid: refusal(wire, key, answer, "the removal")})

@@ -25,11 +25,11 @@ from annexpy.keys.backend import is_verifiable
 from annexpy.keys.key import Key
 from annexpy.p2p.associated import escape_associated_file
 from annexpy.p2p.connection import Data
+from annexpy.p2p.extensions import RANGES, GetRange
 from annexpy.p2p.messages import (
     DATA_PRESENT,
     FAILURE,
     INVALID,
-    RANGES,
     SUCCESS,
     VALID,
     AlreadyHave,
@@ -40,7 +40,6 @@ from annexpy.p2p.messages import (
     Failure,
     FailurePlus,
     Get,
-    GetRange,
     Invalid,
     Message,
     Put,
@@ -51,7 +50,7 @@ from annexpy.p2p.messages import (
 )
 from annexpy.remote.base import Stored
 from annexpy.remote.pool import Pool, Use
-from annexpy.remote.wire import Wire
+from annexpy.remote.wire import Wire, was_stale
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID, is_cluster
 
@@ -141,7 +140,7 @@ class _Transfer:
                 return await wire.ask(request if part is None or wire.version != RANGES else part)
             except BaseException as error:
                 await self._drop()
-                if isinstance(error, ConnectionLost) and wire.used and not wire.heard:
+                if was_stale(wire, error):
                     continue
                 raise
 

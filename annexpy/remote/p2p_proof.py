@@ -7,11 +7,12 @@ from typing import Final
 
 from annexpy.errors import KeyNotPresent, PeerError
 from annexpy.keys.key import Key
-from annexpy.p2p.messages import PROOFS, Error, Failure, Possessed, Possession
+from annexpy.p2p.extensions import PROOFS, Possessed, Possession
+from annexpy.p2p.messages import Error, Failure, Message
 from annexpy.remote.p2p_content import unexpected
 from annexpy.remote.pool import Pool, Use
 from annexpy.remote.possession import patience
-from annexpy.remote.wire import Wire, was_stale
+from annexpy.remote.wire import Wire
 
 __all__ = ["Prover"]
 
@@ -54,28 +55,23 @@ class Prover:
             KeyNotPresent: It is not there.
             PeerError: It refuses, or offers this no longer.
         """
-        while True:
-            wire = await self._pool.take(Use.QUESTION)
-            try:
-                if wire.version != PROOFS:
-                    self._offered = False
-                    raise PeerError(self._name, "it offers proofs no longer")
-                answer = await wire.ask(Possession(nonce, key), patience(key, self._deadline))
-            except BaseException as error:
-                await self._pool.discard(wire, Use.QUESTION)
-                if was_stale(wire, error):
-                    continue
-                raise
-            await self._pool.give_back(wire, Use.QUESTION)
-            match answer:
-                case Possessed(digest):
-                    return digest
-                case Failure():
-                    raise KeyNotPresent(key, self._name)
-                case Error(text):
-                    raise PeerError(self._name, text)
-                case other:
-                    raise unexpected(wire, other, "POSSESSED")
+
+        async def asked(wire: Wire) -> Message:
+            if wire.version != PROOFS:
+                self._offered = False
+                raise PeerError(self._name, "it offers proofs no longer")
+            return await wire.ask(Possession(nonce, key), patience(key, self._deadline))
+
+        wire, answer = await self._pool.ask(asked)
+        match answer:
+            case Possessed(digest):
+                return digest
+            case Failure():
+                raise KeyNotPresent(key, self._name)
+            case Error(text):
+                raise PeerError(self._name, text)
+            case other:
+                raise unexpected(wire, other, "POSSESSED")
 
     async def aclose(self) -> None:
         await self._pool.aclose()

@@ -14,7 +14,7 @@ from anyio.lowlevel import EventLoopToken, current_token
 from annexpy.errors import TimedOut
 from annexpy.p2p.connection import Data
 from annexpy.p2p.messages import Message
-from annexpy.remote.wire import Wire
+from annexpy.remote.wire import Wire, was_stale
 
 __all__ = ["MAX_CONNECTIONS", "Pool", "Pooled", "Use"]
 
@@ -55,6 +55,7 @@ class Pooled(Protocol):
 
 
 W = TypeVar("W", bound=Pooled)
+T = TypeVar("T")
 
 
 class Pool(Generic[W]):
@@ -192,6 +193,20 @@ class Pool(Generic[W]):
                 await wire.aclose()
         finally:
             self._release(use)
+
+    async def ask(self: Pool[Wire], question: Callable[[Wire], Awaitable[T]]) -> tuple[Wire, T]:
+        """What *question* got over a wire, and the wire, for its names only; over another where it was stale."""
+        while True:
+            wire = await self.take(Use.QUESTION)
+            try:
+                answer = await question(wire)
+            except BaseException as error:
+                await self.discard(wire, Use.QUESTION)
+                if was_stale(wire, error):
+                    continue
+                raise
+            await self.give_back(wire, Use.QUESTION)
+            return wire, answer
 
     def lend(self: Pool[Wire], wire: Wire, use: Use) -> bool:
         """Give *wire* to the next who waits, if there is one, although one answer is still to come.

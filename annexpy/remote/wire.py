@@ -50,7 +50,7 @@ from annexpy.p2p.messages import (
 from annexpy.transport.base import CHUNK, Dial, Transport, Watched
 from annexpy.uuids import UUID
 
-__all__ = ["Greeting", "Wire", "open_wire"]
+__all__ = ["Greeting", "Wire", "open_wire", "was_stale"]
 
 log = logging.getLogger(__name__)
 

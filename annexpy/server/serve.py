@@ -47,6 +47,7 @@ from annexpy.p2p.connection import (
     State,
     Unexpected,
 )
+from annexpy.p2p.extensions import GetRange, Possessed, Possession, agreed
 from annexpy.p2p.messages import (
     AUTH_FAILURE,
     FAILURE,
@@ -63,12 +64,9 @@ from annexpy.p2p.messages import (
     Failure,
     FailurePlus,
     Get,
-    GetRange,
     GetTimestamp,
     LockContent,
     NotifyChange,
-    Possessed,
-    Possession,
     Put,
     Remove,
     RemoveBefore,
@@ -77,7 +75,6 @@ from annexpy.p2p.messages import (
     Timestamp,
     UnlockContent,
     Version,
-    agreed,
 )
 from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many
 from annexpy.remote.possession import possession

@@ -35,7 +35,11 @@ inannex       checks if keys are present in the annex
 p2pstdio      communicate in P2P protocol over stdio
 """
 
-MAX_VERSION, PROOFS, RANGES = 4, 1004, 2004  # of messages.py, which is not imported yet; a test compares them
+MAX_VERSION, PROOFS, RANGES = (
+    4,
+    1004,
+    2004,
+)  # of p2p/, not imported yet; a test compares them
 _FIRST_READ = 65536
 _SWITCH_SECONDS = 0.0005  # how often the importing thread lets the answer to VERSION through
 _UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")

@@ -23,6 +23,7 @@ from annexpy.keys.backend import is_verifiable
 from annexpy.keys.storable import check_storable
 from annexpy.p2p.associated import unescape_associated_file
 from annexpy.p2p.connection import Closed, Data, State, Unexpected
+from annexpy.p2p.extensions import GetRange
 from annexpy.p2p.messages import (
     ALREADY_HAVE,
     FAILURE,
@@ -34,7 +35,6 @@ from annexpy.p2p.messages import (
     DataPresent,
     Error,
     Get,
-    GetRange,
     Invalid,
     Put,
     PutFrom,

@@ -36,7 +36,7 @@ from annexpy.p2p.messages import (
 from annexpy.p2p.states import State as Turn
 from annexpy.policy import numcopies
 from annexpy.policy.numcopies import CheckedCopy, Copies, HeldCopy
-from annexpy.remote import p2p
+from annexpy.remote import p2p_lock, p2p_removal
 from annexpy.remote.memory import MemoryLock, MemoryRemote
 from annexpy.uuids import UUID
 
@@ -174,9 +174,9 @@ def _removal(deadline: float, now: float, theirs: int) -> Message | None:
         return Timestamp(theirs)
 
     wire = SimpleNamespace(version=4, clock_offset=None, ask=ask, name="node")
-    remote: Any = SimpleNamespace(_clock=_Now(now))
-    before = _at_once(p2p.P2PRemote._in_its_clock(remote, wire, Deadline(deadline)))  # type: ignore[arg-type]
-    return None if callable(before) else p2p._removal(KEY, before)
+    remover = p2p_removal.Remover(SimpleNamespace(), _Now(now))  # type: ignore[arg-type]
+    before = _at_once(remover._in_its_clock(wire, Deadline(deadline)))  # type: ignore[arg-type]
+    return None if callable(before) else p2p_removal._removal(KEY, before)
 
 
 def _promised(asked: float, heard: float) -> float:
@@ -190,7 +190,7 @@ def _promised(asked: float, heard: float) -> float:
     async def take(_: object) -> object:
         return SimpleNamespace(ask=ask, uuid=UUIDS[0], name="node")
 
-    lock = p2p.P2PLock(SimpleNamespace(take=take), KEY, clock)  # type: ignore[arg-type]
+    lock = p2p_lock.P2PLock(SimpleNamespace(take=take), KEY, clock)  # type: ignore[arg-type]
     _at_once(lock.__aenter__())
     return lock.expires
 

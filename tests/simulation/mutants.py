@@ -19,7 +19,18 @@ from typing import Any
 from annexpy.actions import gather
 from annexpy.keys import backend
 from annexpy.policy import numcopies
-from annexpy.remote import asking, lane, late, local, local_removal, memory, p2p, p2p_content, wrappers
+from annexpy.remote import (
+    asking,
+    lane,
+    late,
+    local,
+    local_removal,
+    memory,
+    p2p_content,
+    p2p_lock,
+    p2p_removal,
+    wrappers,
+)
 from annexpy.repo import durability, locks, retention
 from annexpy.server import serve
 
@@ -119,7 +130,7 @@ MUTANTS = (
         "a lock is promised from when its answer came",
         EXHAUSTIVE,
         (
-            p2p.P2PLock,
+            p2p_lock.P2PLock,
             "__aenter__",
             "self._wire, self.uuid = wire, wire.uuid",
             "self._wire, self.uuid, self.expires = wire, wire.uuid, self._clock.now() + LOCK_RETENTION",
@@ -160,12 +171,12 @@ MUTANTS = (
     _mutant(
         "plain REMOVE is sent in place of REMOVE-BEFORE",
         EXHAUSTIVE,
-        (p2p, "_removal", "if before is None", "if True"),
+        (p2p_removal, "_removal", "if before is None", "if True"),
     ),
     _mutant(
         "the deadline is not translated to the clock of the peer",
         "late removals",
-        (p2p.P2PRemote, "_in_its_clock", "floor(deadline.at + offset - slack)", "floor(deadline.at)"),
+        (p2p_removal.Remover, "_in_its_clock", "floor(deadline.at + offset - slack)", "floor(deadline.at)"),
     ),
     _mutant(
         "a server removes after the deadline",
@@ -182,8 +193,8 @@ MUTANTS = (
         "the end of the stream means removed",
         "late removals",
         (
-            p2p.P2PRemote,
-            "remove_content_many",
+            p2p_removal.Remover,
+            "remove_many",
             "done.append(Removed(ok=False, failed={wire.uuid: failure}))",
             "done.append(Removed(ok=True, uuids=frozenset((wire.uuid,))))",
         ),
@@ -196,7 +207,12 @@ MUTANTS = (
     _mutant(
         "the repositories of FAILURE-PLUS are lost",
         "half removed",
-        (p2p, "_removed", "named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))", "named = frozenset()"),
+        (
+            p2p_removal,
+            "_removed",
+            "named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))",
+            "named = frozenset()",
+        ),
     ),
     _mutant("FAILURE-PLUS is not said", "half removed", (serve._Session, "_tell_removed", "if named:", "if False:")),
     # -- puts

@@ -12,6 +12,7 @@ from annexpy.errors import LocalProtocolError
 from annexpy.keys.key import Key
 from annexpy.p2p import messages as m
 from annexpy.p2p.associated import escape_associated_file, unescape_associated_file
+from annexpy.p2p.extensions import GetRange, Possessed, Possession
 from annexpy.p2p.lines import parse
 from annexpy.uuids import UUID
 
@@ -35,11 +36,11 @@ EXACT = [
     (m.RemoveBefore(KEY, -1), b"REMOVE-BEFORE -1 " + KEY.raw),
     (m.GetTimestamp(), b"GETTIMESTAMP"),
     (m.Timestamp(1386), b"TIMESTAMP 1386"),
-    (m.Possession(bytes(range(32)), KEY), b"POSSESSION " + bytes(range(32)).hex().encode() + b" " + KEY.raw),
-    (m.Possessed(b"\xab" * 32), b"POSSESSED " + b"ab" * 32),
+    (Possession(bytes(range(32)), KEY), b"POSSESSION " + bytes(range(32)).hex().encode() + b" " + KEY.raw),
+    (Possessed(b"\xab" * 32), b"POSSESSED " + b"ab" * 32),
     (m.Get(KEY), b"GET 0  " + KEY.raw),
     (m.Get(KEY, 10, b"d/e%f.bin"), b"GET 10 d/e%f.bin " + KEY.raw),
-    (m.GetRange(KEY, 10, 20, b"d/e%f.bin"), b"GET-RANGE 10 20 d/e%f.bin " + KEY.raw),
+    (GetRange(KEY, 10, 20, b"d/e%f.bin"), b"GET-RANGE 10 20 d/e%f.bin " + KEY.raw),
     (m.Put(KEY), b"PUT  " + KEY.raw),
     (m.Put(Key.parse(b"WORM-s3-m1--x y%z"), b"f"), b"PUT f WORM-s3-m1--x y%z"),
     (m.PutFrom(20000), b"PUT-FROM 20000"),

@@ -32,10 +32,11 @@ from annexpy.errors import (
     VerificationFailed,
 )
 from annexpy.keys.key import Key
-from annexpy.p2p.messages import RANGES
+from annexpy.p2p.extensions import RANGES
 from annexpy.remote.base import BatchPresence, BatchRemove, Stored
-from annexpy.remote.p2p import NO_DEADLINE, P2PRemote
+from annexpy.remote.p2p import P2PRemote
 from annexpy.remote.p2p_content import P2PUpload
+from annexpy.remote.p2p_removal import NO_DEADLINE
 from annexpy.transport.sockets import DialUnix
 from annexpy.uuids import UUID
 

@@ -18,7 +18,7 @@ from remote_contract import KEY, A, B, HandClock, content_of, key_of, store
 
 import annexpy as annex
 from annexpy.errors import ConnectFailed, KeyNotPresent, PeerError, VerificationFailed
-from annexpy.p2p.messages import PROOFS
+from annexpy.p2p.extensions import PROOFS
 from annexpy.remote.base import Remote
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote

@@ -23,7 +23,7 @@ from annexpy.errors import (
     TimedOut,
 )
 from annexpy.keys.key import Key
-from annexpy.p2p.messages import RANGES
+from annexpy.p2p.extensions import RANGES
 from annexpy.remote.base import Removed, Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote

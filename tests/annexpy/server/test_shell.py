@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from annexpy.errors import InvalidUUID
 from annexpy.keys.key import Key
 from annexpy.keys.layout import object_paths
-from annexpy.p2p import messages
+from annexpy.p2p import extensions, messages
 from annexpy.repo.repository import Repository
 from annexpy.server import shell
 from annexpy.server.direct import in_annex
@@ -107,8 +107,8 @@ def test_the_quick_idea_of_a_uuid_is_the_usual_one(text: str) -> None:
 def test_the_version_is_that_of_the_messages() -> None:
     assert (shell.MAX_VERSION, shell.PROOFS, shell.RANGES) == (
         messages.MAX_VERSION,
-        messages.PROOFS,
-        messages.RANGES,
+        extensions.PROOFS,
+        extensions.RANGES,
     )
 
 
