@@ -174,6 +174,22 @@ def gauges(served: Served) -> dict[str, int]:
     return {name: int(shown[name]) for name in ("connections", "busy", "locks", "tasks")}
 
 
+def locks_of_the_vanished(served: Served, begun: dict[str, int], patience: float) -> int:
+    """Wait until all is as it was, but for locks whose clients vanished before they came back to keep them; how many.
+
+    They stand until ``GIVEN_UP``; then they are gone as well, for who has the patience.
+    """
+
+    def at_rest() -> bool:
+        now = gauges(served)
+        return now | {"locks": 0, "tasks": now["tasks"] - now["locks"]} == begun
+
+    eventually(at_rest)
+    if patience:
+        eventually(lambda: gauges(served) == begun, patience)
+    return gauges(served)["locks"]
+
+
 LONG = pytest.param(50, 600, marks=pytest.mark.campaign)
 
 
@@ -220,9 +236,9 @@ def test_nothing_stalls_and_nothing_is_left_behind_over_http(world: Gateways, co
         settings.append(("annex.security.allowed-ip-addresses", "all"))
         looping(clients_of(world, count, f"{base}/nothing-here", settings), seconds)
 
-        eventually(lambda: gauges(served) == begun, GIVEN_UP)
-        served.back_to(descriptors)
+        kept = locks_of_the_vanished(served, begun, GIVEN_UP if seconds > LOOK else 0.0)
+        served.back_to(descriptors + 2 * kept)
         assert served.threads() <= threads + 40  # a pool of them may stay
         assert not served.children()
-        assert not locks_below(place.git_dir)
+        assert len(locks_below(place.git_dir)) <= kept
     nothing_was_lost(world)
