@@ -71,6 +71,8 @@ __all__ = [
 def _text(value: object) -> str:
     """*value* for a message: control characters and undecodable bytes are shown, never sent raw."""
     shown = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+    if shown.isprintable():
+        return shown
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
         for c in shown.encode("utf-8", "backslashreplace").decode()

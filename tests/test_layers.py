@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 # From the bottom up. A group may import the groups before it; inside a group, modules may import
 # each other as long as there is no cycle.
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("L0 patterns", ("annexpy.patterns",)),
+    ("L0 patterns", ("annexpy.patterns", "annexpy.abilities")),
     ("L0", ("annexpy.errors", "annexpy.clock")),
     ("L0 uuids", ("annexpy.uuids",)),
     ("L1 keys", ("annexpy.keys",)),
@@ -51,6 +51,7 @@ PURE = (
     "annexpy.clock",
     "annexpy.uuids",
     "annexpy.patterns",
+    "annexpy.abilities",
     "annexpy.keys",
     "annexpy.logs",
     "annexpy.p2p",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
+from annexpy.abilities import Ability
 from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, RemoteProtocolError, TransportError
 from annexpy.keys.key import Key
@@ -160,7 +161,7 @@ class Upload(Protocol):
 
 
 @runtime_checkable
-class NamesFailures(Protocol):
+class NamesFailures(Protocol, metaclass=Ability):
     """An ``Upload`` into several repositories that tells who is out while it is not finished."""
 
     @property
@@ -207,7 +208,7 @@ class Download(Protocol):
 
 
 @runtime_checkable
-class Remote(Protocol):
+class Remote(Protocol, metaclass=Ability):
     """Anything that can hold keys. Every method may raise TransportError; then the outcome is unknown."""
 
     @property
@@ -266,7 +267,7 @@ class Remote(Protocol):
 
 
 @runtime_checkable
-class HasNodes(Protocol):
+class HasNodes(Protocol, metaclass=Ability):
     """A Remote made of Remotes."""
 
     @property
@@ -274,14 +275,14 @@ class HasNodes(Protocol):
 
 
 @runtime_checkable
-class Connects(Protocol):
+class Connects(Protocol, metaclass=Ability):
     """A Remote that may not know its UUID before it was connected to."""
 
     async def connect(self) -> UUID: ...
 
 
 @runtime_checkable
-class BatchPresence(Protocol):
+class BatchPresence(Protocol, metaclass=Ability):
     """A Remote that answers many presence checks faster than one by one."""
 
     async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
@@ -290,7 +291,7 @@ class BatchPresence(Protocol):
 
 
 @runtime_checkable
-class BatchRemove(Protocol):
+class BatchRemove(Protocol, metaclass=Ability):
     """A Remote that pipelines removals."""
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
@@ -302,7 +303,7 @@ class BatchRemove(Protocol):
 
 
 @runtime_checkable
-class Ranged(Protocol):
+class Ranged(Protocol, metaclass=Ability):
     """A Remote that may be able to send a part of a content and nothing after it."""
 
     @property

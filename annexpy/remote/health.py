@@ -16,6 +16,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from anyio import CancelScope, current_time
 
+from annexpy.abilities import Ability
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError, AuthFailed, ConnectFailed, NodesFailed, TimedOut, TransportError
 from annexpy.remote.base import Remote
@@ -31,7 +32,7 @@ _DOWN: Final = (ConnectFailed, TimedOut, AuthFailed)
 
 
 @runtime_checkable
-class Patient(Protocol):
+class Patient(Protocol, metaclass=Ability):
     """A Remote that waits for others, and so may need longer than they do."""
 
     @property
@@ -41,7 +42,7 @@ class Patient(Protocol):
 
 
 @runtime_checkable
-class Limited(Protocol):
+class Limited(Protocol, metaclass=Ability):
     """A Remote that makes a transfer wait while too many others are under way."""
 
     @property
@@ -51,7 +52,7 @@ class Limited(Protocol):
 
 
 @runtime_checkable
-class Placed(Protocol):
+class Placed(Protocol, metaclass=Ability):
     """A Remote that errors are told of under another UUID than its own, because several share that: gateways."""
 
     @property

@@ -15,6 +15,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from anyio import to_thread
 
+from annexpy.abilities import Ability
 from annexpy.errors import ContentChanged, Refused
 from annexpy.keys.key import Key
 from annexpy.remote.base import HasNodes, Remote
@@ -30,7 +31,7 @@ _UNKNOWN_SIZE: Final = 1 << 34
 
 
 @runtime_checkable
-class Proves(Protocol):
+class Proves(Protocol, metaclass=Ability):
     """A Remote that may be able to prove that it has a content."""
 
     async def proves(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from anyio import create_task_group
 
+from annexpy.abilities import Ability
 from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, ContentError, LocalProtocolError
 from annexpy.keys.key import Key
@@ -109,7 +110,7 @@ class Relayed(Wrapper):
 
 
 @runtime_checkable
-class _Claims(Protocol):
+class _Claims(Protocol, metaclass=Ability):
     @property
     def claimed(self) -> frozenset[UUID]: ...
 

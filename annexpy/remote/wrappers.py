@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
+from annexpy.abilities import Ability
 from annexpy.clock import Clock, Deadline
 from annexpy.errors import AccessDenied, AnnexError, DropIncomplete
 from annexpy.keys.key import Key
@@ -140,7 +141,7 @@ def record(branch: Records, key: Key, uuids: Iterable[str], *, present: bool) ->
 
 
 @runtime_checkable
-class _Spools(Protocol):
+class _Spools(Protocol, metaclass=Ability):
     """Records that can be written down without a commit: those of a ``Branch``."""
 
     @property

@@ -209,9 +209,10 @@ def _left_of(node: File, choose: Callable[[int], int] | None) -> bytes:
 def status_of(node: Node) -> Status:
     """As the system would give it."""
     size = len(node.data) if isinstance(node, File) else 0
-    seconds = node.mtime // 1_000_000_000
-    times = {"st_mtime_ns": node.mtime, "st_ctime_ns": node.mtime, "st_mtime": node.mtime / 1e9}
-    return os.stat_result((node.mode, node.number, _DEVICE, node.links, 0, 0, size, seconds, seconds, seconds), times)
+    nanoseconds, part = node.mtime, node.mtime / 1e9
+    seconds = nanoseconds // 1_000_000_000
+    whole = (node.mode, node.number, _DEVICE, node.links, 0, 0, size, seconds, seconds, seconds)
+    return os.stat_result((*whole, part, part, part, nanoseconds, nanoseconds, nanoseconds))
 
 
 def holds(folder: Folder, other: Folder) -> bool:

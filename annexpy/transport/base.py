@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from annexpy.abilities import Ability
+
 __all__ = ["CHUNK", "Dial", "Narrow", "SendsFiles", "Transport", "Watched"]
 
 CHUNK = 256 * 1024
@@ -70,7 +72,7 @@ class Transport(Protocol):
 
 
 @runtime_checkable
-class SendsFiles(Protocol):
+class SendsFiles(Protocol, metaclass=Ability):
     """A transport that can send a part of a file without reading it into this process."""
 
     async def send_file(self, fd: int, offset: int, size: int) -> int:
@@ -83,7 +85,7 @@ class SendsFiles(Protocol):
 
 
 @runtime_checkable
-class Watched(Protocol):
+class Watched(Protocol, metaclass=Ability):
     """A transport that can end its own waits: cheaper than a cancel scope around each."""
 
     def within(self, seconds: float) -> None:
@@ -99,7 +101,7 @@ Dial: TypeAlias = Callable[[], Awaitable[Transport]]
 
 
 @runtime_checkable
-class Narrow(Protocol):
+class Narrow(Protocol, metaclass=Ability):
     """A ``Dial`` that can bound what the peer may send ahead of the reader."""
 
     def narrow(self, window: int) -> Dial:
