@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from annexpy.actions.copy import copy, move
     from annexpy.actions.drop import drop, drop_many, examine
     from annexpy.actions.facts import Facts
+    from annexpy.actions.fsck import fsck
     from annexpy.actions.get import get
     from annexpy.actions.has import has_many
     from annexpy.actions.info import Info, info
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from annexpy.actions.results import DropResult, Moved, Progress, Transfer, Verified
     from annexpy.actions.sync import Synced
     from annexpy.actions.sync import sync as sync_branch
-    from annexpy.actions.verify import Checked, fsck, verify
+    from annexpy.actions.verify import Checked, verify, verify_many
     from annexpy.actions.wanted import Wanted
     from annexpy.actions.whereis import Location, Whereis, whereis, whereis_all, whereis_many
     from annexpy.clock import Clock, Deadline
@@ -227,6 +228,7 @@ __all__ = [
     "sync_branch",
     "verifier",
     "verify",
+    "verify_many",
     "whereis",
     "whereis_all",
     "whereis_many",
@@ -340,7 +342,7 @@ _PLACES = {
     "drop": "annexpy.actions.drop",
     "drop_many": "annexpy.actions.drop",
     "examine": "annexpy.actions.drop",
-    "fsck": "annexpy.actions.verify",
+    "fsck": "annexpy.actions.fsck",
     "get": "annexpy.actions.get",
     "has_many": "annexpy.actions.has",
     "info": "annexpy.actions.info",
@@ -363,6 +365,7 @@ _PLACES = {
     "sync_branch": "annexpy.actions.sync:sync",
     "verifier": "annexpy.keys.backend",
     "verify": "annexpy.actions.verify",
+    "verify_many": "annexpy.actions.verify",
     "whereis": "annexpy.actions.whereis",
     "whereis_all": "annexpy.actions.whereis",
     "whereis_many": "annexpy.actions.whereis",

@@ -39,6 +39,7 @@ from anyio.from_thread import BlockingPortal
 
 from annexpy.actions import copy as _copy
 from annexpy.actions import drop as _drop
+from annexpy.actions import fsck as _fsck
 from annexpy.actions import get as _get
 from annexpy.actions import has as _has
 from annexpy.actions import key as _key
@@ -87,6 +88,7 @@ __all__ = [
     "run",
     "sync_branch",
     "verify",
+    "verify_many",
     "whereis",
     "whereis_many",
 ]
@@ -438,5 +440,6 @@ move = _iterating(_copy.move)
 drop = _blocking(_drop.drop)
 drop_many = _iterating(_drop.drop_many)
 verify = _blocking(_verify.verify)
-fsck = _iterating(_verify.fsck)
+verify_many = _iterating(_verify.verify_many)
+fsck = _iterating(_fsck.fsck)
 sync_branch = _blocking(_sync.sync)

@@ -16,7 +16,7 @@ import annexpy as annex
 from glimmer_store.attest import Attestation, Method, Signer, Verdict
 from glimmer_store.config import Durable
 
-__all__ = ["prove", "reread"]
+__all__ = ["prove", "reread", "reread_many"]
 
 
 async def prove(
@@ -89,14 +89,31 @@ async def _shown(
 
 async def reread(remote: annex.Remote, key: annex.Key, *, cached: bool = True) -> tuple[Verdict | None, str]:
     """What is found at a remote, and why it is not good."""
-    try:
-        verified = await annex.verify(remote, key, cached=cached)
-    except annex.KeyNotPresent as error:
-        return Verdict.MISSING, str(error)
-    except (annex.VerificationFailed, annex.NotRegularFile) as error:
-        return Verdict.BAD, str(error)
-    except annex.AnnexError as error:
-        return None, str(error)
-    if verified is not annex.Verified.HASH:
-        return None, "its key has no hash that could be compared"
-    return Verdict.GOOD, ""
+    return (await reread_many(remote, [key], cached=cached))[key]
+
+
+async def reread_many(
+    remote: annex.Remote, keys: Sequence[annex.Key], *, cached: bool = True
+) -> dict[annex.Key, tuple[Verdict | None, str]]:
+    """As ``reread`` for each."""
+    found: dict[annex.Key, tuple[Verdict | None, str]] = {}
+
+    def note(one: annex.Checked) -> None:
+        found[one.key] = _judged(one)
+
+    await annex.verify_many(remote, keys, cached=cached).tell(note)
+    return found
+
+
+def _judged(one: annex.Checked) -> tuple[Verdict | None, str]:
+    match one.error:
+        case None if one.verified is annex.Verified.HASH:
+            return Verdict.GOOD, ""
+        case None:
+            return None, "its key has no hash that could be compared"
+        case annex.KeyNotPresent():
+            return Verdict.MISSING, str(one.error)
+        case annex.VerificationFailed() | annex.NotRegularFile():
+            return Verdict.BAD, str(one.error)
+        case error:
+            return None, str(error)

@@ -209,7 +209,8 @@ async def _taken(
         return done
     if giver is not None or taker is not None:
         from annexpy.remote.p2p import P2PRemote  # not for those who never leave this machine
-        from annexpy.remote.p2p_small import fetch, give
+        from annexpy.remote.p2p_small import give
+        from annexpy.remote.p2p_small_get import fetch
 
         if giver is not None and isinstance(destination, P2PRemote):
             return await give(giver, destination, keys, associated_file, record)

@@ -1,50 +1,32 @@
-"""Verify contents by reading them again: one key at a remote, or fsck of many with the location log.
-
-fsck does what git-annex's does: a location line that does not fit what is there is set right, content
-that is not its key's is moved out of the way into ``annex/bad`` (of a repository on this machine; from
-others nothing is taken), and too few copies are a problem of their own.
-"""
+"""Verify contents by reading them again: one key at a remote, or many. Nothing is repaired; ``fsck`` does that."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from anyio import to_thread
 from anyio.lowlevel import checkpoint_if_cancelled
 
-from annexpy.actions.facts import Facts
 from annexpy.actions.get import chunks_of
 from annexpy.actions.many import Each
 from annexpy.actions.results import Progress, Verified
-from annexpy.errors import (
-    AnnexError,
-    ContentChanged,
-    IncompleteTransfer,
-    KeyNotPresent,
-    NotEnoughCopies,
-    VerificationFailed,
-)
+from annexpy.errors import AnnexError, ContentChanged, IncompleteTransfer, VerificationFailed
 from annexpy.keys.backend import Verifier, verifier
 from annexpy.keys.key import Key
-from annexpy.keys.layout import key_file
-from annexpy.logs.location import LocationLog
-from annexpy.policy.numcopies import not_a_copy
 from annexpy.remote.base import Remote
-from annexpy.remote.kinds import bare_local
+from annexpy.remote.kinds import bare_local, is_behind_wire
 from annexpy.remote.local import Local
-from annexpy.remote.local_place import LocalPlace
-from annexpy.remote.wrappers import Records, Wrapper, record
-from annexpy.repo.files import WRITE
-from annexpy.repo.repository import Repository
 
-__all__ = ["Checked", "fsck", "verify"]
+__all__ = ["Checked", "quickly_verified", "verify", "verify_local", "verify_many"]
 
-_BAD: Final = b"annex/bad"
 _INLINE: Final = 256 * 1024
 _HOP: Final = 8 * 1024 * 1024
 _PIECE: Final = 1024 * 1024
+_JOBS: Final = 8
+_TOGETHER: Final = 256
+"""Small contents that are read over wires between two looks at what else there is to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +74,7 @@ async def verify(remote: Remote, key: Key, *, progress: Progress | None = None, 
     local = bare_local(remote)
     if local is not None:
         await checkpoint_if_cancelled()
-        return await _read_local(local, key, progress, cached=cached)
+        return await verify_local(local, key, progress, cached=cached)
     check, done = verifier(key), 0
     async with remote.get(key) as download:
         length = download.length
@@ -108,6 +90,54 @@ async def verify(remote: Remote, key: Key, *, progress: Progress | None = None, 
         return _verdict(key, check, done, download.valid, remote.name)
 
 
+def verify_many(
+    remote: Remote,
+    keys: Iterable[Key] | AsyncIterable[Key],
+    *,
+    jobs: int = _JOBS,
+    progress: Progress | None = None,
+    cached: bool = True,
+) -> Each[Key, Checked]:
+    """Verify the contents of *keys* at *remote*, as ``verify`` does one; what goes wrong with a key is in its result.
+
+    Args:
+        remote: Where.
+        keys: Which.
+        jobs: How many at once; small ones go one after the other over each connection, however many that are.
+        progress: Told how much was read.
+        cached: As for ``verify``.
+    """
+
+    async def one(key: Key) -> Checked:
+        try:
+            return Checked(key, True, await verify(remote, key, progress=progress, cached=cached))
+        except AnnexError as error:
+            return Checked(key, error=error)
+
+    async def quickly(keys: Sequence[Key]) -> list[Checked | None]:
+        if bare_local(remote) is not None:
+            return [await one(key) if key.size is not None and key.size <= _INLINE else None for key in keys]
+        right = await quickly_verified(remote, keys, progress)
+        return [Checked(key, True, Verified.HASH) if so else None for key, so in zip(keys, right, strict=True)]
+
+    return Each(keys, one, jobs=jobs, quickly=quickly, together=_TOGETHER)
+
+
+async def quickly_verified(remote: Remote, keys: Sequence[Key], progress: Progress | None = None) -> list[bool]:
+    """Which of *keys* were read and are right, where many can be read at once; the others are for ``verify``."""
+    if is_behind_wire(remote):
+        from annexpy.remote.p2p import P2PRemote  # not for those who never leave this machine
+        from annexpy.remote.p2p_small_get import compare
+
+        if isinstance(remote, P2PRemote):
+            right = await compare(remote, keys)
+            if progress is not None:
+                for key in (key for key, so in zip(keys, right, strict=True) if so):
+                    progress(key, key.size or 0, key.size)
+            return right
+    return [False] * len(keys)
+
+
 async def _update(check: Verifier, chunk: bytes) -> None:
     if len(chunk) <= _INLINE:
         check.update(chunk)
@@ -115,8 +145,8 @@ async def _update(check: Verifier, chunk: bytes) -> None:
         await to_thread.run_sync(check.update, chunk)
 
 
-async def _read_local(local: Local, key: Key, progress: Progress | None, *, cached: bool = True) -> Verified:
-    """Read where it is."""
+async def verify_local(local: Local, key: Key, progress: Progress | None, *, cached: bool = True) -> Verified:
+    """As ``verify``, of a repository on this machine: read where it is."""
     store, check, done = local.store, verifier(key), 0
     try:
         with store.open(key) as stored:
@@ -152,106 +182,6 @@ def _verdict(key: Key, check: Verifier | None, size: int, unchanged: bool, where
     return Verified.NOT if key.size is None else Verified.SIZE
 
 
-def fsck(
-    place: Remote,
-    keys: Iterable[Key] | AsyncIterable[Key],
-    *,
-    facts: Facts | None = None,
-    jobs: int = 4,
-    progress: Progress | None = None,
-) -> Each[Key, Checked]:
-    """Check the contents of *keys* at *place* and the location lines about it.
-
-    Args:
-        place: A repository on this machine, where bad content is moved to ``annex/bad``; or any other remote.
-        keys: Which. For all that a repository should have, its location logs know them.
-        facts: Whose location log is compared and set right; that of *place* itself when it is on this machine
-            and nothing is given. Without any, only contents are checked.
-        jobs: How many at once.
-        progress: Told how much of a content was read.
-    """
-    inner = place
-    while isinstance(inner, Wrapper):
-        inner = inner.remote
-    if isinstance(inner, LocalPlace):
-        inner = inner.local
-    if isinstance(inner, Local):
-        return Each(keys, _LocalCheck(inner, facts, progress).one, jobs=jobs)
-    return Each(keys, _Check(place, facts, progress).one, jobs=jobs)
-
-
-class _Check:
-    """Checks keys at any remote."""
-
-    def __init__(self, place: Remote, facts: Facts | None, progress: Progress | None) -> None:
-        self._place, self._facts, self._progress = place, facts, progress
-        self._branches: list[_Branch] = [] if facts is None else [facts.repository.branch]
-
-    async def one(self, key: Key) -> Checked:
-        repaired: list[str] = []
-        try:
-            try:
-                verified = await self._read(key)
-            except KeyNotPresent:
-                return self._missing(key)
-            except VerificationFailed:
-                repaired += await self._put_aside(key)
-                raise
-            repaired += self._log(key, present=True)
-            too_few = self._too_few(key)
-            return Checked(key, True, verified, tuple(repaired), too_few)
-        except AnnexError as error:
-            return Checked(key, repaired=tuple(repaired), error=error)
-
-    async def _read(self, key: Key) -> Verified:
-        return await verify(self._place, key, progress=self._progress)
-
-    async def _put_aside(self, key: Key) -> list[str]:
-        return []
-
-    def _missing(self, key: Key) -> Checked:
-        repaired = tuple(self._log(key, present=False))
-        if repaired:
-            reason = "based on the location log, it was expected to be present"
-            return Checked(key, repaired=repaired, error=KeyNotPresent(key, self._place.name, reason))
-        return Checked(key, error=self._too_few(key))
-
-    def _log(self, key: Key, *, present: bool) -> list[str]:
-        """Make the location logs say so; what was done."""
-        uuid, done = self._place.uuid, []
-        for branch in self._branches:
-            if (uuid in branch.locations(key).present) is not present:
-                record(branch, key, (uuid,), present=present)
-                done = ["fixing location log"]
-        return done
-
-    def _too_few(self, key: Key) -> AnnexError | None:
-        if self._facts is None:
-            return None
-        return _copies_missing(self._facts, key, self._facts.repository.branch.locations(key))
-
-
-def _copies_missing(facts: Facts, key: Key, log: LocationLog) -> NotEnoughCopies | None:
-    needed = facts.copies(key).num
-    places = {uuid: not_a_copy(uuid, (), facts.trust) for uuid in log.present}
-    counted = [uuid for uuid, why in places.items() if why is None]
-    if len(counted) >= needed:
-        return None
-    return NotEnoughCopies(
-        key,
-        len(counted),
-        needed,
-        counted={facts.name(uuid): "recorded" for uuid in counted},
-        missing={facts.name(uuid): why for uuid, why in places.items() if why is not None},
-    )
-
-
-class _Branch(Records, Protocol):
-    """A location log, to read and to set right."""
-
-    def locations(self, key: Key) -> LocationLog: ...
-
-
 class _Object(Protocol):
     """An object that can be read at any place."""
 
@@ -259,53 +189,6 @@ class _Object(Protocol):
     def size(self) -> int: ...
 
     def pread(self, size: int, offset: int) -> bytes: ...
-
-
-class _LocalCheck(_Check):
-    """Checks keys of a repository on this machine: reads them where they are."""
-
-    def __init__(self, local: Local, facts: Facts | None, progress: Progress | None) -> None:
-        if facts is None and isinstance(local.repository, Repository):
-            facts = Facts(local.repository)
-        super().__init__(local, facts, progress)
-        self._local = local
-        if facts is None or facts.repository.uuid != local.uuid:
-            self._branches.append(local.repository.branch)  # what it knows of itself
-
-    async def _read(self, key: Key) -> Verified:
-        verified = await _read_local(self._local, key, self._progress)
-        self._repair_permissions(key)
-        return verified
-
-    def _repair_permissions(self, key: Key) -> None:
-        """Take write permissions away from the object; silently, as git-annex does."""
-        store = self._local.store
-        found = None if store.settings.thin else store.folders.find_regular(key)
-        if found is not None and found[1].st_mode & WRITE and found[1].st_nlink == 1:
-            path = store.path(key)
-            assert path is not None
-            store.folders.files.chmod(path, store.settings.lockdown.object(found[1].st_mode))
-
-    async def _put_aside(self, key: Key) -> list[str]:
-        """Move bad content to ``annex/bad`` and log that it is gone.
-
-        Raises:
-            ContentLocked: Somebody relies on it: then it stays, and so does what the log says.
-        """
-        store, bad = self._local.store, _BAD + b"/" + key_file(key)
-        try:
-            async with store.exclusion():
-                with store.removal(key) as removal:
-                    path, files = store.path(key), store.folders.files
-                    assert path is not None
-                    files.make_folders(_BAD)
-                    files.unlink(bad)
-                    files.link(path, bad)
-                    removal.unlink(only=path)  # in its other hash directory it may be good
-        except OSError as error:
-            raise store.folders.error(key, error) from error
-        moved = f"moved to {self._local.name}/{bad.decode('utf-8', 'backslashreplace')}"
-        return [moved] if store.path(key) is not None else [moved, *self._log(key, present=False)]
 
 
 def _hash(check: Verifier, stored: _Object, start: int, end: int) -> None:

@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -23,7 +24,7 @@ from glimmer_store.attest import Attestation, Method, Signer, Verdict
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.places import Places, connected
 from glimmer_store.jobs.spec import JobSpec
-from glimmer_store.proving import reread
+from glimmer_store.proving import reread_many
 
 __all__ = ["main"]
 
@@ -41,44 +42,45 @@ class _Rereading:
         remote = self._places.remote(dest)
         if remote is None:
             return [[None, f"{self._places.name(dest)}: cannot be used here", 0, 0.0, ""] for _ in keys]
-        found: dict[int, list[object]] = {}
+        begun = time.monotonic()
+        shown = await self._shown(remote, keys) if self._spec.verify == "peer" else set()
+        found = await reread_many(remote, [key for key in keys if key not in shown], cached=False)
+        each = (time.monotonic() - begun) / len(keys)
+        answers: list[list[object]] = []
         proofs: list[Attestation] = []
-        left = iter(enumerate(keys))
-
-        async def worker() -> None:
-            for number, key in left:
-                begun = time.monotonic()
-                verdict, why, method = await self._look(remote, key)
-                said = None if verdict is None else verdict.value
-                found[number] = [said, why, key.size or 0, time.monotonic() - begun, method]
-                if verdict is not None:
-                    proofs.append(self._signer.attest(key, dest, self._places.name(dest), verdict, method))
-
-        async with anyio.create_task_group() as group:
-            for _ in range(1 if self._places.is_here(dest) else _JOBS):
-                group.start_soon(worker)
+        for key in keys:
+            method: Method = "peer" if key in shown else "reread"
+            verdict, why = (Verdict.GOOD, "") if key in shown else found[key]
+            answers.append([None if verdict is None else verdict.value, why, key.size or 0, each, method])
+            if verdict is not None:
+                proofs.append(self._signer.attest(key, dest, self._places.name(dest), verdict, method))
         self._writer.attest(request["shard"], (proof.to_line() for proof in proofs))
         self._writer.close()
-        return [found[number] for number in range(len(keys))]
+        return answers
 
-    async def _look(self, remote: annex.Remote, key: annex.Key) -> tuple[Verdict | None, str, Method]:
-        if self._spec.verify == "peer" and await self._shown(remote, key):
-            return Verdict.GOOD, "", "peer"
-        verdict, why = await reread(remote, key, cached=False)
-        return verdict, why, "reread"
+    async def _shown(self, remote: annex.Remote, keys: Sequence[annex.Key]) -> set[annex.Key]:
+        """Those that it has read itself, answering a challenge rightly; compared with copies on this machine."""
+        here = [self._places.remote(place.uuid) for place in self._spec.sources if self._places.is_here(place.uuid)]
+        shown: set[annex.Key] = set()
+        left = iter(keys)
 
-    async def _shown(self, remote: annex.Remote, key: annex.Key) -> bool:
-        """It has read the content itself and answered a challenge rightly; compared with a copy on this machine."""
-        for place in self._spec.sources:
-            copy = self._places.remote(place.uuid) if self._places.is_here(place.uuid) else None
-            if copy is None:
-                continue
-            try:
-                (proof,) = await annex.prove([remote], key, copy)
-            except annex.AnnexError:
-                continue  # that copy is none to compare with
-            return proof is annex.Verified.HASH
-        return False
+        async def worker() -> None:
+            for key in left:
+                for copy in here:
+                    if copy is None:
+                        continue
+                    try:
+                        (proof,) = await annex.prove([remote], key, copy)
+                    except annex.AnnexError:
+                        continue  # that copy is none to compare with
+                    if proof is annex.Verified.HASH:
+                        shown.add(key)
+                    break
+
+        async with anyio.create_task_group() as group:
+            for _ in range(_JOBS):
+                group.start_soon(worker)
+        return shown
 
 
 async def _serve(job: str, worker: str) -> None:

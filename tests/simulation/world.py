@@ -11,7 +11,7 @@ from typing import Any
 import trio
 
 from annexpy.actions import cluster as clusters
-from annexpy.actions.verify import fsck
+from annexpy.actions.fsck import fsck
 from annexpy.clock import Deadline
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key

@@ -31,7 +31,7 @@ def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool, n
 
     async def work() -> int:
         from annexpy.actions.facts import Facts
-        from annexpy.actions.verify import fsck
+        from annexpy.actions.fsck import fsck
         from annexpy.actions.whereis import whereis_all
         from annexpy.cli.progress import progress
         from annexpy.cli.work import Work, at_work

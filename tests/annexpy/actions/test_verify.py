@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from annexpy.actions.facts import Facts
+from annexpy.actions.fsck import fsck
 from annexpy.actions.put import put
 from annexpy.actions.results import Verified
-from annexpy.actions.verify import Checked, fsck, verify
+from annexpy.actions.verify import Checked, verify
 from annexpy.errors import (
     ConnectionLost,
     ContentChanged,

@@ -24,10 +24,13 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import anyio
+from anyio.lowlevel import checkpoint
 from remote_contract import A
 
 from annexpy.errors import ConnectFailed, ConnectionLost
+from annexpy.remote.local import Local
 from annexpy.remote.p2p import P2PRemote
+from annexpy.server.serve import serve
 from annexpy.transport.base import Transport
 from annexpy.transport.memory import MemoryTransport, memory_pair
 
@@ -160,3 +163,21 @@ async def scripted(
             await anyio.lowlevel.checkpoint()
         tasks.cancel_scope.cancel()
     peers.check()
+
+
+@asynccontextmanager
+async def served(local: Local, connections: int) -> AsyncIterator[P2PRemote]:
+    """*local* behind wires, each with a server of ours."""
+    async with anyio.create_task_group() as tasks:
+
+        async def dial() -> Transport:
+            client, server = memory_pair()
+            tasks.start_soon(serve, server, local)
+            return client
+
+        remote = P2PRemote(dial, uuid=local.uuid, connections=connections)
+        yield remote
+        await remote.aclose()
+        for _ in range(5):
+            await checkpoint()
+        tasks.cancel_scope.cancel()

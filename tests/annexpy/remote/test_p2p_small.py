@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anyio
 import pytest
-from anyio.lowlevel import checkpoint
-from peers import Step, scripted
+from peers import Step, scripted, served
 from remote_contract import A, content_of, key_of, store
 
 from annexpy.actions.copy import copy
@@ -25,12 +23,8 @@ from annexpy.errors import (
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.local import Local
-from annexpy.remote.p2p import P2PRemote
 from annexpy.remote.wrappers import Recording
 from annexpy.repo.repository import Repository
-from annexpy.server.serve import serve
-from annexpy.transport.base import Transport
-from annexpy.transport.memory import memory_pair
 from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.anyio
@@ -279,24 +273,6 @@ async def test_what_had_come_when_it_was_given_up_is_recorded(here: Local) -> No
 
 
 # -- both -------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def served(local: Local, connections: int) -> AsyncIterator[P2PRemote]:
-    """*local* behind wires."""
-    async with anyio.create_task_group() as tasks:
-
-        async def dial() -> Transport:
-            client, server = memory_pair()
-            tasks.start_soon(serve, server, local)
-            return client
-
-        remote = P2PRemote(dial, uuid=local.uuid, connections=connections)
-        yield remote
-        await remote.aclose()
-        for _ in range(5):
-            await checkpoint()
-        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("connections", [1, 2, 4])
