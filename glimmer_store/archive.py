@@ -15,11 +15,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import anyio
+
 import annexpy as annex
 from glimmer_store.adjunct import connect_adjuncts, store_copies
 from glimmer_store.attest import Attestation, Signer, Verdict
 from glimmer_store.config import Config, Durable
-from glimmer_store.errors import Shortfall, SourceRefused
+from glimmer_store.errors import Shortfall, SourceRefused, shell_line
 from glimmer_store.policy import StorageClass, check_place, check_source
 from glimmer_store.proving import prove
 from glimmer_store.record import Location, StorageRecord
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _SECONDS = 60.0
 """How long a remote may take to answer before it is left out: hundreds of jobs may keep a disk busy that long."""
+
+_CLOSING = 5.0
+"""How long to wait for a journal when all is done, and what is recorded there could wait for the next commit."""
 
 Progress = Callable[[str, int, int], None]
 """Called with the output's path, bytes done and bytes in all."""
@@ -78,13 +83,16 @@ class Archived:
     failed: Mapping[str, str]
     proofs: tuple[Attestation, ...]
 
-    def check(self) -> None:
-        """Raise Shortfall unless there are as many proven copies as needed."""
-        if self.record.shortfall:
-            few = {"configuration": "too few durable remotes are set up"}
-            raise Shortfall(
-                str(self.output.key), self.record.copies, self.record.numcopies_required, self.failed or few
-            )
+    def check(self, root: Path, durable: int) -> None:
+        """Raise Shortfall unless there are as many proven copies as needed, with *durable* places set up at *root*."""
+        needed = self.record.numcopies_required
+        if not self.record.shortfall:
+            return
+        if durable < needed:
+            few = {"configuration": f"{durable} durable remotes are set up"}
+            init = shell_line("glimmer-store", "init", root)
+            raise Shortfall(str(self.output.key), self.record.copies, needed, {**self.failed, **few}, remedy=init)
+        raise Shortfall(str(self.output.key), self.record.copies, needed, self.failed)
 
 
 class Archive:
@@ -107,10 +115,11 @@ class Archive:
         self._signer: Signer | None = None
         self._names = {place.uuid: place.name for place in nodes}
         if one_by_one:  # whoever waits for the pid lock of one repository must not have that of another
-            self._targets: list[annex.Remote] = [annex.Recording(node, repository.branch) for node in nodes.values()]
+            targets: dict[annex.Remote, list[annex.UUID]] = {node: [place.uuid] for place, node in nodes.items()}
         else:
             cluster = annex.Cluster(list(nodes.values()), name="durable remotes", deadline=_SECONDS)
-            self._targets = [annex.Recording(cluster, repository.branch)]
+            targets = {cluster: [place.uuid for place in nodes]}
+        self._targets = [(annex.Recording(target, repository.branch), uuids) for target, uuids in targets.items()]
 
     @classmethod
     @asynccontextmanager
@@ -169,7 +178,10 @@ class Archive:
             tree = await tree_of(self.root / relative, self.root, self.config.backend)
             return Output(relative, tree.key(self.config.backend), tree)
         key = annexed(whole, self.root)
-        if key is not None and whole.exists():
+        if key is not None:
+            if not whole.exists():
+                remedy = shell_line("git", "-C", self.root, "annex", "get", whole)
+                raise SourceRefused(f"{path}: its content is not here", remedy=remedy)
             return Output(check_place(whole.parent, self.root) / whole.name, key)
         relative = check_source(path, self.root)
         return Output(relative, await annex.key_of(self.root / relative, backend=self.config.backend))
@@ -186,12 +198,19 @@ class Archive:
         having = {place: [key for key, _ in items] for place in self._nodes}
         received: set[annex.UUID] = set()
         for key, source in items:
-            stored = await self._put(key, source, output, failed, report)
+            stored = await self._put(key, source, output, report)
             received |= stored.uuids
             for place in self._nodes:
-                if place.uuid not in stored.uuids | stored.already:
-                    having[place].remove(key)
-                    failed.setdefault(place.name, str(stored.failed.get(place.uuid, "did not say that it has it")))
+                if place.uuid in stored.uuids | stored.already:
+                    continue
+                why = stored.failed.get(place.uuid)
+                if isinstance(why, annex.TimedOut | annex.ConnectionLost) and await self._has_it_all_the_same(
+                    place, key
+                ):
+                    received.add(place.uuid)
+                    continue
+                having[place].remove(key)
+                failed.setdefault(place.name, str(why or "it was not named among those that have it"))
         copies = await store_copies(self.adjuncts, self.repository.branch, items, failed)
         places = {place: keys for place, keys in having.items() if keys} | copies
         proofs = await self.prove(places, failed, dict(items))
@@ -212,27 +231,34 @@ class Archive:
         key: annex.Key,
         source: str | bytes,
         output: Output,
-        failed: dict[str, str],
         report: annex.Progress | None,
     ) -> annex.Stored:
-        """Who has it, and why others do not."""
+        """Who has it, and of everybody else why not."""
         uuids, already = set[annex.UUID](), set[annex.UUID]()
         why: dict[annex.UUID, annex.AnnexError] = {}
-        for target in self._targets:
+        for target, places in self._targets:
             try:
                 stored = await annex.put(target, key, source, associated_file=output.path.as_posix(), progress=report)
             except annex.NodesFailed as error:
                 why |= {annex.UUID(uuid): reason for uuid, reason in error.failed.items()}
             except annex.AnnexError as error:
-                if len(self._targets) > 1:
-                    why[target.uuid] = error
-                else:
-                    failed["durable remotes"] = str(error)
+                why |= dict.fromkeys(places, error)  # of a cluster: about the content, and not about one of its nodes
             else:
                 uuids |= stored.uuids
                 already |= stored.already
                 why |= stored.failed
         return annex.Stored(frozenset(uuids), frozenset(already), why)
+
+    async def _has_it_all_the_same(self, place: Durable, key: annex.Key) -> bool:
+        """A put that was not answered in time may have been done after that: whoever says so now is to prove it."""
+        try:
+            with anyio.fail_after(_SECONDS):
+                there = await self._nodes[place].check_present(key)
+        except (annex.AnnexError, TimeoutError):
+            return False
+        if there:
+            self.repository.branch.set_present(key, place.uuid, True)
+        return there
 
     async def prove(
         self,
@@ -254,10 +280,11 @@ class Archive:
 
 
 async def _closed(remote: annex.Remote) -> None:
-    """Close it. Where others keep its journal locked, what was recorded waits there, on disk, for the next commit."""
+    """Close it. Where others are at its branch all the time, what was recorded waits there for the next commit."""
     try:
-        await remote.aclose()
-    except annex.LockHeld as error:
+        with anyio.move_on_after(_CLOSING):
+            await remote.aclose()
+    except (annex.LockHeld, annex.BranchConflict) as error:
         log.info("%s: %s", remote.name, error)
 
 

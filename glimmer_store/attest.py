@@ -1,131 +1,64 @@
-r"""Signed proofs that a repository had the whole content of a key: who looked, when, how, and what they found.
+"""Signed proofs that a repository had the whole content of a key: who looked, when, how, and what they found.
 
-A proof is one line of JSON in a log of its key, ``.glimmer-store/attestations/XX/KEY.log`` of the dataset, where
-XX are the first two hex digits of the SHA-256 of the file's name. Lines are only ever added, and merged by
-taking those of both sides; which of them counts is decided when they are read: of each key and repository the
-newest with a good signature, and of two with the same time the one that found something wrong. So a failed
-verification voids the proofs before it.
+The log is in the dataset, ``.glimmer-store/attestations/2/PP/NNNN.log``: PP is the part of a key (``partition``), and
+all lines about it are in the files of that part. They go into the last of them, until it is full; then the next
+begins. So a lookup reads one part in 256, a commit rewrites little, and git's index has an entry for each file, not
+for each key. What a line is stands in ``receipts``. Lines are only ever added, and merged by taking those of both
+sides; which of them counts is decided when they are read: of each key and repository the newest with a good
+signature, and of two with the same time the one that found something wrong. So a failed verification voids the proofs
+before it.
 
-The signature is Ed25519, over ``glimmer-store attestation 1\n`` and the line without its field ``sig``, written
-by ``json.dumps(…, sort_keys=True, separators=(",", ":"), ensure_ascii=True)``. The public keys are PEM files in
-``.glimmer-store/keys``; a key's name is the first 32 hex digits of the SHA-256 of its 32 raw bytes. The private
-one is in the user's configuration folder and belongs to the user, not to a dataset.
+Datasets of before have a log for each key, ``.glimmer-store/attestations/XX/KEY.log``, with lines of version 1, where
+XX are the first two hex digits of the SHA-256 of the file's name. It is read, and nothing is added to it.
+
+The public keys are PEM files in ``.glimmer-store/keys``; a key's name is the first 32 hex digits of the SHA-256 of
+its 32 raw bytes. The private one is in the user's configuration folder and belongs to the user, not to a dataset.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from enum import Enum
 from functools import cached_property
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import annexpy as annex
 from glimmer_store.entry import Part
 from glimmer_store.errors import ConfigError
+from glimmer_store.receipts import (
+    Attestation,
+    Method,
+    Receipts,
+    Verdict,
+    fold,
+    message_of,
+    partition,
+    root_and_paths,
+    root_of,
+)
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["FOLDER", "Attestation", "Attestations", "Method", "Signer", "Verdict", "fold", "log_path", "user_folder"]
+__all__ = ["FOLDER", "Attestation", "Attestations", "Method", "Signer", "Verdict", "log_parts", "reader", "user_folder"]
 
-FOLDER = ".glimmer-store"
+FOLDER: Final = ".glimmer-store"
 """Folder of the dataset for logs and public keys."""
-_DOMAIN = b"glimmer-store attestation 1\n"
-_KEY_NAME = "ed25519.pem"
-_ATTRIBUTES = b"* annex.largefiles=nothing\nattestations/** merge=union -text\n"
+_LOGS: Final = f"{FOLDER}/attestations"
+_KEY_NAME: Final = "ed25519.pem"
+_ATTRIBUTES: Final = b"* annex.largefiles=nothing\nattestations/** merge=union -text\n"
+_FULL: Final = 16 << 10
+"""Bytes of a file that gets no more lines."""
+_HELD: Final = 50_000
+"""Attestations that are kept while keys are looked up."""
 
-Method: TypeAlias = Literal["stream", "peer", "reread"]
-"""How it came about: by the receiver while it stored, by the holder who read it on a challenge (``annex.prove``: the
-SHA-256 of a nonce and the content behind it), or by reading it back."""
-
-
-class Verdict(Enum):
-    """What was found."""
-
-    GOOD = "good"
-    BAD = "bad"
-    MISSING = "missing"
-
-
-@dataclass(frozen=True, slots=True)
-class Attestation:
-    """One proof, or the proof of the contrary.
-
-    Attributes:
-        key, uuid, remote: Which content, in which repository, and the name that has here.
-        size: Bytes of the content; None when the key does not tell.
-        method: How it was looked at.
-        time: When, UTC, with microseconds: ``2026-11-21T15:04:05.000123Z``.
-        host: Where whoever looked ran.
-        verdict: What was found.
-        signer: Name of the public key.
-        sig: Base64 of the signature.
-    """
-
-    key: str
-    uuid: str
-    remote: str
-    size: int | None
-    method: str
-    time: str
-    host: str
-    verdict: Verdict
-    signer: str = ""
-    sig: str = ""
-
-    def signed_bytes(self) -> bytes:
-        """What the signature is of."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name not in ("verdict", "sig")}
-        return _DOMAIN + _canonical(fields | {"v": 1, "verdict": self.verdict.value})
-
-    def to_line(self) -> bytes:
-        """The line of the log, with LF."""
-        fields = {name: getattr(self, name) for name in self.__slots__ if name != "verdict"}
-        return _canonical(fields | {"v": 1, "verdict": self.verdict.value}) + b"\n"
-
-    @classmethod
-    def from_line(cls, line: bytes) -> Self | None:
-        """None for a line that is no attestation of this version."""
-        try:
-            fields = json.loads(line)
-            if fields.pop("v") != 1 or any(not isinstance(fields[name], str) for name in fields if name != "size"):
-                return None
-            if fields["size"] is not None and type(fields["size"]) is not int:
-                return None
-            return cls(**{**fields, "verdict": Verdict(fields["verdict"])})
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
-
-
-def _canonical(fields: Mapping[str, object]) -> bytes:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-
-
-def log_path(key: str) -> bytes:
-    """Where the log of a key is, from the top of the dataset."""
-    name = os.fsencode(key.replace("&", "&a").replace("%", "&s").replace("/", "%"))
-    return b"%b/attestations/%b/%b.log" % (FOLDER.encode(), hashlib.sha256(name).hexdigest()[:2].encode(), name)
-
-
-def fold(attestations: Iterable[Attestation]) -> dict[tuple[str, str], Attestation]:
-    """(key, UUID) → the attestation that counts. Does not depend on order or repetition."""
-    newest: dict[tuple[str, str], Attestation] = {}
-    for one in attestations:
-        known = newest.get((one.key, one.uuid))
-        if known is None or _rank(one) > _rank(known):
-            newest[one.key, one.uuid] = one
-    return newest
-
-
-def _rank(one: Attestation) -> tuple[str, bool, bytes]:
-    return one.time, one.verdict is not Verdict.GOOD, one.to_line()
+Read: TypeAlias = Callable[[bytes], bytes | None]
+"""What a file of the dataset says, by its path; None: there is no such file."""
 
 
 # -- signing --
@@ -163,7 +96,7 @@ class Signer:
             if not path.exists():
                 _make(path)
             if path.stat().st_mode & 0o077:
-                raise ConfigError(f"{path}: others may read the signing key", remedy=f"run: chmod 600 {path}")
+                raise ConfigError(f"{path}: others may read the signing key", remedy=f"chmod 600 {path}")
             return cls(_load(path.read_bytes()))
         except (OSError, ValueError, TypeError) as error:
             raise ConfigError(
@@ -173,24 +106,77 @@ class Signer:
     def attest(
         self, key: annex.Key, uuid: str, remote: str, verdict: Verdict, method: Method, *, when: datetime | None = None
     ) -> Attestation:
-        """A signed attestation of what was just found."""
-        time = (when or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        plain = (str(key), uuid, remote, key.size, method, time, self._host, verdict, self.name)
-        signature = self._private.sign(Attestation(*plain).signed_bytes())
-        return Attestation(*plain, base64.b64encode(signature).decode())
+        """What was just found; ``sign`` puts a signature to it."""
+        time = (when or datetime.now(UTC)).astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        return Attestation(str(key), uuid, remote, method, f"{time}Z", self._host, verdict, self.name)
 
-    def parts(self, attestations: Iterable[Attestation]) -> tuple[Part, ...]:
-        """What enters them into a dataset, with all that is needed to check them there."""
-        lines: dict[str, list[bytes]] = {}
+    def sign(self, attestations: Iterable[Attestation]) -> list[Receipts]:
+        """Sign *attestations*, which are of this signer: one signature, and a line for each part of the log."""
+        parts: dict[str, list[Attestation]] = {}
         for one in attestations:
-            lines.setdefault(one.key, []).append(one.to_line())
-        if not lines:
-            return ()
-        return (
-            Part(f"{FOLDER}/.gitattributes".encode(), "once", _ATTRIBUTES),
-            Part(f"{FOLDER}/keys/{self.name}.pem".encode(), "once", self.public),
-            *(Part(log_path(key), "lines", b"".join(some)) for key, some in lines.items()),
-        )
+            assert (one.signer, one.host) == (self.name, self._host)
+            parts.setdefault(partition(one.key), []).append(one)
+        if not parts:
+            return []
+        root, paths = root_and_paths([root_of(some) for some in parts.values()])
+        message = message_of(root)
+        sig = self._private.sign(message)
+        return [Receipts.make(some, path, message, sig) for some, path in zip(parts.values(), paths, strict=True)]
+
+    def parts(self, attestations: Iterable[Attestation], read: Read) -> list[Part]:
+        """What enters them into a dataset, signed, with all that is needed to check them there."""
+        return log_parts(self.sign(attestations), {self.name: self.public}, read)
+
+
+def log_parts(receipts: Iterable[Receipts], publics: Mapping[str, bytes], read: Read) -> list[Part]:
+    """What enters lines into the log of a dataset that does not have them yet.
+
+    Args:
+        receipts: The lines.
+        publics: Name → PEM of everybody who may have signed them.
+        read: Reads the dataset's files.
+    """
+    by_part: dict[str, list[Receipts]] = {}
+    for one in receipts:
+        by_part.setdefault(one.partition, []).append(one)
+    parts = []
+    signers: set[str] = set()
+    for name, some in by_part.items():
+        there: set[bytes] = set()
+        for path, content in _files(name, read):
+            there.update((content or b"").splitlines(keepends=True))
+            if content is None or len(content) < _FULL:
+                new = [one for one in some if one.line not in there]
+                signers.update(one.signer for one in new)
+                if new:
+                    parts.append(Part(path, "lines", b"".join(one.line for one in new)))
+                break
+    if parts:
+        parts.append(Part(f"{FOLDER}/.gitattributes".encode(), "once", _ATTRIBUTES))
+        parts += [Part(f"{FOLDER}/keys/{n}.pem".encode(), "once", publics[n]) for n in sorted(signers) if n in publics]
+    return parts
+
+
+def _files(name: str, read: Read) -> Iterator[tuple[bytes, bytes | None]]:
+    """Path and content of each file of a part, and the first that is not there."""
+    for number in count(1):
+        path = f"{_LOGS}/2/{name}/{number:04}.log".encode()
+        content = read(path)
+        yield path, content
+        if content is None:
+            return
+
+
+def reader(root: Path) -> Read:
+    """Reads the files of a work tree."""
+
+    def read(path: bytes) -> bytes | None:
+        try:
+            return (root / os.fsdecode(path)).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    return read
 
 
 def _name(raw: bytes) -> str:
@@ -231,14 +217,20 @@ def _load(pem: bytes) -> Ed25519PrivateKey:
 
 
 class Attestations:
-    """The attestations in the work tree of a dataset.
+    """The attestations in the work tree of a dataset, as they are when they are first asked for.
+
+    Keys that follow each other by ``partition``, as those of the location log do, are looked up fastest, and memory
+    does not grow with their number.
 
     Args:
         root: Top of the dataset.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self._read = root, reader(root)
+        self._parts: OrderedDict[str, dict[str, dict[str, Attestation]]] = OrderedDict()
+        self._held = 0
+        self._checked: dict[tuple[str, bytes, bytes], bool] = {}
 
     @cached_property
     def _keys(self) -> dict[str, Ed25519PublicKey]:
@@ -255,28 +247,87 @@ class Attestations:
                 found[_name(public.public_bytes(Encoding.Raw, PublicFormat.Raw))] = public
         return found
 
-    def valid(self, one: Attestation) -> bool:
+    @cached_property
+    def _old(self) -> frozenset[str]:
+        """Folders with logs of before."""
+        try:
+            return frozenset(os.listdir(self._root / _LOGS)) - {"2"}
+        except FileNotFoundError:
+            return frozenset()
+
+    def valid(self, one: Receipts) -> bool:
         """It is signed by one of the dataset's keys."""
         from cryptography.exceptions import InvalidSignature
 
-        public = self._keys.get(one.signer)
-        if public is None:
-            return False
+        signed = one.signer, one.message, one.sig
+        if (known := self._checked.get(signed)) is not None:
+            return known
+        if len(self._checked) >= _HELD // 10:
+            self._checked.clear()
         try:
-            public.verify(base64.b64decode(one.sig, validate=True), one.signed_bytes())
-        except (InvalidSignature, ValueError):
-            return False
-        return True
-
-    def of(self, key: annex.Key) -> list[Attestation]:
-        """Every valid one about *key*, the oldest first."""
-        try:
-            lines = (self._root / os.fsdecode(log_path(str(key)))).read_bytes().split(b"\n")
-        except FileNotFoundError:
-            return []
-        found = [one for one in map(Attestation.from_line, lines) if one is not None and one.key == str(key)]
-        return sorted((one for one in found if self.valid(one)), key=_rank)
+            self._keys[one.signer].verify(one.sig, one.message)
+        except (InvalidSignature, KeyError):
+            self._checked[signed] = False
+        else:
+            self._checked[signed] = True
+        return self._checked[signed]
 
     def newest(self, key: annex.Key) -> dict[str, Attestation]:
         """UUID → the one that counts about *key*."""
-        return {uuid: one for (_, uuid), one in fold(self.of(key)).items()}
+        text = str(key)
+        name = partition(text)
+        part = self._parts.get(name)
+        if part is None:
+            part = self._part(name)
+        else:
+            self._parts.move_to_end(name)
+        found = part.get(text, {})
+        if self._old and (before := self._before(text)):
+            return {uuid: one for (_, uuid), one in fold([*found.values(), *before]).items()}
+        return found
+
+    def newest_many(self, keys: Iterable[annex.Key]) -> dict[annex.Key, dict[str, Attestation]]:
+        """Key → what ``newest`` says; for many keys in any order."""
+        return {key: self.newest(key) for key in sorted(keys, key=lambda key: partition(str(key)))}
+
+    def receipts(self, key: annex.Key) -> list[bytes]:
+        """Of each repository the line that counts about *key*, alone: to be given away, and checked by itself."""
+        newest, text, found = self.newest(key), str(key), dict[str, bytes]()
+        for receipts in self._lines(partition(text), self._before_file(text)):
+            for one in receipts.attestations:
+                if newest.get(one.uuid) == one and self.valid(receipts):
+                    found[one.uuid] = receipts.receipt(one).line
+        return [found[uuid] for uuid in sorted(found)]
+
+    def _part(self, name: str) -> dict[str, dict[str, Attestation]]:
+        while self._held > _HELD:
+            self._held -= len(self._parts.popitem(last=False)[1])
+        every = (one for receipts in self._lines(name) if self.valid(receipts) for one in receipts.attestations)
+        part: dict[str, dict[str, Attestation]] = {}
+        for (key, uuid), one in fold(every).items():
+            part.setdefault(key, {})[uuid] = one
+        self._parts[name] = part
+        self._held += len(part)
+        return part
+
+    def _lines(self, name: str, *more: bytes) -> Iterator[Receipts]:
+        files = (content for _, content in _files(name, self._read) if content is not None)
+        for content in (*more, *files):
+            for line in content.splitlines(keepends=True):
+                if (receipts := Receipts.from_line(line)) is not None:
+                    yield receipts
+
+    def _before(self, key: str) -> list[Attestation]:
+        """Every valid one about *key* in its log of before."""
+        found = map(Receipts.from_line, self._before_file(key).splitlines())
+        each = [
+            one for receipts in found if receipts is not None and self.valid(receipts) for one in receipts.attestations
+        ]
+        return [one for one in each if one.key == key]
+
+    def _before_file(self, key: str) -> bytes:
+        name = os.fsencode(key.replace("&", "&a").replace("%", "&s").replace("/", "%"))
+        folder = hashlib.sha256(name).hexdigest()[:2]
+        if folder not in self._old:
+            return b""
+        return self._read(b"%b/%b/%b.log" % (_LOGS.encode(), folder.encode(), name)) or b""

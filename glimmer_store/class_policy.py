@@ -15,10 +15,10 @@ from pathlib import PurePosixPath
 
 import annexpy as annex
 from glimmer_store.entry import Part
+from glimmer_store.errors import shell_line
 from glimmer_store.gates import git
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.policy import StorageClass
-from glimmer_store.remedies import shell_line
 from glimmer_store.status import Matter, class_of
 
 __all__ = ["ClassPolicy", "apply", "examine", "rules", "with_block"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from annexpy import UUID, AnnexError, parse_uuid
-from glimmer_store.errors import ConfigError
+from glimmer_store.errors import ConfigError, shell_line
 from glimmer_store.policy import NUMCOPIES, StorageClass
 
 __all__ = ["CONFIG_NAME", "FORGE", "Adjunct", "Config", "Durable"]
@@ -122,7 +122,7 @@ class Config:
         except FileNotFoundError:
             raise ConfigError(
                 f"{dataset}: not set up for glimmer-store ({CONFIG_NAME} is missing)",
-                remedy="run: glimmer-store init --durable PATH --durable PATH --durable PATH",
+                remedy=shell_line("glimmer-store", "init", dataset),
             ) from None
         except (OSError, ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
             raise ConfigError(f"{path}: {error}", remedy="mend the file; it is plain TOML") from error

@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +26,10 @@ from anyio import to_thread
 
 import annexpy as annex
 from glimmer_store.entry import Entry, Part, Row, Spool, changes, write_whole
-from glimmer_store.errors import SidecarError
+from glimmer_store.errors import SidecarError, shell_line
+from glimmer_store.patience import Patience
 
-__all__ = ["INDEX", "Entering", "Outcome", "read_index"]
+__all__ = ["INDEX", "SECONDS", "Entering", "Outcome", "read_index"]
 
 INDEX = "_glimmer-index.json"
 _PROFILE = b"""profile: general
@@ -44,7 +44,7 @@ _LOCK = "glimmer-store"
 _SHARE = 16
 _ROW_BYTES = 120
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.3  # hundreds that look every moment would starve the one that works
-_SECONDS = 900.0
+SECONDS = 900.0
 """How long an emit waits for others: a push to a far repository may take minutes."""
 
 
@@ -68,30 +68,32 @@ class Entering:
         repository: The dataset.
         graph: Folder of its nodes, from its top.
         remotes: Names of the git remotes that get the history.
+        seconds: How long an emit waits for others.
     """
 
-    def __init__(self, repository: annex.Repository, graph: str, remotes: Iterable[str]) -> None:
-        self._repository, self._graph = repository, graph
+    def __init__(
+        self, repository: annex.Repository, graph: str, remotes: Iterable[str], *, seconds: float = SECONDS
+    ) -> None:
+        self._repository, self._graph, self._seconds = repository, graph, seconds
         self._remotes = tuple(remotes)
         self._state = Path(os.fsdecode(repository.git_dir)) / _STATE
         self._spool = Spool(self._state)
         self._index = Path(repository.path) / graph / INDEX
 
-    async def enter(self, entry: Entry, *, seconds: float = _SECONDS) -> Outcome:
+    async def enter(self, entry: Entry) -> Outcome:
         """Commit *entry* and push the history, or have it done by whoever leads.
 
         Args:
             entry: What to enter. When this raises or is cancelled, it still waits, and the next emit enters it.
-            seconds: How long to wait for others.
 
         Raises:
-            LockHeld: Somebody leads for longer than that; the error names who.
+            LockHeld: Somebody leads, or keeps the dataset locked, for longer than that; the error names who.
             AnnexError: The commit failed. A push that fails is part of the outcome.
         """
         name = await to_thread.run_sync(self._spool.add, entry)
-        return await self._lead({name: entry}, seconds)
+        return await self._lead({name: entry}, self._seconds)
 
-    async def complete(self, *, seconds: float = _SECONDS) -> Outcome | None:
+    async def complete(self, *, seconds: float) -> Outcome | None:
         """Enter what waits, and bring the index up to date; None when there was nothing to do."""
         if not self.unindexed() and not self._spool.waiting():
             return None
@@ -99,19 +101,20 @@ class Entering:
 
     async def _lead(self, mine: Mapping[str, Entry], seconds: float) -> Outcome:
         lock = annex.OwnLock(self._repository, _LOCK)
-        started, pause = time.monotonic(), _FIRST_PAUSE
+        patience, pause = Patience(seconds), _FIRST_PAUSE
         try:
             while True:
-                if any(self._spool.done(name) for name in mine):
-                    return self._told()
+                if (told := self._told(mine)) is not None:
+                    return told
                 if lock.try_acquire():
                     try:
-                        return await self._led(mine)
+                        return await self._led(mine, patience)
+                    except annex.LockHeld as error:  # git-annex, or git, is at the dataset; what is ours waits on disk
+                        patience.wait_for(error)
                     finally:
                         lock.release()
-                waited = time.monotonic() - started
-                if waited > seconds:
-                    raise lock.error(waited)
+                else:
+                    patience.wait_for(lock.error)
                 await anyio.sleep(pause * random.uniform(0.5, 1.0))
                 pause = min(pause * 1.5, _LONGEST_PAUSE)
         finally:
@@ -119,15 +122,14 @@ class Entering:
 
     # -- leading --
 
-    async def _led(self, mine: Mapping[str, Entry]) -> Outcome:
-        if any(self._spool.done(name) for name in mine):
-            return self._told()
+    async def _led(self, mine: Mapping[str, Entry], patience: Patience) -> Outcome:
+        if (told := self._told(mine)) is not None:
+            return told
         # our own are entered even if the folder does not show them yet
         entries = {**mine, **await to_thread.run_sync(self._spool.waiting)}
-        await to_thread.run_sync(self._commit, entries, not mine)
-        await self._repository.branch.commit()
-        pushed = await annex.push(self._repository, self._known())
-        behind = {one.remote: str(one.error) for one in pushed if one.error is not None}
+        await to_thread.run_sync(self._commit, entries, not mine, patience.left)
+        await self._repository.branch.commit(seconds=patience.left)
+        behind = await self._push(patience)
         behind |= dict.fromkeys(self._unknown(), "the dataset has no git remote of that name")
         outcome = Outcome(self._tip(), behind)
         await to_thread.run_sync(self._tell, outcome, entries)
@@ -135,7 +137,26 @@ class Entering:
             self._spool.done(name)
         return outcome
 
-    def _commit(self, entries: Mapping[str, Entry], closing: bool) -> None:
+    async def _push(self, patience: Patience) -> dict[str, str]:
+        """Who does not have the history after that, and why: whoever has a repository locked is waited for."""
+        behind: dict[str, annex.AnnexError] = {}
+        names = self._known()
+        while names:
+            for one in await annex.push(self._repository, names, locked=patience.left):
+                behind.pop(one.remote, None)
+                if one.error is not None:
+                    behind[one.remote] = one.error
+            names = [name for name, error in behind.items() if isinstance(error, annex.LockHeld)]
+            for name in names:
+                error = behind[name]
+                assert isinstance(error, annex.LockHeld)
+                try:
+                    patience.wait_for(error)
+                except annex.LockHeld as over:
+                    behind[name], names = over, []
+        return {name: str(error) for name, error in behind.items()}
+
+    def _commit(self, entries: Mapping[str, Entry], closing: bool, seconds: float) -> None:
         rows = [entry.row for entry in entries.values() if entry.row is not None]
         waiting = self._note_rows(rows)
         every = list(entries.values())
@@ -148,7 +169,7 @@ class Entering:
         head = annex.Head(self._repository)
         try:
             try:
-                head.commit(changes(every) | index, _message(every))
+                head.commit(changes(every) | index, _message(every), seconds=seconds)
             except (annex.LockHeld, annex.BranchConflict, annex.AccessDenied):
                 raise
             except annex.RepositoryError:
@@ -213,9 +234,18 @@ class Entering:
             same = False
         if not same:
             write_whole(self._state / "pushed.json", said)
-        self._spool.finish(entries)
+        self._spool.finish(entries, behind=bool(outcome.behind))
 
-    def _told(self) -> Outcome:
+    def _told(self, mine: Iterable[str]) -> Outcome | None:
+        """What became of them, when somebody has entered one."""
+        for name in mine:
+            done = self._spool.done(name)
+            if done is not None:
+                return self._last() if done.behind else Outcome(self._tip(), {})
+        return None
+
+    def _last(self) -> Outcome:
+        """How the last push ended, whoever made it: it was of everything that was entered until then."""
         try:
             said = json.loads((self._state / "pushed.json").read_bytes())
             return Outcome(said["commit"], said["behind"])
@@ -275,10 +305,15 @@ def read_index(data: bytes | None, dataset: str, name: str = INDEX) -> dict[str,
     try:
         index = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise SidecarError(f"{name}: {error}") from error
+        raise SidecarError(f"{name}: {error}", remedy=_brought_back(name)) from error
     if not isinstance(index, dict) or not isinstance(index.get("nodes"), list):
-        raise SidecarError(f"{name}: no list `nodes`")
+        raise SidecarError(f"{name}: no list `nodes`", remedy=_brought_back(name))
     return index
+
+
+def _brought_back(name: str) -> str:
+    folder, file = os.path.split(name)
+    return shell_line("git", "-C", folder or ".", "checkout", "HEAD", "--", file)
 
 
 def _with_rows(old: bytes | None, rows: Iterable[Row], dataset: str, name: str) -> bytes:

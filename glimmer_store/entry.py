@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -22,7 +23,7 @@ from typing import Any, Literal, TypeAlias
 from annexpy import FileChange
 from glimmer_store.errors import GraphError
 
-__all__ = ["Entry", "Kind", "Part", "Row", "Spool", "changes", "union", "write_whole"]
+__all__ = ["Done", "Entry", "Kind", "Part", "Row", "Spool", "changes", "union", "write_whole"]
 
 Kind: TypeAlias = Literal["whole", "once", "lines"]
 """The file is to have this content; it is to be there, with this content if it is not yet; it is to have these lines
@@ -146,6 +147,17 @@ def _change(parts: list[Part]) -> FileChange:
     return FileChange(change, replaces[-1] if replaces else None, merges=parts[-1].kind == "lines")
 
 
+class Done(Enum):
+    """How an entry that was entered is called: everybody has the history with it, or somebody is behind."""
+
+    EVERYWHERE = ".done"
+    BEHIND = ".behind"
+
+    @property
+    def behind(self) -> bool:
+        return self is Done.BEHIND
+
+
 class Spool:
     """The entries of all processes that wait.
 
@@ -183,35 +195,36 @@ class Spool:
         except FileNotFoundError:
             return []
 
-    def done(self, name: str) -> bool:
-        """Somebody has entered it; it is forgotten with that.
+    def done(self, name: str) -> Done | None:
+        """Somebody has entered it; it is forgotten with that. None: it waits.
 
         Raises:
             GraphError: It cannot be entered.
         """
-        try:
-            (self.folder / f"{name}.done").unlink()
-        except FileNotFoundError:
-            pass
-        else:
-            return True
+        for done in Done:
+            try:
+                (self.folder / f"{name}{done.value}").unlink()
+            except FileNotFoundError:
+                continue
+            return done
         try:
             why = (self.folder / f"{name}.failed").read_text()
         except FileNotFoundError:
-            return False
+            return None
         (self.folder / f"{name}.failed").unlink(missing_ok=True)
-        raise GraphError(f"the node cannot be committed: {why}")
+        raise GraphError(f"the node cannot be committed: {why}", remedy="mend that, then run the same command again")
 
     def fail(self, name: str, why: str) -> None:
         """It cannot be entered, now or later."""
         write_whole(self.folder / f"{name}.failed", why.encode("utf-8", "replace"))
         (self.folder / f"{name}.ready").unlink(missing_ok=True)
 
-    def finish(self, names: Iterable[str]) -> None:
-        """They are entered."""
+    def finish(self, names: Iterable[str], *, behind: bool = False) -> None:
+        """They are entered. *behind*: not everybody who is to have the history has it."""
+        end = Done.BEHIND if behind else Done.EVERYWHERE
         for name in names:
             try:
-                (self.folder / f"{name}.ready").rename(self.folder / f"{name}.done")
+                (self.folder / f"{name}.ready").rename(self.folder / f"{name}{end.value}")
             except FileNotFoundError:
                 continue  # not seen yet, or finished by somebody before us: it says the same a second time
         self._sweep()
@@ -219,7 +232,11 @@ class Spool:
     def _sweep(self) -> None:
         """Remove what processes left that died while they waited."""
         now = time.time()
-        for end, age in ((".done", _OLD_DONE), (".failed", _OLD_UNFINISHED), (".tmp", _OLD_UNFINISHED)):
+        for end, age in (
+            *((done.value, _OLD_DONE) for done in Done),
+            (".failed", _OLD_UNFINISHED),
+            (".tmp", _OLD_UNFINISHED),
+        ):
             for name in self._names(end):
                 try:
                     if now - (self.folder / name).stat().st_mtime > age:

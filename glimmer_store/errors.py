@@ -6,12 +6,15 @@
     └── StoreError        ConfigError · SidecarError · GraphError · SourceRefused · HashMismatch · Shortfall ·
                           ContentCold · TooManyRequests · TenantError
 
-Every refusal carries a ``remedy``: what to do about it, as a sentence.
+Every refusal carries a ``remedy``: what to do about it, as a line for a shell or as a sentence. For the errors of
+``annexpy`` see ``remedies.remedy_of``.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from typing import ClassVar
 
 from annexpy import AnnexError
 
@@ -26,18 +29,30 @@ __all__ = [
     "StoreError",
     "TenantError",
     "TooManyRequests",
+    "shell_line",
 ]
+
+
+AGAIN = "see that each place named can be used, then run the same command again: it completes what is missing"
+
+
+def shell_line(*words: object) -> str:
+    """*words* as a line that a shell takes apart into them again."""
+    return shlex.join(str(word) for word in words)
 
 
 class StoreError(AnnexError):
     """Archiving was refused or did not get far enough.
 
     Attributes:
-        remedy: What to do, as one sentence; empty when there is nothing to advise.
+        usual: What to do where nothing better is known.
+        remedy: What to do: a line for a shell, or a sentence.
     """
 
+    usual: ClassVar[str] = "correct what is named, then run the same command again"
+
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        self.remedy = remedy
+        self.remedy = remedy or self.usual
         super().__init__(message)
 
 
@@ -47,6 +62,8 @@ class ConfigError(StoreError):
 
 class SidecarError(StoreError):
     """A Glimmer node file cannot be read, or cannot be edited without touching foreign bytes."""
+
+    usual = "mend the file (git log -p -- FILE shows what it was), then run the same command again"
 
 
 class GraphError(StoreError):
@@ -59,6 +76,8 @@ class SourceRefused(StoreError):
 
 class TenantError(StoreError):
     """What is asked of a server's tenants cannot be: none of that name, a name that is taken, an old invitation."""
+
+    usual = "correct what is named, then ask again"
 
 
 class HashMismatch(StoreError):
@@ -74,12 +93,11 @@ class Shortfall(StoreError):
         failed: Durable remote → why it has no proven copy.
     """
 
-    def __init__(self, key: str, copies: int, needed: int, failed: Mapping[str, str]) -> None:
+    def __init__(self, key: str, copies: int, needed: int, failed: Mapping[str, str], *, remedy: str = AGAIN) -> None:
         self.key, self.copies, self.needed, self.failed = key, copies, needed, dict(failed)
         reasons = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
         super().__init__(
-            f"{key}: {copies} of {needed} copies proven" + (f" ({reasons})" if reasons else ""),
-            remedy="mend or add durable remotes, then run the same command again: it completes what is missing",
+            f"{key}: {copies} of {needed} copies proven" + (f" ({reasons})" if reasons else ""), remedy=remedy
         )
 
 
@@ -104,6 +122,7 @@ class TooManyRequests(StoreError):
     """A remote takes no more requests for now; nothing was asked for, and nothing has to be paid."""
 
     retryable = True
+    usual = "wait, then run the same command again"
 
     def __init__(self, remote: str, limit: int | None = None) -> None:
         self.remote, self.limit = remote, limit

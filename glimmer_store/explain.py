@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from glimmer_store.errors import GraphError
+from glimmer_store.errors import GraphError, shell_line
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
 from glimmer_store.report import look
 from glimmer_store.report_text import human_size
@@ -89,7 +89,7 @@ class Explained:
             if matter.command:
                 yield f"  remedy: {matter.command}"
         for name in entry.unreachable if entry.state is State.UNREACHABLE else ():
-            yield f"  remedy: let {name} answer again, then run: glimmer-store status"
+            yield f"  remedy: try again when {name} answers"
 
     def _history(self) -> Iterator[str]:
         if self.entry.history:
@@ -126,7 +126,10 @@ def find(graph: GlimmerGraph, name: str) -> list[GlimmerNode]:
     path = _from_top(name, graph.root)
     found = [node for node in nodes if str(node.key) == name or (node.output is not None and node.output == path)]
     if not found:
-        raise GraphError(f"{name}: no node, output or key of {graph.root}", remedy="see: glimmer-store report")
+        raise GraphError(
+            f"{name}: no node, output or key of {graph.root}",
+            remedy=shell_line("glimmer-store", "report", "-C", graph.root),
+        )
     return found
 
 

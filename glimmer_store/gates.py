@@ -13,11 +13,10 @@ from pathlib import Path
 
 from annexpy import AnnexError
 from glimmer_store.config import Config
-from glimmer_store.errors import GraphError, SidecarError
+from glimmer_store.errors import GraphError, SidecarError, shell_line
 from glimmer_store.finding import Level
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
 from glimmer_store.policy import StorageClass
-from glimmer_store.remedies import shell_line
 from glimmer_store.report import look
 from glimmer_store.status import ObjectStatus, State
 from glimmer_store.validate import validate
@@ -200,7 +199,7 @@ def of_object(entry: ObjectStatus) -> Refusal:
         )
     command = next((matter.command for matter in entry.findings if matter.kind == "copies"), "")
     nobody = "no place and no file has it any more: bring back a repository that had it (glimmer-store explain)"
-    return Refusal("copies", entry.name, text, command or nobody, runs=bool(command) and not command.endswith(" PATH"))
+    return Refusal("copies", entry.name, text, command or nobody, runs=bool(command) and " init " not in command)
 
 
 # -- CI --

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,10 @@ from typing import Any, Literal, TypeAlias
 
 import annexpy as annex
 from glimmer_store.archive import Archive, Archived, Output, Progress
-from glimmer_store.attest import Attestation, Attestations, Verdict
+from glimmer_store.attest import Attestation, Attestations, Verdict, reader
 from glimmer_store.bids import read_node
 from glimmer_store.config import FORGE
-from glimmer_store.enter import INDEX, Entering, Outcome, read_index
+from glimmer_store.enter import INDEX, SECONDS, Entering, Outcome, read_index
 from glimmer_store.entry import Entry, Part, Row
 from glimmer_store.errors import GraphError, HashMismatch, Shortfall, SidecarError
 from glimmer_store.nodes import (
@@ -55,32 +55,34 @@ _CLOSING = 60.0
 class GlimmerGraph:
     """The graph of one dataset; ``async with GlimmerGraph.open(".") as graph``."""
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, *, seconds: float = SECONDS) -> None:
         self.archive = archive
         self.root = archive.root
         self.folder = archive.root / archive.config.graph
         remotes = [place.name for place in archive.config.durable]
         if FORGE in archive.repository.config.remotes():
             remotes.append(FORGE)
-        self._entering = Entering(archive.repository, archive.config.graph, remotes)
+        self._entering = Entering(archive.repository, archive.config.graph, remotes, seconds=seconds)
         self._emitted = False
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dataset: str | os.PathLike[str] = ".", *, numcopies: int | None = None
+        cls, dataset: str | os.PathLike[str] = ".", *, numcopies: int | None = None, seconds: float = SECONDS
     ) -> AsyncIterator[GlimmerGraph]:
         """The graph of the dataset that *dataset* lies in.
 
         Args:
             dataset: Its top.
             numcopies: Copies that what is stored now needs, whatever its class.
+            seconds: How long an emit waits for others that have the dataset, or a durable repository, locked. Longer
+                than a moment, and a warning says who has it.
 
         Raises:
             ConfigError: Not set up for glimmer_store.
         """
         async with Archive.open(_resolved(dataset), numcopies=numcopies) as archive:
-            graph = cls(archive)
+            graph = cls(archive, seconds=seconds)
             yield graph
             if graph._emitted:
                 try:
@@ -192,6 +194,22 @@ class GlimmerGraph:
         """As ``nodes``, with those that cannot be read in between."""
         return scan(self.root, self.folder)
 
+    def named(self, ids: Collection[str]) -> Iterator[GlimmerNode]:
+        """The nodes of *ids* that are there and can be read; what all of them cost one by one is looked at once."""
+        left = set(ids)
+        for node_id in ids:
+            path = self._beside(node_id)
+            if path is None:
+                continue
+            left.discard(node_id)
+            try:
+                yield node_of(self.root, path)
+            except SidecarError as error:
+                log.warning("%s", error)
+        for one in self.scan() if left else ():
+            if isinstance(one, GlimmerNode) and one.id in left:
+                yield one
+
     def node(self, name: str | os.PathLike[str]) -> GlimmerNode:
         """The node of an id, or of a node file: one of the graph, or a BIDS sidecar.
 
@@ -223,7 +241,7 @@ class GlimmerGraph:
             proofs: Signed.
         """
         parts = [self._part(file, before, after) for file, (before, after) in nodes.items()]
-        return await self.enter(title, [*parts, *self.archive.signer.parts(proofs)])
+        return await self.enter(title, [*parts, *self.archive.signer.parts(proofs, reader(self.root))])
 
     async def enter(self, title: str, parts: Sequence[Part]) -> Outcome:
         """Enter files of the dataset as one commit, and push it."""
@@ -289,7 +307,7 @@ class GlimmerGraph:
         if archived.output.tree is not None:
             parts.append(Part(list_path(archived.output.tree.digest), "whole", archived.output.tree.to_bytes()))
         if before is None or after.raw != before.raw or not self._proven(archived.proofs):
-            parts += self.archive.signer.parts(archived.proofs)
+            parts += self.archive.signer.parts(archived.proofs, reader(self.root))
         self._emitted = True
         outcome = await self._entering.enter(Entry(f"glimmer-store: {id_}", tuple(parts), row))
         if FORGE in outcome.behind:  # it has no copies, so nothing depends on it
@@ -311,7 +329,7 @@ class GlimmerGraph:
     async def _void(self, archived: Archived) -> None:
         """With too few copies there is no node, but what was found wrong is to be known."""
         try:
-            archived.check()
+            archived.check(self.root, len(self.archive.remotes))
         except Shortfall:
             wrong = [proof for proof in archived.proofs if proof.verdict is not Verdict.GOOD]
             if wrong:
@@ -358,8 +376,8 @@ class GlimmerGraph:
             data = None
         return read_index(data, self.root.name, str(path))
 
-    def _file(self, node_id: str) -> Path | None:
-        """The file of a node; looks for its name first, which costs the same however many nodes there are."""
+    def _beside(self, node_id: str) -> Path | None:
+        """The file that is called like a node; costs the same however many there are."""
         if _ID.match(node_id):
             folders = (
                 [entry.path for entry in os.scandir(self.folder) if entry.is_dir()] if self.folder.exists() else []
@@ -367,6 +385,12 @@ class GlimmerGraph:
             for folder in (self.folder, *map(Path, folders)):
                 if (folder / f"{node_id}.md").exists():
                     return folder / f"{node_id}.md"
+        return None
+
+    def _file(self, node_id: str) -> Path | None:
+        """The file of a node."""
+        if (path := self._beside(node_id)) is not None:
+            return path
         for entry in self._index()["nodes"]:
             if entry.get("id") == node_id:
                 return self.folder / str(entry["path"])

@@ -78,7 +78,7 @@ class StorageRecord:
         if wrong is not None:
             raise SidecarError(
                 f"{node or 'node'}: {wrong.field}: {wrong.message}",
-                remedy="archive the output again, or run: glimmer-store migrate --refresh --yes",
+                remedy="glimmer-store migrate --refresh --yes",
             )
         return cls(
             tuple(sorted(Location(place["remote"], UUID(place["uuid"])) for place in fields["stored-at"])),

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import annexpy as annex
+from glimmer_store.errors import AGAIN, StoreError, shell_line
 from glimmer_store.nodes import Unreadable
 from glimmer_store.status import Cell, Matter, ObjectStatus, Place, State, Tier
 
-__all__ = ["matters", "more_copies", "of_unreadable", "shell_line"]
+__all__ = ["matters", "more_copies", "of_unreadable", "remedy_of"]
 
 
-def shell_line(*words: object) -> str:
-    """*words* as a line that a shell takes apart into them again."""
-    return shlex.join(str(word) for word in words)
+def remedy_of(error: annex.AnnexError, root: str | Path = ".") -> str:
+    """What to do about *error*, met in the dataset *root*: its own remedy, or what is usual for errors of its kind."""
+    match error:
+        case StoreError():
+            return error.remedy
+        case annex.LockHeld():
+            return f"wait for {error.holder}, then run the same command again: it completes what waits"
+        case annex.NotARepository():
+            return shell_line("glimmer-store", "init", error.path)
+        case annex.NotEnoughCopies() | annex.KeyNotPresent() | annex.VerificationFailed():
+            return shell_line("glimmer-store", "verify", "--repair", "--all", "-C", Path(root).resolve())
+        case annex.NoSpace():
+            return "make room there, then run the same command again: it completes what is missing"
+        case annex.AuthFailed() | annex.AccessDenied():
+            return "ask whoever runs that place to let you in, or take another credential"
+        case annex.BranchConflict():
+            return "annexpy sync, then run the same command again"
+        case annex.UnknownUUID():
+            return "another repository is there now than the one that was set up: bring that one back"
+        case annex.TransportError():
+            return AGAIN
+        case annex.InvalidInput():
+            return f"give what is allowed as {error.field}"
+    return "run the same command again" if error.retryable else StoreError.usual
 
 
 def matters(entry: ObjectStatus, places: Sequence[Place], root: Path) -> tuple[Matter, ...]:
@@ -56,7 +78,7 @@ def more_copies(entry: ObjectStatus, places: Sequence[Place], root: Path) -> str
     """From a place that has it to the others; from the work tree where no place has it; empty where nobody does."""
     durable = [(place, cell) for place, cell in zip(places, entry.cells, strict=True) if place.tier is Tier.BARE]
     if len(durable) < entry.needed:
-        return shell_line("glimmer-store", "init", root, "--yes", "--durable") + " PATH"
+        return shell_line("glimmer-store", "init", root)  # asks which
     if entry.node.record is not None and any(cell in (Cell.PROVEN, Cell.THERE) for _, cell in durable):
         return _verify(entry, root, "--repair")
     there = entry.node.output is not None and (root / entry.node.output).exists()

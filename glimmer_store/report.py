@@ -138,10 +138,10 @@ def _proofs(
     root: Path, parts: Mapping[annex.Key, list[annex.Key]], places: Sequence[Place]
 ) -> dict[annex.Key, dict[str, Proof]]:
     """Of each copy the proof that counts; of a folder the oldest, or one that found something bad."""
-    attestations = Attestations(root)
+    known = Attestations(root).newest_many({key for keys in parts.values() for key in keys})
     proofs: dict[annex.Key, dict[str, Proof]] = {}
     for whole, keys in parts.items():
-        newest = [attestations.newest(key) for key in keys]
+        newest = [known[key] for key in keys]
         for place in places:
             ours = [one[place.uuid] for one in newest if place.uuid in one]
             bad = [one for one in ours if one.verdict is not Verdict.GOOD]

@@ -16,12 +16,11 @@ from typing import TypeAlias
 
 import annexpy as annex
 from glimmer_store.config import CONFIG_NAME, Config
-from glimmer_store.errors import GraphError
+from glimmer_store.errors import GraphError, shell_line
 from glimmer_store.footprint import Found, ahead, around, has_commit, held, refs, uncommitted, walk
 from glimmer_store.gates import Refusal, Verdict, git, of_object
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.nodes import UNREADABLE, Unreadable
-from glimmer_store.remedies import shell_line
 from glimmer_store.report import look
 from glimmer_store.verify import keys_of
 

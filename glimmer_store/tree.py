@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 import annexpy as annex
-from glimmer_store.errors import SidecarError, SourceRefused
+from glimmer_store.errors import SidecarError, SourceRefused, shell_line
 
 __all__ = ["Tree", "TreeEntry", "annexed", "list_path", "members", "tree_of"]
 
@@ -178,7 +178,8 @@ def _link(top: bytes, path: bytes, root: Path) -> TreeEntry:
         mode = os.stat(whole).st_mode
     except FileNotFoundError:
         raise SourceRefused(
-            f"{os.fsdecode(whole)}: its content is not here", remedy="run: git annex get, or datalad get"
+            f"{os.fsdecode(whole)}: its content is not here",
+            remedy=shell_line("git", "-C", root, "annex", "get", os.fsdecode(whole)),
         ) from None
     return TreeEntry(path, "x" if mode & stat.S_IXUSR else "f", key)
 

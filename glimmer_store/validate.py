@@ -15,7 +15,7 @@ from typing import Any
 from annexpy import InvalidKey, Key
 from glimmer_store.bids import JsonSidecar, bids_files
 from glimmer_store.config import CONFIG_NAME, Config
-from glimmer_store.errors import ConfigError, SidecarError
+from glimmer_store.errors import ConfigError, SidecarError, shell_line
 from glimmer_store.finding import Finding, Level
 from glimmer_store.record import FIELDS, StorageRecord
 from glimmer_store.rules import INDEX_NAME, Node, check_graph
@@ -70,7 +70,7 @@ def validate(path: Path) -> Validation:
             findings.append(Finding(Level.ERROR, "storage-unreadable", file, "", "", str(error), remedy))
     for node in nodes:
         if node.type in NODE_TYPES:
-            findings += _Storage(node, config).findings()
+            findings += _Storage(node, config, (dataset or path).resolve()).findings()
     return Validation(folder, len(nodes), tuple(findings))
 
 
@@ -87,26 +87,27 @@ def _locate(path: Path) -> tuple[Path, Path | None, Config | None]:
         return path / Config().graph, path, None
     raise ConfigError(
         f"{path}: neither a graph ({INDEX_NAME}) nor a dataset with one",
-        remedy="name the folder of the graph, or run: glimmer-store init",
+        remedy=shell_line("glimmer-store", "init", path),
     )
 
 
 class _Storage:
     """The storage rules for one node."""
 
-    def __init__(self, node: Node, config: Config | None) -> None:
+    def __init__(self, node: Node, config: Config | None, root: Path) -> None:
         self._node, self._config = node, config
+        self._root = root
         self._found: list[Finding] = []
 
     def findings(self) -> list[Finding]:
         fields = self._node.fields
         self._check_key(fields)
         if not any(name in fields for name in FIELDS):
-            self._add(Level.WARNING, "missing", "stored-at", "no storage fields", "run: glimmer-store migrate --yes")
+            self._add(Level.WARNING, "missing", "stored-at", "no storage fields", self._migrate())
             return self._found
         wrong = list(problems(fields))
         for problem in wrong:
-            remedy = "run: glimmer-store migrate --refresh --yes"
+            remedy = self._migrate("--refresh")
             self._add(Level.ERROR, "field", problem.field, problem.message, remedy)
         record = None if wrong else StorageRecord.from_fields(fields)
         if record is not None:
@@ -115,6 +116,9 @@ class _Storage:
 
     def _add(self, level: Level, rule: str, name: str, message: str, remedy: str) -> None:
         self._found.append(Finding(level, f"storage-{rule}", self._node.file, self._node.id, name, message, remedy))
+
+    def _migrate(self, *options: str) -> str:
+        return shell_line("glimmer-store", "migrate", *options, "--yes", "-C", self._root)
 
     def _check_key(self, fields: Mapping[str, Any]) -> None:
         named, recorded = fields.get("datalad-annex-key"), fields.get("output-hash")
@@ -136,17 +140,16 @@ class _Storage:
             wanted = self._config.numcopies[record.storage_class]
             if wanted != needed:
                 message = f"says {needed}, {record.storage_class.value} outputs of this dataset need {wanted}"
-                remedy = "run: glimmer-store migrate --refresh --yes"
+                remedy = self._migrate("--refresh")
                 self._add(Level.WARNING, "policy", "numcopies-required", message, remedy)
             needed = max(needed, wanted)
             self._check_places(record, self._config)
         if record.copies < needed:
             message = f"{record.copies} recorded, {needed} needed ({record.storage_class.value})"
-            output = self._node.fields.get("output-path") or self._node.fields.get("datalad-relative-path") or "FILE"
-            remedy = f"run: glimmer-store archive {output} (it completes what is missing)"
+            remedy = shell_line("glimmer-store", "emit", "-C", self._root, self._node.file.resolve())
             self._add(Level.UNDER_REPLICATED, "copies", "copies", message, remedy)
         if not record.verified:
-            remedy = "run: glimmer-store migrate --refresh --verify --yes"
+            remedy = self._migrate("--refresh", "--verify")
             self._add(Level.WARNING, "unverified", "verified", "the copies were not read and compared", remedy)
 
     def _check_places(self, record: StorageRecord, config: Config) -> None:
@@ -154,11 +157,11 @@ class _Storage:
         for place in record.stored_at:
             if place.uuid not in names:
                 message = f"{place.remote} ({place.uuid}) is counted, but is no durable remote of this dataset"
-                remedy = f"add it to {CONFIG_NAME}, or run: glimmer-store migrate --refresh --yes"
+                remedy = self._migrate("--refresh")
                 self._add(Level.ERROR, "place", "stored-at", message, remedy)
             elif names[place.uuid] != place.remote:
                 message = f"{place.remote} is called {names[place.uuid]} in this dataset"
-                remedy = "run: glimmer-store migrate --refresh --yes"
+                remedy = self._migrate("--refresh")
                 self._add(Level.WARNING, "place", "stored-at", message, remedy)
 
 

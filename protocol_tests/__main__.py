@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
                 Patience(options.deadline),
                 seed ^ secrets.randbits(64) if subject.lasting else seed,
                 options.examples,
+                options.hold,
             )
             results = run(subject, plan, wanted, lambda result: _tell(result, known, options.quiet))
             _write(options, results, known, subject=subject.name, role=options.role, seed=seed)

@@ -20,6 +20,7 @@ THEMES: Final = (
     "lockcontent",
     "remove",
     "remove_before",
+    "on_disk",
     "bypass",
     "services",
     "framing",

@@ -19,6 +19,8 @@ from typing import IO, Final, Protocol
 __all__ = ["Channel", "Gone", "HasFileno", "Patience", "Process", "Silent", "over_socket", "over_streams"]
 
 _CHUNK: Final = 64 * 1024
+_FORGIVEN: Final = 3  # waits for nothing
+_SLOW: Final = 10_000  # bytes a second
 
 
 class Gone(Exception):
@@ -40,18 +42,32 @@ class HasFileno(Protocol):
 class Patience:
     """How many seconds a server gets for one answer.
 
-    A server that has been late three times gets a tenth of it from then on (half a second at least): it has failed
-    already, and the other requirements are to be looked at too.
+    A server that has been late three times gets a tenth of it from then on (half a second at least, and several
+    times what its slowest answer took): it has failed already, and the other requirements are to be looked at too.
+
+    Attributes:
+        slowest: How long the slowest answer took that came in time.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
         """*seconds* for each wait."""
         self._seconds, self._late = seconds, 0
+        self.slowest = 0.0
 
     @property
     def seconds(self) -> float:
         """For the wait that begins now."""
-        return self._seconds if self._late < 3 else min(self._seconds, max(0.5, self._seconds / 10))
+        if self._late < _FORGIVEN:
+            return self._seconds
+        return min(self._seconds, max(0.5, self._seconds / 10, 5 * self.slowest))
+
+    def whole(self, length: int) -> float:
+        """For *length* bytes, as long as some of them come in each wait: a server may be slow."""
+        return self.seconds + length / _SLOW
+
+    def answered(self, seconds: float) -> None:
+        """An answer came after *seconds*."""
+        self.slowest = max(self.slowest, seconds)
 
     def late(self) -> None:
         """A wait was for nothing."""
@@ -68,16 +84,16 @@ class Channel:
         os.set_blocking(read, False)
         os.set_blocking(write, False)
 
-    def send(self, data: bytes, seconds: float) -> None:
+    def send(self, data: bytes, patience: Patience) -> None:
         """All of *data*.
 
         Raises:
             Gone: Nobody reads any more.
             Silent: The server does not take it.
         """
-        view, end = memoryview(data), time.monotonic() + seconds
+        view, end = memoryview(data), time.monotonic() + patience.whole(len(data))
         while view:
-            _wait(self._write, select.POLLOUT, end, "take what it is sent")
+            _wait(self._write, select.POLLOUT, min(end, time.monotonic() + patience.seconds), "take what it is sent")
             try:
                 view = view[os.write(self._write, view[:_CHUNK]) :]
             except BlockingIOError:

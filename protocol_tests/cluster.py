@@ -101,8 +101,8 @@ class Cluster:
             self._record(preferred={node: "anything"})
 
     @contextmanager
-    def beyond(self) -> Iterator[Subject]:
-        """The cluster has one more node, which is behind another gateway."""
+    def beyond(self) -> Iterator[tuple[Subject, str]]:
+        """The cluster has one more node, which is behind another gateway; the node, and that gateway's UUID."""
         number = len(list(self._folder.glob("far-gateway*")))
         far = place.fresh(self._folder / f"far-gateway{number}.git", self._random, self._init)
         node = place.fresh(self._folder / f"far-node{number}.git", self._random, self._init)
@@ -113,7 +113,7 @@ class Cluster:
         _set(self.gateway, "remote.far.annex-cluster-gateway", self.uuid)
         self._record(beyond=(far, node))
         try:
-            yield replace(subject.command(self._template, node), name="the node behind the other gateway")
+            yield replace(subject.command(self._template, node), name="the node behind the other gateway"), far.uuid
         finally:
             git(self.gateway.path, "config", "--remove-section", "remote.far")
             self._record()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
+import time
 from collections.abc import Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from threading import Event, Timer
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from protocol_tests.channel import Gone, Silent
@@ -16,12 +19,14 @@ from protocol_tests.keys import Content
 from protocol_tests.subject import CLIENTS, Subject
 from protocol_tests.transcript import Transcript
 from protocol_tests.trial import Trial, must
-from protocol_tests.wire import Violation
+from protocol_tests.wire import MOST, Violation
 
 __all__ = ["LENGTH", "Answer", "Http", "encode"]
 
 LENGTH = "X-git-annex-data-length"
 """The header that says how many bytes of content follow."""
+
+_DRIPPING: Final = 6  # times the deadline of one wait, for an answer that comes bit by bit
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Http:
             self.connection = http.client.HTTPConnection(url.netloc, timeout=seconds)
         self.authorization = of.authorization
         self._base = url.path
+        self._socket: socket.socket | None = None
         self.trial.when_closed(self.close)
 
     def ask(
@@ -105,10 +111,7 @@ class Http:
                 encode_chunked=body is not None and not isinstance(body, bytes),
             )
             got = self.connection.getresponse()
-            try:
-                read, whole = got.read(), True
-            except http.client.IncompleteRead as short:
-                read, whole = short.partial, False
+            read, whole = _body(got)
         answer = Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, read, whole)
         note.note(self.conn, "answer", f"{answer.status} {dict(answer.headers)}\r\n{read[:400].decode('latin-1')}")
         return answer
@@ -119,16 +122,39 @@ class Http:
 
     @contextmanager
     def deadline(self) -> Any:
-        """Everything inside is in time, or Silent or Gone."""
+        """Everything inside is in time, or Silent or Gone: each wait, and all of them together."""
+        patience, begin = self.trial.patience, time.monotonic()
+        if self.connection.sock is not None:
+            self.connection.sock.settimeout(patience.seconds)
+        self.connection.timeout = patience.seconds
+        late = Event()
+        watch = Timer(patience.whole(0) * _DRIPPING, self._break, (late,))
+        watch.daemon = True
+        watch.start()
         try:
+            if self.connection.sock is None:
+                self.connection.connect()
+            self._socket = self.connection.sock
             yield
-        except TimeoutError as error:
-            self.connection.close()
-            self.trial.patience.late()
-            raise Silent("the server did not answer in time") from error
         except (OSError, http.client.HTTPException) as error:
             self.connection.close()
-            raise Gone(f"the connection broke: {error!r}") from error
+            if not late.is_set() and not isinstance(error, TimeoutError):
+                raise Gone(f"the connection broke: {error!r}") from error
+            patience.late()
+            raise Silent("the server did not answer in time") from error
+        finally:
+            watch.cancel()
+        if late.is_set():
+            patience.late()
+            raise Silent("the server did not answer in time, though it sent something all the while")
+        patience.answered(time.monotonic() - begin)
+
+    def _break(self, late: Event) -> None:
+        """It has taken too long in all, though something came in each wait."""
+        late.set()
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     # -- what the checks ask again and again ------------------------------------------------------------------------
 
@@ -136,9 +162,9 @@ class Http:
         """POST to a verb of the version on trial."""
         return self.ask("POST", f"v{self.trial.version}/{verb}", params, **more)
 
-    def present(self, key: bytes) -> bool:
+    def present(self, key: bytes, *, noted: bool = True) -> bool:
         """Checkpresent."""
-        present = self.post("checkpresent", {"key": key}).json().get("present")
+        present = self.post("checkpresent", {"key": key}, noted=noted).json().get("present")
         must(isinstance(present, bool), f"present is {present!r}")
         return present is True
 
@@ -164,6 +190,19 @@ class Http:
     def close(self) -> None:
         """Leave."""
         self.connection.close()
+
+
+def _body(got: http.client.HTTPResponse) -> tuple[bytes, bool]:
+    """What came of an answer, and whether that was all that it promised."""
+    pieces: list[bytes] = []
+    try:
+        while piece := got.read(1 << 16):
+            pieces.append(piece)
+            if len(pieces) > MOST >> 16:
+                raise Violation(f"the answer has more than {sum(map(len, pieces))} bytes, and no end")
+    except http.client.IncompleteRead as short:
+        return b"".join(pieces) + short.partial, False
+    return b"".join(pieces), got.length in (None, 0)
 
 
 def encode(value: bytes | str) -> str:

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from random import Random
 
-__all__ = ["Content", "Contents", "escape", "of", "worm"]
+__all__ = ["Content", "Contents", "escape", "of", "under_every_hash", "worm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,25 @@ def of(body: bytes, extension: str = ".bin") -> Content:
     backend = "SHA256E" if extension else "SHA256"
     digest = hashlib.sha256(body).hexdigest()
     return Content(f"{backend}-s{len(body)}--{digest}{extension}".encode(), body)
+
+
+def under_every_hash(body: bytes) -> list[Content]:
+    """*body* under a key of each hash that git-annex knows and Python has, with an extension and without."""
+    lengths = {"SHA": (1, 224, 256, 384, 512), "SHA3_": (224, 256, 384, 512)}
+    found = {"MD5": hashlib.md5(body).hexdigest()}
+    for family, numbers in lengths.items():
+        for number in numbers:
+            name = f"{family}{number}"
+            found[name] = hashlib.new(name.lower(), body).hexdigest()
+    for number in (160, 224, 256, 384, 512):
+        found[f"BLAKE2B{number}"] = hashlib.blake2b(body, digest_size=number // 8).hexdigest()
+    for number in (160, 224, 256):
+        found[f"BLAKE2S{number}"] = hashlib.blake2s(body, digest_size=number // 8).hexdigest()
+    return [
+        Content(f"{name}{extension and 'E'}-s{len(body)}--{digest}{extension}".encode(), body)
+        for name, digest in found.items()
+        for extension in ("", ".dat")
+    ]
 
 
 def worm(body: bytes, name: bytes) -> Content:

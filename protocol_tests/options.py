@@ -94,6 +94,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     how.add_argument(
         "--examples", type=int, default=10, metavar="NUMBER", help="conversations that are made up (default: 10)"
     )
+    how.add_argument(
+        "--hold", type=_seconds, default=11.0, metavar="SECONDS", help="for which a lock has to last (default: 11)"
+    )
     how.add_argument("--known", metavar="FILE|git-annex", default="", help="known differences, which are no failure")
 
     out = parser.add_argument_group("output, besides the table")

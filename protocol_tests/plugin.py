@@ -1,7 +1,8 @@
 """pytest: each requirement as a test of its own. ``-p protocol_tests.plugin``, and a fixture ``p2p_subject``.
 
 A test that asks for ``p2p_requirement`` is run once for each requirement; calling it tries it. ``--p2p-only``,
-``--p2p-versions``, ``--p2p-role``, ``--p2p-deadline`` and ``--p2p-seed`` are the options of the command line.
+``--p2p-versions``, ``--p2p-role``, ``--p2p-deadline``, ``--p2p-hold`` and ``--p2p-seed`` are the options of the
+command line.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--p2p-versions", type=versions, default=[0, 1, 2, 3, 4], metavar="0-4")
     group.addoption("--p2p-role", choices=[str(role) for role in Role], default="write")
     group.addoption("--p2p-deadline", type=float, default=10.0, metavar="SECONDS")
+    group.addoption("--p2p-hold", type=float, default=11.0, metavar="SECONDS")
     group.addoption("--p2p-seed", type=int, default=0, metavar="NUMBER")
 
 
@@ -54,6 +56,7 @@ def p2p_plan(request: pytest.FixtureRequest) -> Plan:
         Role(option("--p2p-role")),
         Patience(option("--p2p-deadline")),
         option("--p2p-seed"),
+        hold=option("--p2p-hold"),
     )
 
 

@@ -40,6 +40,7 @@ class Plan:
         patience: How long to wait for an answer.
         seed: Decides all contents, and all that state machines draw.
         examples: How many conversations a state machine makes up.
+        hold: For how many seconds a lock is held where it is to be seen that it lasts.
     """
 
     versions: Sequence[int] = (0, 1, 2, 3, 4)
@@ -47,6 +48,7 @@ class Plan:
     patience: Patience = field(default_factory=Patience)
     seed: int = 0
     examples: int = 10
+    hold: float = 11.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def _attempt(
         role=plan.role,
         seed=plan.seed,
         examples=plan.examples,
+        hold=plan.hold,
         transcript=transcript,
     )
     try:

@@ -59,8 +59,8 @@ class Breakable(Protocol):
         """The preferred content of the node is nothing."""
         ...
 
-    def beyond(self) -> AbstractContextManager[Subject]:
-        """The cluster has one more node, behind another gateway; that node."""
+    def beyond(self) -> AbstractContextManager[tuple[Subject, str]]:
+        """The cluster has one more node, behind another gateway; that node, and the UUID of that gateway."""
         ...
 
     def special(self) -> AbstractContextManager[str]:

@@ -48,6 +48,7 @@ class Trial:
         contents: Fresh ones.
         seed: For whatever else is drawn.
         examples: How many of them a state machine may try.
+        hold: For how many seconds a lock is held where it is to be seen that it lasts.
         transcript: Of all connections.
         away: Nodes that cannot be asked now.
     """
@@ -62,11 +63,13 @@ class Trial:
         role: Role = Role.WRITE,
         seed: int = 0,
         examples: int = 10,
+        hold: float = 11.0,
         transcript: Transcript | None = None,
     ) -> None:
         """Nothing is connected yet."""
         self.subject, self.version, self.role = subject, version, role
-        self.contents, self.patience, self.seed, self.examples = contents, patience, seed, examples
+        self.contents, self.patience = contents, patience
+        self.seed, self.examples, self.hold = seed, examples, hold
         self.transcript = Transcript() if transcript is None else transcript
         self.away: set[int] = set()
         self._talks: list[Talk] = []
@@ -148,6 +151,29 @@ class Trial:
             return self.subject.writer
         raise NotTried("it needs a way to write (--writer URL)")
 
+    def moments(self) -> Iterator[float]:
+        """Four moments while a lock is held, the last of them ``hold`` seconds from now; waits for each."""
+        begin = time.monotonic()
+        for quarter in range(1, 5):
+            wanted = self.hold * quarter / 4
+            time.sleep(max(0.0, begin + wanted - time.monotonic()))
+            yield wanted
+
+    def lose(self, key: bytes) -> None:
+        """Take the file of *key* away, behind the server's back.
+
+        Raises:
+            NotTried: No file has that name.
+        """
+        assert self.subject.path is not None, "the requirement needs PATH"
+        files = [one for one in self.subject.path.rglob(key.decode()) if one.is_file()]
+        if not files:
+            raise NotTried("contents are not in files that are called as their keys")
+        for file in files:
+            file.parent.chmod(0o755)
+            file.unlink()
+        self.transcript.note("", "comment", f"the harness deletes the file of {key.decode()}")
+
     @contextmanager
     def without(self, node: int) -> Iterator[None]:
         """The node *node* is not to be asked."""
@@ -178,6 +204,7 @@ class Trial:
             role=self.role,
             seed=self.seed,
             examples=self.examples,
+            hold=self.hold,
         )
 
     def close(self) -> None:

@@ -15,10 +15,13 @@ from protocol_tests.channel import Channel, Gone, Patience, Silent
 from protocol_tests.keys import Content
 from protocol_tests.transcript import Transcript
 
-__all__ = ["LONGEST", "Got", "Talk", "Violation"]
+__all__ = ["LONGEST", "MOST", "Got", "Talk", "Violation"]
 
 LONGEST: Final = 32767
 """Characters that a line may have without its LF."""
+
+MOST: Final = 16 << 20
+"""Bytes that nothing here has."""
 
 
 class Violation(Exception):
@@ -60,27 +63,31 @@ class Talk:
             self._transcript.said(self._conn, True, part)
         data = b"".join(parts)
         try:
-            self.channel.send(data, self._patience.seconds)
+            self.channel.send(data, self._patience)
         except Silent:
             self._late(f"it did not take {len(data)} bytes")
             raise
 
     def hear(self) -> bytes:
         """The next line, without LF."""
-        end = time.monotonic() + self._patience.seconds
+        begin = time.monotonic()
+        end = begin + self._patience.seconds
         while b"\n" not in self._buffer:
             if len(self._buffer) > 4 * LONGEST:
                 raise Violation("the server sends a line without an end")
             self._more(end)
+        self._patience.answered(time.monotonic() - begin)
         line, _, self._buffer = self._buffer.partition(b"\n")
         self._transcript.said(self._conn, False, line + b"\n")
         return line
 
     def read(self, length: int) -> bytes:
-        """Exactly *length* bytes."""
-        end = time.monotonic() + self._patience.seconds
+        """Exactly *length* bytes; they may come slowly, but have to come."""
+        if length > MOST:
+            raise Violation(f"the server promises {length} bytes, and was never given as many")
+        end = time.monotonic() + self._patience.whole(length)
         while len(self._buffer) < length:
-            self._more(end)
+            self._more(min(end, time.monotonic() + self._patience.seconds))
         body, self._buffer = self._buffer[:length], self._buffer[length:]
         if body:
             self._transcript.said(self._conn, False, body)

@@ -106,6 +106,7 @@ class FileUpload:
         "_left",
         "_length",
         "_name",
+        "_over",
         "_pipeline",
         "_place",
         "_total",
@@ -123,6 +124,7 @@ class FileUpload:
         self._pipeline: Pipeline | None = None
         self._length: int | None = None
         self._left = 0
+        self._over = False  # the name is not ours any more
         try:
             self._fd = self._open()
             if self._verifier is None:
@@ -209,6 +211,7 @@ class FileUpload:
             if self._place._durable:
                 await to_thread.run_sync(files.sync, self._fd)
             files.rename(self._name, self._place._name)
+            self._over = True
             if self._place._durable:
                 await to_thread.run_sync(files.sync_folder, b"")
         except OSError as error:
@@ -220,6 +223,7 @@ class FileUpload:
 
     def _discard(self) -> None:
         self._files.unlink(self._name)
+        self._over = True
 
     def _error(self, error: OSError) -> AnnexError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -233,6 +237,8 @@ class FileUpload:
         """Give back the descriptor; what arrived is on file first."""
         fd, pipeline, files = self._fd, self._pipeline, self._files
         if pipeline is None:
+            if not self._total and not self._over:
+                self._discard()  # there is nothing to go on from
             files.close_fd(fd)
             return
         if not pipeline.ended:

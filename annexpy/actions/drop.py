@@ -24,7 +24,7 @@ from annexpy.actions.gather import Gathering, Others
 from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, NotEnoughCopies, RemoteProtocolError, TimedOut, TransportError
+from annexpy.errors import AnnexError, InvalidInput, NotEnoughCopies, RemoteProtocolError, TimedOut, TransportError
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, DropProof
 from annexpy.policy.trust import TrustLevel
@@ -166,12 +166,15 @@ def drop_for_move(
     one_for_one = Copies(1, 1, "one copy for another", "one copy for another")
 
     async def give_up(key: Key, stored: Stored, recorded: Mapping[UUID, str] | None) -> DropResult:
-        if callable(copies) and not force:
-            try:
+        try:
+            dropped_from = (await full.others()).dropped_from
+            if destination.uuid in dropped_from:
+                raise InvalidInput("destination", destination.name, "what is moved would leave it")
+            if callable(copies) and not force:
                 copies(key)  # may refuse whatever the number
-            except AnnexError as error:
-                return DropResult(key, error=error)
-        one_copy_goes = len((await full.others()).dropped_from) == 1 and not is_cluster(source.uuid)
+        except AnnexError as error:
+            return DropResult(key, error=error)
+        one_copy_goes = len(dropped_from) == 1 and not is_cluster(source.uuid)
         if stored.uuids and not stored.already and one_copy_goes:
             new = [place for place in places if place.uuid in stored.uuids]
             exchange = _Drop(source, new, one_for_one, trust, nodes, force, clock)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
@@ -19,6 +20,7 @@ from annexpy.repo.carry import Gathered, carry
 from annexpy.repo.config import RemoteConfig
 from annexpy.repo.exchange import SYNCED, GitPlace
 from annexpy.repo.head import Head
+from annexpy.repo.journal import LOCK_SECONDS
 from annexpy.repo.repository import Repository
 
 __all__ = ["Pushed", "push"]
@@ -43,7 +45,9 @@ class Pushed:
         return self.error is None
 
 
-async def push(repository: Repository, remotes: Sequence[str], *, seconds: float = _SECONDS) -> list[Pushed]:
+async def push(
+    repository: Repository, remotes: Sequence[str], *, seconds: float = _SECONDS, locked: float = LOCK_SECONDS
+) -> list[Pushed]:
     """Send the history of HEAD to git remotes. One that fails does not stop the others.
 
     A detached HEAD goes to ``refs/heads/detached/UUID``, the UUID being that of *repository*.
@@ -52,6 +56,7 @@ async def push(repository: Repository, remotes: Sequence[str], *, seconds: float
         repository: With a work tree.
         remotes: Names of git remotes.
         seconds: That each may take.
+        locked: Seconds to wait for the journal lock of one on this machine; its error is ``LockHeld`` then.
 
     Raises:
         InvalidInput: There is no such remote.
@@ -66,7 +71,7 @@ async def push(repository: Repository, remotes: Sequence[str], *, seconds: float
 
     async def one(remote: RemoteConfig) -> None:
         try:
-            await _push_one(repository, remote, tips, seconds, gathered)
+            await _push_one(repository, remote, tips, seconds, gathered, locked)
             pushed[remote.name] = Pushed(remote.name)
         except AnnexError as error:
             pushed[remote.name] = Pushed(remote.name, error)
@@ -91,7 +96,12 @@ def _tips(repository: Repository) -> dict[bytes, bytes]:
 
 
 async def _push_one(
-    repository: Repository, remote: RemoteConfig, tips: Mapping[bytes, bytes], seconds: float, gathered: Gathered
+    repository: Repository,
+    remote: RemoteConfig,
+    tips: Mapping[bytes, bytes],
+    seconds: float,
+    gathered: Gathered,
+    locked: float,
 ) -> None:
     place = remote_place(repository, remote, remote.pushurl or remote.url)
     annex = repository.branch.tip
@@ -102,7 +112,9 @@ async def _push_one(
             pass  # git without git-annex: it is pushed to as git does
         else:
             with there:
-                await to_thread.run_sync(_carry, repository, there, tips, annex, gathered)
+                await to_thread.run_sync(
+                    partial(_carry, repository, there, tips, annex, seconds=locked, gathered=gathered)
+                )
             return
     for ref, tip in tips.items():
         if not await talk_to(repository, place, lambda to, ref=ref, tip=tip: to.push_branch(ref, tip), seconds):  # type: ignore[misc]
@@ -112,17 +124,22 @@ async def _push_one(
 
 
 def _carry(
-    repository: Repository, there: Repository, tips: Mapping[bytes, bytes], annex: str | None, gathered: Gathered
+    repository: Repository,
+    there: Repository,
+    tips: Mapping[bytes, bytes],
+    annex: str | None,
+    *,
+    seconds: float,
+    gathered: Gathered,
 ) -> None:
+    to = partial(carry, repository, there, seconds=seconds, gathered=gathered)
     if annex is None:
-        carry(repository, there, tips, gathered=gathered)
+        to(tips)
         return
     try:
-        carry(repository, there, {**tips, SYNCED: annex.encode()}, gathered=gathered)
+        to({**tips, SYNCED: annex.encode()})
     except BranchConflict:
-        carry(
-            repository, there, tips, gathered=gathered
-        )  # location logs of others wait there to be merged: that is for a sync
+        to(tips)  # location logs of others wait there to be merged: that is for a sync
 
 
 def _conflict(place: GitPlace, ref: bytes) -> BranchConflict:

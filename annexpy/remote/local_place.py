@@ -13,7 +13,7 @@ from annexpy.errors import AnnexError, ConnectFailed, NotARepository, UnknownUUI
 from annexpy.keys.key import Key
 from annexpy.remote.base import Download, LockedCopy, Removed, Upload
 from annexpy.remote.local import Local
-from annexpy.repo.discovery import find_exactly
+from annexpy.repo.discovery import as_git_finds, find_exactly
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID
@@ -99,7 +99,7 @@ class LocalPlace:
     def _opened(self) -> Local:
         if self._local is None:
             try:
-                place = find_exactly(self._path)
+                place = find_exactly(as_git_finds(self._path))
                 if place is None:
                     exists = os.path.isdir(self._path)
                     raise NotARepository(self._path, "not a git repository" if exists else self._absent)

@@ -311,7 +311,9 @@ class Branch:
             if self._idle():
                 return False
             lock = self._lock()
-            await lock.acquire(seconds)
+            # Of a crowd that waits, the first commits for all: the others need not queue for the lock after that.
+            if not await lock.acquire(seconds, unless=self._idle):
+                return False
             try:
                 return await to_thread.run_sync(self._writer().commit, message, lock)
             finally:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from annexpy.errors import NotARepository
 from annexpy.repo.config import GitConfig
 
-__all__ = ["Place", "find_exactly", "find_repository", "is_git_dir"]
+__all__ = ["Place", "as_git_finds", "find_exactly", "find_repository", "is_git_dir"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def find_repository(path: str) -> Place:
     Raises:
         NotARepository: None of them is in a git repository.
     """
-    here = start = os.path.abspath(os.fsencode(path))
+    here = start = os.path.abspath(os.fsencode(as_git_finds(path)))
     if not os.path.exists(start):
         raise NotARepository(path, "no such directory")
     while True:
@@ -64,6 +64,12 @@ def find_repository(path: str) -> Place:
 def find_exactly(path: str) -> Place | None:
     """The repository whose top or git directory is *path* itself."""
     return _at(os.path.abspath(os.fsencode(path)))
+
+
+def as_git_finds(path: str) -> str:
+    """*path*, or what has ``.git`` behind it where only that is there."""
+    bare = path.rstrip("/") + ".git"
+    return path if os.path.lexists(path) or not os.path.isdir(bare) else bare
 
 
 def _at(here: bytes) -> Place | None:

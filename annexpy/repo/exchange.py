@@ -26,6 +26,7 @@ from urllib.parse import unquote, urlsplit
 from annexpy.errors import AnnexError, ConnectFailed, ConnectionLost, NotARepository, Refused, RepositoryError
 from annexpy.patterns import regex
 from annexpy.repo.config import GitConfig
+from annexpy.repo.discovery import as_git_finds
 from annexpy.repo.history import History
 from annexpy.repo.merge import is_ancestor
 from annexpy.repo.refs import GIT_ANNEX
@@ -120,7 +121,7 @@ def git_place(name: str, url: str, base: str, config: GitConfig, environ: Mappin
         parts = urlsplit(url)
         match scheme[1].lower() + scheme[2]:
             case "file://":
-                return GitPlace(name, unquote(parts.path))
+                return GitPlace(name, as_git_finds(unquote(parts.path)))
             case "http://" | "https://":
                 return GitPlace(name, unquote(parts.path), parts.hostname or "", http=url)
             case "ssh://" | "git+ssh://" | "ssh+git://":
@@ -134,7 +135,7 @@ def git_place(name: str, url: str, base: str, config: GitConfig, environ: Mappin
     if scp is not None and not os.path.exists(os.path.join(base, url)):
         user, host, path = scp.groups()
         return _over_ssh(name, (f"{user}@" if user else "") + host.strip("[]"), None, path, config, environ)
-    return GitPlace(name, os.path.join(base, url))
+    return GitPlace(name, as_git_finds(os.path.join(base, url)))
 
 
 def _over_ssh(

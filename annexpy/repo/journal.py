@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -204,17 +204,28 @@ class JournalLock:
         finally:
             self.release()
 
-    async def acquire(self, seconds: float = LOCK_SECONDS) -> None:
-        """Take it; other tasks go on meanwhile. Raises as ``blocking``."""
+    async def acquire(self, seconds: float = LOCK_SECONDS, *, unless: Callable[[], bool] | None = None) -> bool:
+        """Take it; other tasks go on meanwhile. Raises as ``blocking``.
+
+        Args:
+            seconds: How long to wait.
+            unless: Looked at while somebody else has it: nothing is left to do with it.
+
+        Returns:
+            False when it was not taken because of *unless*.
+        """
         from anyio import sleep
 
         started, pause = self._clock.now(), _FIRST_PAUSE
         while not self.try_acquire():
+            if unless is not None and unless():
+                return False
             waited = self._clock.now() - started
             if waited >= seconds:
                 raise self._error(waited)
             await sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
+        return True
 
 
 def _command(pid: str) -> str:

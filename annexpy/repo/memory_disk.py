@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -104,6 +104,8 @@ class Disk:
     used: int = 0
     open: dict[int, Open] = field(default_factory=dict)
     pending: list[Entry] = field(default_factory=list)
+    written: set[File] = field(default_factory=set)
+    """Since the last ``sync_all``."""
 
     def number(self) -> int:
         self.numbers += 1
@@ -112,6 +114,8 @@ class Disk:
     def touch(self, node: Node) -> None:
         self.ticks += 1
         node.mtime = self.ticks * 1_000_000
+        if isinstance(node, File):
+            self.written.add(node)
 
     def change(self, folder: Folder, name: bytes, node: Node | None, after: Entry | None = None) -> Entry:
         """Set or remove an entry now; it is on disk later."""
@@ -152,8 +156,9 @@ class Disk:
         for entry in self.pending:
             self.write_back(entry)
         self.pending.clear()
-        for file in _files(self.root):
+        for file in self.written:
             file.durable = bytes(file.data)
+        self.written.clear()
 
     def kill(self) -> None:
         """End every process."""
@@ -167,6 +172,7 @@ class Disk:
             if choose is not None and choose(2):
                 self.write_back(entry)
         self.pending.clear()
+        self.written.clear()
         self.kill()
         self.used = 0
         self._revert(self.root, choose, set())
@@ -186,14 +192,6 @@ class Disk:
                 node.data = bytearray(_left_of(node, choose))
                 node.durable = bytes(node.data)
                 self.used += len(node.data)
-
-
-def _files(folder: Folder) -> Iterator[File]:
-    for node in folder.entries.values():
-        if isinstance(node, Folder):
-            yield from _files(node)
-        elif isinstance(node, File):
-            yield node
 
 
 def _left_of(node: File, choose: Callable[[int], int] | None) -> bytes:

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from annexpy.errors import InvalidPath
@@ -83,29 +84,21 @@ class MemoryFiles(ComposedFiles):
         pass
 
     def _walk(self, path: bytes) -> Folder:
-        node: Node = self._folder
-        for part in path.split(b"/") if path else ():
-            if part in (b"", b".", b"..") or b"\0" in part:
-                raise InvalidPath("path", path, "relative, without empty components or '..'")
-            assert isinstance(node, Folder)
+        node = self._folder
+        for part in _parts(path):
             below = node.entries.get(part)
-            if below is None:
-                raise _error(errno.ENOENT, path)
-            if isinstance(below, Link):
-                raise _error(errno.ELOOP, path)
             if not isinstance(below, Folder):
-                raise _error(errno.ENOTDIR, path)
+                if below is None:
+                    raise _error(errno.ENOENT, path)
+                raise _error(errno.ELOOP if isinstance(below, Link) else errno.ENOTDIR, path)
             node = below
-        assert isinstance(node, Folder)
         return node
 
     def _parent(self, path: bytes) -> tuple[Folder, bytes]:
-        above, slash, name = path.rpartition(b"/")
-        if name in (b"", b".", b"..") or b"\0" in name or (slash and not above):
-            raise InvalidPath("path", path, "relative, without empty components or '..'")
+        above, name = _place(path)
         if len(name) > 255:
             raise _error(errno.ENAMETOOLONG, path)
-        return self._walk(above), name
+        return self._walk(above) if above else self._folder, name
 
     def _writable_parent(self, path: bytes) -> tuple[Folder, bytes]:
         folder, name = self._parent(path)
@@ -390,6 +383,24 @@ class MemoryFiles(ComposedFiles):
 
     def lock_holder(self, fd: int) -> str:
         return "somebody in memory" if self.locked_by_other(fd) else "nobody any more"
+
+
+@lru_cache(4096)
+def _parts(path: bytes) -> tuple[bytes, ...]:
+    """The components of a path; raises InvalidPath unless it is relative, without empty ones or '..'."""
+    parts = tuple(path.split(b"/")) if path else ()
+    if any(part in (b"", b".", b"..") or b"\0" in part for part in parts):
+        raise InvalidPath("path", path, "relative, without empty components or '..'")
+    return parts
+
+
+@lru_cache(4096)
+def _place(path: bytes) -> tuple[bytes, bytes]:
+    """The folder of a path, and the name in there."""
+    above, slash, name = path.rpartition(b"/")
+    if name in (b"", b".", b"..") or b"\0" in name or (slash and not above):
+        raise InvalidPath("path", path, "relative, without empty components or '..'")
+    return above, name
 
 
 def _error(number: int, path: bytes) -> OSError:

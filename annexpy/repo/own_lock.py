@@ -46,6 +46,8 @@ class OwnLock:
             make_folders(self._files, STATE, self._lockdown)
             self._folder = self._files.folder(STATE)
         self._held = take_lock(self._folder, self._name, True, self._lockdown.file, self._pidlock)
+        if self._held is not None and self._pidlock is None:  # the system does not tell who has such a lock
+            self._held.write(b"%d %b\n" % (os.getpid(), os.fsencode(os.uname().nodename)))
         return self._held is not None
 
     def release(self) -> None:
@@ -64,8 +66,12 @@ class OwnLock:
     def error(self, waited: float) -> LockHeld:
         """What to raise when it was not free for *waited* seconds; names who has it."""
         path = os.fsdecode(self._files.path + b"/" + STATE + b"/" + self._name)
-        folder = self._folder if self._folder is not None else self._files
-        return LockHeld(path, lock_holder(folder, self._name, self._pidlock), waited)
+        folder = self._folder if self._folder is not None else self._files.folder(STATE)
+        holder = lock_holder(folder, self._name, self._pidlock)
+        if self._pidlock is None and holder != "nobody any more":
+            pid, _, host = (folder.read(self._name) or b"").partition(b"\n")[0].partition(b" ")
+            holder = f"pid {pid.decode('ascii', 'replace')} on {os.fsdecode(host)}" if pid else holder
+        return LockHeld(path, holder, waited)
 
 
 def adopt_pidlock(path: str | os.PathLike[str]) -> bool:

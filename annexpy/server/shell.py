@@ -35,11 +35,8 @@ inannex       checks if keys are present in the annex
 p2pstdio      communicate in P2P protocol over stdio
 """
 
-MAX_VERSION, PROOFS, RANGES = (
-    4,
-    1004,
-    2004,
-)  # of p2p/, not imported yet; a test compares them
+# Those of p2p/, which is not imported yet; a test compares them.
+MAX_VERSION, PROOFS, RANGES = 4, 1004, 2004
 _FIRST_READ = 65536
 _SWITCH_SECONDS = 0.0005  # how often the importing thread lets the answer to VERSION through
 _UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -226,7 +223,9 @@ def resolve(path: str) -> str:
         path = path[1:]
     if path.startswith("~"):
         path = os.path.expanduser(path)
-    return os.path.normpath(os.path.join(os.path.expanduser("~"), path))
+    found = os.path.normpath(os.path.join(os.path.expanduser("~"), path))
+    bare = found + ".git"  # git finds it under the shorter name, too
+    return bare if os.path.isdir(bare) and not os.path.lexists(found) else found
 
 
 def _quick_uuid(directory: str) -> str | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -35,6 +36,8 @@ Close: TypeAlias = Callable[[], Awaitable[None]]
 
 _SMALL = 64 * 1024
 _HOP = 4 * 1024 * 1024  # bytes of a file that are sent in one thread hop at most
+_NAP = 0.0005  # seconds for 300 KiB to be read, by somebody who keeps up
+_NAPS = 4
 _RUN = 2 * 1024 * 1024  # bytes that may move without giving other tasks a turn
 
 
@@ -172,15 +175,24 @@ class _Descriptors:
 
 
 def _send_file(target: int, fd: int, offset: int, size: int) -> tuple[int, bool]:
-    """Send what fits now; how much that was, and whether the file has ended."""
-    sent = 0
+    """Send what fits; how much that was, and whether the file has ended.
+
+    A reader that keeps up has emptied a good part of the pipe or socket after a nap. To be woken as soon as there is
+    room would be once for each page, and the event loop takes longer than that. It waits for those who do not keep up.
+    """
+    sent = naps = 0
     while sent < size:
         try:
             part = os.sendfile(target, fd, offset + sent, size - sent)
         except (BlockingIOError, InterruptedError):
-            return sent, False
+            if naps == _NAPS:
+                break
+            naps += 1
+            time.sleep(_NAP)
+            continue
         if not part:
             return sent, True
+        naps = 0
         sent += part
     return sent, False
 

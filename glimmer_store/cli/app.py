@@ -8,11 +8,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import pairwise
 
 import click
 
 from annexpy import AnnexError, __version__
-from glimmer_store.errors import ConfigError, Shortfall, StoreError
+from glimmer_store.errors import ConfigError, Shortfall
 
 __all__ = ["main"]
 
@@ -87,18 +88,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo("glimmer-store: interrupted; what is stored is recorded, run the same command to go on", err=True)
         return INTERRUPTED
     except AnnexError as error:
-        complain(error)
+        complain(error, root=_dataset_in(sys.argv[1:] if argv is None else argv))
         if isinstance(error, Shortfall):
             return UNDER_REPLICATED
         return 2 if isinstance(error, ConfigError) else 1
     return answer if isinstance(answer, int) else 0
 
 
-def complain(error: AnnexError) -> None:
-    """One line for what went wrong, one for what to do about it."""
+def complain(error: AnnexError, remedy: str = "", *, root: str = ".") -> None:
+    """One line for what went wrong, one for what to do about it; *remedy* where the caller knows better."""
+    from glimmer_store.remedies import remedy_of
+
     click.echo(f"glimmer-store: {error}", err=True)
-    if isinstance(error, StoreError) and error.remedy:
-        click.echo(f"  remedy: {error.remedy}", err=True)
+    click.echo(f"  remedy: {remedy or remedy_of(error, root)}", err=True)
+
+
+def _dataset_in(words: Sequence[str]) -> str:
+    return next((to for option, to in pairwise(words) if option == "-C"), ".")
 
 
 if __name__ == "__main__":

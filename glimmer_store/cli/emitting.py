@@ -12,8 +12,9 @@ import click
 
 from annexpy import AnnexError
 from glimmer_store.cli.app import UNDER_REPLICATED, complain
-from glimmer_store.errors import Shortfall
+from glimmer_store.errors import AGAIN, Shortfall
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
+from glimmer_store.remedies import remedy_of
 
 __all__ = ["Told", "emit_all"]
 
@@ -22,18 +23,27 @@ _JOBS = 8
 
 @dataclass(slots=True)
 class Told:
-    """How the user is told, and the exit code so far."""
+    """How the user is told, and the exit code so far.
+
+    Attributes:
+        as_json: As JSON.
+        again: Gives the line that does the same for one name.
+        worst: The exit code so far.
+    """
 
     as_json: bool
+    again: Callable[[str], str]
     worst: int = 0
 
-    def failed(self, name: str, error: AnnexError) -> None:
-        """One was not stored, or not enough."""
+    def failed(self, name: str, error: AnnexError, root: Path) -> None:
+        """One was not stored, or not enough: what is missing is completed by the same command for it alone."""
         self.worst = max(self.worst, UNDER_REPLICATED if isinstance(error, Shortfall) else 1)
+        incomplete = error.retryable or (isinstance(error, Shortfall) and error.remedy == AGAIN)
+        remedy = self.again(name) if incomplete else remedy_of(error, root)
         if self.as_json:
             fields = {"file": name, "success": False, "error-class": type(error).__name__, "error": str(error)}
-            click.echo(json.dumps(fields))
-        complain(error)
+            click.echo(json.dumps({**fields, "remedy": remedy}))
+        complain(error, remedy)
 
     def done(self, name: str, node: GlimmerNode) -> None:
         """One is stored."""
@@ -60,7 +70,7 @@ async def emit_all(
                 try:
                     node = await emit(graph, name)
                 except AnnexError as error:
-                    told.failed(name, error)
+                    told.failed(name, error, graph.root)
                 else:
                     told.done(name, node)
 

@@ -11,7 +11,7 @@ from typing import Any
 import annexpy as annex
 from glimmer_store.archive import Archive
 from glimmer_store.bids import bids_files, read_node
-from glimmer_store.errors import GraphError, StoreError
+from glimmer_store.errors import GraphError, StoreError, shell_line
 from glimmer_store.export.scope import out_of_scope
 from glimmer_store.fetching import get_good
 from glimmer_store.record import StorageRecord
@@ -115,7 +115,10 @@ async def collect(archive: Archive, ids: Collection[str], scratch: Path) -> list
     """
     found = {node.id: node for node in _nodes(archive)}
     if unknown := sorted(set(ids) - set(found)):
-        raise GraphError(f"no dataset or derivative node {', '.join(unknown)}", remedy="see: glimmer-store status")
+        raise GraphError(
+            f"no dataset or derivative node {', '.join(unknown)}",
+            remedy=shell_line("glimmer-store", "status", "-C", archive.root),
+        )
     items: dict[str, Item] = {}
     for node in [found[name] for name in dict.fromkeys(ids)] or list(found.values()):
         for item in await _items(archive, node, scratch):
@@ -140,8 +143,8 @@ def _nodes(archive: Archive) -> Iterator[ExportNode]:
 
 async def _items(archive: Archive, node: ExportNode, scratch: Path) -> list[Item]:
     if not node.text("datalad-annex-key"):
-        raise GraphError(f"{node.id}: names no key, so there is nothing to export",
-                         remedy="archive its output, or run: glimmer-store migrate --yes")  # fmt: skip
+        emit = shell_line("glimmer-store", "emit", "-C", archive.root, archive.root / node.file)
+        raise GraphError(f"{node.id}: names no key, so there is nothing to export", remedy=emit)
     key = annex.Key.parse(node.text("datalad-annex-key"))
     path = node.text("output-path") or node.text("datalad-relative-path") or f"{node.id}/{key}"
     if why := out_of_scope(path):

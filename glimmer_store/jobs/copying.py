@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 import annexpy as annex
-from glimmer_store.attest import Signer, Verdict
+from glimmer_store.attest import Attestation, Signer, Verdict
 from glimmer_store.jobs.event import Folded, Task
 from glimmer_store.jobs.metered import Metered
 from glimmer_store.jobs.places import Places
@@ -195,12 +195,12 @@ def kind_of(error: annex.AnnexError) -> FailureKind:
             return FailureKind.TRANSIENT
 
 
-async def look_at_source(places: Places, source: str, key: annex.Key, signer: Signer) -> tuple[bytes, str] | None:
+async def look_at_source(places: Places, source: str, key: annex.Key, signer: Signer) -> tuple[Attestation, str] | None:
     """Read the content at a source that is suspected.
 
     Returns:
-        A signed line that says that it is bad or missing, and why; None when it is right, or cannot be asked: then
-        something else went wrong.
+        That it is bad or missing, to be signed, and why; None when it is right, or cannot be asked: then something
+        else went wrong.
     """
     remote = places.remote(source)
     if remote is None:
@@ -208,7 +208,7 @@ async def look_at_source(places: Places, source: str, key: annex.Key, signer: Si
     verdict, why = await reread(remote, key)
     if verdict is None or verdict is Verdict.GOOD:
         return None
-    return signer.attest(key, source, places.name(source), verdict, "reread").to_line(), why
+    return signer.attest(key, source, places.name(source), verdict, "reread"), why
 
 
 async def remove_bad(places: Places, task: Task, source: str) -> None:

@@ -85,7 +85,7 @@ class Event:
         digest: What was computed, where the key does not say it already.
         method: How it was verified.
         wait: Seconds before a retry.
-        kind, text: Of a failure; *text* also says why a task was skipped.
+        kind, text: Of a failure; *text* also says why a task was skipped, or what allowed a drop.
     """
 
     time: float

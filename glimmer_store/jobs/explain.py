@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
 
 import annexpy as annex
 from glimmer_store.attest import Attestation
+from glimmer_store.jobs.advice import next_of, remedy_of
 from glimmer_store.jobs.control import ControlFile
 from glimmer_store.jobs.event import Event, Folded, Task
 from glimmer_store.jobs.ledger import Ledger
@@ -16,30 +16,6 @@ from glimmer_store.jobs.spec import JobError
 from glimmer_store.jobs.states import FailureKind, State
 
 __all__ = ["Explained", "explain", "explained_text"]
-
-_NEXT: Final[Mapping[State, str]] = {
-    State.PLANNED: "a worker claims its shard, and copies it",
-    State.WARMING: "it is copied when it is online",
-    State.WARM: "it is copied before it expires",
-    State.CLAIMED: "it is copied",
-    State.COPYING: "it is copied; what arrived before an interruption is not sent again",
-    State.COPIED: "another process reads it back from the destination",
-    State.VERIFYING: "another process reads it back from the destination",
-    State.VERIFIED: "the registrar writes it into the dataset",
-    State.REGISTERED: "nothing: it is done",
-    State.SKIPPED: "nothing: it need not be done",
-    State.RETRY_WAIT: "it is tried again when its time has come",
-    State.FAILED: "nothing, until a person does something",
-}
-_REMEDY: Final[Mapping[FailureKind, str]] = {
-    FailureKind.TRANSIENT: "see whether both repositories can be reached, then: backfill retry --kind transient",
-    FailureKind.SOURCE_BAD: "bring a good copy to one of the sources, then: backfill retry --kind source-bad",
-    FailureKind.DEST_BAD: "look at the disk of the destination; then: backfill retry --kind dest-bad",
-    FailureKind.DEST_FULL: "make room at the destination, then: backfill resume",
-    FailureKind.COLD: "give the job [warm] settings that allow it, then: backfill retry --kind cold",
-    FailureKind.TERMINAL: "do what the last error asks for, then: backfill retry --kind terminal",
-    FailureKind.LOST_WORKER: "see why workers die (memory, time limits), then: backfill retry --kind lost-worker",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +31,7 @@ class Explained:
         holder: Worker that has the shard now; empty: nobody.
         stopped: Why nothing moves for it now; empty: it may.
         names: UUID → what people call it.
+        job: Type of the job.
     """
 
     task: Task
@@ -65,11 +42,12 @@ class Explained:
     holder: str
     stopped: str
     names: Mapping[str, str]
+    job: str
 
     @property
     def next(self) -> str:
         """What happens next."""
-        return _NEXT[self.folded.state]
+        return next_of(self.folded.state, self.job)
 
     @property
     def remedy(self) -> str:
@@ -77,7 +55,7 @@ class Explained:
         last = self.folded.last
         if last is None or last.state is not State.FAILED:
             return ""
-        return _REMEDY[last.kind or FailureKind.TERMINAL]
+        return remedy_of(last.kind or FailureKind.TERMINAL)
 
     def to_json(self) -> dict[str, object]:
         task, last = self.task, self.folded.last
@@ -94,7 +72,7 @@ class Explained:
             "shard": self.shard,
             "state": self.folded.state,
             "try": self.folded.attempt,
-            "error": None if last is None or not last.text else {"kind": last.kind, "text": last.text},
+            "error": None if last is None or last.kind is None else {"kind": last.kind, "text": last.text},
             "holder": self.holder,
             "stopped": self.stopped,
             "next": self.next,
@@ -140,7 +118,7 @@ def explain(ledger: Ledger, what: str, *, clock: annex.Clock | None = None) -> l
         for event in ledger.events(shard):
             if event.key in keys:
                 history[event.key].append(event)
-        proofs = [one for line in ledger.attestations(shard) if (one := Attestation.from_line(line)) is not None]
+        proofs = [one for line in ledger.attestations(shard) for one in line.attestations]
         for task in tasks:
             held = throttle.held(task.dest)
             found.append(
@@ -153,6 +131,7 @@ def explain(ledger: Ledger, what: str, *, clock: annex.Clock | None = None) -> l
                     holders.get(shard, ""),
                     "" if held is None else str(held),
                     names,
+                    ledger.spec.type,
                 )
             )
     if not found:
@@ -170,14 +149,15 @@ def _shards_with(ledger: Ledger, what: str) -> Iterator[tuple[str, list[Task]]]:
 def explained_text(one: Explained) -> str:
     """For people."""
     told = one.to_json()
-    lines = [f"{one.task.key} → {one.names.get(one.task.dest, one.task.dest)}: {one.folded.state}"]
+    word, others = ("at", "elsewhere") if one.job == "drain" else ("→", "sources")
+    lines = [f"{one.task.key} {word} {one.names.get(one.task.dest, one.task.dest)}: {one.folded.state}"]
     lines.append(
         f"  class {one.task.storage_class or '–'}, nodes {', '.join(one.task.nodes) or '–'}, shard {one.shard}"
     )
     sources = [
         one.names.get(uuid, uuid) + (" (bad)" if uuid in one.folded.bad_sources else "") for uuid in one.task.sources
     ]
-    lines.append(f"  sources: {', '.join(sources) or 'none'}")
+    lines.append(f"  {others}: {', '.join(sources) or 'none'}")
     if one.holder:
         lines.append(f"  held by {one.holder}")
     if one.stopped:

@@ -16,22 +16,22 @@ from hashlib import blake2b
 from typing import Final
 
 from glimmer_store.jobs.event import Event, Folded, Task
-from glimmer_store.jobs.states import DONE, FailureKind, State
+from glimmer_store.jobs.states import PROVEN, FailureKind, State
 
-__all__ = ["BIN", "HOUR", "PROVEN", "RECENT", "Flow", "Open", "ShardSums", "SizeSums", "of_shard", "size_class"]
+__all__ = ["BIN", "HOUR", "RECENT", "SHOWN", "Flow", "Open", "ShardSums", "SizeSums", "of_shard", "size_class"]
 
 BIN: Final = 10
 """Seconds that are counted together."""
 RECENT: Final = 600
 """Seconds for which bins are kept."""
 HOUR: Final = 3600
-PROVEN: Final = DONE | {State.VERIFIED}
-"""The destination has it and that was proven, or it need not."""
 _ACTIVE: Final = frozenset(
     (State.CLAIMED, State.COPYING, State.COPIED, State.VERIFYING, State.WARMING, State.RETRY_WAIT)
 )
 _OLDEST: Final = 50
 """Open tasks that are kept by name."""
+SHOWN: Final = 50
+"""Reasons of failures that are kept, the first by the alphabet: the same ones however shards are joined."""
 
 
 def size_class(size: int | None) -> int:
@@ -113,7 +113,7 @@ class SizeSums:
     """Of tasks of one size class.
 
     Attributes:
-        left, left_bytes: Not proven yet, failures aside.
+        left, left_bytes: Not proven, or not dropped, yet, failures aside.
         copied, proven: How many copies were made, and how many proven.
         recent: Proven in the last ten minutes.
         seconds: Worker's time that copying and proving took.
@@ -163,6 +163,7 @@ class ShardSums:
     sizes: dict[int, SizeSums] = field(default_factory=dict)
     retries: Counter[str] = field(default_factory=Counter)  # kind
     failures: Counter[tuple[str, str]] = field(default_factory=Counter)  # kind, where
+    reasons: dict[tuple[str, str, str], tuple[int, str]] = field(default_factory=dict)  # kind, where, why → keys, one
     bad: Counter[str] = field(default_factory=Counter)  # where
     left_at: Counter[str] = field(default_factory=Counter)  # destination → bytes that are still to come
     open: list[Open] = field(default_factory=list)
@@ -181,9 +182,26 @@ class ShardSums:
         for number, sums in other.sizes.items():
             self.sizes.setdefault(number, SizeSums()).add(sums)
         self.open = heapq.nsmallest(_OLDEST, [*self.open, *other.open])
+        for reason, (count, key) in other.reasons.items():
+            self._because(reason, count, key)
+        self.trim()
         for worker, when in other.workers.items():
             self.workers[worker] = max(when, self.workers.get(worker, 0.0))
         self.last = max(self.last, other.last)
+
+    def failed(self, kind: str, where: str, why: str, key: str) -> None:
+        """One more task that failed for good."""
+        self.failures[kind, where] += 1
+        self._because((kind, where, why), 1, key)
+
+    def _because(self, reason: tuple[str, str, str], count: int, key: str) -> None:
+        before, example = self.reasons.get(reason, (0, key))
+        self.reasons[reason] = before + count, min(example, key)
+
+    def trim(self) -> None:
+        """Keep only the first reasons."""
+        for reason in sorted(self.reasons)[SHOWN:]:
+            del self.reasons[reason]
 
     @property
     def total(self) -> int:
@@ -203,6 +221,7 @@ def of_shard(tasks: Iterable[Task], folded: Mapping[str, Folded], events: Iterab
         for node in task.nodes:
             nodes[node] = nodes.get(node, True) and proven
     sums.open = heapq.nsmallest(_OLDEST, sums.open)
+    sums.trim()
     sums.nodes.extend(_hash(node) | proven for node, proven in nodes.items())
     seen: set[tuple[object, ...]] = set()
     for event in events:
@@ -226,7 +245,12 @@ def _count_task(sums: ShardSums, task: Task, one: Folded) -> None:
     last = one.last
     if last is not None and state is State.FAILED:
         at_source = last.kind is FailureKind.SOURCE_BAD and last.source
-        sums.failures[str(last.kind or "unknown"), last.source if at_source else task.dest] += 1
+        sums.failed(
+            str(last.kind or "unknown"),
+            last.source if at_source else task.dest,
+            last.text.replace(task.key, "KEY"),
+            task.key,
+        )
     if last is not None and state is State.WARM:
         sums.expiries[int((last.time + last.wait) // HOUR) if last.wait else 0] += 1
     if last is not None and state in _ACTIVE:
@@ -252,7 +276,7 @@ def _count_event(sums: ShardSums, event: Event, task: Task, seen: set[tuple[obje
         of_size.copied += 1
         of_size.seconds += event.seconds
         _flow(sums.copies, event, now, source=event.source)
-    elif event.state is State.VERIFIED:
+    elif event.state in (State.VERIFIED, State.DROPPED):
         of_size.proven += 1
         of_size.seconds += event.seconds
         of_size.recent += event.time > now - RECENT

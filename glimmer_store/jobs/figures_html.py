@@ -55,10 +55,11 @@ def _verdict(figures: Figures) -> str:
 def _tiles(figures: Figures) -> list[tuple[str, str, str, str]]:
     failed, stalled, eta = figures.group("failed")[0], len(figures.stalled), figures.eta
     bad = sum(figures.bad_copies().values())
+    not_yet = "not dropped" if figures.drains else "not proven"
     return [
         (f"{figures.percent['bytes']:.0f} %", _STATES[figures.around.state], "↑", str(figures.around.state).title()),
         ("–" if eta is None else duration(eta.seconds), "none", "⧗", "Left"),
-        (f"{figures.at_risk:,}", "warn" if figures.at_risk else "none", "!", "Irreplaceable, not proven"),
+        (f"{figures.at_risk:,}", "warn" if figures.at_risk else "none", "!", "Irreplaceable, " + not_yet),
         (f"{failed:,}", "bad" if failed else "none", "✗", "Failed"),
         (f"{bad:,}", "bad" if bad else "none", "≠", "Bad copies found"),
         (f"{stalled:,}", "odd" if stalled else "none", "?", "Stalled"),

@@ -42,6 +42,7 @@ def tables(figures: Figures) -> list[Table]:
         _progress(figures),
         _speed(figures),
         _health(figures),
+        _failed(figures),
         _cold(figures),
         _resources(figures),
     ]
@@ -66,7 +67,7 @@ def _progress(figures: Figures) -> Table:
 def _speed(figures: Figures) -> Table:
     rows: list[tuple[str, ...]] = []
     now = figures.around.now
-    for word, what in (("copying", "copies"), ("verifying", "proofs")):
+    for word, what in figures.flow_words:
         whole = figures.flow(what)
         if not whole.keys:
             continue
@@ -108,6 +109,13 @@ def _health(figures: Figures) -> Table:
     return "Health", ("", ""), rows
 
 
+def _failed(figures: Figures) -> Table:
+    rows: list[tuple[str, ...]] = [
+        (f"{one.keys:,}", one.place, f"{one.kind}: {one.text}", one.remedy) for one in figures.reasons()[:_SHOWN]
+    ]
+    return "Failed", ("keys", "at", "why", "what to do"), rows
+
+
 def _cold(figures: Figures) -> Table:
     cold = figures.around.cold
     rows: list[tuple[str, ...]] = (
@@ -121,7 +129,10 @@ def _cold(figures: Figures) -> Table:
 def _resources(figures: Figures) -> Table:
     around = figures.around
     rows: list[tuple[str, ...]] = [
-        (f"free at {figures.name(uuid)}", f"{human_size(free)}, {human_size(figures.sums.left_at[uuid])} to come")
+        (
+            f"free at {figures.name(uuid)}",
+            f"{human_size(free)}, {human_size(figures.to_come(uuid))} to {'go' if figures.drains else 'come'}",
+        )
         for uuid, free in around.free.items()
     ]
     rows.append(("ledger", human_size(around.ledger)))

@@ -27,6 +27,7 @@ from glimmer_store.jobs.control import ControlFile
 from glimmer_store.jobs.event import Event, Folded, Task, fold_shard, read_events
 from glimmer_store.jobs.lease import Holding, Lease, claim, holdings
 from glimmer_store.jobs.spec import JobError, JobSpec
+from glimmer_store.receipts import Receipts
 
 __all__ = ["Ledger", "Writer"]
 
@@ -115,11 +116,12 @@ class Ledger:
         """Key → where its task is."""
         return fold_shard(self.tasks(shard), self.events(shard))
 
-    def attestations(self, shard: str) -> Iterator[bytes]:
-        """The lines of every attestation about it."""
+    def attestations(self, shard: str) -> Iterator[Receipts]:
+        """Every line of attestations about it."""
         for path in _files(self.folder / "attest" / shard, ".log"):
             with path.open("rb") as file:
-                yield from (line for line in file if line.endswith(b"\n"))
+                whole = (line for line in file if line.endswith(b"\n"))
+                yield from (one for one in map(Receipts.from_line, whole) if one is not None)
 
     def public_keys(self) -> dict[str, bytes]:
         """Name → PEM of everybody who signed."""
@@ -202,9 +204,9 @@ class Writer:
         """Add events of one shard; on disk when this returns."""
         self._append(self._ledger.folder / "events" / shard / f"{self.worker}.jsonl", (e.to_line() for e in events))
 
-    def attest(self, shard: str, lines: Iterable[bytes]) -> None:
-        """Add lines of attestations; on disk when this returns."""
-        self._append(self._ledger.folder / "attest" / shard / f"{self.worker}.log", lines)
+    def attest(self, shard: str, receipts: Iterable[Receipts]) -> None:
+        """Add attestations; on disk when this returns."""
+        self._append(self._ledger.folder / "attest" / shard / f"{self.worker}.log", (one.line for one in receipts))
 
     def public_key(self, name: str, pem: bytes) -> None:
         """Lay down what checks the signatures of *name*."""

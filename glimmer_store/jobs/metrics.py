@@ -39,7 +39,8 @@ def _families(figures: Figures) -> Iterable[tuple[str, str, str, list[_Sample]]]
     yield "key_bytes", "gauge", "Bytes by where they are.", [({"state": n}, float(b)) for n, (_, b) in groups.items()]
     nodes, every = around.nodes
     yield "nodes", "gauge", "Nodes.", [({"complete": "yes"}, float(nodes)), ({"complete": "no"}, float(every - nodes))]
-    for word, what in (("copied", "copies"), ("verified", "proofs")):
+    flows = (("dropped", "proofs"),) if figures.drains else (("copied", "copies"), ("verified", "proofs"))
+    for word, what in flows:
         for unit, attribute in (("keys", "keys"), ("bytes", "size")):
             samples: list[_Sample] = [
                 ({"role": role, "name": name}, float(getattr(flow, attribute)))
@@ -64,8 +65,8 @@ def _families(figures: Figures) -> Iterable[tuple[str, str, str, list[_Sample]]]
     yield "stalled_tasks", "gauge", "Work that is silent for too long.", [({}, float(len(figures.stalled)))]
     free: list[_Sample] = [({"place": figures.name(u)}, float(n)) for u, n in around.free.items() if n is not None]
     yield "free_bytes", "gauge", "Space at a destination.", free
-    left: list[_Sample] = [({"place": figures.name(u)}, float(sums.left_at[u])) for u in around.free]
-    yield "bytes_to_come", "gauge", "What a destination is still to get.", left
+    left: list[_Sample] = [({"place": figures.name(u)}, float(figures.to_come(u))) for u in around.free]
+    yield f"bytes_to_{'go' if figures.drains else 'come'}", "gauge", "What a place is still to get or to lose.", left
     yield "ledger_bytes", "gauge", "Size of the ledger.", [({}, float(around.ledger))]
     yield from _now_and_then(figures)
 

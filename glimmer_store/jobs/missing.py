@@ -1,5 +1,7 @@
 """What has not been backfilled: wanted at a destination and not there, or there and not proven. By class and node.
 
+Of a job that empties a repository: what is still there.
+
 That it is not there is what the location log says, so it is the count of ``git annex findkeys --not --in``; that it is
 proven, only an attestation does.
 """
@@ -35,7 +37,9 @@ class Group:
         self.missing += not there
         self.size += 0 if there else size
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self, *, drains: bool = False) -> dict[str, int]:
+        if drains:
+            return {"left": self.missing, "bytes": self.size}
         return {"missing": self.missing, "bytes": self.size, "unproven": self.unproven}
 
 
@@ -46,17 +50,22 @@ class Missing:
     Attributes:
         whole: Together.
         dests, classes, nodes: By name.
+        drains: What is missing is what is still there.
     """
 
     whole: Group = field(default_factory=Group)
     dests: dict[str, Group] = field(default_factory=dict)
     classes: dict[str, Group] = field(default_factory=dict)
     nodes: dict[str, Group] = field(default_factory=dict)
+    drains: bool = False
 
     def to_json(self) -> dict[str, object]:
         groups = {"dest": self.dests, "class": self.classes, "node": self.nodes}
-        by = {name: {one: group.to_json() for one, group in sorted(of.items())} for name, of in groups.items()}
-        return {**self.whole.to_json(), "by": by}
+        by = {
+            name: {one: group.to_json(drains=self.drains) for one, group in sorted(of.items())}
+            for name, of in groups.items()
+        }
+        return {**self.whole.to_json(drains=self.drains), "by": by}
 
 
 async def missing(spec: JobSpec) -> Missing:
@@ -65,7 +74,7 @@ async def missing(spec: JobSpec) -> Missing:
     Raises:
         AnnexError: The dataset cannot be read.
     """
-    found = Missing()
+    found = Missing(drains=spec.drains)
     needs = await needs_of(Path(spec.dataset))
     with annex.Repository.open(spec.dataset) as repository:
         for key, place, there in _lacking(spec, repository):
@@ -81,7 +90,7 @@ async def missing(spec: JobSpec) -> Missing:
             groups.append(found.classes.setdefault(storage_class or _NO_CLASS, Group()))
             groups += [found.nodes.setdefault(node, Group()) for node in nodes or (_NO_NODE,)]
             for group in groups:
-                group.note(size, there=there)
+                group.note(size, there=there and not spec.drains)
     return found
 
 
@@ -99,12 +108,18 @@ def missing_text(found: Missing) -> str:
     """For people."""
     whole = found.whole
     if not whole.missing and not whole.unproven:
-        return "nothing is missing, and every copy is proven"
-    lines = [f"{whole.missing:,} keys are missing ({whole.size:,} bytes), {whole.unproven:,} are there and not proven"]
+        return "nothing is left there" if found.drains else "nothing is missing, and every copy is proven"
+    word = "left" if found.drains else "missing"
+    lines = [f"{whole.missing:,} keys are {word} ({whole.size:,} bytes)"]
+    lines[0] += "" if found.drains else f", {whole.unproven:,} are there and not proven"
     for title, groups in (("class", found.classes), ("node", found.nodes)):
         most = sorted(groups, key=lambda name: (-groups[name].missing - groups[name].unproven, name))
         lines += ["", title]
-        lines += [f"  {n}: {groups[n].missing:,} missing, {groups[n].unproven:,} not proven" for n in most[:_SHOWN]]
+        for name in most[:_SHOWN]:
+            one = groups[name]
+            lines.append(
+                f"  {name}: {one.missing:,} {word}" + ("" if found.drains else f", {one.unproven:,} not proven")
+            )
         if len(most) > _SHOWN:
             lines.append(f"  and {len(most) - _SHOWN:,} more: --json has all")
     return "\n".join(lines)

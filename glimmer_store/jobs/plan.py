@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import annexpy as annex
 from glimmer_store.attest import FOLDER, Attestations, Verdict
 from glimmer_store.config import CONFIG_NAME
 from glimmer_store.jobs.event import Task
+from glimmer_store.jobs.leaving import Leaving, leaving
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.places import HERE, known_places, named
 from glimmer_store.jobs.shards import into_shards
@@ -27,7 +29,7 @@ from glimmer_store.policy import StorageClass
 __all__ = ["Chosen", "Needs", "Plan", "job_folder", "jobs_folder", "needs_of", "new_job", "plan"]
 
 _PREFIX: Mapping[JobType, str] = {
-    "archive": "ar", "backfill": "bf", "verify": "ve", "repair": "re",
+    "archive": "ar", "backfill": "bf", "verify": "ve", "repair": "re", "drain": "dr",
 }  # fmt: skip
 _FAST = 0.0005, 400e6
 _SLOW = 0.005, 40e6
@@ -41,8 +43,9 @@ class Plan:
     Attributes:
         keys, size: How many, and how many bytes are known of.
         claimed: Of those, how many the destination is said to have, without a proof.
-        proven: Keys that need nothing.
-        sourceless: Keys that no source is known to have.
+        proven: Keys that need nothing; of a drain: whose copies elsewhere are proven already.
+        sourceless: Keys that no source is known to have; of a drain: that too few others are said to have.
+        required: Of a drain: keys that must stay where they are.
         sources, classes: Name → (keys, bytes).
         shards: How many, once frozen.
     """
@@ -52,6 +55,7 @@ class Plan:
     claimed: int = 0
     proven: int = 0
     sourceless: int = 0
+    required: int = 0
     shards: int = 0
     sources: Counter[str] = field(default_factory=Counter)
     source_bytes: Counter[str] = field(default_factory=Counter)
@@ -65,6 +69,7 @@ class Plan:
             "claimed-unverified": self.claimed,
             "already-verified": self.proven,
             "without-source": self.sourceless,
+            "required": self.required,
             "shards": self.shards,
             "sources": {n: {"keys": self.sources[n], "bytes": self.source_bytes[n]} for n in sorted(self.sources)},
             "classes": dict(sorted(self.classes.items())),
@@ -99,8 +104,9 @@ def new_job(
     Args:
         dataset: Whose objects.
         type_: What kind.
-        dests: Where to.
-        sources: Where from; none: any other repository that is known, and for an archive this one.
+        dests: Where to; what is looked at; for a drain the one that is emptied.
+        sources: Where from; none: any other repository that is known, and for an archive this one. For a drain: where
+            copies may stay.
         settings: Further fields of ``JobSpec``.
 
     Raises:
@@ -111,6 +117,8 @@ def new_job(
     if not dests:
         raise JobError("a job needs a destination", remedy="name it with --to")
     to = tuple(named(known, name) for name in dests)
+    if type_ == "drain" and len(to) > 1:
+        raise JobError("a drain empties one repository", remedy="drain them one after the other")
     if sources or type_ == "archive":
         given = tuple(named(known, name) for name in sources or (HERE,))
     else:
@@ -158,8 +166,11 @@ async def plan(spec: JobSpec, folder: Path | None = None) -> tuple[Plan, Ledger 
     """
     needs = await needs_of(Path(spec.dataset))
     amount = Plan()
-    with annex.Repository.open(spec.dataset) as repository:
-        shards = into_shards(_tasks(spec, repository, needs, amount))
+    async with AsyncExitStack() as stack:
+        rules = await stack.enter_async_context(leaving(spec)) if spec.drains else None
+        repository = annex.Repository.open(spec.dataset)
+        stack.callback(repository.close)
+        shards = into_shards(_tasks(spec, repository, needs, amount, rules))
         if folder is None:
             amount.shards = sum(1 for _ in shards)
             return amount, None
@@ -169,7 +180,7 @@ async def plan(spec: JobSpec, folder: Path | None = None) -> tuple[Plan, Ledger 
 
 
 def _tasks(
-    spec: JobSpec, repository: annex.Repository, needs: Mapping[str, Needs], amount: Plan
+    spec: JobSpec, repository: annex.Repository, needs: Mapping[str, Needs], amount: Plan, rules: Leaving | None
 ) -> Iterator[tuple[int, Task, int]]:
     places = {place.uuid: place.name for place in spec.sources}
     order = {place.uuid: number for number, place in enumerate(spec.sources)}
@@ -189,7 +200,7 @@ def _tasks(
             sources = sorted((uuid for uuid in having if uuid in places and uuid != place.uuid), key=order.__getitem__)
             amount.keys += 1
             amount.size += key.size or 0
-            amount.claimed += place.uuid in having
+            amount.claimed += place.uuid in having and rules is None
             amount.classes[needed.storage_class or "none"] += 1
             if sources:
                 amount.sources[places[sources[0]]] += 1
@@ -197,7 +208,20 @@ def _tasks(
             elif spec.copies:
                 amount.sourceless += 1
             task = Task(text, key.size, needed.storage_class, needed.nodes, tuple(sources), place.uuid)
+            if rules is not None:
+                _foretell(rules, task, key, amount)
             yield number, task, len(having - {place.uuid})
+
+
+def _foretell(rules: Leaving, task: Task, key: annex.Key, amount: Plan) -> None:
+    """Whether a drop would be refused by what is known now."""
+    try:
+        needed = rules.copies(task).needed
+    except annex.RequiredContent:
+        amount.required += 1
+    else:
+        amount.sourceless += len(rules.recorded(key)) < needed
+        amount.proven += len(rules.proven(task)) >= needed
 
 
 class Chosen:
@@ -214,6 +238,8 @@ class Chosen:
     def wanted(self, dest: annex.UUID, key: annex.Key, having: set[annex.UUID]) -> bool:
         there = dest in having
         match self._spec.type:
+            case "drain":
+                return there
             case "verify" | "repair":
                 if there and self._since and self._proven(dest, key, self._since):
                     self._amount.proven += 1

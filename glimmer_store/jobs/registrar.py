@@ -10,26 +10,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
 
 import annexpy as annex
-from glimmer_store.attest import FOLDER, Attestation, Attestations, Verdict, fold, log_path
-from glimmer_store.config import CONFIG_NAME
-from glimmer_store.enter import Entering
-from glimmer_store.entry import Entry, Part
+from glimmer_store.jobs.dataset import Dataset
 from glimmer_store.jobs.event import Event, Folded, Task
 from glimmer_store.jobs.lease import claim
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.states import FailureKind, State
 from glimmer_store.jobs.worker import new_worker
-from glimmer_store.record import Location
-from glimmer_store.sidecar import Sidecar
+from glimmer_store.receipts import Receipts
 
 __all__ = ["Registered", "register", "registering"]
 
@@ -37,7 +32,6 @@ BATCH = 4096
 """Keys that share a commit."""
 _SECONDS = 30.0
 """How long fewer of them wait for others."""
-_ATTRIBUTES = b"* annex.largefiles=nothing\nattestations/** merge=union -text\n"
 
 
 @dataclass(slots=True)
@@ -45,7 +39,8 @@ class Registered:
     """What was written into the dataset.
 
     Attributes:
-        present, absent: Keys whose copy at a destination, or at a source that turned out to be bad, was recorded so.
+        present, absent: Keys whose copy at a destination, or at a source that turned out to be bad, was recorded so;
+            of a drain, what was dropped is absent.
         nodes: Nodes whose storage fields changed.
         behind: Durable remote → why it does not have the history.
     """
@@ -97,9 +92,10 @@ async def registering(ledger: Ledger, *, wait: bool = True) -> AsyncIterator[Reg
 class _Batch:
     """What is written together."""
 
-    present: list[tuple[str, Task, int]] = field(default_factory=list)  # (shard, task, try)
+    present: list[tuple[str, Task, int]] = field(default_factory=list)  # (shard, task, try); of a drain: gone
     absent: list[tuple[str, str, int]] = field(default_factory=list)  # (key, UUID, try)
-    lines: dict[str, list[bytes]] = field(default_factory=dict)  # key → attestations
+    receipts: dict[bytes, Receipts] = field(default_factory=dict)  # by line
+    nodes: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.present) + len(self.absent)
@@ -108,7 +104,7 @@ class _Batch:
 class Registrar:
     """Looks at the shards again and again; made by ``registering``."""
 
-    def __init__(self, ledger: Ledger, writer: Writer, repository: annex.Repository, dataset: _Dataset) -> None:
+    def __init__(self, ledger: Ledger, writer: Writer, repository: annex.Repository, dataset: Dataset) -> None:
         self._ledger, self._writer, self._repository, self._dataset = ledger, writer, repository, dataset
         self._seen: dict[str, tuple[int, ...]] = {}
         self._told = ledger.folder / "registrar" / "absent.jsonl"
@@ -122,7 +118,7 @@ class Registrar:
     async def open(cls, ledger: Ledger, writer: Writer, stack: AsyncExitStack) -> Registrar:
         repository = annex.Repository.open(ledger.spec.dataset)
         stack.callback(repository.close)
-        return cls(ledger, writer, repository, await _Dataset.open(Path(ledger.spec.dataset), repository, stack))
+        return cls(ledger, writer, repository, await Dataset.open(repository, stack))
 
     async def look(self, *, to_the_end: bool = False) -> None:
         """Take up what is new in the ledger; written down when it is much, when it waited long, or at the end."""
@@ -142,7 +138,7 @@ class Registrar:
         tasks = {task.key: task for task in self._ledger.tasks(shard)}
         good: set[str] = set()
         for key, one in folded.items():
-            if one.state is State.VERIFIED and key not in waiting:
+            if one.state in (State.VERIFIED, State.DROPPED) and key not in waiting:
                 self._batch.present.append((shard, tasks[key], one.attempt))
                 good.add(key)
         bad = set(self._bad(tasks, folded))
@@ -150,12 +146,10 @@ class Registrar:
             return
         wrong = {(key, uuid) for key, uuid, _ in bad}
         self._batch.present = [one for one in self._batch.present if (one[1].key, one[1].dest) not in wrong]
-        for line in self._ledger.attestations(shard):
-            one_line = Attestation.from_line(line)
-            if one_line is None:
-                continue
-            if one_line.key in good or (one_line.key, one_line.uuid) in wrong:
-                self._batch.lines.setdefault(one_line.key, []).append(line)
+        for receipts in self._ledger.attestations(shard):
+            if any(one.key in good or (one.key, one.uuid) in wrong for one in receipts.attestations):
+                self._batch.receipts[receipts.line] = receipts
+        self._batch.nodes.update(node for key in (*good, *(key for key, _ in wrong)) for node in tasks[key].nodes)
         self._absent |= bad
         self._batch.absent += sorted(bad)
 
@@ -178,18 +172,21 @@ class Registrar:
         for _, task, _ in batch.present:
             by_dest.setdefault(task.dest, []).append(annex.Key.parse(task.key))
         for dest, keys in by_dest.items():
-            branch.set_present_many(keys, annex.UUID(dest), True)
+            branch.set_present_many(keys, annex.UUID(dest), not self._ledger.spec.drains)
         await branch.sync()
-        nodes = await self._dataset.enter(batch, self._ledger)
-        self.done.present += len(batch.present)
-        self.done.absent += len(batch.absent)
+        what = "dropped" if self._ledger.spec.drains else "proven"
+        title = f"glimmer-store: {self._ledger.spec.type} {self._ledger.spec.id}: {len(batch.present)} copies {what}"
+        nodes = await self._dataset.enter(title, batch.receipts.values(), batch.nodes, self._ledger)
+        gone = self._ledger.spec.drains
+        self.done.present += 0 if gone else len(batch.present)
+        self.done.absent += len(batch.absent) + (len(batch.present) if gone else 0)
         self.done.nodes += nodes
         self.done.behind = self._dataset.behind
         _tell(self._told, batch.absent)
         shards: dict[str, list[Event]] = {}
-        now, job = self._clock.wall(), self._ledger.spec.id
+        now, job, was = self._clock.wall(), self._ledger.spec.id, State.DROPPED if gone else State.VERIFIED
         for shard, task, attempt in batch.present:
-            event = Event(now, job, task.key, task.dest, State.VERIFIED, State.REGISTERED, attempt, self._writer.worker)
+            event = Event(now, job, task.key, task.dest, was, State.REGISTERED, attempt, self._writer.worker)
             shards.setdefault(shard, []).append(event)
         for shard, events in shards.items():
             self._writer.write(shard, events)
@@ -235,79 +232,3 @@ def _stamp(folder: Path) -> tuple[int, ...]:
             )
     except FileNotFoundError:
         return ()
-
-
-class _Dataset:
-    """What is written to the dataset besides the location log: attestations, and the nodes where there is a graph."""
-
-    def __init__(self, root: Path, repository: annex.Repository, graph: object) -> None:
-        from glimmer_store.graph import GlimmerGraph
-
-        self._root, self._repository = root, repository
-        self._graph = graph if isinstance(graph, GlimmerGraph) else None
-        self._entering = None
-        if self._graph is None and repository.work_tree is not None:
-            self._entering = Entering(repository, "", ())
-        self.behind: dict[str, str] = {}
-
-    @classmethod
-    async def open(cls, root: Path, repository: annex.Repository, stack: AsyncExitStack) -> _Dataset:
-        if not (root / CONFIG_NAME).exists():
-            return cls(root, repository, None)
-        from glimmer_store.graph import GlimmerGraph
-
-        return cls(root, repository, await stack.enter_async_context(GlimmerGraph.open(root)))
-
-    async def enter(self, batch: _Batch, ledger: Ledger) -> int:
-        """Commit the attestations of a batch, and the nodes that it makes better; how many nodes changed."""
-        parts = [Part(log_path(key), "lines", b"".join(lines)) for key, lines in batch.lines.items()]
-        if parts:
-            parts.append(Part(f"{FOLDER}/.gitattributes".encode(), "once", _ATTRIBUTES))
-            parts += [Part(f"{FOLDER}/keys/{n}.pem".encode(), "once", pem) for n, pem in ledger.public_keys().items()]
-        nodes = self._nodes(batch, ledger)
-        parts += nodes
-        title = f"glimmer-store: {ledger.spec.type} {ledger.spec.id}: {len(batch.present)} copies proven"
-        if self._graph is not None and parts:
-            outcome = await self._graph.enter(title, parts)
-            self.behind = dict(outcome.behind)
-        elif self._entering is not None and parts:
-            await self._entering.enter(Entry(title, tuple(parts)))
-        await self._repository.branch.commit()
-        return len(nodes)
-
-    def _nodes(self, batch: _Batch, ledger: Ledger) -> Sequence[Part]:
-        graph = self._graph
-        if graph is None:
-            return ()
-        from glimmer_store.verify import keys_of
-
-        known = Attestations(self._root)
-        fresh = fold(
-            one for lines in batch.lines.values() for line in lines if (one := Attestation.from_line(line)) is not None
-        )
-        touched: dict[str, set[str]] = {}
-        for _, task, _ in batch.present:
-            for node_id in task.nodes:
-                touched.setdefault(node_id, set()).add(task.dest)
-        parts = []
-        for node_id, dests in touched.items():
-            node = graph.node(node_id)
-            if node.record is None or node.key is None:
-                continue
-            keys = keys_of(self._root, node)
-            whole = {dest for dest in dests if all(_is_good(key, dest, known, fresh) for key in keys)}
-            names = {str(place.uuid): place.name for place in ledger.spec.dests}
-            places = {*node.record.stored_at, *(Location(names[d], annex.UUID(d)) for d in whole)}
-            record = replace(node.record, stored_at=tuple(sorted({p.uuid: p for p in sorted(places)}.values())))
-            before = Sidecar.read(graph.root / node.file)
-            after = before.with_fields(record.to_fields())
-            if after.raw != before.raw:
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                path = os.fsencode((graph.root / node.file).relative_to(graph.root))
-                parts.append(Part(path, "whole", after.with_fields({"modified": now}).raw, before.raw))
-        return parts
-
-
-def _is_good(key: annex.Key, dest: str, known: Attestations, fresh: dict[tuple[str, str], Attestation]) -> bool:
-    one = fresh.get((str(key), dest)) or known.newest(key).get(dest)
-    return one is not None and one.verdict is Verdict.GOOD

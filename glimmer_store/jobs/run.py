@@ -35,16 +35,19 @@ class Ran:
 
     Attributes:
         job, folder: Which.
+        drains: It empties a repository.
         states: State → tasks.
         failures: Kind → tasks that failed.
         registered: What this run wrote into the dataset.
-        missing: Keys that a destination wants and lacks now by the location log, planned or not.
+        missing: Keys that a destination wants and lacks now by the location log, planned or not; after a drain those
+            that are still there.
         held: Destinations that nothing goes to at the moment, and why.
         workers: What each worker said.
     """
 
     job: str
     folder: Path
+    drains: bool = False
     states: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     registered: Registered = field(default_factory=Registered)
@@ -73,7 +76,7 @@ class Ran:
                 "nodes": self.registered.nodes,
                 "behind": self.registered.behind,
             },
-            "missing": self.missing,
+            "left" if self.drains else "missing": self.missing,
             "held": self.held,
             "workers": len(self.workers),
             "lost-workers": sum("lost" in one for one in self.workers),
@@ -97,7 +100,7 @@ async def run_job(folder: Path, *, workers: int | None = None, launcher: Launche
     full = [uuid for uuid, why in ledger.held().items() if not why.startswith(BY_OPERATOR)]
     ledger.free(*full)  # there may be space again: the first put tells
     number = workers or ledger.spec.planned_limits.workers or _usual(ledger)
-    ran = Ran(ledger.spec.id, ledger.folder)
+    ran = Ran(ledger.spec.id, ledger.folder, ledger.spec.drains)
     failed: list[annex.AnnexError] = []
     async with registering(ledger, wait=False) as registrar, warming(ledger, at_work=registrar is not None):
         alive = anyio.Event()
@@ -147,13 +150,13 @@ def count(ledger: Ledger) -> tuple[Counter[str], Counter[str]]:
 
 
 def unplanned(ledger: Ledger) -> int:
-    """Keys that a destination lacks by the location log as it is now: the closing count, which should be 0."""
+    """Keys that a destination lacks, or after a drain has, by the location log as it is now: this should be 0."""
     spec = ledger.spec
-    if spec.type not in ("backfill", "archive"):
+    if spec.type not in ("backfill", "archive", "drain"):
         return 0
     with annex.Repository.open(spec.dataset) as repository:
         missing = 0
         for where in annex.whereis_all(repository):
             having = {location.uuid for location in (*where.locations, *where.untrusted)}
-            missing += sum(place.uuid not in having for place in spec.dests)
+            missing += sum((place.uuid in having) is spec.drains for place in spec.dests)
     return missing

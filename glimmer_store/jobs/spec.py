@@ -17,7 +17,7 @@ from glimmer_store.jobs.limits import Limits
 
 __all__ = ["JobError", "JobSpec", "JobType", "Place", "Retry", "Select", "Strength", "Warm", "seconds"]
 
-JobType: TypeAlias = Literal["archive", "backfill", "verify", "repair"]
+JobType: TypeAlias = Literal["archive", "backfill", "verify", "repair", "drain"]
 Strength: TypeAlias = Literal["stream", "peer", "reread"]
 _TRIES: Final = 5
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -52,7 +52,8 @@ class Select:
         storage_class: Only those of nodes with this class; empty: any, also keys without a node.
         nodes: Only those of these nodes.
         wanted: Only what the preferred content of the destination asks for.
-        max_age: Of a job that verifies: leave out what was proven within so many seconds; 0: nothing.
+        max_age: Seconds. Of a job that verifies: leave out what was proven within them; 0: nothing. Of one that empties
+            a repository: how old the proof of a copy may be that counts; 0: as the storage class allows.
     """
 
     storage_class: str = ""
@@ -99,8 +100,8 @@ class JobSpec:
         id: Its name, also that of its folder.
         type: What kind.
         dataset: Path of the dataset whose objects these are; only the planner and the registrar need it.
-        dests: The repositories that are to have the keys.
-        sources: Where contents may come from, the cheapest first.
+        dests: The repositories that are to have the keys; that are looked at; the one that is emptied.
+        sources: Where contents may come from, or copies may stay, the cheapest first.
         select: Which keys.
         verify: How strong a proof has to be before it counts.
         limits: As ``limits.Limits.of`` takes them; ``planned_limits`` are those.
@@ -126,6 +127,11 @@ class JobSpec:
     def copies(self) -> bool:
         """Contents may be brought to the destination."""
         return self.type in ("archive", "backfill", "repair")
+
+    @property
+    def drains(self) -> bool:
+        """Contents go from the destination."""
+        return self.type == "drain"
 
     @property
     def planned_limits(self) -> Limits:

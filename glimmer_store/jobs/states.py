@@ -5,6 +5,7 @@
     planned → (warming → warm) → claimed → copying → copied → verifying → verified → registered
        any step → retry_wait → (the same step)   → failed(kind)          an operator: → planned
     planned → skipped(reason)
+    planned → (verifying) → dropped → registered           of a job that empties a repository
 
 A task is always at the highest (try, rank) that any event names, whoever wrote it and in whatever order the events
 are read. A failure opens the next try, so what goes wrong later outranks what went well before, and a try that goes
@@ -16,7 +17,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-__all__ = ["DONE", "RANK", "SETTLED", "FailureKind", "JobState", "State"]
+__all__ = ["DONE", "PROVEN", "RANK", "SETTLED", "FailureKind", "JobState", "State"]
 
 
 class State(StrEnum):
@@ -33,6 +34,7 @@ class State(StrEnum):
     VERIFYING = "verifying"
     SKIPPED = "skipped"
     VERIFIED = "verified"
+    DROPPED = "dropped"
     REGISTERED = "registered"
 
 
@@ -42,7 +44,10 @@ RANK: Final = {state: rank for rank, state in enumerate(State)}
 DONE: Final = frozenset((State.REGISTERED, State.SKIPPED))
 """Nothing is left to be done."""
 
-SETTLED: Final = DONE | {State.VERIFIED, State.FAILED}
+PROVEN: Final = DONE | {State.VERIFIED, State.DROPPED}
+"""What was to be shown was shown, or it need not be: nothing is left but to register it."""
+
+SETTLED: Final = PROVEN | {State.FAILED}
 """Nothing is left to be done by a worker."""
 
 
@@ -61,6 +66,10 @@ class FailureKind(StrEnum):
     """The content is not online: warm it first."""
     TERMINAL = "terminal"
     """No source is left, no checksum, no permission: a person is needed."""
+    TOO_FEW = "too-few"
+    """It may not be dropped: too few proven copies would stay."""
+    REQUIRED = "required"
+    """It may not be dropped: it is required content where it is."""
     LOST_WORKER = "lost-worker"
     """Whoever worked on it is gone."""
 

@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
+from glimmer_store.jobs.advice import remedy_of
 from glimmer_store.jobs.eta import ETA, cost_of, estimate
-from glimmer_store.jobs.figures import HOUR, PROVEN, Flow, Open, ShardSums, size_class
+from glimmer_store.jobs.figures import HOUR, Flow, Open, ShardSums, size_class
 from glimmer_store.jobs.lease import Holding
-from glimmer_store.jobs.states import DONE, JobState, State
+from glimmer_store.jobs.states import DONE, PROVEN, FailureKind, JobState, State
 
-__all__ = ["GROUPS", "Around", "ColdFigures", "Figures", "Safety", "Stalled", "cold_figures", "job_state"]
+__all__ = ["GROUPS", "Around", "ColdFigures", "Figures", "Safety", "Stalled", "Why", "cold_figures", "job_state"]
 
 GROUPS: Final[Mapping[str, tuple[State, ...]]] = {
     "planned": (State.PLANNED,),
@@ -25,6 +26,7 @@ GROUPS: Final[Mapping[str, tuple[State, ...]]] = {
     "copied": (State.COPIED, State.VERIFYING),
     "waiting": (State.RETRY_WAIT,),
     "verified": (State.VERIFIED,),
+    "dropped": (State.DROPPED,),
     "registered": (State.REGISTERED,),
     "failed": (State.FAILED,),
     "skipped": (State.SKIPPED,),
@@ -108,6 +110,18 @@ class Stalled:
 
 
 @dataclass(frozen=True, slots=True)
+class Why:
+    """Why keys failed for good: kind, place, and what was said; how many keys and one of them; what a person can do."""
+
+    kind: str
+    place: str
+    text: str
+    keys: int
+    example: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Around:
     """What the sums do not tell.
 
@@ -184,6 +198,11 @@ class Figures:
         return sum(self.sums.keys[one] for one in states), sum(self.sums.size[one] for one in states)
 
     @property
+    def drains(self) -> bool:
+        """It is about contents that go, not about contents that come."""
+        return self.around.type == "drain"
+
+    @property
     def total(self) -> tuple[int, int]:
         """Keys and bytes of all tasks."""
         return self.sums.keys.total(), self.sums.size.total()
@@ -208,6 +227,15 @@ class Figures:
         """What was copied (``copies``) or proven (``proofs``), by everybody or one source, dest or worker."""
         flows: dict[tuple[str, str], Flow] = getattr(self.sums, what)
         return flows.get((role, who), Flow())
+
+    @property
+    def flow_words(self) -> tuple[tuple[str, str], ...]:
+        """(word for people, flow) of what this job does."""
+        return (("dropping", "proofs"),) if self.drains else (("copying", "copies"), ("verifying", "proofs"))
+
+    def to_come(self, uuid: str) -> int:
+        """Bytes that a destination is still to get, or to lose."""
+        return sum(one.left_bytes for one in self.sums.sizes.values()) if self.drains else self.sums.left_at[uuid]
 
     def flows(self, what: str, role: str) -> Iterable[tuple[str, Flow]]:
         """(name, flow) of each source, dest or worker, by name."""
@@ -261,22 +289,35 @@ class Figures:
         found = ((kind, self.name(where), count) for (kind, where), count in self.sums.failures.items())
         return sorted(found, key=lambda one: (-one[2], one))
 
+    def reasons(self) -> list[Why]:
+        """Why keys failed for good, what most of them have in common first; not every reason where there are many."""
+        found = (
+            Why(kind, self.name(where), why, count, key, remedy_of(FailureKind(kind)) if kind != "unknown" else "")
+            for (kind, where, why), (count, key) in self.sums.reasons.items()
+        )
+        return sorted(found, key=lambda one: (-one.keys, one.kind, one.place, one.text))
+
     def bad_copies(self) -> dict[str, int]:
         """Place → copies that were read and are wrong or gone."""
         return {self.name(where): count for where, count in sorted(self.sums.bad.items())}
 
     @property
     def at_risk(self) -> int:
-        """Irreplaceable keys of the job whose copy at the destination is not proven."""
+        """Irreplaceable keys of the job whose copy at the destination is not proven, or is not dropped."""
         return self.sums.unproven["irreplaceable"]
 
     @property
     def first_line(self) -> str:
         """What has to be known before anything else."""
         safety = self.around.safety
-        waits = f"{self.at_risk:,} irreplaceable keys of this job are not proven at their destination yet"
+        if self.drains:
+            waits = f"{self.at_risk:,} irreplaceable keys of this job were not dropped"
+            done = "every irreplaceable key of this job was dropped, with proven copies elsewhere"
+        else:
+            waits = f"{self.at_risk:,} irreplaceable keys of this job are not proven at their destination yet"
+            done = "every irreplaceable key of this job is proven at its destination"
         if safety is None:
-            return waits if self.at_risk else "every irreplaceable key of this job is proven at its destination"
+            return waits if self.at_risk else done
         if safety.irreplaceable_below:
             below = f"{safety.irreplaceable_below:,} of {safety.irreplaceable:,}"
             return f"IRREPLACEABLE BELOW REQUIREMENT: {below} objects lack proven copies; {waits}"
@@ -327,7 +368,7 @@ class Figures:
     def _speed(self) -> dict[str, object]:
         now = self.around.now
         told: dict[str, object] = {}
-        for word, what in (("copying", "copies"), ("verifying", "proofs")):
+        for word, what in self.flow_words:
             by = {role: {n: f.to_json(now) for n, f in self.flows(what, role)} for role in ("source", "dest", "worker")}
             told[word] = self.flow(what).to_json(now) | {"by": {role: flows for role, flows in by.items() if flows}}
         return told | {"methods": dict(sorted(self.sums.methods.items()))}
@@ -341,6 +382,7 @@ class Figures:
             "expired-leases": self.expired,
             "retries": self.retries(),
             "failures": failures,
+            "reasons": [asdict(one) for one in self.reasons()],
             "oldest-open": None if oldest is None else {"key": oldest.key, "seconds": self.around.now - oldest.since},
             "stalled": [asdict(one) for one in self.stalled],
             "held": {self.name(uuid): why for uuid, why in self.around.held.items()},
@@ -349,7 +391,7 @@ class Figures:
     def _resources(self) -> dict[str, object]:
         around = self.around
         dests = {
-            self.name(uuid): {"free-bytes": free, "bytes-to-come": self.sums.left_at[uuid]}
+            self.name(uuid): {"free-bytes": free, "bytes-to-go" if self.drains else "bytes-to-come": self.to_come(uuid)}
             for uuid, free in around.free.items()
         }
         return {"dest": dests, "ledger-bytes": around.ledger, "connections": around.connections}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import annexpy as annex
+from glimmer_store.attest import Attestations, Verdict
 from glimmer_store.errors import StoreError
 from glimmer_store.jobs.control import Control, ControlFile
 from glimmer_store.jobs.event import fold_shard
@@ -148,12 +149,13 @@ async def safety_of(dataset: Path, *, now: Callable[[], float] | None = None) ->
     by_copies: Counter[int] = Counter()
     irreplaceable = below = irreplaceable_below = 0
     worst: list[str] = []
+    attested = Attestations(dataset)
     async with GlimmerGraph.open(dataset) as graph:
         for node in graph.nodes():
             record = node.record
             if record is None:
                 continue
-            copies = record.copies if record.verified else _proven(graph.root, node.key)
+            copies = record.copies if record.verified else _proven(attested, node.key)
             by_copies[copies] += 1
             precious = record.storage_class.value == "irreplaceable"
             irreplaceable += precious
@@ -169,13 +171,11 @@ async def safety_of(dataset: Path, *, now: Callable[[], float] | None = None) ->
     )
 
 
-def _proven(root: Path, key: annex.Key | None) -> int:
+def _proven(attested: Attestations, key: annex.Key | None) -> int:
     """Of a node that is not verified as a whole: the copies whose newest attestation is good."""
-    from glimmer_store.attest import Attestations, Verdict
-
     if key is None:
         return 0
-    return sum(one.verdict is Verdict.GOOD for one in Attestations(root).newest(key).values())
+    return sum(one.verdict is Verdict.GOOD for one in attested.newest(key).values())
 
 
 def _cold(path: Path, sums: ShardSums, now: float) -> ColdFigures | None:

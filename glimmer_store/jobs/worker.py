@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -19,8 +19,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 import annexpy as annex
 from glimmer_store.attest import Signer, Verdict
 from glimmer_store.jobs.copying import LARGE, Copied, Copying, Failure, batches, look_at_source, remove_bad
+from glimmer_store.jobs.draining import Drained, Draining
 from glimmer_store.jobs.event import Event, Folded, Task
 from glimmer_store.jobs.lease import Lease
+from glimmer_store.jobs.leaving import leaving
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.limits import Share
 from glimmer_store.jobs.places import Places, connected
@@ -47,6 +49,7 @@ class WorkerSummary:
         shards: Those it had.
         copied, size: Keys that it brought to a destination, and the bytes that moved for it.
         verified: Keys that were read back and are right.
+        dropped: Keys that are gone from the repository that is emptied.
         retried, failed: Failures that are tried again, and those that are not.
         left: Shards with work that it could not do: another has it, or nothing may be moved now.
     """
@@ -56,6 +59,7 @@ class WorkerSummary:
     copied: int = 0
     size: int = 0
     verified: int = 0
+    dropped: int = 0
     retried: int = 0
     failed: int = 0
     left: int = 0
@@ -134,6 +138,7 @@ class _Working:
         self.ledger, self.writer, self.places, self.throttle = ledger, writer, places, throttle
         self.rereading, self.signer, self.clock, self.summary = rereading, signer, clock, summary
         self.copying = Copying(places, throttle)
+        self.draining = Draining(places, throttle, rereading)
 
     async def run(self, shards: Sequence[str] | None, *, wait: bool) -> None:
         waiting: dict[str, float] = {}  # shard → when to look again, by the steady clock
@@ -189,6 +194,9 @@ class _Shard:
                 to_copy, to_verify = self._sort()
                 if not to_copy and not to_verify:
                     break
+                if self._spec.drains:
+                    await self._drain(to_verify)
+                    continue
                 send, receive = anyio.create_memory_object_stream[list[tuple[Task, Copied | None]]](_AHEAD)
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._verify_all, receive)
@@ -292,7 +300,7 @@ class _Shard:
             if seen is None:  # it is right, so something on the way was wrong
                 failure = Failure(FailureKind.TRANSIENT, failure.text)
             else:
-                self._w.writer.attest(self._shard, [seen[0]])
+                self._w.writer.attest(self._shard, self._w.signer.sign([seen[0]]))
                 failure = Failure(FailureKind.SOURCE_BAD, seen[1])
         elif failure.kind is FailureKind.DEST_FULL:
             self._w.ledger.hold(task.dest, failure.text)
@@ -337,15 +345,11 @@ class _Shard:
         """Attest what the destination took and verified just now; the rest."""
         taken = [task for task, copied in some if copied is not None and copied.received]
         name = self._w.places.name
-        self._w.writer.attest(
-            self._shard,
-            [
-                self._w.signer.attest(
-                    annex.Key.parse(task.key), task.dest, name(task.dest), Verdict.GOOD, "stream"
-                ).to_line()
-                for task in taken
-            ],
-        )
+        proofs = [
+            self._w.signer.attest(annex.Key.parse(task.key), task.dest, name(task.dest), Verdict.GOOD, "stream")
+            for task in taken
+        ]
+        self._w.writer.attest(self._shard, self._w.signer.sign(proofs))
         self._record([self._event(task, State.VERIFIED, method="stream") for task in taken])
         self._w.summary.verified += len(taken)
         return [(task, copied) for task, copied in some if copied is None or not copied.received]
@@ -361,6 +365,32 @@ class _Shard:
             except annex.AnnexError as error:
                 failure = Failure(FailureKind.DEST_BAD, f"{failure.text}; it could not be removed: {error}")
         return self._failure(task, failure, State.VERIFYING)
+
+    # -- dropping --
+
+    async def _drain(self, tasks: list[Task]) -> None:
+        """Drop what may go; that it is absent is signed before it is told."""
+        async with leaving(self._spec) as rules:
+            name = rules.name(rules.dest)
+            for some in batches(tasks):
+                if self._stopped or not self._lease.held():
+                    self._stopped = True
+                    return
+                if (some[0].size or 0) >= LARGE:
+                    self._record([self._event(some[0], State.VERIFYING)])
+                drained = await self._w.draining.drain(self._shard, some, self._folded, rules)
+                gone = [one for one in drained if one.failure is None and not one.held]
+                absences = [one.absence(self._w.signer, name) for one in gone]
+                self._w.writer.attest(self._shard, self._w.signer.sign(absences))
+                self._w.summary.dropped += len(gone)
+                self._stopped |= any(one.held for one in drained)
+                self._record([self._drained(one) for one in drained if not one.held])
+
+    def _drained(self, one: Drained) -> Event:
+        if one.failure is not None:
+            return self._failure(one.task, one.failure, State.VERIFYING, source=one.source)
+        event = self._event(one.task, State.DROPPED, size=one.task.size or 0, seconds=one.seconds, method="drop")
+        return replace(event, text=one.text)
 
     # -- writing down --
 
@@ -399,10 +429,10 @@ class _Shard:
 
     def _again(self, task: Task, one: Folded, failure: Failure, source: str) -> bool:
         match failure.kind:
-            case FailureKind.TERMINAL:
+            case FailureKind.TERMINAL | FailureKind.TOO_FEW | FailureKind.REQUIRED:
                 return False
             case FailureKind.SOURCE_BAD:
-                return bool(set(task.sources) - one.bad_sources - {source})
+                return self._spec.drains or bool(set(task.sources) - one.bad_sources - {source})
             case FailureKind.DEST_BAD:
                 return self._spec.copies and one.spoiled + 1 < _SPOILED
             case FailureKind.DEST_FULL | FailureKind.COLD:

@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 
 import annexpy as annex
 from glimmer_store.attest import Verdict
+from glimmer_store.errors import shell_line
 from glimmer_store.manifest.errors import ManifestError
 from glimmer_store.manifest.inspecting import Inspection, Row, place_of
 from glimmer_store.sidecar import Sidecar
 
-__all__ = ["Deleted", "delete_at", "delete_here"]
+__all__ = ["Deleted", "delete_at", "delete_here", "remedy_for"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +88,25 @@ async def delete_at(inspection: Inspection, row: Row, name: str) -> Deleted:
 def _check(inspection: Inspection, row: Row, others: Sequence[str], *, leaving: str = "") -> None:
     """Refuse unless as many verified copies stay as it needs."""
     if row.record is None:
-        raise ManifestError(f"{row.declared.name}: was never archived", remedy="run: glimmer-store manifest archive")
+        raise ManifestError(
+            f"{row.declared.name}: was never archived",
+            remedy=shell_line("glimmer-store", "manifest", "archive", "-C", inspection.graph.root),
+        )
     if len(others) < row.required:
         unproven = {one: "no good proof that is new enough" for one in row.copies if one not in (*others, leaving)}
-        node = inspection.node(row.record)
-        if unproven and node is not None:
-            unproven["to prove them"] = f"run glimmer-store verify {node.id}"
         key = annex.Key.parse(row.record.key)
         counted = dict.fromkeys(others, "verified")
         raise annex.NotEnoughCopies(key, len(others), row.required, counted=counted, missing=unproven)
+
+
+def remedy_for(inspection: Inspection, row: Row) -> str:
+    """What to do where too few verified copies keep *row* from being deleted: prove them, and make those that lack."""
+    root, node = inspection.graph.root, None if row.record is None else inspection.node(row.record)
+    if len(inspection.graph.archive.remotes) <= row.required:
+        return shell_line("glimmer-store", "init", root)
+    if node is None:
+        return shell_line("glimmer-store", "manifest", "archive", "-C", root, row.declared.name)
+    return shell_line("glimmer-store", "verify", "--repair", "-C", root, node.id)
 
 
 async def _record(inspection: Inspection, row: Row, name: str, uuid: annex.UUID, dropped: Sequence[annex.Key]) -> None:

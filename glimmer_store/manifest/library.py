@@ -20,13 +20,13 @@ try:
     import datamanifest as _dm
 except ImportError as error:
     raise ConfigError(
-        f"manifests need the library datamanifestpy: {error}", remedy="run: pip install 'annexpy[manifest]'"
+        f"manifests need the library datamanifestpy: {error}", remedy="pip install 'annexpy[manifest]'"
     ) from error
 if not hasattr(_dm, "Database"):
     raise ConfigError(
         f"{getattr(_dm, '__file__', 'datamanifest')}: is the PyPI project `datamanifest` (RDF), not about manifests; "
         "the PyPI project `datamanifestpy` is needed, and both import as `datamanifest`",
-        remedy="run: pip uninstall datamanifest && pip install 'datamanifestpy>=0.19.2,<0.20'",
+        remedy="pip uninstall datamanifest && pip install 'datamanifestpy>=0.19.2,<0.20'",
     )
 from datamanifest import cache as _cache
 from datamanifest import config as _config

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 import annexpy as annex
 from glimmer_store.archive import Output
-from glimmer_store.attest import Attestation, Verdict
+from glimmer_store.attest import Attestation, Verdict, reader
 from glimmer_store.entry import Part
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.manifest.archiving import check_expected, manifest_part, new_records, record_of, usual_class
@@ -91,7 +91,10 @@ def targets(graph: GlimmerGraph, remote: str | None, copies: int | None) -> list
     known = graph.archive.repository.config.remotes()
     named = [name for name, one in known.items() if name == remote or one.url in (remote, git_url(remote))]
     if not named:
-        raise ManifestError(f"{remote}: no git remote of the dataset", remedy=f"run: git remote add NAME {remote}")
+        raise ManifestError(
+            f"{remote}: no git remote of the dataset",
+            remedy=f"git remote add NAME {remote}, then run the same command again",
+        )
     return named[:1]
 
 
@@ -150,7 +153,7 @@ async def push(
     records = [one.record for one in done if one.record is not None and one.remotes]
     if records or signed:
         parts = bundle_parts([(one, trees[one.key]) for one in new_records(graph.root, records)])
-        every = [manifest, *parts, *graph.archive.signer.parts(signed)]
+        every = [manifest, *parts, *graph.archive.signer.parts(signed, reader(graph.root))]
         _hold_back(done, await _send_history(graph, remotes, f"glimmer-store: {len(records)} entries pushed", every))
     return done
 

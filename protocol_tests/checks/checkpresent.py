@@ -6,9 +6,17 @@ from protocol_tests.channel import Gone
 from protocol_tests.keys import Content
 from protocol_tests.need import ANY_ROLE, Need
 from protocol_tests.requirement import requirement
-from protocol_tests.trial import Trial
+from protocol_tests.trial import Trial, must
 
-__all__ = ["absent", "absent_after_removal", "half_is_not_there", "name_counts", "present", "seen_by_others"]
+__all__ = [
+    "absent",
+    "absent_after_removal",
+    "half_is_not_there",
+    "name_counts",
+    "outlives_its_session",
+    "present",
+    "seen_by_others",
+]
 
 _CHECK = "P2P protocol, Checking if content is present"
 
@@ -44,13 +52,17 @@ def absent_after_removal(trial: Trial) -> None:
         talk.must_lack(content.key, "its removal was a success")
 
 
-@requirement("P-023", "Other sessions see what is there.", _CHECK, once=True, needs=(Need.LINES,))
+@requirement(
+    "P-023", "Other sessions see what is there, and what is no longer there.", _CHECK, once=True, needs=(Need.LINES,)
+)
 def seen_by_others(trial: Trial) -> None:
     content = trial.contents.fresh()
     talk, other = trial.talk(), trial.talk(client=1)
     other.must_lack(content.key, "nobody stored it yet")
     talk.store(content)
     other.must_have(content.key, "another session stored it")
+    if talk.ask(b"REMOVE " + content.key).startswith(b"SUCCESS"):
+        other.must_lack(content.key, "another session removed it")
 
 
 @requirement("P-024", "Content that was only half sent is not there.", _CHECK, since=1)
@@ -84,3 +96,20 @@ def name_counts(trial: Trial) -> None:
     if talk.ask(b"PUT  " + worm.key).startswith(b"PUT-FROM"):
         talk.deliver(worm.body)
         talk.must_lack(Content(worm.key + b" b", b"").key, "what follows the blank belongs to the key")
+
+
+@requirement(
+    "P-027", "What was stored stays when the session that stored it has ended, and so does its removal.", _CHECK
+)
+def outlives_its_session(trial: Trial) -> None:
+    content, removed = trial.contents.fresh(), trial.contents.fresh()
+    talk = trial.talk()
+    talk.store(content)
+    talk.store(removed)
+    answer = talk.ask(b"REMOVE " + removed.key)
+    trial.vanish(talk)
+    other = trial.talk(client=1)
+    other.must_have(content.key, "it was stored by a session that has ended")
+    must(other.get(content.key).body == content.body, "it was stored by a session that has ended, and is not sent")
+    if answer.startswith(b"SUCCESS"):
+        other.must_lack(removed.key, "it was removed by a session that has ended")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 from protocol_tests.channel import Gone
 from protocol_tests.need import ANY_ROLE, Need
 from protocol_tests.requirement import requirement
@@ -14,6 +17,7 @@ __all__ = [
     "cut_in_a_line",
     "leaves_when_the_client_leaves",
     "line_feed_only",
+    "long_session",
     "longer_than_the_longest",
     "longest_line",
     "many_in_one_packet",
@@ -24,6 +28,7 @@ __all__ = [
 ]
 
 _LINES = (Need.LINES,)
+_LONG: Final = 30.0  # seconds; a slow server is asked less
 _LINE = "P2P protocol, line-based serialization"
 
 
@@ -182,3 +187,25 @@ def longer_than_the_longest(trial: Trial) -> None:
     except Gone:
         return
     must(answer.startswith(b"ERROR"), f"a line of {LONGEST + 2} characters is answered by {answer!r}")
+
+
+@requirement(
+    "P-172",
+    "A session has no last request: hundreds are answered, one after the other.",
+    "P2P protocol, Protocol version",
+    once=True,
+    needs=_LINES,
+)
+def long_session(trial: Trial) -> None:
+    end = time.monotonic() + _LONG
+    talk, absent = trial.talk(), trial.contents.fresh().key
+    for number in range(40):
+        content = trial.contents.fresh(50)
+        talk.store(content)
+        must(talk.get(content.key).body == content.body, f"content number {number} comes back as another")
+        for _ in range(10):
+            talk.must_lack(absent, "nobody stored it")
+        talk.must_have(content.key, "it was stored")
+        talk.ask(b"REMOVE " + content.key)
+        if time.monotonic() > end:
+            return

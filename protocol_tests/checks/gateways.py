@@ -15,6 +15,7 @@ from protocol_tests.wire import Talk, Violation
 __all__ = [
     "again_through_two",
     "again_where_wanted",
+    "bypassed",
     "special_absent",
     "special_before",
     "special_comes_back",
@@ -70,7 +71,7 @@ def again_where_wanted(trial: Trial) -> None:
 )
 def through_two(trial: Trial) -> None:
     content = trial.contents.fresh()
-    with trial.nodes.beyond() as far:
+    with trial.nodes.beyond() as (far, _):
         told = named(trial.talk().put(content), b"SUCCESS-PLUS")
         must(far.uuid in told, f"the far node is not named in {sorted(told)}")
         trial.talk(subject=far, client=2).must_have(content.key, "it is named")
@@ -91,6 +92,25 @@ def again_through_two(trial: Trial) -> None:
         answer = talk.ask(b"PUT  " + content.key)
         must(answer.startswith(b"ALREADY-HAVE"), f"every node has it, and PUT is answered by {answer!r}")
         talk.must_have(content.key, "every node has it")
+
+
+@requirement(
+    "C-044",
+    "A gateway that BYPASS names is not asked: nothing is sent to what is behind it, which is not named.",
+    "P2P protocol, Cluster cycle prevention; measured: multigw-put",
+    since=2,
+    once=True,
+    needs=_NEEDS,
+)
+def bypassed(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    with trial.nodes.beyond() as (far, gateway):
+        talk = trial.talk()
+        talk.say(f"BYPASS {gateway}".encode())
+        told = named(talk.put(content), b"SUCCESS-PLUS")
+        have = holders(trial, content.key)
+        must(told == have and bool(have), f"it names {sorted(told)}, and {sorted(have)} have it")
+        trial.talk(subject=far, client=2).must_lack(content.key, "its gateway was to be bypassed")
 
 
 # -- special remotes --------------------------------------------------------------------------------------------------

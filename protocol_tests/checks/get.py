@@ -117,6 +117,7 @@ def no_answer_to_the_verdict(trial: Trial) -> None:
     talk.get(content.key)
     must(talk.quiet(), "something is said after the client's SUCCESS")
     talk.must_live("a GET")
+    talk.must_have(content.key, "it was sent a moment ago")
 
 
 @requirement(

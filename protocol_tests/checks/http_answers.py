@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Final
+
 from protocol_tests.http_talk import LENGTH, Http
 from protocol_tests.need import ANY_ROLE, Need
 from protocol_tests.requirement import requirement
@@ -9,6 +12,8 @@ from protocol_tests.trial import Trial, must
 
 __all__ = [
     "bad_parameters",
+    "clock_goes_on",
+    "long_connection",
     "methods",
     "missing_length",
     "not_here",
@@ -22,6 +27,7 @@ __all__ = [
 
 _HTTP = "P2P protocol over HTTP"
 _NEEDS = (Need.HTTP,)
+_LONG: Final = 30.0  # seconds; a slow server is asked less
 
 
 @requirement(
@@ -167,3 +173,48 @@ def plain_key(trial: Trial) -> None:
         answer.status == 200 and answer.body == content.body,
         f"it is answered by {answer.status}, {len(answer.body)} bytes",
     )
+
+
+@requirement(
+    "H-011",
+    "The timestamp over HTTP counts seconds, and never goes back.",
+    f"{_HTTP}, gettimestamp",
+    since=3,
+    once=True,
+    needs=_NEEDS,
+    roles=ANY_ROLE,
+)
+def clock_goes_on(trial: Trial) -> None:
+    http = Http(trial)
+
+    def ask() -> int:
+        return int(http.post("gettimestamp").json()["timestamp"])
+
+    before, said = time.monotonic(), [ask()]
+    while time.monotonic() < before + 1.2:
+        time.sleep(0.1)
+        said.append(ask())
+    passed = time.monotonic() - before
+    must(said == sorted(said), f"it goes back: {said}")
+    must(said[0] < said[-1] <= said[0] + passed + 1, f"{said[0]} became {said[-1]} within {passed:.1f} s")
+
+
+@requirement(
+    "H-012",
+    "Hundreds of requests over one connection are all answered.",
+    _HTTP,
+    once=True,
+    needs=_NEEDS,
+)
+def long_connection(trial: Trial) -> None:
+    end = time.monotonic() + _LONG
+    content, absent = trial.contents.fresh(), trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    for _ in range(100):
+        must(http.present(content.key, noted=False), "it is not there any more, and nobody removed it")
+        must(not http.present(absent.key, noted=False), "it is there, and nobody stored it")
+        if time.monotonic() > end:
+            break
+    trial.transcript.note("H", "comment", "checkpresent of both keys, again and again")
+    must(http.get(content.key).body == content.body, "other bytes come back")

@@ -8,7 +8,7 @@ from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
 from protocol_tests.trial import Trial, must
 
-__all__ = ["absent", "held", "not_used_up", "present", "unlocked"]
+__all__ = ["absent", "held", "held_against_a_deadline", "lasts", "not_used_up", "present", "removed", "two", "unlocked"]
 
 _HTTP = "P2P protocol over HTTP"
 _NEEDS = (Need.HTTP,)
@@ -19,6 +19,12 @@ def _locked(http: Http, content: Content) -> str:
     must(said.get("locked") is True, f"lockcontent is answered by {said}")
     must(isinstance(said.get("lockid"), str), f"it has no lockid: {said}")
     return str(said["lockid"])
+
+
+def _must_refuse(http: Http, content: Content, why: str, verb: str = "remove", **words: str) -> None:
+    answer = http.post(verb, {"key": content.key, **words})
+    must(answer.status != 200 or answer.json().get("removed") is False, f"{why}, {verb}: {answer.body!r}")
+    must(http.present(content.key), f"it was removed {why}")
 
 
 class _Held:
@@ -82,9 +88,7 @@ def held(trial: Trial) -> None:
     http = Http(trial)
     http.store(content)
     kept = _Held(trial, _locked(http, content))
-    answer = http.post("remove", {"key": content.key})
-    must(answer.status != 200 or answer.json().get("removed") is False, f"remove is answered by {answer.body!r}")
-    must(http.present(content.key), "it was removed")
+    _must_refuse(http, content, "while it was locked")
     kept.unlock()
 
 
@@ -113,3 +117,71 @@ def not_used_up(trial: Trial) -> None:
         http.post("lockcontent", {"key": trial.contents.fresh().key}, noted=False)
     trial.transcript.note("H", "comment", "lockcontent of 110 keys that are not there")
     _Held(trial, _locked(http, content)).unlock()
+
+
+@requirement(
+    "H-045",
+    "A lock lasts as long as its keeplocked goes on, and does not run out before.",
+    f"{_HTTP}, keeplocked",
+    once=True,
+    needs=_NEEDS,
+)
+def lasts(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    kept = _Held(trial, _locked(http, content))
+    for moment in trial.moments():
+        _must_refuse(http, content, f"after it had been locked for {moment:.1f} s")
+    kept.unlock()
+
+
+@requirement(
+    "H-046",
+    "A key can be locked twice, under two lockids, and stays locked when one of them is unlocked.",
+    f"{_HTTP}, keeplocked; measured: direct-lock-two",
+    once=True,
+    needs=_NEEDS,
+)
+def two(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    first, second = _locked(http, content), _locked(http, content)
+    must(first != second, f"two locks have one lockid: {first}")
+    one, other = _Held(trial, first), _Held(trial, second)
+    one.unlock()
+    _must_refuse(http, content, "while a second client had it locked")
+    other.unlock()
+
+
+@requirement(
+    "H-047",
+    "remove-before does not remove locked content either.",
+    f"{_HTTP}, remove-before",
+    since=3,
+    needs=_NEEDS,
+)
+def held_against_a_deadline(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    kept = _Held(trial, _locked(http, content))
+    until = http.post("gettimestamp").json()["timestamp"] + 300
+    _must_refuse(http, content, "while it was locked", "remove-before", timestamp=str(until))
+    kept.unlock()
+
+
+@requirement(
+    "H-048",
+    "lockcontent of content that was removed is answered by locked:false.",
+    f"{_HTTP}, lockcontent",
+    needs=_NEEDS,
+)
+def removed(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    http.post("remove", {"key": content.key})
+    said = http.post("lockcontent", {"key": content.key}).json()
+    must(said.get("locked") is False, f"it is answered by {said}")

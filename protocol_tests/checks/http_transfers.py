@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from protocol_tests.channel import Gone
 from protocol_tests.http_talk import LENGTH, Http
+from protocol_tests.keys import of
 from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
 from protocol_tests.trial import Trial, must
@@ -11,15 +13,19 @@ from protocol_tests.wire import Violation
 __all__ = [
     "absent",
     "already",
+    "beyond_the_end",
     "chunked",
     "comes_back",
+    "empty",
     "from_an_offset",
     "gone",
     "in_time",
     "offset_of_nothing",
     "offset_of_what_is_there",
     "resumed",
+    "right_now",
     "too_late",
+    "too_long",
     "too_short",
     "wrong_bytes",
 ]
@@ -155,6 +161,7 @@ def gone(trial: Trial) -> None:
         said = http.post("remove", {"key": content.key}).json()
         must(said.get("removed") is True, f"it is answered by {said}")
         must(not http.present(content.key), "it is still there")
+        must(not http.get(content.key).body, "it is still sent")
 
 
 @requirement("H-031", "remove-before a moment to come removes.", f"{_HTTP}, remove-before", since=3, needs=_NEEDS)
@@ -179,3 +186,68 @@ def too_late(trial: Trial) -> None:
     said = http.post("remove-before", {"key": content.key, "timestamp": str(moment)}).json()
     must(said.get("removed") is False, f"it is answered by {said}")
     must(http.present(content.key), "it was removed")
+
+
+@requirement(
+    "H-033",
+    "A put of more bytes than the key has is refused, and nothing is stored.",
+    "measured: http-put",
+    needs=_NEEDS,
+)
+def too_long(trial: Trial) -> None:
+    content = trial.contents.fresh(1000)
+    http = Http(trial)
+    headers = {LENGTH: "1004", "Content-Type": "application/octet-stream"}
+    try:
+        answer = http.post("put", {"key": content.key}, body=content.body + b"more", headers=headers)
+        refused = 400 <= answer.status < 500 or answer.json().get("stored") is False
+        must(refused, f"1004 bytes of 1000 are answered by {answer.status}, {answer.body!r}")
+    except Gone:  # who refuses before all of it has come may hang up
+        http.close()
+    must(not http.present(content.key), "it was stored")
+
+
+@requirement(
+    "H-034",
+    "A get from the end, or from beyond it, sends no bytes, and says so.",
+    "measured: http-get",
+    since=1,
+    needs=_NEEDS,
+)
+def beyond_the_end(trial: Trial) -> None:
+    content = trial.contents.fresh(300)
+    http = Http(trial)
+    http.store(content)
+    for offset in (300, 301, 100000):
+        answer = http.get(content.key, offset)
+        must(not answer.body, f"from {offset} of 300 bytes on, {len(answer.body)} come")
+        if answer.status == 200:
+            must(answer.headers.get(LENGTH.lower()) == "0", f"{LENGTH} is {answer.headers.get(LENGTH.lower())}")
+    must(http.get(content.key).body == content.body, "other bytes come back")
+
+
+@requirement(
+    "H-035",
+    "remove-before the present second removes nothing: it is not before it.",
+    "measured: direct-remove-before",
+    since=3,
+    needs=_NEEDS,
+)
+def right_now(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    http = Http(trial)
+    http.store(content)
+    moment = http.post("gettimestamp").json()["timestamp"]
+    said = http.post("remove-before", {"key": content.key, "timestamp": str(moment)}).json()
+    must(said.get("removed") is False, f"it is answered by {said}")
+    must(http.present(content.key), "it was removed")
+
+
+@requirement("H-036", "Content of no bytes can be put and got.", "measured: http-put", once=True, needs=_NEEDS)
+def empty(trial: Trial) -> None:
+    content = of(b"", "." + trial.contents.name().decode()[:4])
+    http = Http(trial)
+    http.store(content)
+    must(http.present(content.key), "it was stored")
+    answer = http.get(content.key)
+    must(answer.status == 200 and not answer.body, f"it is answered by {answer.status}, {len(answer.body)} bytes")

@@ -15,6 +15,7 @@ __all__ = [
     "can_be_read",
     "holds",
     "holds_against_a_deadline",
+    "lasts",
     "no_other_key",
     "outlives_its_process",
     "outlives_the_connection",
@@ -22,6 +23,7 @@ __all__ = [
     "present",
     "refused_in_words",
     "removable_after_unlock",
+    "removed",
     "two_lockers",
     "unlock_is_not_answered",
 ]
@@ -68,6 +70,7 @@ def unlock_is_not_answered(trial: Trial) -> None:
     talk, content = _locked(trial)
     talk.say(b"UNLOCKCONTENT")
     must(talk.quiet(), "UNLOCKCONTENT is answered")
+    talk.must_live("UNLOCKCONTENT")
     talk.must_have(content.key, "it was only locked")
 
 
@@ -160,6 +163,8 @@ def outlives_the_connection(trial: Trial) -> None:
     talk, content = _locked(trial)
     trial.vanish(talk)
     _must_refuse(trial, content.key, "after its locker lost the connection")
+    for moment in trial.moments():
+        _must_refuse(trial, content.key, f"{moment:.1f} s after its locker lost the connection")
 
 
 @requirement(
@@ -189,3 +194,25 @@ def outlives_the_others(trial: Trial) -> None:
         other.say(b"UNLOCKCONTENT")
     other.must_live("UNLOCKCONTENT")
     _must_refuse(trial, content.key, "after somebody else had locked and unlocked it")
+
+
+@requirement(
+    "P-114", "A lock lasts as long as the connection of its locker, and does not run out before.", _LOCK, once=True
+)
+def lasts(trial: Trial) -> None:
+    talk, content = _locked(trial)
+    for moment in trial.moments():
+        _must_refuse(trial, content.key, f"after it had been locked for {moment:.1f} s")
+    talk.say(b"UNLOCKCONTENT")
+    talk.must_live("UNLOCKCONTENT")
+
+
+@requirement("P-115", "LOCKCONTENT of content that was removed is answered by FAILURE.", _LOCK, needs=(Need.LINES,))
+def removed(trial: Trial) -> None:
+    content = trial.contents.fresh()
+    talk = trial.talk()
+    talk.store(content)
+    talk.ask(b"REMOVE " + content.key)
+    answer = talk.ask(b"LOCKCONTENT " + content.key)
+    must(answer == b"FAILURE" or answer.startswith(b"ERROR"), f"LOCKCONTENT of what was removed: {answer!r}")
+    talk.must_live("LOCKCONTENT of what was removed")

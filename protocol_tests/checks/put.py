@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol_tests.channel import Gone
-from protocol_tests.keys import of
+from protocol_tests.keys import of, under_every_hash
 from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
 from protocol_tests.trial import Trial, must
@@ -32,6 +32,7 @@ __all__ = [
     "two_at_once",
     "unverifiable",
     "wrong_bytes",
+    "wrong_under_any_hash",
 ]
 
 _PUT = "P2P protocol, Storing content on the server"
@@ -239,11 +240,14 @@ def other_keys_stay_away(trial: Trial) -> None:
 )
 def client_gives_up(trial: Trial) -> None:
     content = trial.contents.fresh()
+    there = trial.contents.fresh()
     talk = trial.talk()
+    talk.store(there)
     talk.offer(content.key)
     talk.say(b"ERROR cannot read it")
     must(talk.quiet(), "ERROR is answered")
     talk.must_live("ERROR in place of DATA")
+    talk.must_have(there.key, "it was stored before")
     talk.must_lack(content.key, "nothing was sent")
 
 
@@ -328,6 +332,27 @@ def one_only(trial: Trial) -> None:
     talk.store(content)
     must(talk.quiet(), "something follows the result")
     talk.must_live("a PUT")
+    talk.must_have(content.key, "it was stored a moment ago")
+
+
+@requirement(
+    "P-072",
+    "Whatever hash the key names, wrong bytes are refused; right ones that were asked for are stored.",
+    _PUT,
+    since=1,
+    once=True,
+)
+def wrong_under_any_hash(trial: Trial) -> None:
+    talk = trial.talk()
+    for content in under_every_hash(trial.contents.body(500)):
+        name = content.key.partition(b"-")[0].decode()
+        if not _begins(talk, content.key):
+            continue
+        answer = talk.deliver(content.damaged())
+        must(answer == b"FAILURE" or answer.startswith(b"ERROR"), f"wrong bytes of a {name} key: {answer!r}")
+        talk.must_lack(content.key, f"only wrong bytes of the {name} key were sent")
+        talk.store(content)
+        must(talk.get(content.key).body == content.body, f"under the {name} key are other bytes")
 
 
 def _begins(talk: Talk, key: bytes) -> bool:

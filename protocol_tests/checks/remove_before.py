@@ -13,6 +13,7 @@ __all__ = [
     "clock_goes_on",
     "clock_is_one",
     "in_time",
+    "later_sessions",
     "malformed",
     "number",
     "right_now",
@@ -45,9 +46,12 @@ def number(trial: Trial) -> None:
 def clock_goes_on(trial: Trial) -> None:
     talk = trial.talk()
     before, first = time.monotonic(), talk.timestamp()
-    time.sleep(1.2)
-    last = talk.timestamp()
-    passed = time.monotonic() - before
+    said = [first]
+    while time.monotonic() < before + 1.2:
+        time.sleep(0.1)
+        said.append(talk.timestamp())
+    last, passed = said[-1], time.monotonic() - before
+    must(said == sorted(said), f"it goes back: {said}")
     must(first < last <= first + passed + 1, f"{first} became {last} within {passed:.1f} s")
 
 
@@ -130,3 +134,27 @@ def without_key(trial: Trial) -> None:
     answer = talk.ask(b"REMOVE-BEFORE 99999999")
     must(answer.startswith(b"ERROR"), f"REMOVE-BEFORE without a key is answered by {answer!r}")
     talk.must_live("REMOVE-BEFORE without a key")
+
+
+@requirement(
+    "P-139",
+    "A session that begins later goes on with the same clock, not with one of its own.",
+    _REMOVE,
+    since=3,
+    once=True,
+    needs=_LINES,
+    roles=ANY_ROLE,
+)
+def later_sessions(trial: Trial) -> None:
+    talk = trial.talk()
+    before, first, after = time.monotonic(), talk.timestamp(), time.monotonic()
+    trial.vanish(talk)
+    time.sleep(1.1)
+    other = trial.talk(client=1)
+    began = time.monotonic() - after
+    second = other.timestamp()
+    passed = time.monotonic() - before
+    must(
+        first + int(began) <= second <= first + passed + 1,
+        f"one session says {first}, and another {second} after {passed:.1f} s",
+    )

@@ -5,18 +5,18 @@ from __future__ import annotations
 from protocol_tests.requirement import requirement
 from protocol_tests.trial import Trial, must
 
-__all__ = ["asking_keeps_the_partial", "bad_end", "client_vanishes", "goes_on", "short_of_the_end"]
+__all__ = ["asking_keeps_the_partial", "bad_begin", "bad_end", "client_vanishes", "goes_on", "short_of_the_end"]
 
 _PUT = "P2P protocol, Storing content on the server"
 
 
-def _broken_off(trial: Trial, sent: int, size: int = 4000) -> tuple[bytes, bytes]:
-    """A content of which *sent* bytes arrived before the client vanished."""
+def _broken_off(trial: Trial, sent: int, size: int = 4000, *, wrong: bool = False) -> tuple[bytes, bytes]:
+    """A content of which *sent* bytes arrived before the client vanished; *wrong* ones."""
     content = trial.contents.fresh(size)
     talk = trial.talk()
     talk.offer(content.key)
     talk.send(b"DATA %d\n" % size)
-    talk.send(content.body[:sent])
+    talk.send(bytes(sent) if wrong else content.body[:sent])
     trial.vanish(talk)
     return content.key, content.body
 
@@ -89,3 +89,22 @@ def short_of_the_end(trial: Trial) -> None:
     answer = talk.deliver(body[offset:-1])
     must(answer == b"FAILURE" or answer.startswith(b"ERROR"), f"all but one byte is answered by {answer!r}")
     talk.must_lack(key, "its last byte is missing")
+
+
+@requirement(
+    "P-085",
+    "The right end of content that was begun with wrong bytes is refused, and the content can be stored afterwards.",
+    "measured: direct-put-partial-corrupt",
+    since=1,
+)
+def bad_begin(trial: Trial) -> None:
+    key, body = _broken_off(trial, 1500, wrong=True)
+    talk = trial.talk(client=1)
+    offset = talk.offer(key, again=True)
+    if offset:
+        answer = talk.deliver(body[offset:])
+        must(answer == b"FAILURE" or answer.startswith(b"ERROR"), f"{offset} wrong bytes are kept: {answer!r}")
+        talk.must_lack(key, "its first bytes were wrong")
+        offset = talk.offer(key, again=True)
+    must(talk.deliver(body[offset:]).startswith(b"SUCCESS"), "it cannot be stored any more")
+    must(talk.get(key).body == body, "other bytes were stored")

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from protocol_tests.channel import Gone, Silent
+from protocol_tests.need import Need
+from protocol_tests.place import git
 from protocol_tests.requirement import requirement
-from protocol_tests.trial import Trial, must
+from protocol_tests.trial import NotTried, Trial, must
 
-__all__ = ["notify_answers_or_waits", "refused_or_relayed", "refused_service_leaves_the_session", "unknown_service"]
+__all__ = [
+    "notify_answers_or_waits",
+    "refused_or_relayed",
+    "refused_service_leaves_the_session",
+    "tells_what_changed",
+    "unknown_service",
+]
 
 _CONNECT = "P2P protocol, Connection to services"
 
@@ -80,3 +88,29 @@ def notify_answers_or_waits(trial: Trial) -> None:
         raise Gone("NOTIFYCHANGE ended the session instead of being answered") from gone
     must(answer.startswith((b"ERROR", b"CHANGED")), f"NOTIFYCHANGE is answered by {answer!r}")
     talk.must_live("NOTIFYCHANGE")
+
+
+@requirement(
+    "P-154",
+    "A NOTIFYCHANGE that waits is answered by CHANGED as soon as a branch changes, with its name or its new commit.",
+    "P2P protocol, Change notification",
+    since=1,
+    once=True,
+    needs=(Need.LINES, Need.REPOSITORY, Need.PATH),
+)
+def tells_what_changed(trial: Trial) -> None:
+    path = trial.subject.path
+    assert path is not None, "the requirement needs PATH"
+    talk = trial.talk()
+    talk.say(b"NOTIFYCHANGE")
+    if not talk.quiet(0.5) or talk.at_end:  # refused, which is for another requirement to judge
+        raise NotTried("it refuses NOTIFYCHANGE")
+    name = f"refs/heads/{trial.contents.name().decode()}"
+    commit = git(path, "commit-tree", git(path, "mktree").strip(), "-m", name).strip()
+    git(path, "update-ref", name, commit)
+    trial.transcript.note("", "comment", f"the harness makes {name}")
+    answer = talk.hear()
+    must(answer.startswith(b"CHANGED "), f"a change is told by {answer!r}")
+    told = {name.encode(), commit.encode()} & set(answer.split(b" "))
+    must(bool(told), f"{name} is now {commit}, and the answer is {answer!r}")
+    talk.must_live("CHANGED")

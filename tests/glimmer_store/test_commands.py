@@ -54,7 +54,7 @@ def test_init_again_changes_nothing(study: Path) -> None:
 def test_a_dataset_that_is_not_set_up_is_a_usage_error_with_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"x")
     refused = store("archive", "x", cwd=tmp_path, expect=2)
-    assert "remedy: run: glimmer-store init" in refused.stderr
+    assert "remedy: glimmer-store init" in refused.stderr
 
 
 def test_too_few_copies_end_with_three_and_a_remedy(study: Path) -> None:

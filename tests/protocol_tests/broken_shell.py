@@ -20,6 +20,11 @@ FAULTS = {
     "hangs in the middle": "P-030",
     "forgets locks": "P-112",
     "forgets locks when asked again": "P-113",
+    "believes its log": "P-026",
+    "promises what is gone": "P-045",
+    "remembers that it had it": "P-073",
+    "locks what is gone": "P-116",
+    "waits for ever": "P-154",
     "leaves with 3": "P-168",
     "writes outside": "P-194",
 }
@@ -29,6 +34,9 @@ SAID = {
     "speaks of something else": (rb"AUTH-SUCCESS .*", b"Welcome to this server!"),
     "is always there": (rb"(?m)^FAILURE$", b"SUCCESS"),
     "is never there": (rb"(?m)^SUCCESS$", b"FAILURE"),
+    "believes its log": (rb"(?m)^FAILURE$", b"SUCCESS"),
+    "promises what is gone": (rb"DATA 0\nINVALID", b"DATA 0\nVALID"),
+    "locks what is gone": (rb"(?m)^FAILURE$", b"SUCCESS"),
 }
 
 
@@ -43,27 +51,31 @@ def main(fault: str, argv: list[str]) -> int:
     if fault.startswith("forgets locks"):
         for kept in path.glob("annex/objects/*/*/*/*.rt[lm]"):
             kept.unlink()
-    greeting = b""
+    greeting, offers = b"", 0
     if fault == "shows anything":
         at = argv.index("--uuid")
         greeting = f"AUTH-SUCCESS {argv[at + 1]}".encode()
         del argv[at : at + 2]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
-        threading.Thread(target=relay, args=(0, shell.stdin.fileno(), shell.stdin.close), daemon=True).start()
+        deaf = b"NOTIFYCHANGE\n" if fault == "waits for ever" else b""
+        threading.Thread(target=relay, args=(0, shell.stdin.fileno(), shell.stdin.close, deaf), daemon=True).start()
         while data := os.read(shell.stdout.fileno(), 65536):
             if greeting:
                 data = re.sub(rb"AUTH-SUCCESS .*", greeting, data)
             if fault == "hangs in the middle" and data.startswith(b"DATA 5000"):
                 os.write(1, data[:100])
                 time.sleep(60)
+            if fault == "remembers that it had it":
+                offers += data.startswith(b"PUT-FROM")
+                data = data if offers < 2 else data.replace(b"PUT-FROM 0", b"ALREADY-HAVE")
             wrong, instead = SAID.get(fault, (rb"(?!)", b""))
             os.write(1, re.sub(wrong, instead, data))
     return 3 if fault == "leaves with 3" else shell.returncode
 
 
-def relay(source: int, to: int, close) -> None:
+def relay(source: int, to: int, close, deaf: bytes) -> None:
     while data := os.read(source, 65536):
-        os.write(to, data)
+        os.write(to, data.replace(deaf, b""))
     close()
 
 

@@ -7,6 +7,7 @@ A fault is the tiny server with one thing changed: a lie about what was done (``
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,16 @@ does("P-022", "removes in words only", remove=lambda self, key: True)
 does("P-023", "each session for itself", greet=after("greet", lambda self: setattr(self, "store", Store())))
 
 
+def _removes_for_itself(self: Session, rest: bytes) -> None:
+    apart = Store()
+    apart.contents |= self.store.contents
+    self.store = apart
+    Session.do_REMOVE(self, rest)
+
+
+does("P-023", "keeps its removals for itself", do_REMOVE=_removes_for_itself)
+
+
 def _seen_at_once(self: Session, key: bytes, partial: bytes, length: int) -> None:
     self.store.contents[key] = partial
     Session.receive(self, key, partial, length)
@@ -119,6 +130,16 @@ does(
     "extensions do not count",
     has=lambda self, key: any(one.split(b".")[0] == key.split(b".")[0] for one in self.contents),
 )
+
+
+def _tidies_up(self: Session) -> None:
+    try:
+        Session.run(self)
+    finally:
+        self.store.contents.clear()
+
+
+does("P-027", "nothing outlives its session", run=_tidies_up)
 says("P-030", "one byte less", b"GET 0 .*", b"DATA 5000", b"DATA 4999")
 
 
@@ -153,6 +174,15 @@ does(
 )
 says("P-035", "INVALID for what is right", b"GET .*", b"VALID", b"INVALID")
 does("P-036", "thanks for the verdict", do_GET=after("do_GET", lambda self: self.sock.sendall(b"SUCCESS\n")))
+
+
+def _thanks_late(self: Session, rest: bytes) -> None:
+    Session.do_GET(self, rest)
+    self.more()  # the next request has come
+    self.sock.sendall(b"FAILURE\n")
+
+
+does("P-036", "thanks for the verdict later", do_GET=_thanks_late)
 
 
 def _forgets_on_failure(self: Session, body: bytes, valid: bool) -> None:
@@ -274,6 +304,17 @@ def _last_one_wins(self: Store, key: bytes, body: bytes, valid: bool) -> bool:
 
 does("P-070", "two at once are both kept", finish=_last_one_wins)
 does("P-071", "says it twice", after_put=lambda self: self.sock.sendall(b"SUCCESS\n"))
+does("P-071", "says it twice, later", after_put=lambda self: (self.more(), self.sock.sendall(b"FAILURE\n")))
+does(
+    "P-072",
+    "knows SHA-2 only",
+    fits=lambda self, key, body: Store.fits(self, key, body) if key.startswith((b"SHA2", b"SHA3", b"SHA5")) else None,
+)
+does(
+    "P-072",
+    "refuses what it has asked for",
+    fits=lambda self, key, body: key.startswith((b"SHA2", b"WORM")) and Store.fits(self, key, body),
+)
 
 
 def _keeps_halves(self: Session, key: bytes, partial: bytes, length: int) -> None:
@@ -309,6 +350,18 @@ def _asking_discards(self: Session, key: bytes, partial: bytes, length: int) -> 
 
 does("P-083", "asking for the offset discards", receive=_asking_discards)
 does("P-084", "almost is enough", fits=lambda self, key, body: True)
+
+
+def _looks_at_the_end_only(self: Session, key: bytes, partial: bytes, length: int) -> None:
+    if partial:
+        self.store.contents[key] = partial + self.body(length)
+        self.line()
+        self.say(b"SUCCESS")
+    else:
+        Session.receive(self, key, partial, length)
+
+
+does("P-085", "believes what it had", receive=_looks_at_the_end_only)
 says("P-090", "believes that it is there", b"DATA-PRESENT", NOT, FOUND)
 says("P-091", "does not look", b"DATA-PRESENT", FOUND, NOT)
 does(
@@ -331,6 +384,16 @@ def _answers_unlock(self: Session, rest: bytes) -> None:
 
 
 does("P-102", "answers UNLOCKCONTENT", do_LOCKCONTENT=_answers_unlock)
+
+
+def _answers_unlock_late(self: Session, rest: bytes) -> None:
+    Session.do_LOCKCONTENT(self, rest)
+    if self.asked == b"UNLOCKCONTENT":
+        self.more()  # the next request has come
+        self.say(b"SUCCESS")
+
+
+does("P-102", "answers UNLOCKCONTENT later", do_LOCKCONTENT=_answers_unlock_late)
 does("P-103", "locks in words only", locked=lambda self, key: False)
 says("P-103", "says that it was removed", b"REMOVE .*", NOT, FOUND)
 says("P-104", "hangs up on locked content", b"REMOVE .*", NOT, None)
@@ -349,6 +412,33 @@ def _deadline_beats_lock(self: Session, rest: bytes) -> None:
 
 does("P-110", "a deadline beats a lock", do_REMOVE_BEFORE=_deadline_beats_lock)
 does("P-111", "a lost connection unlocks", abandon=lambda self, key: self.unlock(key))
+does(
+    "P-111",
+    "a lost connection unlocks soon",
+    abandon=lambda self, key: (self.unlock(key), self.kept.update({key: time.monotonic() + 0.4})),
+)
+
+
+def _runs_out(self: Store, key: bytes) -> bool:
+    self.kept[key] = time.monotonic() + 0.4
+    return self.has(key)
+
+
+does("P-114", "runs out", lock=_runs_out, unlock=lambda self, key: self.kept.pop(key, None))
+
+
+def _lets_lock_what_was_there(self: Store, key: bytes) -> bool:
+    there = self.has(key)
+    self.locks[b"was " + key] += there
+    return Store.remove(self, key)
+
+
+does(
+    "P-115",
+    "locks what was there",
+    remove=_lets_lock_what_was_there,
+    lock=lambda self, key: Store.lock(self, key) or bool(self.locks[b"was " + key]),
+)
 says("P-120", "removes nothing", b"REMOVE .*", FOUND, NOT)
 does("P-120", "says so and keeps it", remove=lambda self, key: True)
 does("P-121", "absent is an error", remove=lambda self, key: self.has(key) and Store.remove(self, key))
@@ -365,6 +455,7 @@ says("P-124", "ends it", b"REMOVE", REFUSED, None)
 says("P-130", "fractions of seconds", b"GETTIMESTAMP", ANY, b"TIMESTAMP 1.5")
 does("P-131", "the clock stands", now=lambda self: 1000)
 does("P-131", "counts milliseconds", now=lambda self: int(self.clock() * 1000))
+does("P-131", "goes back at times", now=lambda self: int(self.clock()) - 5 * (int(self.clock() * 10) % 10 == 5))
 does("P-132", "each session has a clock", now=lambda self: int(self.clock()) + id(self) % 977)
 says("P-133", "never in time", b"REMOVE-BEFORE .*", FOUND, NOT)
 does("P-134", "always in time", in_time=lambda self, moment: True)
@@ -378,6 +469,12 @@ does(
 )
 does("P-137", "any word is a moment", do_REMOVE_BEFORE=lambda self, rest: self.do_REMOVE(rest.partition(b" ")[2]))
 says("P-138", "ends it", b"REMOVE-BEFORE \\d+", REFUSED, None)
+does(
+    "P-139",
+    "each session begins at 0",
+    greet=after("greet", lambda self: setattr(self, "begun", time.monotonic())),
+    now=lambda self: int(time.monotonic() - self.begun),
+)
 
 # -- bypass, services, framing ---------------------------------------------------------------------------------------
 
@@ -467,6 +564,16 @@ def _run_to_the_last_byte(self: Session) -> None:
 does("P-169", "what was said last counts too", run=_run_to_the_last_byte)
 does("P-170", "a key ends at a blank", key=lambda self, rest: Session.key(self, rest.split(b" ")[0]))
 does("P-170", "keys are text", key=lambda self, rest: Session.key(self, rest.decode("ascii", "ignore").encode()))
+
+
+def _hundred_requests(self: Session, line: bytes) -> None:
+    self.locked_out = getattr(self, "locked_out", 0) + 1
+    if self.locked_out > 100:
+        raise HangUp
+    Session.request(self, line)
+
+
+does("P-172", "a hundred are enough", request=_hundred_requests)
 
 # -- bad input -------------------------------------------------------------------------------------------------------
 

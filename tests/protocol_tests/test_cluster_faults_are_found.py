@@ -213,6 +213,7 @@ does(
 )
 does("C-042", "does not see beyond", taking=lambda self: [one for one in self.writable() if one < len(NODES)])
 does("C-043", "cannot hear that the other has it", do_PUT=cannot_hear)
+does("C-044", "bypasses nobody", do_BYPASS=Session.do_BYPASS)
 special(
     "C-050", "offsets do not count", do_GET=lambda self, rest: Session.do_GET(self, b"0 " + rest.partition(b" ")[2])
 )
@@ -265,7 +266,7 @@ def subject(fault: Fault) -> Subject:
 
 
 def plan() -> Plan:
-    return Plan(patience=Patience(1.5), seed=7, examples=5)
+    return Plan(patience=Patience(1.5), seed=7, examples=5, hold=0.8)
 
 
 def test_the_right_cluster_passes_every_requirement() -> None:

@@ -42,7 +42,7 @@ def _plain(store: tiny.Store) -> tuple[socket.socket, socket.socket, Callable[[]
 
 
 def plan(fault: Fault, **more: object) -> Plan:
-    return Plan(role=Role(fault.mode), patience=Patience(1.5), seed=7, **more)  # type: ignore[arg-type]
+    return Plan(role=Role(fault.mode), patience=Patience(1.5), seed=7, hold=0.8, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["write", "readonly", "appendonly"])

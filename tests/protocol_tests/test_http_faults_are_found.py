@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import ssl
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ class Fault:
 
 
 FAULTS: list[Fault] = []
+REMOVED: dict[bytes, bytes] = {}
 
 
 def does(
@@ -80,6 +82,11 @@ def in_place(said: dict) -> Callable[[Handler, bytes], None]:
     return lambda self, body: self.say(**said)
 
 
+def _keep(self: Handler) -> None:
+    self.__class__.do_GET = lambda self: self.send(REMOVED[self.key]) if self.route() else None  # type: ignore[method-assign]
+    REMOVED.setdefault(self.key, self.store.contents.get(self.key, b""))
+
+
 slots = {"left": 100}
 
 
@@ -113,6 +120,47 @@ does("H-007", "any method", do_GET=any_method)
 does("H-008", "any length", put=every_length)
 does("H-009", "brackets belong to the key", word=lambda self, name: self.words.get(name, b""))
 does("H-010", "versions only", do_GET=lambda self: Handler.do_GET(self) if "/v" in self.path else self.reply(404))
+does("H-011", "goes back", gettimestamp=lambda self, body: self.say(timestamp=1000 - int(self.clock() * 10)))
+
+
+def counts_requests(self: Handler, body: bytes) -> None:
+    self.server.count = getattr(self.server, "count", 0) + 1  # type: ignore[attr-defined]
+    if self.server.count > 150:  # type: ignore[attr-defined]
+        self.reply(500)
+    else:
+        Handler.checkpresent(self, body)
+
+
+def bit_by_bit(self: Handler, body: bytes) -> None:
+    self.send_response(200)
+    self.end_headers()
+    while True:
+        time.sleep(0.2)
+        self.wfile.write(b" ")
+        self.wfile.flush()
+
+
+def without_end(self: Handler, content: bytes) -> None:
+    self.send_response(200)
+    self.end_headers()
+    while True:
+        self.wfile.write(bytes(1 << 16))
+
+
+def cut_short(self: Handler, content: bytes) -> None:
+    self.send_response(200)
+    self.send_header("Content-Length", str(len(content)))
+    self.send_header("X-git-annex-data-length", str(len(content)))
+    self.end_headers()
+    self.wfile.write(content[:1000])
+    self.wfile.flush()
+    self.close_connection = True
+
+
+does("H-001", "drips without end", gettimestamp=bit_by_bit)
+does("H-012", "150 are enough", checkpresent=counts_requests)
+does("H-020", "hangs up in the middle", send=cut_short)
+does("H-020", "sends without end", send=without_end)
 does("H-020", "loses a byte", send=lambda self, content: Handler.send(self, content[:-1]))
 does("H-020", "no length", send=lambda self, content: self.reply(200, content))
 does(
@@ -155,14 +203,56 @@ does(
     "absent is an error",
     remove=lambda self, body: self.say(removed=self.store.has(self.key) and self.store.remove(self.key)),
 )
+does("H-030", "sends what it has removed", remove=lambda self, body: (_keep(self), Handler.remove(self, body)))
 does("H-031", "never in time", remove_before=in_place({"removed": False}))
 does("H-032", "always in time", remove_before=lambda self, body: Handler.remove(self, body))
+does(
+    "H-033",
+    "cuts off what is too much",
+    finish=lambda self, key, body, valid: Store.finish(self, key, body[:1000], valid),
+)
+does(
+    "H-034",
+    "beyond the end is the beginning",
+    send=lambda self, content: Handler.send(self, content or self.store.contents[self.key]),
+)
+does(
+    "H-035",
+    "the present second counts",
+    remove_before=lambda self, body: self.say(
+        removed=int(self.clock()) <= int(self.word("timestamp")) and self.store.remove(self.key)
+    ),
+)
+does(
+    "H-036",
+    "nothing is not a content",
+    finish=lambda self, key, body, valid: bool(body) and Store.finish(self, key, body, valid),
+)
 does("H-040", "locks what is not there", lock=lambda self, key: True)
 says("H-041", "no lockid", "lockcontent", without("lockid"))
 does("H-042", "locks in words", locked=lambda self, key: False)
 does("H-043", "never unlocks", unlock=lambda self, key: None)
 does("H-044", "uses slots up", lockcontent=uses_a_slot)
 
+
+def runs_out(self: Store, key: bytes) -> bool:
+    self.kept[key] = time.monotonic() + 0.4
+    return self.has(key)
+
+
+does("H-045", "runs out", lock=runs_out, unlock=lambda self, key: self.kept.pop(key, None))
+does("H-046", "one unlocks for all", unlock=lambda self, key: self.store.locks.update({key: -self.store.locks[key]}))
+does(
+    "H-047",
+    "a deadline beats a lock",
+    remove_before=lambda self, body: self.say(removed=bool(self.store.contents.pop(self.key, True))),
+)
+does(
+    "H-048",
+    "locks what was there",
+    remove=lambda self, key: bool(self.locks.update([b"was " + key])) or Store.remove(self, key),
+    lock=lambda self, key: Store.lock(self, key) or bool(self.locks[b"was " + key]),
+)
 
 # -- roles ------------------------------------------------------------------------------------------------------------
 
@@ -329,7 +419,7 @@ def serving(fault: Fault) -> Iterator[Subject]:
 
 
 def plan(fault: Fault, seconds: float) -> Plan:
-    return Plan(patience=Patience(seconds), seed=3, role=Role(fault.mode))
+    return Plan(patience=Patience(seconds), seed=3, role=Role(fault.mode), hold=0.8)
 
 
 RIGHT = [

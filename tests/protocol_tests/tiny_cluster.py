@@ -15,6 +15,7 @@ CLUSTER = "acb06ce6-0741-87a8-bce4-2c8218072e8c"
 NODES = tuple(f"{digit * 8}-aaaa-4bbb-8ccc-dddddddddddd" for digit in "789")
 FAR, SPECIAL = (f"{digit * 8}-aaaa-4bbb-8ccc-dddddddddddd" for digit in "56")
 NAMES = (*NODES, FAR)
+FAR_GATEWAY = "44444444-aaaa-4bbb-8ccc-dddddddddddd"
 
 
 class Nodes(Store):
@@ -87,6 +88,10 @@ class Gateway(Session):
     def told(self, good: bool) -> None:
         self.say(self.plus(b"SUCCESS" if good else b"FAILURE"))
 
+    def do_BYPASS(self, rest: bytes) -> None:
+        if FAR_GATEWAY.encode() in rest.split():
+            self.store.usable.discard(len(NODES))
+
     def do_REMOVE(self, rest: bytes) -> None:
         if (key := self.key(rest)) is not None:
             self.told(self.store.remove(key))
@@ -138,9 +143,9 @@ class Broken:
         self.nodes.unwanting.discard(node)
 
     @contextmanager
-    def beyond(self) -> Iterator[Subject]:
+    def beyond(self) -> Iterator[tuple[Subject, str]]:
         self.nodes.usable.add(len(NODES))
-        yield self.far
+        yield self.far, FAR_GATEWAY
         self.nodes.usable.discard(len(NODES))
 
     @contextmanager

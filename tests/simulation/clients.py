@@ -16,6 +16,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Recording
+from tests.simulation.jumps import current_time, sleep
 
 if TYPE_CHECKING:
     from tests.simulation.machines import Process
@@ -56,7 +57,7 @@ class Client:
         names = list(verbs)
         weights = [mix.weights[name] for name in names]
         while world.storm:
-            await trio.sleep(dice.expovariate(1 / mix.think))
+            await sleep(dice.expovariate(1 / mix.think))
             if not world.storm:
                 break
             verb, key = dice.choices(names, weights)[0], dice.choice(world.keys)
@@ -73,7 +74,7 @@ class Client:
         counts = self.truth.counts
         counts["operations"] += 1
         self.busy = f"{verb} {self.truth.short(key)}"
-        self.truth.since[self.process.machine] = trio.current_time()
+        self.truth.since[self.process.machine] = current_time()
         self.truth.event(f"{self.name}: {self.busy}")
         try:
             done = await action(key)
@@ -109,7 +110,7 @@ class Client:
     async def put_and_drop(self, key: Key) -> bool:
         """Change one's mind."""
         await self.put_cluster(key)
-        await trio.sleep(self.dice.choice((0.0, 0.0, 1.5)))
+        await sleep(self.dice.choice((0.0, 0.0, 1.5)))
         return await self.drop_cluster(key)
 
     async def copy(self, key: Key) -> bool:

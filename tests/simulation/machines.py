@@ -24,6 +24,7 @@ from annexpy.repo.memory_files import MemoryFiles
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import ContentSettings, Durability
 from annexpy.uuids import UUID
+from tests.simulation.jumps import current_time
 from tests.simulation.network import Network, WireEnd
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ class MachineClock:
         self.furthest = max(self.furthest, self.skew)
 
     def now(self) -> float:
-        return trio.current_time() - self._zero
+        return current_time() - self._zero
 
     def booted(self) -> float:
         return self._beginning
 
     def wall(self) -> float:
-        return EPOCH + trio.current_time() + self.skew
+        return EPOCH + current_time() + self.skew
 
 
 class _Power(Faults):
@@ -283,7 +284,7 @@ class Machine:
         self.process = None
 
     def reboot_clock(self, uptime: float) -> None:
-        self.clock.boot(trio.current_time() - uptime, self.dice.randrange(BEGINNINGS))
+        self.clock.boot(current_time() - uptime, self.dice.randrange(BEGINNINGS))
 
     def full(self, left: int | None) -> None:
         """The disk has so many bytes left; None: plenty."""

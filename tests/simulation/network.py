@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from annexpy.errors import ConnectFailed, ConnectionLost
 from annexpy.transport.base import CHUNK, Transport
+from tests.simulation.jumps import Bell, current_time, sleep, sleep_until
 
 if TYPE_CHECKING:
     from tests.simulation.machines import Machine, Process
@@ -54,12 +56,7 @@ class _Way:
         self.chunks: deque[tuple[float, bytes]] = deque()
         self.end: float | None = None
         self.last = 0.0
-        self.changed: trio.Event | None = None
-
-    def wake(self) -> None:
-        if self.changed is not None:
-            self.changed.set()
-            self.changed = None
+        self.changed = Bell()
 
 
 class WireEnd:
@@ -75,43 +72,39 @@ class WireEnd:
     @property
     def at_eof(self) -> bool:
         end = self._in.end
-        return self._closed or (end is not None and end <= trio.current_time())
+        return self._closed or (end is not None and end <= current_time())
 
     @property
     def has_input(self) -> bool:
         chunks = self._in.chunks
-        return self.at_eof or bool(chunks and chunks[0][0] <= trio.current_time())
+        return self.at_eof or bool(chunks and chunks[0][0] <= current_time())
 
     async def receive(self, max_bytes: int = CHUNK) -> bytes:
-        await trio.lowlevel.checkpoint()
         way = self._in
+        if self.has_input:
+            await trio.lowlevel.checkpoint()
         while True:
             if self._closed:
                 raise ConnectionLost(self.peer, "data", "closed on this side")
-            now, until = trio.current_time(), way.end
+            until = inf if way.end is None else way.end
             if way.chunks:
-                until, chunk = way.chunks[0]
-                if until <= now:
-                    way.chunks.popleft()
-                    if len(chunk) > max_bytes:
-                        way.chunks.appendleft((until, chunk[max_bytes:]))
-                    return chunk[:max_bytes]
-            elif until is not None and until <= now:
+                until = way.chunks[0][0]
+            if until > current_time():
+                await way.changed.wait_until(until)
+            elif not way.chunks:
                 return b""
-            if way.changed is None:
-                way.changed = trio.Event()
-            if until is None:
-                await way.changed.wait()
             else:
-                with trio.CancelScope(deadline=until):
-                    await way.changed.wait()
+                chunk = way.chunks.popleft()[1]
+                if len(chunk) > max_bytes:
+                    way.chunks.appendleft((until, chunk[max_bytes:]))
+                return chunk[:max_bytes]
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
         if self.at_eof:
             raise ConnectionLost(self.peer, "the peer to read", "closed" if self._closed else "connection reset")
         if pause := self._network.weather.narrow(data, self.other._owner.machine.name):
-            await trio.sleep(pause)
+            await sleep(pause)
         self.send_soon(data)
 
     def send_soon(self, data: bytes) -> None:
@@ -124,11 +117,11 @@ class WireEnd:
         way = self._out
         way.last = max(way.last, self._arrival() + weather.stall(data, self.other._owner.machine.name))
         way.chunks.append((way.last, weather.flip(data)))
-        way.wake()
+        way.changed.ring()
 
     def _arrival(self) -> float:
         network = self._network
-        leaves = max(trio.current_time(), network.blocked_until(self._owner.machine, self.other._owner.machine))
+        leaves = max(current_time(), network.blocked_until(self._owner.machine, self.other._owner.machine))
         return leaves + network.weather.latency()
 
     def cut(self) -> None:
@@ -139,7 +132,7 @@ class WireEnd:
     def _finish(self, way: _Way) -> None:
         if way.end is None:
             way.last = way.end = max(way.last, self._arrival())
-            way.wake()
+            way.changed.ring()
 
     async def aclose(self) -> None:
         self.leave()
@@ -150,13 +143,13 @@ class WireEnd:
             self._closed = True
             self._finish(self._out)
             self._in.chunks.clear()
-            self._in.wake()
+            self._in.changed.ring()
 
     def vanish(self) -> None:
         """The machine lost its power: the other end hears nothing before it is up again."""
         self._closed = True
-        self._out.chunks = deque(chunk for chunk in self._out.chunks if chunk[0] <= trio.current_time())
-        self._in.wake()
+        self._out.chunks = deque(chunk for chunk in self._out.chunks if chunk[0] <= current_time())
+        self._in.changed.ring()
 
 
 class Network:
@@ -180,9 +173,9 @@ class Network:
         """How *process* opens a wire to *machine*."""
 
         async def dialled() -> Transport:
-            await trio.sleep(self.weather.latency())
-            while (until := self.blocked_until(process.machine, machine)) > trio.current_time():
-                await trio.sleep_until(until)
+            await sleep(self.weather.latency())
+            while (until := self.blocked_until(process.machine, machine)) > current_time():
+                await sleep_until(until)
             there = machine.process
             if there is None or not there.accepts:
                 if machine.dark:

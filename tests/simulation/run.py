@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import anyio.to_thread
 import trio
-import trio.testing
 from trio._core import _run
 
 import annexpy.repo.durability as durability
@@ -19,9 +20,14 @@ import annexpy.server.gateway as gateway
 import annexpy.server.keeping as keeping
 import annexpy.server.wire as server_wire
 from annexpy.remote.p2p import P2PRemote
+from tests.simulation import jumps
 from tests.simulation.world import Report, World, prepare
 
 __all__ = ["install", "run_schedule"]
+
+_BETWEEN = 8
+"""Schedules between two collections of garbage."""
+_schedules = count(1)
 
 
 async def _on_this_thread(function: Callable[..., Any], *args: object, **options: object) -> object:
@@ -54,8 +60,14 @@ def install() -> None:
     durability._parallel = _one_by_one
     gateway.connect_route = _simulated_route  # type: ignore[assignment]
     server_wire._LOOK, server_wire._GLANCE, keeping._LOOK = 10.0, 100.0, 50.0  # type: ignore[misc]
+    jumps.install()
+    _run._r = jumps.SHUFFLER
     _run._hypothesis_plugin_setup()  # sorts the tasks that are ready before it shuffles them
     logging.getLogger("annexpy").setLevel(logging.CRITICAL)
+    # When a cycle is collected depends on whatever this process did before: between schedules only.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
 
 
 def run_schedule(seed: int, *, trace: bool = False, scene: str | None = None) -> Report:
@@ -66,10 +78,9 @@ def run_schedule(seed: int, *, trace: bool = False, scene: str | None = None) ->
         return await World(seed, trace=trace, scene=scene).run()
 
     _run._r.seed(seed)
-    began = time.perf_counter()
-    report: Report = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
-    report.seconds = time.perf_counter() - began
+    began = time.process_time()
+    report: Report = trio.run(main, clock=jumps.JumpingClock())
+    if next(_schedules) % _BETWEEN == 0:
+        gc.collect()
+    report.seconds = time.process_time() - began
     return report
-
-
-assert Awaitable

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from tests.simulation.jumps import current_time, sleep
+
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
@@ -224,7 +226,7 @@ def _now_and_then(name: str, fault: Any, pause: float) -> Fault:
     async def run(world: World, nursery: trio.Nursery) -> None:
         dice = Random(f"{world.seed} {name}")
         while world.storm:
-            await trio.sleep(dice.expovariate(1 / pause))
+            await sleep(dice.expovariate(1 / pause))
             if world.storm:
                 await fault(world, nursery, dice)
 
@@ -253,14 +255,14 @@ class _Faults:
     async def partition(world: World, nursery: trio.Nursery, dice: Random) -> None:
         one, other = dice.sample(list(world.machines.values()), 2)
         world.fault("partition")
-        world.network.partition(one, other, trio.current_time() + dice.choice([5.0, 70.0, 300.0, 620.0]))
+        world.network.partition(one, other, current_time() + dice.choice([5.0, 70.0, 300.0, 620.0]))
 
     @staticmethod
     async def full(world: World, nursery: trio.Nursery, dice: Random) -> None:
         machine = dice.choice(list(world.machines.values()))
         world.fault("full")
         machine.full(dice.choice([0, 50, 1200, 2500]))
-        await trio.sleep(dice.choice([20.0, 100.0]))
+        await sleep(dice.choice([20.0, 100.0]))
         machine.full(None)
 
     @staticmethod
@@ -268,7 +270,7 @@ class _Faults:
         machine = dice.choice(list(world.machines.values()))
         world.fault("errors")
         machine.errors = dice.choice([0.02, 0.2, 1.0])
-        await trio.sleep(dice.choice([20.0, 100.0]))
+        await sleep(dice.choice([20.0, 100.0]))
         machine.errors = 0.0
 
     @staticmethod
@@ -302,7 +304,7 @@ class _Faults:
 
 
 async def _back(world: World, nursery: trio.Nursery, machine: Any, after: float, *, booted: bool = False) -> None:
-    await trio.sleep(after)
+    await sleep(after)
     if booted:
         machine.reboot_clock(5.0)
     if not machine.up:

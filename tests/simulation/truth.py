@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-import trio
-
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key, key_file, object_paths
 from annexpy.policy.numcopies import Copies, DropProof, HeldCopy
 from annexpy.remote.base import Removed
 from annexpy.uuids import UUID, is_cluster
+from tests.simulation.jumps import current_time
 from tests.simulation.machines import Machine, SimulatedRepository
 
 if TYPE_CHECKING:
@@ -86,14 +85,14 @@ class Truth:
 
     def event(self, text: str) -> None:
         self.events += 1
-        line = f"{trio.current_time():10.3f} {text}"
+        line = f"{current_time():10.3f} {text}"
         self.digest = zlib.crc32(line.encode(), self.digest)
         if self.trace is not None:
             self.trace.append(line)
 
     def violation(self, text: str) -> None:
         self.event(f"VIOLATION {text}")
-        self.violations.append(f"at {trio.current_time():.3f}: {text}")
+        self.violations.append(f"at {current_time():.3f}: {text}")
 
     def broke(self, machine: Machine, error: BaseException) -> None:
         shown = "".join(traceback.format_exception(error)[-12:]) if self.trace is not None else ""
@@ -134,7 +133,7 @@ class Truth:
         key = self._names.get(name)
         if key is None:
             return
-        now, place = trio.current_time(), (machine, key)
+        now, place = current_time(), (machine, key)
         if present:
             self.event(f"{machine.name} has {self.short(key)}")
             self.has[machine].add(key)
@@ -180,16 +179,16 @@ class Truth:
         self.violation(f"{self.short(key)} came back to {machine.name}, from where it was removed")
 
     def began(self, kind: str, key: Key) -> Operation:
-        operation = Operation(kind, key, trio.current_time())
+        operation = Operation(kind, key, current_time())
         self.operations.append(operation)
         return operation
 
     def ended(self, operation: Operation, *, known: bool) -> None:
-        operation.end = trio.current_time() + (0 if known else _LATE)
+        operation.end = current_time() + (0 if known else _LATE)
 
     def being_dropped(self, key: Key) -> bool:
         """Somebody drops it, or may still."""
-        now = trio.current_time()
+        now = current_time()
         return any(
             one.kind.startswith(("drop", "move")) and one.key == key and one.end > now for one in self.operations
         )
@@ -250,7 +249,7 @@ class Truth:
                 self.violation(f"{machine.name} records that it has {self.short(key)}, and has not")
             if not present:  # it is about to go; killed then, it may be here without a line
                 self.acknowledged.discard((machine, key))
-        elif not self._was(place, key, present, self.since.get(machine, trio.current_time() - _LATE)):
+        elif not self._was(place, key, present, self.since.get(machine, current_time() - _LATE)):
             self.violation(f"{machine.name} records {self.short(key)} wrongly as {present} in {place.name}")
 
     def proof(self, key: Key, proof: DropProof, dropped: Collection[UUID]) -> None:
@@ -283,7 +282,7 @@ class Truth:
 
     def after_power_cut(self, machine: Machine) -> None:
         """Some of what was not synced is gone, and some is back."""
-        now = trio.current_time()
+        now = current_time()
         for key, content in self.contents.items() if machine in self.has else ():
             place, there = (machine, key), machine.disk.read(self._paths[key])
             had = key in self.has[machine]

@@ -26,6 +26,7 @@ from annexpy.server.gateway import Gateway
 from annexpy.server.serve import Deadlines, serve
 from annexpy.uuids import UUID
 from tests.simulation.clients import Client
+from tests.simulation.jumps import current_time, sleep
 from tests.simulation.machines import Machine, Process, SimulatedRepository
 from tests.simulation.network import Network
 from tests.simulation.swarm import Mix
@@ -151,12 +152,12 @@ class Heard(Wrapper):
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
         removed = await super().remove_content(key, deadline=deadline)
-        self._truth.gateway_removals.append((trio.current_time(), key, removed))
+        self._truth.gateway_removals.append((current_time(), key, removed))
         return removed
 
     async def remove_content_many(self, keys: Any, *, deadline: Deadline | None = None) -> list[Removed]:
         removed = await super().remove_content_many(keys, deadline=deadline)
-        self._truth.gateway_removals += [(trio.current_time(), *pair) for pair in zip(keys, removed, strict=True)]
+        self._truth.gateway_removals += [(current_time(), *pair) for pair in zip(keys, removed, strict=True)]
         return removed
 
 
@@ -186,7 +187,7 @@ class Slow(Wrapper):
     @asynccontextmanager
     async def lock_content(self, key: Key) -> AsyncIterator[LockedCopy]:  # type: ignore[override]
         async with self.remote.lock_content(key) as lock:
-            await trio.sleep(self._dice.choice((0.0, self._mix.slow_locks)))
+            await sleep(self._dice.choice((0.0, self._mix.slow_locks)))
             yield lock
 
 
@@ -202,7 +203,7 @@ class Stock(Wrapper):
         lost: AnnexError | None = None
         async with self.remote.lock_content(key, retention=False) as lock:
             if self._mix.stock:
-                await trio.sleep(self._dice.choice((0.0, 0.0, 5.0, 50.0)))
+                await sleep(self._dice.choice((0.0, 0.0, 5.0, 50.0)))
             try:
                 yield lock
             except AnnexError as error:
@@ -316,11 +317,11 @@ class World:
                 machine.start(nursery)
             for fault in self.mix.faults(self):
                 nursery.start_soon(self._weather, fault, nursery)
-            await trio.sleep(self.mix.seconds)
+            await sleep(self.mix.seconds)
             self.storm = False
             await self._heal(nursery)
             # A content stays locked for so much longer whose owner set the clock back: git-annex's is a time of day.
-            await trio.sleep(CALM + max(one.clock.furthest - one.clock.skew for one in self.machines.values()))
+            await sleep(CALM + max(one.clock.furthest - one.clock.skew for one in self.machines.values()))
             await self._converge()
             for machine in self.machines.values():
                 if machine.process is not None:

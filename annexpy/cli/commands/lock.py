@@ -23,8 +23,9 @@ _LOOK = 5.0
 def command(options: Options, remote: str, key: str, run: tuple[str, ...]) -> int:
     """Keep KEY from being dropped from REMOTE while COMMAND runs, or until standard input ends.
 
-    The exit code is that of COMMAND, or 1 when the lock was lost before COMMAND had ended. A lock lasts as long as
-    its connection; a server of annexpy keeps the content for ten minutes even when the connection is lost.
+    The exit code is that of COMMAND (127 or 126 where it cannot be run), or 1 when the lock was lost before COMMAND
+    had ended. A lock lasts as long as its connection; a server of annexpy keeps the content for ten minutes even when
+    the connection is lost.
     """
     from annexpy.keys.key import Key
 
@@ -55,8 +56,12 @@ def command(options: Options, remote: str, key: str, run: tuple[str, ...]) -> in
 
                     tasks.start_soon(watch)
                     if run:
-                        done = await anyio.run_process(run, check=False, stdin=None, stdout=None, stderr=None)
-                        code = done.returncode
+                        try:
+                            done = await anyio.run_process(run, check=False, stdin=None, stdout=None, stderr=None)
+                            code = done.returncode
+                        except OSError as error:
+                            report.failed(f"command {run[0]!r}: {error.strerror}")
+                            code = 127 if isinstance(error, FileNotFoundError) else 126  # as shells say it
                     else:
                         await anyio.to_thread.run_sync(sys.stdin.buffer.read, abandon_on_cancel=True)
                     tasks.cancel_scope.cancel()

@@ -30,12 +30,24 @@ F = TypeVar("F", bound=Callable[..., Any])  # Any: a click command
 
 _OPTIONS = (
     click.option("--to", "dests", multiple=True, metavar="NAME", help="Destination: a git remote, or uuid:UUID."),
-    click.option("--from", "sources", multiple=True, metavar="NAME", help="Source (default: every other repository)."),
+    click.option(
+        "--from",
+        "sources",
+        multiple=True,
+        metavar="NAME",
+        help="Source (default: every other). drain: what is emptied.",
+    ),
     click.option("--type", "type_", type=click.Choice(get_args(JobType)), default="backfill", show_default=True),
     click.option("--class", "storage_class", default="", help="Only objects of this storage class."),
     click.option("--node", "nodes", multiple=True, metavar="ID", help="Only objects of this Glimmer node."),
     click.option("--not-only-wanted", "unwanted", is_flag=True, help="Also what the destination does not want."),
-    click.option("--older-than", "max_age", default="0", metavar="AGE", help="verify, repair: not proven since (90d)."),
+    click.option(
+        "--older-than",
+        "max_age",
+        default="0",
+        metavar="AGE",
+        help="verify, repair: not proven since (90d). drain: proofs that old do not count (default: by class).",
+    ),
     click.option("--verify", "strength", type=click.Choice(get_args(Strength)), default="reread", show_default=True),
     click.option("--limit", "limits", multiple=True, metavar="NAME=VALUE", help="Such as bandwidth=200MB/s."),
     click.option("--warm", "warm", multiple=True, metavar="NAME=VALUE", help="Cold sources: such as max-cost=50."),
@@ -100,13 +112,17 @@ async def made_job(given: dict[str, Any]) -> JobSpec:
         warm = _warm(given["warm"])
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    dataset = Path(given["dataset"])
-    await get_to_know(dataset, [*given["dests"], *given["sources"]])
+    dataset, dests, sources = Path(given["dataset"]), given["dests"], given["sources"]
+    if given["type_"] == "drain":
+        if dests or len(sources) != 1:
+            raise click.UsageError("--type drain empties one repository: name it with --from, and none with --to.")
+        dests, sources = sources, ()
+    await get_to_know(dataset, [*dests, *sources])
     return new_job(
         dataset,
         given["type_"],
-        given["dests"],
-        sources=given["sources"],
+        dests,
+        sources=sources,
         select=Select(given["storage_class"], given["nodes"], not given["unwanted"], max_age),
         verify=given["strength"],
         limits=limits,

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from glimmer_store.cli.backfill.options import job_option, made_job, making_options
+
+if TYPE_CHECKING:
+    from glimmer_store.jobs.plan import Plan
 
 __all__ = ["command"]
 
@@ -26,7 +29,7 @@ def command(job: str | None, freeze: bool, as_json: bool, **given: Any) -> int: 
     import anyio
 
     from glimmer_store.jobs.ledger import Ledger
-    from glimmer_store.jobs.plan import Plan, job_folder, plan
+    from glimmer_store.jobs.plan import job_folder, plan
     from glimmer_store.jobs.spec import JobSpec
 
     async def work() -> tuple[JobSpec, Plan, Ledger | None]:
@@ -39,11 +42,23 @@ def command(job: str | None, freeze: bool, as_json: bool, **given: Any) -> int: 
         click.echo(json.dumps(told))
         return 0
     click.echo(f"{amount.keys} keys, {amount.size} bytes, in {amount.shards} shards")
+    if spec.drains:
+        rest = amount.keys - amount.proven
+        click.echo(f"  proven elsewhere: {amount.proven}; to be read elsewhere first, or to stay: {rest}")
+        if amount.required:
+            click.echo(f"  required where they are: {amount.required} keys")
+        if amount.sourceless:
+            click.echo(f"  too few copies elsewhere: {amount.sourceless} keys")
+    else:
+        _tell_sources(amount)
+    if ledger is not None:
+        click.echo(f"frozen in {ledger.folder}")
+    return 0
+
+
+def _tell_sources(amount: Plan) -> None:
     click.echo(f"  claimed there without a proof: {amount.claimed}; proven there: {amount.proven}")
     for name in sorted(amount.sources):
         click.echo(f"  from {name}: {amount.sources[name]} keys, {amount.source_bytes[name]} bytes")
     if amount.sourceless:
         click.echo(f"  without a source: {amount.sourceless} keys")
-    if ledger is not None:
-        click.echo(f"frozen in {ledger.folder}")
-    return 0

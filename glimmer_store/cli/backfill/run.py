@@ -22,8 +22,8 @@ __all__ = ["command"]
 def command(job: str | None, as_json: bool, **given: Any) -> int:  # Any: what click read
     """Plan a job, or go on with one, and work on it from here until nothing is left to be done.
 
-    With --to a job is planned, in the folder that --job names or among those of the dataset; without it the one
-    that --job names, or the newest, goes on where it was.
+    With --to (to empty a repository: --type drain --from) a job is planned, in the folder that --job names or among
+    those of the dataset; without it the one that --job names, or the newest, goes on where it was.
     """
     import anyio
 
@@ -34,7 +34,7 @@ def command(job: str | None, as_json: bool, **given: Any) -> int:  # Any: what c
     launcher = launcher_of(given)
 
     async def work() -> int:
-        if given["dests"] and not (job and (Path(job) / "job.toml").exists()):
+        if (given["dests"] or given["type_"] == "drain") and not (job and (Path(job) / "job.toml").exists()):
             spec = await made_job(given)
             folder = Path(job) if job else job_folder(spec)
             await plan(spec, folder)
@@ -48,7 +48,8 @@ def command(job: str | None, as_json: bool, **given: Any) -> int:  # Any: what c
             click.echo(json.dumps(ran.to_json()))
         else:
             states = ", ".join(f"{number} {state}" for state, number in sorted(ran.states.items()))
-            click.echo(f"{ran.job}: {ran.state}: {states or 'nothing to do'}; missing: {ran.missing}")
+            word = "left" if ran.drains else "missing"
+            click.echo(f"{ran.job}: {ran.state}: {states or 'nothing to do'}; {word}: {ran.missing}")
             for uuid, why in ran.held.items():
                 click.echo(f"  held: {uuid}: {why}")
             for name, why in ran.registered.behind.items():

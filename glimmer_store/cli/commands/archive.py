@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glimmer_store.cli.emitting import Told, emit_all
+from glimmer_store.errors import shell_line
 from glimmer_store.policy import StorageClass
 
 if TYPE_CHECKING:
@@ -46,4 +48,11 @@ def command(
             return graph.dataset(name, storage_class=storage_class or StorageClass.IRREPLACEABLE)
         return graph.derivative(name, storage_class=storage_class or StorageClass.GENERATED, produced_by=produced_by)
 
-    return anyio.run(emit_all, Path(dataset), files, emit, Told(as_json))
+    def again(name: str) -> str:
+        options = ["--type", type_] if type_ != "derivative" else []
+        options += ["--class", storage_class] if storage_class else []
+        options += ["--produced-by", produced_by] if produced_by else []
+        root = Path(dataset).resolve()
+        return shell_line("glimmer-store", "archive", *options, "-C", root, os.path.abspath(name))
+
+    return anyio.run(emit_all, Path(dataset), files, emit, Told(as_json, again))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from glimmer_store.cli.emitting import Told, emit_all
+from glimmer_store.errors import shell_line
 
 __all__ = ["command"]
 
@@ -25,4 +27,7 @@ def command(nodes: tuple[str, ...], as_json: bool, dataset: str) -> int:
     """
     import anyio
 
-    return anyio.run(emit_all, Path(dataset), nodes, lambda graph, name: graph.emit(name), Told(as_json))
+    def again(name: str) -> str:
+        return shell_line("glimmer-store", "emit", "-C", Path(dataset).resolve(), os.path.abspath(name))
+
+    return anyio.run(emit_all, Path(dataset), nodes, lambda graph, name: graph.emit(name), Told(as_json, again))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from glimmer_store.config import CONFIG_NAME
-from glimmer_store.errors import ConfigError
+from glimmer_store.config import CONFIG_NAME, Config
+from glimmer_store.errors import ConfigError, shell_line
 
 __all__ = ["command"]
 
@@ -59,13 +59,16 @@ def command(
     root = Path(dataset)
     if (tenant is None) != (server is None) and (tenant or invitation):
         raise click.UsageError("Give --tenant together with --server.")
-    if not durable and not adjuncts and tenant is None and forge is None and not (root / CONFIG_NAME).exists():
-        if yes:
+    known = Config.load(root) if (root / CONFIG_NAME).exists() else Config()
+    lacking = max(known.numcopies.values()) - len(known.durable)
+    if not durable and not adjuncts and tenant is None and forge is None and lacking > 0:
+        if yes and not known.durable:
             raise ConfigError(
-                "no durable repository is named", remedy="add --durable PATH, three times for irreplaceable data"
+                "no durable repository is named", remedy=shell_line("glimmer-store", "init", root.resolve())
             )
-        answer = click.prompt("Durable repositories (paths or URLs, separated by blanks)")
-        durable = tuple(answer.split())
+        if not yes:
+            asked = f"{lacking} durable repositories are missing (paths or URLs, separated by blanks)"
+            durable = tuple(click.prompt(asked).split())
     steps = plan(root, durable, adjuncts=adjuncts, forge=forge)
     if tenant is not None:
         steps.insert(1, f"become somebody of {tenant} at {server}, and use its repositories")

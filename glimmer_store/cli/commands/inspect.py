@@ -115,9 +115,10 @@ async def _measured(inspection: Inspection, row: Row, *, every: bool) -> Row:
 
 
 async def _delete(inspection: Inspection, rows: list[Row], remote: str | None, as_json: bool) -> int:
-    from annexpy import AnnexError
+    from annexpy import AnnexError, NotEnoughCopies
     from glimmer_store.cli.app import complain
-    from glimmer_store.manifest.deleting import delete_at, delete_here
+    from glimmer_store.manifest.deleting import delete_at, delete_here, remedy_for
+    from glimmer_store.remedies import remedy_of
 
     failed = False
     for row in rows:
@@ -125,13 +126,15 @@ async def _delete(inspection: Inspection, rows: list[Row], remote: str | None, a
             done = delete_here(inspection, row) if remote is None else await delete_at(inspection, row, remote)
         except AnnexError as error:
             failed = True
-            complain(error)
+            remedy = remedy_for(inspection, row) if isinstance(error, NotEnoughCopies) else remedy_of(error)
+            complain(error, remedy)
             if as_json:
-                click.echo(json.dumps({"name": row.declared.name, "deleted": False, "error": str(error)}))
+                said = {"name": row.declared.name, "deleted": False, "error": str(error), "remedy": remedy}
+                click.echo(json.dumps(said))
             continue
         if as_json:
-            said = {"name": row.declared.name, "deleted": True, "place": done.place}
-            click.echo(json.dumps({**said, "keys": [str(key) for key in done.keys]}))
+            keys = [str(key) for key in done.keys]
+            click.echo(json.dumps({"name": row.declared.name, "deleted": True, "place": done.place, "keys": keys}))
         else:
             shared = f", {len(done.shared)} contents stay that others have too" if done.shared else ""
             stay = ", ".join(name for name in row.verified if name != remote)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from glimmer_store.cli.app import UNDER_REPLICATED, UNREACHABLE
+from glimmer_store.errors import shell_line
 
 if TYPE_CHECKING:
     from glimmer_store.verify import Verified
@@ -47,7 +48,7 @@ async def _verify(nodes: tuple[str, ...], every: bool, repair: bool, as_json: bo
         scanned = list(graph.scan()) if every else [graph.node(name) for name in nodes]
         chosen = [one for one in scanned if not isinstance(one, Unreadable)]
         async for one in verify(graph, chosen, repair=repair):
-            click.echo(json.dumps(one.to_json()) if as_json else _line(one))
+            click.echo(json.dumps(one.to_json()) if as_json else _line(one, graph.root))
             if not one.enough:
                 lost = all(said != "unreachable" for said in one.found.values())
                 worst = max(worst, UNDER_REPLICATED) if lost else UNREACHABLE
@@ -57,9 +58,10 @@ async def _verify(nodes: tuple[str, ...], every: bool, repair: bool, as_json: bo
     return worst
 
 
-def _line(one: Verified) -> str:
+def _line(one: Verified, root: Path) -> str:
     why = {name: f" ({reason})" for name, reason in one.reasons.items() if reason}
     found = ", ".join(f"{name} {said}{why.get(name, '')}" for name, said in one.found.items())
     copies = f"{one.node.copies} copies recorded, {one.node.numcopies_required} needed"
-    advice = "" if one.enough else f"\n  remedy: run: glimmer-store verify --repair {one.node.id}"
+    repair = shell_line("glimmer-store", "verify", "--repair", "-C", root, one.node.id)
+    advice = "" if one.enough else f"\n  remedy: {repair}"
     return f"{one.node.id}: {found}; {copies}{advice}"

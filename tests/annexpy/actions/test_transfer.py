@@ -445,6 +445,13 @@ async def test_wrong_content_never_appears(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_get_of_what_is_not_there_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
+    with pytest.raises(KeyNotPresent):
+        await get(place("a"), key_of(SMALL), tmp_path / "f")
+
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("partial", [b"wrong" * 100, SMALL + b"too long", LARGE])
 async def test_a_wrong_partial_is_thrown_away_and_all_is_fetched(partial: bytes, tmp_path: Path) -> None:
     key = key_of(SMALL)
@@ -628,6 +635,18 @@ async def test_a_move_makes_no_fewer_copies_so_it_needs_no_others() -> None:
     assert not source.objects
     assert destination.objects
     assert result.dropped.proof.copies.num_from == "one copy for another"
+
+
+async def test_a_move_from_a_place_to_itself_removes_nothing() -> None:
+    one, other = place("a", SMALL), place("b", SMALL)
+    cluster = Cluster([one, other])
+
+    for source, destination in ((one, one), (cluster, one)):
+        refused = await moved(source, destination, others=[other, place("c", SMALL), place("d", SMALL)])
+
+        assert isinstance(refused.error, InvalidInput)
+        assert one.objects
+        assert other.objects
 
 
 async def test_a_move_to_where_it_was_already_is_a_drop() -> None:

@@ -140,6 +140,9 @@ def test_copies_are_locked_while_a_command_runs(lab: Lab, cli) -> None:
     assert cli("lock", "one", KEY, "--", "true").code == 0
     assert cli("lock", "one", KEY, "--", "sh", "-c", "exit 7").code == 7
     assert cli("lock", "one", ABSENT, "--", "true").code == 1
+    for command, code, why in (("no-such-command", 127, "No such file"), ("/", 126, "Permission denied")):
+        ran = cli("lock", "one", KEY, "--", command)
+        assert (ran.code, ran.err.startswith(f"annexpy: lock: command {command!r}: {why}")) == (code, True)
     assert cli("drop", "one", KEY).code == 0
 
 

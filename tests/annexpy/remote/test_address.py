@@ -263,6 +263,11 @@ async def test_what_is_not_there_fails_when_it_is_used_and_is_found_when_it_come
     await remote.aclose()
 
 
+async def test_the_git_at_the_end_of_a_path_may_be_left_out_as_in_git(vault: Path) -> None:
+    async with connect(vault.with_suffix("")) as remote, connect(vault) as same:
+        assert remote.uuid == same.uuid
+
+
 async def test_a_path_inside_a_work_tree_is_not_the_repository_around_it(tmp_path: Path) -> None:
     Repository.init(tmp_path / "work").close()
     (tmp_path / "work" / "misspelt").mkdir()

@@ -22,7 +22,16 @@ import pytest
 from remote_contract import HandClock
 
 from annexpy.clock import Deadline
-from annexpy.errors import ConnectionLost, ContentError, KeyNotPresent, NotLocked, PeerError, UnknownUUID
+from annexpy.errors import (
+    ConnectionLost,
+    ContentError,
+    KeyNotPresent,
+    NotLocked,
+    PeerError,
+    RemoteProtocolError,
+    UnknownUUID,
+    VerificationFailed,
+)
 from annexpy.keys.key import Key
 from annexpy.remote.p2p import P2PRemote
 from annexpy.transport.base import Transport
@@ -33,6 +42,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.transcripts]
 
 FOLDER = Path(__file__).parents[2] / "transcripts"
 FILES = sorted([*FOLDER.glob("client-vs-*.jsonl"), *FOLDER.glob("ssh-*.jsonl")])
+ERRORS = {"ERROR": PeerError, "EOF": ConnectionLost, "": ConnectionLost}
+"""What an answer means that is none; any other one has no place there."""
 REQUESTS = ("CHECKPRESENT", "PUT", "GET", "LOCKCONTENT", "REMOVE", "REMOVE-BEFORE", "GETTIMESTAMP", "DATA", "VERSION")
 
 
@@ -131,7 +142,7 @@ class Replay:
             self.left.remove(found)
         if found.answer == "EOF" or not found.answer:
             return False
-        if verb == "VERSION":
+        if found.answer.startswith("VERSION "):
             self.version = int(found.answer.split()[1])
         answer = (found.answer + found.end).encode()
         if verb == "GET" and found.answer.startswith("DATA"):
@@ -188,6 +199,9 @@ async def follow(session: Session) -> None:
         if session.expected is not None and session.expected != session.answered:
             with pytest.raises(UnknownUUID, match=session.answered):
                 await remote.connect()
+        elif any(e.verb == "VERSION" and not re.match(r"VERSION \d|ERROR", e.answer) for e in session.exchanges):
+            with pytest.raises(RemoteProtocolError):
+                await remote.connect()
         else:
             assert await remote.connect() == session.answered
             asked = list(session.asked())
@@ -216,20 +230,22 @@ async def one(remote: P2PRemote, session: Session, exchange: Exchange, clock: Ha
             if word in ("SUCCESS", "FAILURE"):
                 assert await remote.check_present(key) == (word == "SUCCESS")
             else:
-                with pytest.raises(PeerError if word == "ERROR" else ConnectionLost) as caught:
+                with pytest.raises(ERRORS.get(word, RemoteProtocolError)) as caught:
                     await remote.check_present(key)
-                assert rest in str(caught.value)
+                assert word != "ERROR" or rest in str(caught.value)
         case "PUT":
             await put(remote, session, exchange)
         case "GET":
-            if word == "DATA" and int(rest):
+            if word == "DATA" and int(rest) == key.size:
                 async with remote.get(key) as download:
                     assert download.length == int(rest)
                     assert b"".join([chunk async for chunk in download]) == b"q" * int(rest)
                     assert download.valid == (exchange.valid == "VALID")
             else:
-                errors = {"ERROR": PeerError, "DATA": KeyNotPresent}
-                with pytest.raises(errors.get(word, ConnectionLost)):
+                too_long = word == "DATA" and key.size is not None and int(rest) > key.size
+                absent = rest == "0" and exchange.valid == "INVALID"
+                errors = ERRORS if too_long else ERRORS | {"DATA": KeyNotPresent if absent else VerificationFailed}
+                with pytest.raises(errors.get(word, RemoteProtocolError)):
                     async with remote.get(key):
                         pass
         case "LOCKCONTENT":
@@ -237,14 +253,14 @@ async def one(remote: P2PRemote, session: Session, exchange: Exchange, clock: Ha
                 async with remote.lock_content(key) as lock:
                     assert await lock.held()
             else:
-                errors = {"ERROR": PeerError, "FAILURE": NotLocked}
-                with pytest.raises(errors.get(word, ConnectionLost)):
+                errors = ERRORS | {"FAILURE": NotLocked}
+                with pytest.raises(errors.get(word, RemoteProtocolError)):
                     async with remote.lock_content(key):
                         pass
         case _:
             deadline = Deadline(clock.now() + 300) if exchange.verb == "REMOVE-BEFORE" else None
-            if not word or word == "EOF":
-                with pytest.raises(ConnectionLost):
+            if word.removesuffix("-PLUS") not in ("SUCCESS", "FAILURE", "ERROR"):
+                with pytest.raises(ERRORS.get(word, RemoteProtocolError)):
                     await remote.remove_content(key, deadline=deadline)
                 return
             removed = await remote.remove_content(key, deadline=deadline)
@@ -266,8 +282,8 @@ async def put(remote: P2PRemote, session: Session, exchange: Exchange) -> None:
                     pass
         return
     if word != "PUT-FROM":
-        errors = {"ERROR": PeerError, "FAILURE": ContentError}
-        with pytest.raises(errors.get(word, ConnectionLost)):
+        errors = ERRORS | {"FAILURE": ContentError}
+        with pytest.raises(errors.get(word, RemoteProtocolError)):
             async with remote.put(key):
                 pass
         return
@@ -290,6 +306,6 @@ async def put(remote: P2PRemote, session: Session, exchange: Exchange) -> None:
             assert not any(map(is_cluster, stored.uuids - {remote.uuid}))
             assert is_cluster(remote.uuid) or remote.uuid in stored.uuids
         else:
-            errors = {"ERROR": PeerError, "FAILURE": ContentError}
-            with pytest.raises(errors.get(result, ConnectionLost)):
+            errors = ERRORS | {"FAILURE": ContentError, "FAILURE-PLUS": ContentError}
+            with pytest.raises(errors.get(result, RemoteProtocolError)):
                 await upload.finish()

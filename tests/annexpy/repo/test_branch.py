@@ -504,6 +504,22 @@ async def test_a_held_journal_loses_nothing_and_names_its_holder(repository: Rep
     assert repository.branch.locations(KEY).present == [U1]
 
 
+@pytest.mark.anyio
+async def test_who_waits_for_the_journal_leaves_when_somebody_has_committed_for_all(repository: Repository) -> None:
+    """Hundreds that close a repository at the same time would keep everybody else from its journal otherwise."""
+    with Repository.open(repository.path) as other:
+        repository.branch.set_present(KEY, U1, True)
+        await repository.branch.sync()
+        with other.branch._lock().blocking() as lock, anyio.fail_after(60):
+            async with anyio.create_task_group() as group:
+                group.start_soon(repository.branch.commit)
+                await anyio.wait_all_tasks_blocked()
+                other.branch._writer().commit("for all", lock)
+            # the lock was never free
+    assert repository.branch.locations(KEY).present == [U1]
+    assert not repository.branch.overlaid()
+
+
 def test_a_branch_that_moves_meanwhile_is_built_upon(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     branch, moves = repository.branch, []
     write = type(branch._history).move

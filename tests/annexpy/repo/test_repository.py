@@ -103,6 +103,18 @@ def test_a_git_file_that_leads_nowhere_is_named(tmp_path: Path) -> None:
         Repository.open(tmp_path)
 
 
+def test_the_git_at_the_end_of_a_name_may_be_left_out_as_in_git(tmp_path: Path) -> None:
+    with Repository.init(tmp_path / "lab.git", bare=True) as bare:
+        uuid = bare.uuid
+
+    with Repository.open(tmp_path / "lab") as found:
+        assert found.uuid == uuid
+    with Repository.init(tmp_path / "lab") as another:
+        assert another.uuid != uuid
+    with Repository.open(tmp_path / "lab") as found:
+        assert found.uuid != uuid
+
+
 def test_what_is_not_there_or_not_git_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotARepository, match="no such directory"):
         Repository.open(tmp_path / "missing")

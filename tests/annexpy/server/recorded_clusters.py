@@ -26,30 +26,54 @@ _REQUESTS = {"VERSION", "CHECKPRESENT", "GETTIMESTAMP", "LOCKCONTENT", "REMOVE",
 _WHOLE = 8 * 1024
 """Bytes above which a recording has only a digest of what was sent."""
 
-_OUT = "cluster-jobs cluster-put-first-node-readonly cluster-put-node-down cluster-put-wronguuid-node"
+AT_FAULT = "a node is at fault"
+CHOSEN = "nodes are chosen by preferred content"
+ENDED = "git-annex had ended the session"
+MORE = "other nodes have it, too"
+NO_CLOCK = "a node is too old, or has no clock"
+REFUSED = "a GET was refused"
 DEVIATIONS = (
     Deviation(
         r"FOO\n", r"(<EOF>)?", r"ERROR unknown command\n",
         "one server for all",
     ),
     Deviation(
-        r"VERSION 4\n", r"ERROR protocol error\n", r"VERSION 4\n",
+        r"VERSION 4\n", r"ERROR protocol error\n(<EOF>)?", r"VERSION 4\n",
         "one server for all",
     ),
     Deviation(
-        r"ERROR .*\n", r"ERROR protocol error\n", r"",
+        r"ERROR .*\n", r"ERROR protocol error\n(<EOF>)?", r"",
         "one server for all",
     ),
     Deviation(
-        r"GETTIMESTAMP\n", r"<EOF>", r"TIMESTAMP \d+\n",
+        r"(.|\n)*", r"<EOF>", r"(.|\n)*",
         "one server for all",
-        recordings=frozenset(("cluster-put-client-error",)),
+        over=True,
+        when=ENDED,
     ),
     Deviation(
-        r"PUT .*\n", r"<EOF>|ERROR protocol error\n", r"PUT-FROM 0\n",
+        r"PUT .*\n", r"<EOF>|ERROR protocol error\n(<EOF>)?", r"PUT-FROM \d+\n|ALREADY-HAVE-PLUS .*\n",
         "a cluster is for surviving that",
         over=True,
-        recordings=frozenset(_OUT.split()),
+        when=AT_FAULT,
+    ),
+    Deviation(
+        r"CHECKPRESENT .*\n", r"<EOF>|FAILURE\n", r"SUCCESS\n",
+        "a cluster is for surviving that",
+        over=True,
+        when=AT_FAULT,
+    ),
+    Deviation(
+        r"REMOVE(-BEFORE)? .*\n", r"<EOF>", r"FAILURE-PLUS( \S+)+\n",
+        "a removal that some nodes made before another one could not be reached",
+        over=True,
+        when=AT_FAULT,
+    ),
+    Deviation(
+        r"GET .*\n", r"(DATA \d+\n(.|\n)*)?<EOF>|DATA 0\nINVALID\n", r"DATA \d+\n(.|\n)*VALID\n",
+        "or breaks off",
+        over=True,
+        when=AT_FAULT,
     ),
     Deviation(
         r"PUT .*\n", r"ALREADY-HAVE\n", r"ERROR .*\(it has no nodes\)\n",
@@ -64,19 +88,29 @@ DEVIATIONS = (
         "nobody was asked, so nobody knows",
     ),
     Deviation(
-        r"FAILURE\n", r"", r"ERROR unexpected command\n",
+        r"(FAILURE|SUCCESS)\n", r"", r"ERROR unexpected command\n",
         "nobody was asked, so nobody knows",
-        recordings=frozenset(("cluster-nonodes",)),
+        when=REFUSED,
+    ),
+    Deviation(
+        r"CHECKPRESENT .*\n", r"FAILURE\n", r"SUCCESS\n",
+        "the log may be behind, and nodes may be away",
+        when=MORE,
+    ),
+    Deviation(
+        r"GET .*\n", r"DATA 0\nINVALID\n", r"DATA [1-9]\d*\n(.|\n)*VALID\n",
+        "the log may be behind, and nodes may be away",
+        when=MORE,
     ),
     Deviation(
         r"PUT .*\n", r"PUT-FROM 0\n", r"ALREADY-HAVE-PLUS \S+\n",
         "preferred content",
-        recordings=frozenset(("cluster-put-preferred",)),
+        when=CHOSEN,
     ),
     Deviation(
-        r"VALID\n|PUT .*\n", r"(SUCCESS|ALREADY-HAVE)-PLUS( \S+){1,2}\n", r"(SUCCESS|ALREADY-HAVE)-PLUS( \S+){3}\n",
+        r"VALID\n|PUT .*\n", r"(SUCCESS|ALREADY-HAVE)-PLUS( \S+)*\n", r"(SUCCESS|ALREADY-HAVE)-PLUS( \S+)+\n",
         "they are copies",
-        recordings=frozenset(("cluster-put-some-have",)),
+        when=MORE,
     ),
     Deviation(
         r"REMOVE .*\n", r"ERROR (this repository is append-only.*)\n", r"ERROR n\d: this repository is append-only.*\n",
@@ -91,9 +125,9 @@ DEVIATIONS = (
         "no lock lasts that long",
     ),
     Deviation(
-        r"REMOVE-BEFORE .*\n", r"SUCCESS-PLUS( \S+){3}\n", r"FAILURE-PLUS( \S+){2}\n",
+        r"REMOVE-BEFORE .*\n", r"SUCCESS-PLUS( \S+)+\n", r"FAILURE-PLUS( \S+)*\n",
         "the deadline is what makes it safe",
-        recordings=frozenset(("cluster-removebefore-oldnode", "cluster-removebefore-tserror")),
+        when=NO_CLOCK,
     ),
 )  # fmt: skip
 """Where a gateway of ours answers something else; for a set of nodes, in any order."""
@@ -135,6 +169,23 @@ def lines_of(path: Path) -> tuple[list[dict], dict[bytes, bytes]]:
             body = contents[subject][offset : offset + row["len"] - len(head)]
             row["b64"] = base64.b64encode(head + body).decode()
     return lines, contents
+
+
+def so(nodes: dict[str, RecordedNode], key: bytes, theirs: bytes, ours: bytes, comment: str) -> set[str]:
+    """What can be said of *nodes* when something is answered about *key*: what deviations go by."""
+    found = set()
+    if any(node.greets_as != node.uuid or node.faults for node in nodes.values()):
+        found.add(AT_FAULT)
+    named, more = (set(answer.decode("latin-1").split()[1:]) for answer in (theirs, ours))
+    holders = {node.uuid for node in nodes.values() if key in node.contents and node.greets_as == node.uuid}
+    if b"-PLUS" not in ours:
+        found |= {MORE} if holders else set()
+    elif named < more <= holders:
+        found.add(MORE)
+    unfit = {node.uuid for node in nodes.values() if node.version < 3 or "GETTIMESTAMP" in node.faults}
+    if more < named and named - more <= unfit:
+        found.add(NO_CLOCK)
+    return found | ({CHOSEN} if "preferred content" in comment else set())
 
 
 # -- reading them off a recording -------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -29,11 +29,11 @@ class Deviation:
     why: str
     over: bool = False
     """What is said after it no longer fits."""
-    recordings: frozenset[str] = frozenset()
-    """Where that is so; everywhere when empty."""
+    when: str = ""
+    """What has to be so; nothing when empty."""
 
 
-_VANISHED = frozenset(f"direct-lock-{name}" for name in ("misuse", "break-sighup", "break-sigkill", "break-sigterm"))
+VANISHED = "somebody who locked it vanished"
 
 DEVIATIONS = (
     Deviation(
@@ -72,27 +72,52 @@ DEVIATIONS = (
     Deviation(
         r"REMOVE (.|\n)*", r"SUCCESS\n", r"FAILURE\n",
         "whoever locked it and vanished may be dropping another copy in reliance on it",
-        recordings=_VANISHED,
+        when=VANISHED,
     ),
     Deviation(
         r"CHECKPRESENT (.|\n)*", r"FAILURE\n", r"SUCCESS\n",
         "so it is still there",
-        recordings=_VANISHED,
+        when=VANISHED,
     ),
 )  # fmt: skip
 
 
 def deviation(
-    recording: str, sent: bytes, theirs: bytes, ours: bytes, known_ones: Iterable[Deviation] = DEVIATIONS
+    sent: bytes,
+    theirs: bytes,
+    ours: bytes,
+    known_ones: Iterable[Deviation] = DEVIATIONS,
+    *,
+    so: Collection[str] = (),
 ) -> Deviation | None:
-    """The known difference that this is."""
+    """The known difference that this is, where what is *so* is so."""
     texts = tuple(raw.decode("latin-1") for raw in (sent, theirs, ours))
     for known in known_ones:
-        if known.recordings and recording not in known.recordings:
+        if known.when and known.when not in so:
             continue
         if all(map(re.fullmatch, (known.sent, known.theirs, known.ours), texts)):
             return known
     return None
+
+
+class Lockers:
+    """Who has locked what, and whether he vanished."""
+
+    def __init__(self) -> None:
+        self._holds: dict[object, bytes] = {}
+        self._left: set[bytes] = set()
+
+    def see(self, who: object, sent: bytes, heard: bytes) -> None:
+        """*who* says something: whatever it is that comes after the lock was given, it ends it."""
+        held = self._holds.pop(who, None)
+        if held is not None and sent != b"UNLOCKCONTENT\n":
+            self._left.add(held)
+        if sent.startswith(b"LOCKCONTENT ") and heard == b"SUCCESS\n":
+            self._holds[who] = sent.split(b" ", 1)[1]
+
+    def so(self, sent: bytes) -> set[str]:
+        """What can be said of the key in a request."""
+        return {VANISHED} if sent.partition(b" ")[2] in {*self._holds.values(), *self._left} else set()
 
 
 @dataclass
@@ -220,21 +245,31 @@ def direct() -> list[Path]:
     return sorted(TRANSCRIPTS.glob("direct-*.jsonl"))
 
 
-SIDE_BY_SIDE = (
-    "direct-get-truncated-while-sending",
-    "direct-lock-break-sighup",
-    "direct-lock-break-sigkill",
-    "direct-lock-break-sigterm",
-    "direct-lock-misuse",
-    "direct-lock-retention-expired",
-    "direct-lock-two",
-    "direct-put-concurrent-sameclient",
-)
-"""Recordings of several sessions at once, or in which something else happens meanwhile: test_serve_side_by_side."""
-INVOKED = (
-    "direct-invoke-missing-client",
-    "direct-invoke-nondir",
-    "direct-invoke-singlestring",
-    "direct-invoke-uninit",
-)
-"""Recordings of how the server is started: test_shell."""
+def invoked() -> list[Path]:
+    """Recordings of how the server is started: test_shell."""
+    return [path for path in direct() if path.stem.startswith("direct-invoke-")]
+
+
+def meanwhile() -> list[Path]:
+    """Recordings in which an object is changed while it is sent: test_serve_side_by_side."""
+    return [path for path in direct() if "while-sending" in path.stem]
+
+
+def side_by_side() -> list[Path]:
+    """Recordings of several sessions at once: test_serve_side_by_side."""
+    return [path for path in direct() if path not in (*invoked(), *meanwhile()) and _overlaps(rows(path))]
+
+
+def one_after_another() -> list[Path]:
+    """All other recordings of one repository: test_serve_replays."""
+    return [path for path in direct() if path not in (*invoked(), *meanwhile(), *side_by_side())]
+
+
+def _overlaps(lines: Iterable[dict]) -> bool:
+    """A session begins before the one before it is seen to end."""
+    running = 0
+    for row in lines:
+        running += {"exec": 1, "exit": -1}.get(row["dir"], 0)
+        if running > 1:
+            return True
+    return False

@@ -6,16 +6,18 @@ are named in no particular order.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
-from recorded_clusters import DEVIATIONS, lines_of, nodes_in, recordings
+from recorded_clusters import DEVIATIONS, ENDED, REFUSED, lines_of, nodes_in, recordings, so
 from recorded_node import RecordedNode
-from recordings import TRANSCRIPTS, Deviation, Session, deviation, sessions
+from recordings import TRANSCRIPTS, Deviation, Session, Step, deviation, sessions
 
 from annexpy.actions import cluster as clusters
 from annexpy.repo.repository import Repository
@@ -29,6 +31,7 @@ pytestmark = pytest.mark.transcripts
 GATEWAY = UUID("03029bf7-f6b2-4f2d-9b5b-27ee5a48ef4a")
 WANTED = {"n1": "include=*.dat", "n2": "include=*.txt", "n3": "nothing"}
 """Where nodes were chosen by preferred content."""
+MODES = {"readonly": ServerMode.READ_ONLY, "appendonly": ServerMode.APPEND_ONLY}
 
 
 @pytest.fixture
@@ -79,39 +82,47 @@ async def test_the_gateway_answers_as_git_annex_does(serving, clock_of, tmp_path
                 cluster = UUID(session.uuid)
                 options = {"mode": _mode(path.stem), "bypass": gateway.bypassing(cluster), "clock": clock}
                 async with serving(gateway.shown(cluster), hello=b"", **options) as peer:
-                    await replay(path.stem, session, peer, there, clock)
+                    await replay(comment, session, peer, there, clock)
 
 
 def _mode(stem: str) -> ServerMode:
-    return {"cluster-gw-readonly": ServerMode.READ_ONLY, "cluster-gw-appendonly": ServerMode.APPEND_ONLY}.get(
-        stem, ServerMode.WRITE
-    )
+    found = re.search("gw-(readonly|appendonly)", stem)
+    return ServerMode.WRITE if found is None else MODES[found[1]]
 
 
-async def replay(recording: str, session: Session, peer, nodes: dict[str, RecordedNode], clock) -> None:
-    key = b""
+async def replay(comment: str, session: Session, peer, nodes: dict[str, RecordedNode], clock) -> None:
+    key, before = b"", set[str]()
     for step in session.steps:
         if step.now is not None:
             clock.time = step.now
         for node in nodes.values():
             node.clock = int(clock.time) if node.clock is None else node.clock
         words = step.sent.split(b"\n")[0].split(b" ")
-        key = words[-1] if words[0] == b"PUT" else key
+        key = words[-1] if len(words) > 1 and not step.sent.startswith(b"DATA ") else key
         if step.sent == b"DATA-PRESENT\n":
             for node in nodes.values():  # by whoever said that it is there
                 if node.uuid.encode() in step.heard:
                     node.contents[key] = node.all_contents[key]
         heard = await peer.say(step.sent)
-        silent = deviation(recording, step.sent, step.heard, b"", DEVIATIONS)
-        while not heard and step.heard and not silent and peer.ended == "not yet":
+
+        difference = partial(_difference, step, nodes, key, comment, frozenset(before))
+        while not heard and step.heard and not difference(b"") and peer.ended == "not yet":
             await anyio.sleep(0.005)  # it is the nodes' turn
             heard = await peer.hear()
-        if _named(heard) == _named(step.heard):
-            continue
-        known = deviation(recording, step.sent, step.heard, heard, DEVIATIONS)
-        assert known, (step.sent[:200], step.heard, heard)
-        if known.over:
-            break
+        if _named(heard) != _named(step.heard):
+            known = difference(heard)
+            assert known, (step.sent[:200], step.heard, heard)
+            if known.over:
+                break
+        before = {REFUSED} if words[0] == b"GET" and heard.startswith(b"ERROR") else set()
+        before |= {ENDED} if b"protocol error" in step.heard or step.heard.endswith(b"<EOF>") else set()
+
+
+def _difference(
+    step: Step, nodes: dict[str, RecordedNode], key: bytes, comment: str, before: frozenset[str], heard: bytes
+) -> Deviation | None:
+    facts = before | so(nodes, key, step.heard, heard, comment)
+    return deviation(step.sent, step.heard, heard, DEVIATIONS, so=facts)
 
 
 def _named(answer: bytes) -> list[bytes]:

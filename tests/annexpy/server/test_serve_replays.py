@@ -12,17 +12,16 @@ from pathlib import Path
 import pytest
 from recordings import (
     DEVIATIONS,
-    INVOKED,
-    SIDE_BY_SIDE,
     TRANSCRIPTS,
     Deviation,
+    Lockers,
     Session,
     Step,
     content_of,
     deviation,
-    direct,
     lay,
     lay_object,
+    one_after_another,
     rows,
     sessions,
 )
@@ -34,8 +33,6 @@ from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.transcripts
-
-ONE_AFTER_ANOTHER = [path for path in direct() if path.stem not in (*SIDE_BY_SIDE, *INVOKED)]
 
 
 def prepare(repository: Repository, found: list[Session]) -> None:
@@ -68,7 +65,7 @@ def special_state(repository: Repository, comment: str) -> None:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("path", ONE_AFTER_ANOTHER, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", one_after_another(), ids=lambda path: path.stem)
 async def test_the_server_answers_as_git_annex_does(serving, clock_of, tmp_path, path: Path) -> None:
     lines = rows(path)
     found = sessions(lines)
@@ -76,14 +73,15 @@ async def test_the_server_answers_as_git_annex_does(serving, clock_of, tmp_path,
     with Repository.init(tmp_path / "solo", bare=True, uuid=UUID(found[0].uuid), clock=clock) as made:
         prepare(made, found)
         special_state(made, lines[0].get("comment", ""))
-    for session in found:
+    lockers = Lockers()
+    for number, session in enumerate(found):
         with Repository.open(tmp_path / "solo", clock=clock) as repository:
             remote = Local(repository, durability="fast")
             async with serving(remote, hello=b"", mode=session.mode, clock=clock) as peer:
-                await replay(path.stem, session, peer, repository, clock)
+                await replay(number, session, peer, repository, clock, lockers)
 
 
-async def replay(recording: str, session: Session, peer, repository: Repository, clock) -> None:
+async def replay(number: int, session: Session, peer, repository: Repository, clock, lockers: Lockers) -> None:
     subject: Key | None = None
     for step in session.steps:
         if step.now is not None:
@@ -96,8 +94,9 @@ async def replay(recording: str, session: Session, peer, repository: Repository,
             heard += (await peer.leave()).removesuffix(b"<EOF>")
         known = None
         if heard != step.heard:
-            known = deviation(recording, step.sent, step.heard, heard)
+            known = deviation(step.sent, step.heard, heard, so=lockers.so(step.sent))
             assert known, (step.sent[:200], step.heard, heard)
+        lockers.see(number, step.sent, heard)
         if (known and known.over) or heard.endswith(b"<EOF>") or step.heard.endswith(b"<EOF>"):
             break
 

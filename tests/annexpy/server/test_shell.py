@@ -499,7 +499,10 @@ def test_words_and_exit_codes_are_those_of_git_annex_shell(
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "plainbare")], check=True)
     real = str(Path(git_annex).with_name("git-annex-shell"))
     path, plain = str(repository), str(tmp_path / "plain")
+    (tmp_path / "short.git").symlink_to(repository)
     for argv in [
+        ["configlist", str(tmp_path / "short")],
+        ["p2pstdio", str(tmp_path / "short"), CLIENT],
         ["-c", "git-annex-shell"],
         ["foo"],
         ["-c", "ls /"],

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from glimmer_store.jobs.eta import estimate
 from glimmer_store.jobs.event import Event, Task, fold_shard
-from glimmer_store.jobs.figures import PROVEN, Flow, ShardSums, of_shard
+from glimmer_store.jobs.figures import Flow, ShardSums, of_shard
 from glimmer_store.jobs.lease import Holding
-from glimmer_store.jobs.states import FailureKind, JobState, State
+from glimmer_store.jobs.states import PROVEN, FailureKind, JobState, State
 from glimmer_store.jobs.summary import Around, Figures, Safety, cold_figures, job_state
 from glimmer_store.jobs.tally import NodeTally
 

@@ -215,7 +215,7 @@ async def test_a_claimed_copy_does_not_count(study: Study) -> None:
 async def test_old_proofs_do_not_count_for_a_deletion(study: Study) -> None:
     study.download("co2")
     await archived(study, "co2")
-    with pytest.raises(annex.NotEnoughCopies, match="run glimmer-store verify"):
+    with pytest.raises(annex.NotEnoughCopies, match="no good proof that is new enough"):
         await dropped(study, "co2", "vault1", now=datetime.now(UTC) + timedelta(days=91))
 
 
