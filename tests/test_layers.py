@@ -106,7 +106,7 @@ MAY_REMOVE = (
     "annexpy.actions.drop",
     "annexpy.actions.drop_here",
     "annexpy.server.serve",
-    "annexpy.server.http",
+    "annexpy.server.http_removal",
     "annexpy.remote",
     "annexpy.sync",
 )

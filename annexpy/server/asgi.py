@@ -94,6 +94,9 @@ class _ASGIExchange(Exchange):
     def body_done(self) -> bool:
         return self._done
 
+    def behind(self, wanted: Callable[[RequestHead], object]) -> None:
+        """Whoever carries the requests hands over one at a time."""
+
     async def receive(self, patience: float | None = None) -> bytes:
         while not self._done:
             message: _Message | None = None

@@ -23,14 +23,11 @@ from typing import Final, Self, TypeAlias, assert_never
 import anyio
 from anyio.abc import TaskGroup
 
-from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
+from annexpy.clock import Clock
 from annexpy.errors import (
     AnnexError,
     ContentError,
-    ContentLocked,
-    InvalidInput,
     KeyNotPresent,
-    TimedOut,
 )
 from annexpy.keys.key import Key
 from annexpy.p2p.http import (
@@ -46,6 +43,7 @@ from annexpy.p2p.http import (
     RemoveBeforeRequest,
     RemoveRequest,
     Request,
+    Route,
     WrongMethod,
     parse_request,
     parse_route,
@@ -58,7 +56,6 @@ from annexpy.p2p.http_answers import (
     OffsetAnswer,
     PossessionAnswer,
     PresentAnswer,
-    RemovedAnswer,
     StoredAnswer,
     TimestampAnswer,
     format_answer,
@@ -69,6 +66,7 @@ from annexpy.server.auth import Access, Role, Verdict, Visitor
 from annexpy.server.commits import Commits
 from annexpy.server.http_content import receive_content, send_content
 from annexpy.server.http_locks import HeldLocks
+from annexpy.server.http_removal import RemovalRequest, answer_to, deadline_of, remove_together, sent_behind
 from annexpy.server.http_told import Asked, hardest, line, refuse, say, tell
 from annexpy.server.limits import LockQuota, Quota
 from annexpy.server.metrics import METRICS_TYPE, Metrics
@@ -246,10 +244,13 @@ class Routes:
             if not exchange.status:
                 tell(exchange, error)
         finally:
-            seconds = self._clock.now() - begun
-            self.metrics.request(asked.verb, exchange.status, seconds, exchange.received, exchange.sent)
-            if log.isEnabledFor(logging.INFO):
-                log.info("%s", line(exchange, asked, seconds))
+            self._note(exchange, asked, begun)
+
+    def _note(self, exchange: Exchange, asked: Asked, begun: float) -> None:
+        seconds = self._clock.now() - begun
+        self.metrics.request(asked.verb, exchange.status, seconds, exchange.received, exchange.sent)
+        if log.isEnabledFor(logging.INFO):
+            log.info("%s", line(exchange, asked, seconds))
 
     async def _answer(self, exchange: Exchange, asked: Asked) -> None:
         head = exchange.head
@@ -270,15 +271,18 @@ class Routes:
                 request = parse_request(route, head.headers.get(DATA_LENGTH))
             remote = await way.find(route.uuid, request.bypass)
             if remote is not None:
-                await self._ask(exchange, remote, request, asked)
+                await self._ask(exchange, remote, route, request, asked)
                 return
         refuse(exchange, Verdict.NOT_THERE if request is not None else refused)
 
-    async def _ask(self, exchange: Exchange, remote: Remote, request: Request, asked: Asked) -> None:
+    async def _ask(self, exchange: Exchange, remote: Remote, route: Route, request: Request, asked: Asked) -> None:
         if remote.cost > _QUICK:
             await exchange.flush()  # what was asked before has its answer, and this one may take its time
         if isinstance(request, GetRequest):
             await send_content(exchange, remote, request)
+            return
+        if isinstance(request, RemoveRequest | RemoveBeforeRequest):
+            await self._remove(exchange, remote, route, request, asked)
             return
         answer = await self._do(exchange, remote, request, asked)
         exchange.answer(200, (_JSON,), format_answer(answer, request.version))
@@ -320,13 +324,6 @@ class Routes:
                 return await _offset(remote, key)
             case PutRequest():
                 return await self._put(exchange, remote, request, asked)
-            case RemoveRequest(key=key):
-                return await self._remove(remote, key, None, asked)
-            case RemoveBeforeRequest(key=key, timestamp=timestamp):
-                if timestamp > self._clock.now() + MAX_REMOVAL_AHEAD:
-                    # No lock lasts that long: the proof is older than our last reboot.
-                    raise InvalidInput("timestamp", timestamp, f"at most {MAX_REMOVAL_AHEAD} seconds ahead")
-                return await self._remove(remote, key, Deadline(float(timestamp)), asked)
             case GetTimestampRequest():
                 return TimestampAnswer(int(self._clock.now() // 1))
             case PossessionRequest(key=key, nonce=nonce):
@@ -356,28 +353,33 @@ class Routes:
             self._commits.note()
         return answer
 
-    async def _remove(self, remote: Remote, key: Key, deadline: Deadline | None, asked: Asked) -> Answer:
+    async def _remove(
+        self, exchange: Exchange, remote: Remote, route: Route, request: RemovalRequest, asked: Asked
+    ) -> None:
+        """Answer *request*, and those that the client has sent right behind it for the same."""
+        deadline, begun = deadline_of(request, self._clock), self._clock.now()
+        together = [(exchange, request.key, asked)]
+        for behind, key in sent_behind(exchange, route, request):
+            together.append((behind, key, Asked(asked.verb, asked.user)))
         try:
-            removed = await remote.remove_content(key, deadline=deadline)
-        except (ContentLocked, TimedOut) as error:
-            asked.why = str(error)
-            return RemovedAnswer(False)
-        self._commits.note()
-        named = others(removed.uuids, remote)
-        if not removed.ok:
-            asked.why = "; ".join(map(str, removed.failed.values()))
-            reasons = [e for e in removed.failed.values() if not isinstance(e, (ContentLocked, TimedOut))]
-            if reasons and not removed.uuids:
-                raise reasons[0]
-        return RemovedAnswer(removed.ok, named)
+            told = await remove_together(remote, [key for _, key, _ in together], deadline)
+            for (one, _, about), removed in zip(together, told, strict=True):
+                said, about.why = answer_to(removed, remote)
+                if isinstance(said, AnnexError):
+                    tell(one, said)
+                else:
+                    one.answer(200, (_JSON,), format_answer(said, request.version))
+            if not all(isinstance(removed, AnnexError) for removed in told):
+                self._commits.note()
+        finally:
+            for one, _, about in together[1:]:
+                self._note(one, about, begun)
 
 
 _Verb: TypeAlias = (
     CheckPresentRequest
     | PutOffsetRequest
     | PutRequest
-    | RemoveRequest
-    | RemoveBeforeRequest
     | GetTimestampRequest
     | PossessionRequest
     | LockContentRequest

@@ -32,8 +32,8 @@ class Asked:
 
     __slots__ = ("user", "verb", "why")
 
-    def __init__(self) -> None:
-        self.verb, self.user, self.why = "other", "", ""
+    def __init__(self, verb: str = "other", user: str = "") -> None:
+        self.verb, self.user, self.why = verb, user, ""
 
 
 def hardest(one: Verdict, other: Verdict) -> Verdict:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 
@@ -15,6 +15,8 @@ from annexpy.transport.http_head import CONTINUE, RequestHead, format_response_h
 from annexpy.transport.http_wire import ClientLeft, ServerWire
 
 __all__ = ["Exchange"]
+
+T = TypeVar("T")
 
 _BULK: Final = 1024 * 1024
 _DRAIN: Final = 16 * 1024 * 1024  # this much of a body that nobody wanted is read, so that its sender hears why
@@ -31,7 +33,18 @@ class Exchange:
         received, sent: Bytes of the two bodies so far.
     """
 
-    __slots__ = ("_chunked", "_connection", "_left", "_patience", "_reader", "head", "received", "sent", "status")
+    __slots__ = (
+        "_behind",
+        "_chunked",
+        "_connection",
+        "_left",
+        "_patience",
+        "_reader",
+        "head",
+        "received",
+        "sent",
+        "status",
+    )
 
     def __init__(self, connection: ServerWire, head: RequestHead) -> None:
         self._connection, self.head = connection, head
@@ -39,6 +52,7 @@ class Exchange:
         self._patience = connection.deadlines.body
         self._left: int | None = None
         self._chunked = False
+        self._behind: Exchange | None = None
         self.status = self.received = self.sent = 0
 
     @property
@@ -55,6 +69,25 @@ class Exchange:
     def at_eof(self) -> bool:
         """The client is known to have left."""
         return self._connection.transport.at_eof
+
+    def behind(self, wanted: Callable[[RequestHead], T | None]) -> tuple[Exchange, T] | None:
+        """The client's next request, with what *wanted* says of it: if that is anything, and all of it is here already.
+
+        It has no body, and its headers are those of this one, which has none either. It has to be answered after this
+        one, and with it: the connection goes on only when both were.
+        """
+        connection, head = self._connection, self.head
+        if head.length != 0 or not head.keep_alive or connection.leaving:
+            return None
+        found = connection.ahead()
+        if found is None or found[0].headers is not head.headers:
+            return None
+        said = wanted(found[0])
+        if said is None:
+            return None
+        connection.kept = found[1]
+        self._behind = Exchange(connection, found[0])
+        return self._behind, said
 
     # -- the body that comes ------------------------------------------------------------------------
 
@@ -134,6 +167,7 @@ class Exchange:
         connection = self._connection
         self.status = status
         last = connection.leaving or not self.head.keep_alive or not self._worth_draining()
+        last = last and self._behind is None
         more: list[tuple[bytes, bytes]] = [(b"Date", connection.date()), _SERVER, *headers]
         if last:
             connection.leaving = True
@@ -192,5 +226,8 @@ class Exchange:
 
     @property
     def finished(self) -> bool:
-        """The answer is whole."""
-        return self.status != 0 and self._left == 0
+        """The answer is whole, and those to the requests that were taken with it."""
+        one: Exchange | None = self
+        while one is not None and one.status != 0 and one._left == 0:
+            one = one._behind
+        return one is None

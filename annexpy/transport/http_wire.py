@@ -14,7 +14,7 @@ import anyio
 from annexpy.clock import Clock
 from annexpy.errors import ConnectionLost, TimedOut, TransportError
 from annexpy.transport.base import CHUNK, SendsFiles, Transport
-from annexpy.transport.http_head import RequestHead, RequestReader, format_response_head
+from annexpy.transport.http_head import BadHTTP, RequestHead, RequestReader, format_response_head
 
 __all__ = ["ClientLeft", "Date", "HTTPDeadlines", "ServerWire"]
 
@@ -199,6 +199,13 @@ class ServerWire:
                     raise ClientLeft(self.peer, "the rest of a head")
                 return None
             self.kept += data
+
+    def ahead(self) -> tuple[RequestHead, bytes] | None:
+        """The next head, if all of it is here already; whoever uses it sets ``kept`` to what comes after it."""
+        try:
+            return self._reader.read(self.kept) if self.kept else None
+        except BadHTTP:
+            return None  # met again when it is its turn
 
     async def expire(self) -> None:
         """The client's time is up."""

@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -13,13 +13,15 @@ import anyio
 import pytest
 from faulty_remote import Faulty
 
-from annexpy.errors import AnnexError, ConnectFailed, NoSpace
+from annexpy.clock import Deadline
+from annexpy.errors import AnnexError, ConnectFailed, ContentLocked, NoSpace
 from annexpy.keys.key import Key
 from annexpy.p2p import http as h
 from annexpy.p2p import http_answers as a
-from annexpy.remote.base import Remote
+from annexpy.remote.base import Remote, Removed
 from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
+from annexpy.remote.wrappers import Wrapper
 from annexpy.repo.content import StoredObject
 from annexpy.repo.repository import Repository
 from annexpy.server.auth import (
@@ -429,6 +431,77 @@ async def test_a_removal_before_a_time_is_made_before_it_only(clock_of) -> None:
             assert await client.ask(h.RemoveBeforeRequest(HERE, KEY, seconds, CLIENT)) == answer
             assert KEY in remote.objects
         assert await client.ask(h.RemoveBeforeRequest(HERE, KEY, 1001, CLIENT)) == a.RemovedAnswer(True)
+
+
+class Batches(Wrapper):
+    """Tells how many keys were removed together."""
+
+    def __init__(self, remote: Remote, error: type[AnnexError] | None = None) -> None:
+        super().__init__(remote)
+        self.sizes: list[int] = []
+        self._error = error
+
+    async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+        self.sizes.append(len(keys))
+        if self._error is not None:
+            raise self._error(keys[0], "all of them", "for some reason")
+        return await super().remove_content_many(keys, deadline=deadline)
+
+
+async def ahead(client: Client, requests: Sequence[h.Request]) -> list[a.Answer | int]:
+    """The answers to *requests*, which are all there before the first is read."""
+    client.connection = client.connect()
+    for request in requests:
+        client.connection.ask(b"POST", h.format_request(request), {})
+    answers: list[a.Answer | int] = []
+    for request in requests:
+        response = await client.connection.response()
+        said = await response.body(1 << 20)
+        answers.append(a.parse_answer(request, said) if response.status == 200 else response.status)
+    return answers
+
+
+async def test_removals_that_were_sent_ahead_are_made_together_and_answered_one_by_one(clock_of) -> None:  # type: ignore[no-untyped-def]
+    gone, late = [key_of(b"%d" % number) for number in range(100)], [key_of(b"late %d" % number) for number in range(3)]
+    clock, content = clock_of(1000.5), dict.fromkeys((*gone, *late, KEY), b"")
+    remote = MemoryRemote(HERE, objects=content, clock=clock)
+    bad = h.RemoveBeforeRequest(HERE, gone[0], 9999, CLIENT)
+    async with serving(batches := Batches(remote), clock=clock) as client:
+        answers = await ahead(
+            client,
+            [
+                *(h.RemoveBeforeRequest(HERE, key, 1001, CLIENT) for key in gone),
+                *(h.RemoveBeforeRequest(HERE, key, 1000, CLIENT) for key in late),
+                bad,
+                h.CheckPresentRequest(HERE, KEY, CLIENT),
+                h.RemoveRequest(HERE, KEY, CLIENT),
+                h.CheckPresentRequest(HERE, KEY, CLIENT),
+            ],
+        )
+        _, _, metrics = await client.get(b"/metrics")
+    yes, no = a.RemovedAnswer(True), a.RemovedAnswer(False)
+    assert answers == [yes] * 100 + [no] * 3 + [400, a.PresentAnswer(True), yes, a.PresentAnswer(False)]
+    assert set(remote.objects) == set(late)
+    assert batches.sizes == [64, 36, 3]
+    assert b'annexpy_requests_total{verb="remove-before",status="200"} 103' in metrics
+    assert b'annexpy_requests_total{verb="remove-before",status="400"} 1' in metrics
+
+
+async def test_what_goes_wrong_with_a_batch_of_removals_is_told_of_each_key() -> None:
+    keys = [KEY, NO_HASH, NO_SIZE]
+    requests = [h.RemoveRequest(HERE, key, CLIENT) for key in keys]
+    async with serving(Batches(remote := holding(), ContentLocked)) as client:
+        async with remote.lock_content(NO_HASH):
+            answers = await ahead(client, requests)
+        assert answers == [a.RemovedAnswer(key is not NO_HASH) for key in keys]
+    async with serving(Batches(remote := holding(), Unreachable)) as client:
+        assert await ahead(client, requests) == [502] * 3
+        assert set(remote.objects) == set(keys)
+
+
+class Unreachable(ConnectFailed):
+    def __init__(self, key: Key, where: str, reason: str) -> None:
+        super().__init__(where, reason)
 
 
 async def locked(client: Client, key: Key = KEY) -> str:
