@@ -117,7 +117,8 @@ class Archive:
         if one_by_one:  # whoever waits for the pid lock of one repository must not have that of another
             targets: dict[annex.Remote, list[annex.UUID]] = {node: [place.uuid] for place, node in nodes.items()}
         else:
-            cluster = annex.Cluster(list(nodes.values()), name="durable remotes", deadline=_SECONDS)
+            clock = repository.clock
+            cluster = annex.Cluster(list(nodes.values()), name="durable remotes", clock=clock, deadline=_SECONDS)
             targets = {cluster: [place.uuid for place in nodes]}
         self._targets = [(annex.Recording(target, repository.branch), uuids) for target, uuids in targets.items()]
 

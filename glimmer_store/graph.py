@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -23,7 +24,7 @@ from glimmer_store.bids import read_node
 from glimmer_store.config import FORGE
 from glimmer_store.enter import INDEX, SECONDS, Entering, Outcome, read_index
 from glimmer_store.entry import Entry, Part, Row
-from glimmer_store.errors import GraphError, HashMismatch, Shortfall, SidecarError
+from glimmer_store.errors import GraphError, HashMismatch, Shortfall, SidecarError, shell_line
 from glimmer_store.nodes import (
     UNREADABLE,
     GlimmerNode,
@@ -353,14 +354,21 @@ class GlimmerGraph:
         if where is not None and where != output.path.as_posix():
             raise GraphError(
                 f"{file.relative_to(self.root)}: the node already describes {where}",
-                remedy="give this output another id",
+                remedy=self.archived_as_another(str(before.fields.get("id", "")), self.root / output.path),
             )
         recorded, now = before.fields.get("output-hash"), _output_hash(output).get("output-hash")
         if recorded and now and recorded != now:
             raise HashMismatch(
                 f"{output.path}: the node says {recorded}, the file is {now}",
-                remedy="give the new output another id, or remove output-hash from the node if the change was meant",
+                remedy=self.archived_as_another(str(before.fields.get("id", "")), self.root / output.path),
             )
+
+    def archived_as_another(self, id_: str, path: Path) -> str:
+        """The line that makes a node of its own of what is at *path* now, beside the node *id_*."""
+        stem = re.sub(r"-\d+\Z", "", id_)
+        free = next(new for new in (f"{stem}-{number}" for number in count(2)) if self._file(new) is None)
+        type_ = ["--type", "dataset"] if stem.startswith("dataset-") else []
+        return shell_line("glimmer-store", "archive", *type_, "--id", free, "-C", self.root, path)
 
     def read(self, file: Path, raw: bytes) -> GlimmerNode:
         """The node that *file*, relative to the dataset, is with the content *raw*. Raises SidecarError."""

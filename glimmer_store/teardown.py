@@ -146,8 +146,11 @@ class _Gate:
                 continue  # the list of a folder says where its links lead
             elif not await _stored(file, self._safe | said, graph.archive.config.backend):
                 unknown.append(file)
+        known = {graph.root / node.output: node.id for node in nodes if node.output is not None}
         for file in unknown[:_SHOWN]:
             command = shell_line("glimmer-store", "archive", "-C", graph.root, file)
+            if file in known:  # it was changed after that
+                command = graph.archived_as_another(known[file], file)
             self._refuse("unarchived", file, "is in no commit and no copy of it is known", command)
         if len(unknown) > _SHOWN:
             more = f"{len(unknown) - _SHOWN} more files are in no commit and no copy of them is known"

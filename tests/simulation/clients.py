@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import cached_property
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.local import Local
 from annexpy.remote.wrappers import Recording
+from tests.simulation.archives import Dataset
 from tests.simulation.jumps import current_time, sleep
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 __all__ = ["Client"]
+
+_KINDS = {"get": "gets", "store": "archived", "prove": "proven"}
 
 
 class Client:
@@ -41,6 +45,10 @@ class Client:
         }
         self.cluster = Recording(world.remote(process, "g"), self.branch)
 
+    @cached_property
+    def dataset(self) -> Dataset:
+        return Dataset(self)
+
     async def live(self) -> None:
         verbs: Mapping[str, Callable[[Key], Awaitable[bool]]] = {
             "put": self.put,
@@ -52,10 +60,12 @@ class Client:
             "move": self.move,
             "get": self.get,
             "put and drop": self.put_and_drop,
+            "store": lambda key: self.dataset.store(key),
+            "prove": lambda key: self.dataset.prove(key),
         }
         dice, world, mix = self.dice, self.world, self.world.mix
         names = list(verbs)
-        weights = [mix.weights[name] for name in names]
+        weights = [mix.weights.get(name, 0.0) for name in names]
         while world.storm:
             await sleep(dice.expovariate(1 / mix.think))
             if not world.storm:
@@ -66,8 +76,10 @@ class Client:
             if verb.startswith("drop") and len(self.truth.copies_of(key)) <= world.truth.copies.needed:
                 verb = dice.choice(["put", "put cluster", verb])
             patience = dice.choice([0.5, 30.0]) if "cancel" in mix.kinds and dice.random() < 0.1 else 4000.0
-            with trio.move_on_after(patience):
+            with trio.move_on_after(patience) as scope:
                 await self.attempt(verb, verbs[verb], key)
+            if scope.cancelled_caught and patience < 4000.0:
+                mix.count("cancel")
         await trio.sleep_forever()
 
     async def attempt(self, verb: str, action: Callable[[Key], Awaitable[bool]], key: Key) -> bool:
@@ -82,7 +94,7 @@ class Client:
             self.busy = ""
         if done:
             counts["succeeded"] += 1
-            counts["drops" if verb.startswith(("drop", "move")) else "puts" if verb != "get" else "gets"] += 1
+            counts[_KINDS.get(verb, "drops" if verb.startswith(("drop", "move")) else "puts")] += 1
         return done
 
     # -- what can be done -----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from annexpy.actions import gather
+from annexpy.actions import gather, prove
 from annexpy.keys import backend
 from annexpy.policy import numcopies
 from annexpy.remote import (
@@ -33,6 +33,7 @@ from annexpy.remote import (
 )
 from annexpy.repo import durability, locks, retention
 from annexpy.server import serve
+from glimmer_store import archive, proving
 
 __all__ = ["EXHAUSTIVE", "MUTANTS", "Change", "Mutant", "planted"]
 
@@ -237,6 +238,22 @@ MUTANTS = (
         "half removed",
         (lane.Lane, "_leave", "self.error = error", "self.stored = Stored(frozenset((self.node.uuid,)))"),
     ),
+    # -- proofs of glimmer_store
+    _mutant(
+        "a content that is wrong is attested as good",
+        "archives and proofs",
+        (proving, "_judged", "return Verdict.BAD, str(one.error)", 'return Verdict.GOOD, ""'),
+    ),
+    _mutant(
+        "whatever a holder has read is taken for the content",
+        "archives and proofs",
+        (prove, "prove", "if same else wrong", "if True else wrong"),
+    ),
+    _mutant(
+        "a record names places that were not proven",
+        "archives and proofs",
+        (archive.Archive, "store", "in good for key, _ in items", "in good or True for key, _ in items"),
+    ),
     # -- records
     _mutant(
         "a put is recorded before it is answered",
@@ -300,7 +317,7 @@ def planted(mutant: Mutant) -> Iterator[None]:
             if isinstance(change.owner, types.ModuleType):
                 for module in list(sys.modules.values()):
                     if (
-                        getattr(module, "__name__", "").startswith("annexpy")
+                        getattr(module, "__name__", "").startswith(("annexpy", "glimmer_store"))
                         and vars(module).get(change.function) is right
                     ):
                         _set(stack, module, change.function, wrong)

@@ -46,6 +46,10 @@ class Weather(Protocol):
         """*data*, or something like it."""
         ...
 
+    def count(self, fault: str) -> None:
+        """Something went wrong."""
+        ...
+
 
 class _Way:
     """One direction."""
@@ -68,6 +72,8 @@ class WireEnd:
         self._closed = False
         self.complaint = ""
         self.other: WireEnd
+        self.serves = False
+        """It is the end that was dialled."""
 
     @property
     def at_eof(self) -> bool:
@@ -112,6 +118,7 @@ class WireEnd:
             return
         weather = self._network.weather
         if weather.breaks():
+            weather.count("lost reply" if self.serves else "lost request")
             self.cut()
             return
         way = self._out
@@ -184,7 +191,7 @@ class Network:
             forth, back = _Way(), _Way()
             here = WireEnd(self, process, machine.name, back, forth)
             far = WireEnd(self, there, process.machine.name, forth, back)
-            here.other, far.other = far, here
+            here.other, far.other, far.serves = far, here, True
             process.wires.append(here)
             there.wires.append(far)
             there.accept(far, **serving)

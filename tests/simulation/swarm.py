@@ -57,13 +57,20 @@ class Mix:
     """Seconds that some answers to LOCKCONTENT take."""
     stock: bool = False
     """The nodes forget a lock with its connection, as git-annex does, and take their time to give one."""
+    count: Callable[[str], None] = lambda fault: None
+    """Told of what goes wrong on the wires."""
 
     @classmethod
-    def drawn(cls, dice: Random, scene: str | None = None) -> Mix:
+    def drawn(cls, seed: int, dice: Random, scene: str | None = None) -> Mix:
         """A mix of *scene*; by default half of them are anything, and half one of the scenes."""
+        archives = Random(f"{seed} archives").random() if scene is None else 1.0
         if scene is None:
-            scene = dice.choice(["", "", "", "", *SCENES])
+            scene = dice.choice(["", "", "", "", *_DRAWN])
         mix = cls._anything(dice)
+        if not scene and archives < 0.3:
+            mix.weights |= {"store": 2.0, "prove": 1.0}
+            if archives < 0.15:
+                scene = _ARCHIVES
         mix.scene = scene
         if scene:
             mix.kinds, mix.fast, mix.untrusted, mix.boastful, mix.moved = frozenset(), (), (), (), 0
@@ -111,8 +118,10 @@ class Mix:
 
     def stall(self, data: bytes, to: str) -> float:
         if self.late and b"REMOVE" in data and self.dice.random() < self.late:
+            self.count("late removal")
             return self.dice.choice(self.stalls) + self.dice.uniform(0.0, 40.0)
         if "stall" in self.kinds and self.dice.random() < 0.02 * self.rates["stall"]:
+            self.count("stall")
             return self.dice.choice(self.stalls)
         return 0.0
 
@@ -124,6 +133,7 @@ class Mix:
 
     def flip(self, data: bytes) -> bytes:
         if "flip" in self.kinds and not data.isascii() and self.dice.random() < 0.05 * self.rates["flip"]:
+            self.count("flip")
             place = self.dice.choice([place for place, byte in enumerate(data) if byte > 127])  # of a body
             return data[:place] + bytes((data[place] ^ 1,)) + data[place + 1 :]
         return data
@@ -202,12 +212,25 @@ def _looked_at(mix: Mix) -> None:
     mix.seconds, mix.think = 300.0, 25.0
 
 
+def _archives(mix: Mix) -> None:
+    """Outputs are archived and their copies proven, while copies rot and processes are killed."""
+    dice = mix.dice
+    mix.kinds = frozenset({"rot", *dice.sample(("kill", "lost", "boast", "slow", "stall", "wall"), 3)})
+    mix.rates |= {"rot": 6.0, "kill": 2.0, "lost": 2.0}
+    mix.boastful = (dice.choice(("n0", "n1", "n2", "n3")),) if "boast" in mix.kinds else ()
+    mix.keys, mix.sizes, mix.seconds, mix.think = 2, (100, 3000), 900.0, 60.0
+    few = {"put": 0.3, "copy": 0.3, "get": 0.5, "drop": 2.0, "drop here": 0.3}
+    mix.weights = {**dict.fromkeys(mix.weights, 0.0), **few, "store": 2.0, "prove": 3.0}
+
+
 def _late_answers(mix: Mix) -> None:
     """Locks are answered late, and removals that rely on them arrive when the locks are just over."""
     _late_removals(mix)
     mix.late, mix.stalls, mix.copies = 0.5, (550.0, 570.0, 590.0), (1, 1)
     mix.slow_locks, mix.think, mix.clients = 55.0, 30.0, 3
 
+
+_ARCHIVES = "archives and proofs"
 
 SCENES: dict[str, Callable[[Mix], None]] = {
     "late removals": _late_removals,
@@ -219,7 +242,10 @@ SCENES: dict[str, Callable[[Mix], None]] = {
     "half removed": _half_removed,
     "looked at": _looked_at,
     "late answers": _late_answers,
+    _ARCHIVES: _archives,
 }
+_DRAWN = [scene for scene in SCENES if scene != _ARCHIVES]
+"""The others take the place of some that would be anything."""
 
 
 def _now_and_then(name: str, fault: Any, pause: float) -> Fault:
@@ -307,5 +333,7 @@ async def _back(world: World, nursery: trio.Nursery, machine: Any, after: float,
     await sleep(after)
     if booted:
         machine.reboot_clock(5.0)
+        world.mix.count("reboot")
     if not machine.up:
+        world.mix.count("restart")
         machine.start(nursery)

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key, key_file, object_paths
 from annexpy.policy.numcopies import Copies, DropProof, HeldCopy
 from annexpy.remote.base import Removed
 from annexpy.uuids import UUID, is_cluster
+from glimmer_store.receipts import Attestation, Verdict
 from tests.simulation.jumps import current_time
 from tests.simulation.machines import Machine, SimulatedRepository
 
@@ -75,13 +76,21 @@ class Truth:
         self.trace: list[str] | None = None
         self._present_until: dict[tuple[Machine, Key], float] = {}
         self._absent_until: dict[tuple[Machine, Key], float] = {}
+        self._intact_until: dict[tuple[Machine, Key], float] = {}
+        self._spoilt_until: dict[tuple[Machine, Key], float] = {}
         self._removed: dict[tuple[Machine, Key], float] = {}
         self.fast: set[Machine] = set()
+        self.wires_lie = False
+        """Bytes may change on the way."""
         self.since: dict[Machine, float] = {}
         """Since when a client does what it does now."""
         self._spoilt: dict[tuple[Machine, Key], list[bytes]] = {}
 
     # -- telling --------------------------------------------------------------------------------------
+
+    @staticmethod
+    def now() -> float:
+        return current_time()
 
     def event(self, text: str) -> None:
         self.events += 1
@@ -138,8 +147,7 @@ class Truth:
             self.event(f"{machine.name} has {self.short(key)}")
             self.has[machine].add(key)
             self._absent_until[place] = now
-            self.rotten.discard(place)
-            self.truncated.discard(place)
+            self._replaced(place, now)
             if self.on_disk(machine, key) != self.contents[key]:
                 self.violation(f"{machine.name} stored something else as {self.short(key)}")
             self._came(machine, key, now)
@@ -152,16 +160,27 @@ class Truth:
         self.has[machine].discard(key)
         self._present_until[place] = now
         self.acknowledged.discard(place)
-        if place in self.rotten or place in self.truncated:
-            self.rotten.discard(place)
-            self.truncated.discard(place)
+        if self._replaced(place, now):
             return
+        self._intact_until[place] = now
         self.counts["removed"] += 1
         left, needed = len(self.copies_of(key)), self.needed(key)
         if left < needed:
             self.violation(f"{self.short(key)} was removed from {machine.name}; {left} of {needed} copies are left")
         elif left < self.copies.needed and key not in self.moved:
             self.counts["numcopies broken by a race"] += 1
+
+    def _replaced(self, place: tuple[Machine, Key], now: float) -> bool:
+        """Whether what was in this place had been spoilt."""
+        spoilt = self.is_spoilt(place)
+        if spoilt:
+            self._spoilt_until[place] = now
+            self.rotten.discard(place)
+            self.truncated.discard(place)
+        return spoilt
+
+    def is_spoilt(self, place: tuple[Machine, Key]) -> bool:
+        return place in self.rotten or place in self.truncated
 
     def needed(self, key: Key) -> int:
         """Copies that stay whatever happens: a race between drops may break numcopies, never mincopies."""
@@ -224,6 +243,27 @@ class Truth:
             elif not self._was(machine, key, True, since):
                 self.violation(f"{machine.name} is said to have {self.short(key)}, and had it never")
 
+    def attested(self, key: Key, proofs: Iterable[Attestation], since: float) -> None:
+        """A client found this out, and signed it."""
+        for proof in proofs:
+            machine = self.machines[UUID(proof.uuid)]
+            place = (machine, key)
+            self.counts[f"attested {proof.verdict.value}"] += 1
+            match proof.verdict:
+                case Verdict.GOOD:
+                    there = key in self.has[machine] and not self.is_spoilt(place)
+                    true = there or self._intact_until.get(place, -inf) >= since
+                case Verdict.MISSING:
+                    true = self._was(machine, key, False, since)
+                case Verdict.BAD:
+                    true = self.wires_lie or self.is_spoilt(place) or self._spoilt_until.get(place, -inf) >= since
+                case _:
+                    assert_never(proof.verdict)
+            if not true:
+                self.violation(
+                    f"{self.short(key)} in {machine.name} is attested as {proof.verdict.value}, and never was"
+                )
+
     def _was(self, machine: Machine, key: Key, present: bool, since: float) -> bool:
         """Whether *machine* had, or had not, *key* at some moment since then."""
         if (key in self.has[machine]) is present:
@@ -275,6 +315,7 @@ class Truth:
 
     def spoil(self, machine: Machine, key: Key, data: bytes) -> None:
         """The simulator has changed a copy."""
+        self._intact_until[machine, key] = current_time()
         (self.rotten if len(data) == key.size else self.truncated).add((machine, key))
         self._spoilt.setdefault((machine, key), []).append(data)
 
@@ -303,8 +344,10 @@ class Truth:
                 if place in self.acknowledged and place not in self.truncated:
                     self.violation(f"{machine.name} lost {self.short(key)} in a power cut; it was acknowledged")
                 self.acknowledged.discard(place)
+                (self._spoilt_until if self.is_spoilt(place) else self._intact_until)[place] = now
             elif there is not None and there != content and not {place} & (self.rotten | self.truncated):
                 if machine in self.fast:
+                    self._intact_until[place] = now
                     self.truncated.add(place)
                 else:
                     self.violation(f"{machine.name} has something else as {self.short(key)} after a power cut")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -171,6 +172,7 @@ class Boastful(Wrapper):
     @asynccontextmanager
     async def put(self, key: Key, *, associated_file: str = "") -> AsyncIterator[Upload]:  # type: ignore[override]
         if self._mix.boastful and self._dice.random() < 0.3:
+            self._mix.count("boast")
             yield _Claim(self.uuid)
             return
         async with self.remote.put(key, associated_file=associated_file) as upload:
@@ -227,7 +229,7 @@ class World:
     def __init__(self, seed: int, *, trace: bool = False, scene: str | None = None) -> None:
         self.seed = seed
         self.dice = dice = Random(seed)
-        self.mix = mix = Mix.drawn(dice, scene)
+        self.mix = mix = Mix.drawn(seed, dice, scene)
         contents = [content_of(number, dice.choice(mix.sizes)) for number in range(mix.keys)]
         copies = Copies(*mix.copies)
         keyed = {key_of(content): content for content in contents}
@@ -235,6 +237,7 @@ class World:
         self.truth = Truth(keyed, copies, self.keys[: mix.moved])
         if trace:
             self.truth.trace = []
+        self.truth.wires_lie = "flip" in mix.kinds
         self.truth.discounted = {uuid_of(name) for name in mix.untrusted}
         self.trust = {uuid_of(name): TrustLevel.UNTRUSTED for name in mix.untrusted}
         self.storm = True
@@ -257,7 +260,8 @@ class World:
             if mix.fast and name in mix.fast:
                 self.truth.fast.add(made)
         self.clients: dict[str, Client] = {}
-        self.faults: dict[str, int] = {}
+        self.faults: Counter[str] = Counter()
+        mix.count = self.count
 
     # -- lives ----------------------------------------------------------------------------------------------------
 
@@ -284,6 +288,14 @@ class World:
     async def _gateway(self, process: Process) -> None:
         machine = process.machine
         async with Gateway(process.repository) as gateway:
+            arrived = gateway._late.arrived
+
+            def late(key: Key, stored: Stored) -> None:
+                self.truth.counts["late copies"] += 1
+                assert arrived is not None
+                arrived(key, stored)
+
+            gateway._late.arrived = late
 
             async def session(wire: Any) -> object:
                 shown: Any = Heard(gateway.shown(CLUSTER), self.truth)
@@ -337,7 +349,7 @@ class World:
             counts["succeeded"],
             counts["puts"],
             counts["drops"],
-            self.faults,
+            dict(self.faults),
             truth.events,
             truth.digest,
             counts=dict(counts),
@@ -348,8 +360,12 @@ class World:
     async def _weather(self, fault: Callable[[World, trio.Nursery], Awaitable[None]], nursery: trio.Nursery) -> None:
         await fault(self, nursery)
 
+    def count(self, name: str) -> None:
+        """One more of these faults."""
+        self.faults[name] += 1
+
     def fault(self, name: str) -> None:
-        self.faults[name] = self.faults.get(name, 0) + 1
+        self.count(name)
         self.truth.event(f"fault: {name}")
 
     async def _heal(self, nursery: trio.Nursery) -> None:

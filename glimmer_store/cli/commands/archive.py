@@ -28,13 +28,20 @@ __all__ = ["command"]
     help="Default: irreplaceable for datasets, generated for derivatives.",
 )
 @click.option("--type", "type_", type=click.Choice(["derivative", "dataset"]), default="derivative", show_default=True)
+@click.option("--id", "id_", metavar="ID", help="Of the node, for one FILE. Default: from its name.")
 @click.option("--produced-by", metavar="ID", help="The method node that made the files.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per file.")
 @click.option(
     "-C", "dataset", default=".", type=click.Path(exists=True, file_okay=False), help="The dataset (default: here)."
 )
 def command(
-    files: tuple[str, ...], storage_class: str | None, type_: str, produced_by: str | None, as_json: bool, dataset: str
+    files: tuple[str, ...],
+    storage_class: str | None,
+    type_: str,
+    id_: str | None,
+    produced_by: str | None,
+    as_json: bool,
+    dataset: str,
 ) -> int:
     """Store FILES on the durable remotes and create a node for each.
 
@@ -43,14 +50,19 @@ def command(
     """
     import anyio
 
+    if id_ and len(files) > 1:
+        raise click.UsageError("--id is for one file")
+
     def emit(graph: GlimmerGraph, name: str) -> Awaitable[GlimmerNode]:
         if type_ == "dataset":
-            return graph.dataset(name, storage_class=storage_class or StorageClass.IRREPLACEABLE)
-        return graph.derivative(name, storage_class=storage_class or StorageClass.GENERATED, produced_by=produced_by)
+            return graph.dataset(name, id=id_, storage_class=storage_class or StorageClass.IRREPLACEABLE)
+        usual = storage_class or StorageClass.GENERATED
+        return graph.derivative(name, id=id_, storage_class=usual, produced_by=produced_by)
 
     def again(name: str) -> str:
         options = ["--type", type_] if type_ != "derivative" else []
         options += ["--class", storage_class] if storage_class else []
+        options += ["--id", id_] if id_ else []
         options += ["--produced-by", produced_by] if produced_by else []
         root = Path(dataset).resolve()
         return shell_line("glimmer-store", "archive", *options, "-C", root, os.path.abspath(name))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from glimmer_store.errors import shell_line
+
 __all__ = ["command"]
 
 _DATASET = click.option(
@@ -46,7 +48,7 @@ def status(dataset: str) -> int:
     click.echo(f"{found.path}: {'installed' if found.active else 'not installed'}")
     click.echo(f"{COMMITTED}: {'the same' if found.committed else 'missing or different'}")
     if not (found.active and found.committed):
-        click.echo("  remedy: glimmer-store hook install")
+        click.echo(f"  remedy: {shell_line('glimmer-store', 'hook', 'install', '-C', Path(dataset).resolve())}")
         return 1
     return 0
 
