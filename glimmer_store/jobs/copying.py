@@ -88,9 +88,14 @@ class Copying:
     def __init__(self, places: Places, throttle: Throttle) -> None:
         self._places, self._throttle = places, throttle
         self._turn = 0
+        self._one_at_a_time = anyio.Lock()
 
     async def copy(self, tasks: Sequence[Task], folded: dict[str, Folded]) -> list[Copied]:
         """Copy *tasks*, which share a destination; from several sources at once where there are several."""
+        async with self._one_at_a_time:  # the limits are those of one batch
+            return await self._copy(tasks, folded)
+
+    async def _copy(self, tasks: Sequence[Task], folded: dict[str, Folded]) -> list[Copied]:
         self._turn += 1
         by_source: dict[str, list[Task]] = {}
         done: list[Copied] = []

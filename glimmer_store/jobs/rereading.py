@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -88,14 +89,30 @@ async def _serve(job: str, worker: str) -> None:
     async with connected(ledger.spec) as places:
         with ledger.writer(f"{worker}.reread") as writer:
             rereading = _Rereading(ledger.spec, places, writer, Signer.of_user())
-            while line := await anyio.to_thread.run_sync(sys.stdin.buffer.readline, abandon_on_cancel=True):
-                answer = await rereading.answer(json.loads(line))
-                try:
-                    sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
-                    sys.stdout.buffer.flush()
-                except BrokenPipeError:  # the worker was killed; what was found is written down
-                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                    return
+            async with anyio.create_task_group() as group:
+                group.start_soon(_reach, ledger.spec, places)
+                await _answer_all(rereading)
+                group.cancel_scope.cancel()
+
+
+async def _reach(spec: JobSpec, places: Places) -> None:
+    """Connect to the destinations while the first copies are made."""
+    for place in spec.dests:
+        remote = places.remote(place.uuid)
+        if remote is not None:
+            with suppress(annex.AnnexError):  # it is tried again when something is asked of it
+                await remote.connect()
+
+
+async def _answer_all(rereading: _Rereading) -> None:
+    while line := await anyio.to_thread.run_sync(sys.stdin.buffer.readline, abandon_on_cancel=True):
+        answer = await rereading.answer(json.loads(line))
+        try:
+            sys.stdout.buffer.write(json.dumps(answer).encode() + b"\n")
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:  # the worker was killed; what was found is written down
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
 
 
 def main() -> None:

@@ -43,6 +43,10 @@ class Rereader:
 
     async def start(self) -> None:
         """Start it now, so that it is ready when the first copies are."""
+        async with self._turn:
+            await self._started()
+
+    async def _started(self) -> None:
         if self._process is None:
             self._process = await anyio.open_process(self._argv, stderr=None)
             assert self._process.stdout is not None
@@ -52,7 +56,7 @@ class Rereader:
         """Read the stored contents of *keys*, and have what is found signed and written down."""
         async with self._turn:
             try:
-                await self.start()
+                await self._started()
                 assert self._process is not None
                 assert self._process.stdin is not None
                 assert self._answers is not None

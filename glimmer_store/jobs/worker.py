@@ -34,6 +34,8 @@ __all__ = ["WorkerSummary", "new_worker", "run_worker"]
 
 _AHEAD = 2
 """Batches that may be copied while one is read back."""
+_AT_ONCE = 2
+"""Shards: one whose copies are read back, and one that is copied meanwhile."""
 _POLL = 0.2, 5.0
 """Shortest and longest pause between two looks for work while others have it."""
 _SPOILED = 2
@@ -139,34 +141,57 @@ class _Working:
         self.rereading, self.signer, self.clock, self.summary = rereading, signer, clock, summary
         self.copying = Copying(places, throttle)
         self.draining = Draining(places, throttle, rereading)
+        self._waiting: dict[str, float] = {}  # shard → when to look again, by the steady clock
+        self._under_way: set[str] = set()
+        self._ended = anyio.Event()  # one of them
 
     async def run(self, shards: Sequence[str] | None, *, wait: bool) -> None:
-        waiting: dict[str, float] = {}  # shard → when to look again, by the steady clock
+        """Work on one shard after the other: the next is copied while the one before is still being read back."""
         pause = _POLL[0]
-        while True:
-            await self._may_go_on()
-            now = time.monotonic()
-            waiting = {shard: until for shard, until in waiting.items() if until > now}
-            lease = self.ledger.claim(self.writer.worker, shards, skip=waiting)
-            if lease is not None:
-                pause = _POLL[0]
-                self.summary.shards += 1
-                until = await _Shard(self, lease).work()
-                if until is not None:
-                    waiting[lease.shard] = time.monotonic() + until
-                continue
-            left = self._left(shards)
-            if not left or not wait:
-                self.summary.left += len(left)
-                return
-            due = min((until - now for until in waiting.values()), default=math.inf)
-            await anyio.sleep(max(_POLL[0], min(due, pause, self.ledger.spec.heartbeat)))
-            pause = min(2 * pause, _POLL[1])
+        async with anyio.create_task_group() as group:
+            while True:
+                lease = await self._claim(shards)
+                if lease is not None:
+                    pause = _POLL[0]
+                    if not self.ledger.spec.drains and self.ledger.spec.verify != "stream":
+                        group.start_soon(self.rereading.start)
+                    copied = anyio.Event()
+                    self._under_way.add(lease.shard)
+                    group.start_soon(self._one, lease, copied)
+                    await copied.wait()
+                    continue
+                if self._under_way:
+                    await self._ended.wait()
+                    continue
+                left = self._left(shards)
+                if not left or not wait:
+                    self.summary.left += len(left)
+                    return
+                now = time.monotonic()
+                due = min((until - now for until in self._waiting.values()), default=math.inf)
+                await anyio.sleep(max(_POLL[0], min(due, pause, self.ledger.spec.heartbeat)))
+                pause = min(2 * pause, _POLL[1])
 
-    async def _may_go_on(self) -> None:
-        held = self.throttle.held()
-        if held is not None:
-            await self.throttle.ready()
+    async def _claim(self, shards: Sequence[str] | None) -> Lease | None:
+        """One more shard; None when there is none, or enough is under way."""
+        if self._under_way and (len(self._under_way) == _AT_ONCE or self.throttle.held() is not None):
+            return None
+        await self.throttle.ready()
+        now = time.monotonic()
+        self._waiting = {shard: until for shard, until in self._waiting.items() if until > now}
+        return self.ledger.claim(self.writer.worker, shards, skip=(*self._waiting, *self._under_way))
+
+    async def _one(self, lease: Lease, copied: anyio.Event) -> None:
+        self.summary.shards += 1
+        try:
+            until = await _Shard(self, lease).work(copied)
+            if until is not None:
+                self._waiting[lease.shard] = time.monotonic() + until
+        finally:
+            copied.set()
+            self._under_way.discard(lease.shard)
+            self._ended.set()
+            self._ended = anyio.Event()
 
     def _left(self, shards: Sequence[str] | None) -> list[str]:
         """Shards that something can still be done about."""
@@ -185,8 +210,12 @@ class _Shard:
         self._spec = working.ledger.spec
         self._stopped = False
 
-    async def work(self) -> float | None:
-        """Do what can be done now; None when nothing is left, else the seconds until there is something to do."""
+    async def work(self, copied: anyio.Event) -> float | None:
+        """Do what can be done now; *copied* is set when nothing more is to be copied, as far as is known.
+
+        Returns:
+            None when nothing is left, else the seconds until there is something to do.
+        """
         try:
             if self._lease.inherited:
                 self._take_over()
@@ -201,6 +230,7 @@ class _Shard:
                 async with anyio.create_task_group() as group:
                     group.start_soon(self._verify_all, receive)
                     await self._copy_all(to_copy, to_verify, send)
+                    copied.set()
             return self._rest()
         finally:
             self._w.writer.close(self._shard)
