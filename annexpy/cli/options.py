@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,6 +33,11 @@ class Options:
     durability: Literal["full", "fast"] = "full"
     debug: bool = False
     repository: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Where to look for the repository to work in: as git, which tells its hooks with GIT_DIR."""
+        return self.repository or os.environ.get("GIT_DIR") or "."
 
 
 def _common() -> list[click.Option]:

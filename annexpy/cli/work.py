@@ -175,6 +175,6 @@ def _repository(options: Options) -> Repository | None:
     if options.repository is not None:
         return Repository.open(options.repository)
     try:
-        return Repository.open()
+        return Repository.open(options.place)
     except NotARepository:
         return None

@@ -6,6 +6,7 @@ Source: gitrepository-layout(5), git(1) "GIT_DIR"; fact sheet repository-format,
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from annexpy.errors import NotARepository
@@ -79,8 +80,7 @@ def _at(here: bytes) -> Place | None:
             # git-annex turns the .git of a linked worktree into a symbolic link
             return _place(os.path.realpath(dot_git) if os.path.islink(dot_git) else dot_git, here)
     elif os.path.isfile(dot_git):
-        with open(dot_git, "rb", buffering=0) as file:  # the way to the repository, so not yet through Files
-            line = file.read(65536)
+        line = _content(dot_git)  # the way to the repository, so not yet through Files
         if line.startswith(b"gitdir:"):
             target = os.path.normpath(os.path.join(here, line[7:].strip()))
             if is_git_dir(target):
@@ -100,8 +100,15 @@ def is_git_dir(path: bytes) -> bool:
 
 def _place(git_dir: bytes, top: bytes | None) -> Place:
     try:
-        with open(git_dir + b"/commondir", "rb", buffering=0) as file:
-            common = os.path.normpath(os.path.join(git_dir, file.read(65536).strip()))
+        common = os.path.normpath(os.path.join(git_dir, _content(git_dir + b"/commondir")))
     except FileNotFoundError:
-        common = git_dir
+        return Place(git_dir, git_dir, top)
+    if top is None:
+        with suppress(FileNotFoundError):
+            top = os.path.dirname(os.path.join(git_dir, _content(git_dir + b"/gitdir")))  # of that worktree's .git
     return Place(common, git_dir, top)
+
+
+def _content(path: bytes) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read(65536).strip()

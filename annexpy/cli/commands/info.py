@@ -22,7 +22,7 @@ def command(options: Options, path: str | None, fast: bool) -> int:
     from annexpy.cli.work import merge_fetched
     from annexpy.repo.repository import Repository
 
-    with Repository.open(path or options.repository or ".") as opened:
+    with Repository.open(path or options.place) as opened:
         merge_fetched(opened)
         found = info(opened, count=not fast)
     show_info(options, found, asked=[] if path is None else [path])

@@ -41,7 +41,7 @@ def command(options: Options, expression: str, key_text: str | None, file: str |
     except InvalidExpression as error:
         click.echo(f"annexpy: matchexpression: {error}", err=True)
         return _CANNOT_SAY
-    with Repository.open(options.repository or ".") as repository:
+    with Repository.open(options.place) as repository:
         merge_fetched(repository)
         path = None if file is None else os.fsencode(file)
         match = Wanted(repository).matches(parsed, key=key, file=path, size=size)

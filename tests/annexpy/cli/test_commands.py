@@ -146,6 +146,22 @@ def test_copies_are_locked_while_a_command_runs(lab: Lab, cli) -> None:
     assert cli("drop", "one", KEY).code == 0
 
 
+def test_git_tells_its_hooks_which_repository_they_work_in(
+    lab: Lab, cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cli("put", "one", "file.txt")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert cli("whereis", KEY).code == 1
+
+    monkeypatch.setenv("GIT_DIR", str(lab.work / ".git"))
+
+    assert cli("whereis", KEY).code == 0
+    assert cli("check", "one", KEY).code == 0
+    assert cli("info", "--fast", "--json").json[0]["path"] == str(lab.work)
+    assert cli("-C", ".", "whereis", KEY).code == 1
+
+
 def test_a_put_that_is_repeated_sends_nothing_and_says_so(lab: Lab, cli) -> None:
     cli("put", "one", "file.txt")
 

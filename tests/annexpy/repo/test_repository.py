@@ -74,6 +74,8 @@ def test_a_linked_worktree_uses_the_annex_of_its_main_repository(work: Path, tmp
     git(work, "commit", "-q", "--allow-empty", "-m", "x")
     git(work, "worktree", "add", "-q", str(tmp_path / "linked"), "-b", "side")
 
+    with Repository.open(work / ".git/worktrees/linked") as linked:
+        assert linked.path == str(tmp_path / "linked")
     with Repository.open(work) as main, Repository.open(tmp_path / "linked") as linked:
         linked.branch.set_present(KEY, linked.uuid, True)
         linked.branch.commit_now()
