@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ import annexpy as annex
 from glimmer_store.adjunct import connect_adjuncts, store_copies
 from glimmer_store.attest import Attestation, Signer, Verdict
 from glimmer_store.config import Config, Durable
-from glimmer_store.errors import Shortfall, SourceRefused, shell_line
+from glimmer_store.errors import ConfigError, Shortfall, SourceRefused, shell_line
 from glimmer_store.policy import StorageClass, check_place, check_source
 from glimmer_store.proving import prove
 from glimmer_store.record import Location, StorageRecord
@@ -108,36 +108,46 @@ class Archive:
         one_by_one: bool = False,
         adjuncts: Mapping[Durable, annex.Remote] | None = None,
         unusable: Mapping[str, str] | None = None,
+        to: Collection[str] = (),
     ) -> None:
         self.root, self.config, self.repository = root, config, repository
         self._nodes = dict(nodes)
+        self._chosen = {place: node for place, node in nodes.items() if not to or place.name in to}
         self.adjuncts, self.unusable = dict(adjuncts or {}), dict(unusable or {})
         self._signer: Signer | None = None
         self._names = {place.uuid: place.name for place in nodes}
         if one_by_one:  # whoever waits for the pid lock of one repository must not have that of another
-            targets: dict[annex.Remote, list[annex.UUID]] = {node: [place.uuid] for place, node in nodes.items()}
+            targets: dict[annex.Remote, list[annex.UUID]] = {n: [place.uuid] for place, n in self._chosen.items()}
+        elif self._chosen:
+            clock, chosen = repository.clock, list(self._chosen.values())
+            cluster = annex.Cluster(chosen, name="durable remotes", clock=clock, deadline=_SECONDS)
+            targets = {cluster: [place.uuid for place in self._chosen]}
         else:
-            clock = repository.clock
-            cluster = annex.Cluster(list(nodes.values()), name="durable remotes", clock=clock, deadline=_SECONDS)
-            targets = {cluster: [place.uuid for place in nodes]}
+            targets = {}
         self._targets = [(annex.Recording(target, repository.branch), uuids) for target, uuids in targets.items()]
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, root: Path, *, numcopies: int | None = None) -> AsyncIterator[Archive]:
+    async def open(
+        cls, root: Path, *, numcopies: int | None = None, to: Collection[str] = ()
+    ) -> AsyncIterator[Archive]:
         """The archive of the dataset at *root*. Connections are made when they are first needed.
 
         Args:
             root: Its top.
             numcopies: Copies that everything needs, in place of those of the classes.
+            to: Names of those durable repositories and adjuncts that contents are stored in; none: all of them.
 
         Raises:
-            ConfigError: The dataset is not set up.
+            ConfigError: The dataset is not set up, or has no place of such a name.
             NotARepository: The dataset is no git-annex repository.
         """
         config = Config.load(root)
         if numcopies is not None:
             config = replace(config, numcopies=dict.fromkeys(config.numcopies, numcopies))
+        places = [place.name for place in config.durable] + [adjunct.name for adjunct in config.adjuncts]
+        if unknown := [name for name in to if name not in places]:
+            raise ConfigError(f"{', '.join(unknown)}: no place of that name", remedy=f"name one of {', '.join(places)}")
         one_by_one = _adopt_pidlock([str(root), *(place.url for place in config.durable)])
         repository = annex.Repository.open(root)
         async with AsyncExitStack() as stack:
@@ -151,7 +161,11 @@ class Archive:
             for adjunct in (*counting.values(), *adjuncts.values()):
                 stack.push_async_callback(_closed, adjunct)
             nodes |= counting
-            yield cls(root, config, repository, nodes, one_by_one=one_by_one, adjuncts=adjuncts, unusable=unusable)
+            adjuncts = {place: remote for place, remote in adjuncts.items() if not to or place.name in to}
+            unusable = {name: why for name, why in unusable.items() if not to or name in to}
+            yield cls(
+                root, config, repository, nodes, one_by_one=one_by_one, adjuncts=adjuncts, unusable=unusable, to=to
+            )
 
     @property
     def remotes(self) -> Sequence[tuple[Durable, annex.Remote]]:
@@ -188,7 +202,7 @@ class Archive:
         return Output(relative, await annex.key_of(self.root / relative, backend=self.config.backend))
 
     async def store(self, output: Output, storage_class: StorageClass, *, progress: Progress | None = None) -> Archived:
-        """Store an output on every durable remote, have every copy read again, and record where it is.
+        """Store an output on every durable remote, or those chosen, have every copy read again, and record where it is.
 
         A copy counts when what was read again, in another request, is the content of its key (``proving``).
         Location lines are on disk before this returns; they are committed with the node.
@@ -203,6 +217,11 @@ class Archive:
             received |= stored.uuids
             for place in self._nodes:
                 if place.uuid in stored.uuids | stored.already:
+                    continue
+                if place not in self._chosen:  # what it had before counts, once it is proven
+                    if place.uuid not in self.repository.branch.locations(key).present:
+                        having[place].remove(key)
+                        failed.setdefault(place.name, "it was not named, and is not said to have it")
                     continue
                 why = stored.failed.get(place.uuid)
                 if isinstance(why, annex.TimedOut | annex.ConnectionLost) and await self._has_it_all_the_same(

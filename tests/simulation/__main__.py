@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
+
+_OFTEN = 30.0
+"""Seconds between two words of progress."""
 
 
 def main() -> int:
@@ -54,18 +59,24 @@ def _replay(seed: int, scene: str | None) -> int:
 def _campaign(asked: argparse.Namespace) -> int:
     from tests.simulation.campaign import KEPT, Summary, kept_seeds, run_campaign
 
-    shown = time.monotonic()
+    shown = -inf
+    stopped = False
 
-    def told(summary: Summary, seconds: float) -> None:
+    def told(summary: Summary) -> None:
         nonlocal shown
-        if time.monotonic() - shown > 60:
+        if time.monotonic() - shown > _OFTEN:
             shown = time.monotonic()
-            print(
-                f"{summary.schedules} schedules, {len(summary.violations)} with violations, {seconds:.0f} s", flush=True
-            )
+            count, wrong, rate = summary.schedules, len(summary.violations), summary.runs[-1]["rate"]
+            print(f"{count} schedules, {wrong} with violations, {rate} a second", flush=True)
             if asked.json:
-                asked.json.write_text(summary.as_json())
+                summary.save(asked.json)
 
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     seeds = asked.seeds if asked.seeds is not None or asked.minutes is not None else 500
     earlier = Summary.of(asked.json) if asked.go_on and asked.json and asked.json.exists() else None
     summary = run_campaign(
@@ -76,10 +87,11 @@ def _campaign(asked: argparse.Namespace) -> int:
         also=() if earlier else kept_seeds(),
         told=told,
         earlier=earlier,
+        enough=lambda: stopped,
     )
     print("\n".join(summary.lines()))
     if asked.json:
-        asked.json.write_text(summary.as_json())
+        summary.save(asked.json)
     if asked.keep and summary.violations:
         with KEPT.open("a") as file:
             file.writelines(f"{seed}\n" for seed in summary.violations)

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from tests.simulation.world import Report
 
-__all__ = ["KEPT", "Summary", "kept_seeds", "run_campaign", "try_mutant"]
+__all__ = ["FAULTS", "KEPT", "Summary", "kept_seeds", "run_campaign", "try_mutant"]
 
 KEPT = Path(__file__).with_name("failing_seeds.txt")
 _TOGETHER = 8
 _LEAST = {"succeeded": 10.0, "puts": 5.0, "drops": 2.0, "removed": 2.0, "faults": 1.0}
 """What has to happen in a schedule, on average, for a run to mean anything."""
+_MANY = 200
+"""Schedules in which every kind of fault has to have happened."""
+FAULTS = (
+    *("kill", "restart", "power", "reboot", "partition", "lost request", "lost reply", "stall", "late removal"),
+    *("full", "errors", "rot", "wall", "cancel", "flip", "boast"),
+)
 
 
 @dataclass
@@ -40,8 +48,11 @@ class Summary:
     violations: dict[str, list[str]] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
+    """Those of ``KINDS`` under their names there, and what follows from them: restarts, reboots, lost replies."""
     scenes: dict[str, int] = field(default_factory=dict)
     too_little: list[str] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    """Each that added to this: when it began, and what it came to."""
 
     def take(self, report: Report) -> None:
         """One more schedule."""
@@ -54,14 +65,24 @@ class Summary:
         if report.violations:
             self.violations[f"{report.seed} {report.scene}".strip()] = report.violations[:5]
 
-    def close(self, seconds: float) -> None:
-        """Nothing more comes in these seconds, which are not the first where it went on: judge it."""
-        self.seconds += seconds
+    def took(self, began: str, seconds: float, schedules: int) -> None:
+        """So many schedules in so many seconds of the run that began then, which may not be over: judge everything."""
+        if not self.runs or self.runs[-1]["began"] != began:
+            self.runs.append({"began": began})
+        rate = round(schedules / seconds, 2) if seconds else 0.0
+        self.runs[-1] |= {"seconds": round(seconds, 1), "schedules": schedules, "rate": rate}
+        self.seconds = sum(float(run["seconds"]) for run in self.runs)
         self.rate = self.schedules / self.seconds if self.seconds else 0.0
         each = {**self.totals, "faults": sum(self.faults.values())}
-        for name, least in _LEAST.items():
-            if (got := each.get(name, 0) / max(1, self.schedules)) < least:
-                self.too_little.append(f"{got:.1f} {name} a schedule, where {least:.0f} are the least")
+        self.too_little = [
+            f"{got:.1f} {name} a schedule, where {least:.0f} are the least"
+            for name, least in _LEAST.items()
+            if (got := each.get(name, 0) / max(1, self.schedules)) < least
+        ]
+        if self.schedules >= _MANY:
+            self.too_little += [
+                f"0 {name} in {self.schedules} schedules" for name in FAULTS if not self.faults.get(name)
+            ]
 
     @property
     def ok(self) -> bool:
@@ -85,8 +106,11 @@ class Summary:
         saved = json.loads(path.read_text())
         return cls(**{name: value for name, value in saved.items() if name not in ("ok", "too_little")})
 
-    def as_json(self) -> str:
-        return json.dumps({**asdict(self), "ok": self.ok}, indent=1)
+    def save(self, path: Path) -> None:
+        """Write it down whole, or not at all."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.write_text(json.dumps({**asdict(self), "ok": self.ok}, indent=1) + "\n")
+        aside.replace(path)
 
 
 def kept_seeds() -> list[int]:
@@ -96,13 +120,15 @@ def kept_seeds() -> list[int]:
 
 
 def _schedules(seeds: Sequence[int]) -> list[Report]:
-    import gc
-
     from tests.simulation.run import install, run_schedule
 
     install()
-    gc.freeze()
     return [run_schedule(seed) for seed in seeds]
+
+
+def _quiet() -> None:
+    """Whoever wants a campaign to end tells the process that began it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run_campaign(
@@ -112,38 +138,46 @@ def run_campaign(
     minutes: float | None = None,
     jobs: int | None = None,
     also: Sequence[int] = (),
-    told: Any = None,
+    told: Callable[[Summary], None] | None = None,
     earlier: Summary | None = None,
+    enough: Callable[[], bool] = lambda: False,
 ) -> Summary:
-    """Run so many schedules, or for so long; those *also* come first. *earlier* is added to, from where it ended.
+    """Run so many schedules, or for so long; those *also* come first.
 
     Processes have the same hash seed, so that a seed means the same everywhere.
+
+    Args:
+        told: Hears what it has come to, every now and then.
+        earlier: Is added to, from where it ended.
+        enough: Asked every second; then what was begun is finished.
     """
     os.environ["PYTHONHASHSEED"] = "0"
     jobs = jobs or len(os.sched_getaffinity(0))
     began_at = datetime.now(UTC).isoformat(timespec="seconds")
-    summary = earlier or Summary(first, first, processes=jobs, began=began_at)
-    began = time.monotonic()
-    until = None if minutes is None else began + minutes * 60
+    summary = earlier or Summary(first, first, began=began_at)
+    summary.processes = jobs
+    before, began = summary.schedules, time.monotonic()
+    until = inf if minutes is None else began + minutes * 60
     chunks = _chunks(summary.next, seeds, also)
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_quiet) as pool:
         running: dict[Future[list[Report]], Sequence[int]] = {}
         while True:
-            while len(running) < 2 * jobs and (until is None or time.monotonic() < until):
-                chunk = next(chunks, None)
-                if chunk is None:
-                    break
+            over = enough() or time.monotonic() >= until
+            while not over and len(running) < 2 * jobs and (chunk := next(chunks, None)) is not None:
                 running[pool.submit(_schedules, chunk)] = chunk
+            if over:
+                running = {future: chunk for future, chunk in running.items() if not future.cancel()}
             if not running:
                 break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            done = wait(running, timeout=1, return_when=FIRST_COMPLETED).done
+            for future in done:
                 chunk = running.pop(future)
                 summary.next = max(summary.next, chunk.stop) if isinstance(chunk, range) else summary.next
                 for report in future.result():
                     summary.take(report)
-            if told is not None:
-                told(summary, time.monotonic() - began)
-    summary.close(time.monotonic() - began)
+            summary.took(began_at, time.monotonic() - began, summary.schedules - before)
+            if done and told is not None:
+                told(summary)
     return summary
 
 

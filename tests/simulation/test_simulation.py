@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 from trio._core import _run
 
@@ -43,7 +44,9 @@ def test_nothing_is_lost_in_any_schedule_and_much_happens_in_them(
     assert summary["ok"]
     assert summary["violations"] == {}
     assert summary["schedules"] >= SHORT
-    assert set(summary["faults"]) >= {"kill", "power", "partition", "full", "errors", "rot", "wall"}
+    assert set(summary["faults"]) >= set(importlib.import_module("tests.simulation.campaign").FAULTS)
+    assert summary["totals"]["late copies"]
+    assert summary["totals"]["attested bad"]
 
 
 def test_no_interleaving_of_two_drops_leaves_too_few_copies(
@@ -78,7 +81,7 @@ def test_a_run_in_which_little_happens_fails() -> None:
     summary = campaign.Summary()
     for seed in range(100):
         summary.take(world.Report(seed, counts={"succeeded": 12, "puts": 11, "drops": 1}, faults={"kill": 1}))
-    summary.close(1.0)
+    summary.took("now", 1.0, 100)
     assert not summary.violations
     assert not summary.ok
     assert [text.split()[1] for text in summary.too_little] == ["drops", "removed"]
@@ -96,7 +99,35 @@ def test_a_campaign_goes_on_where_it_was_left(tmp_path: Path) -> None:
         assert summary["violations"] == {}
 
 
+def test_a_campaign_that_is_told_to_end_says_what_it_did(tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "tests.simulation", "--jobs", "1", "--minutes", "60", "--json", str(report)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as campaign:
+        assert campaign.stdout is not None
+        assert "0 with violations" in campaign.stdout.readline()
+        campaign.terminate()
+        campaign.communicate()
+
+    summary = json.loads(report.read_text())
+    assert summary["schedules"] == sum(summary["scenes"].values())
+    assert summary["runs"][-1]["schedules"] == summary["schedules"]
+    assert 0 < summary["schedules"] < 100
+
+
+def test_a_kind_of_fault_that_never_happens_is_missed() -> None:
+    campaign = importlib.import_module("tests.simulation.campaign")
+    world = importlib.import_module("tests.simulation.world")
+    summary = campaign.Summary()
+    counts = dict.fromkeys(("succeeded", "puts", "drops", "removed"), 20)
+    for seed in range(campaign._MANY):
+        summary.take(world.Report(seed, counts=counts, faults=dict.fromkeys(campaign.FAULTS[1:], 1)))
+    summary.took("now", 1.0, campaign._MANY)
+    assert summary.too_little == ["0 kill in 200 schedules"]
+    assert not summary.ok
+
+
 def test_the_scheduler_can_still_be_pinned() -> None:
     """Names of trio that are not public: here is where it shows when they move."""
     assert callable(_run._hypothesis_plugin_setup)
-    assert callable(_run._r.seed)
+    assert callable(_run._r.shuffle)
+    assert {"queue", "idempotent_queue"} <= {field.name for field in attrs.fields(_run.EntryQueue)}
