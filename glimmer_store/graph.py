@@ -69,20 +69,26 @@ class GlimmerGraph:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, dataset: str | os.PathLike[str] = ".", *, numcopies: int | None = None, seconds: float = SECONDS
+        cls,
+        dataset: str | os.PathLike[str] = ".",
+        *,
+        numcopies: int | None = None,
+        to: Collection[str] = (),
+        seconds: float = SECONDS,
     ) -> AsyncIterator[GlimmerGraph]:
         """The graph of the dataset that *dataset* lies in.
 
         Args:
             dataset: Its top.
             numcopies: Copies that what is stored now needs, whatever its class.
+            to: Names of those places that it is stored in; none: all of them. The history goes to all.
             seconds: How long an emit waits for others that have the dataset, or a durable repository, locked. Longer
                 than a moment, and a warning says who has it.
 
         Raises:
-            ConfigError: Not set up for glimmer_store.
+            ConfigError: Not set up for glimmer_store, or it has no place of such a name.
         """
-        async with Archive.open(_resolved(dataset), numcopies=numcopies) as archive:
+        async with Archive.open(_resolved(dataset), numcopies=numcopies, to=to) as archive:
             graph = cls(archive, seconds=seconds)
             yield graph
             if graph._emitted:

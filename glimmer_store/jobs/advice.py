@@ -51,5 +51,5 @@ def next_of(state: State, job: str) -> str:
 
 def remedy_of(kind: FailureKind) -> str:
     """What a person can do about a task that failed like that, and how to have it tried again."""
-    again = "" if kind is FailureKind.DEST_FULL else f", then: backfill retry --kind {kind}, and backfill run"
+    again = "" if kind is FailureKind.DEST_FULL else f", then: backfill retry --kind {kind}"
     return _REMEDY[kind] + again

@@ -26,6 +26,7 @@ def command() -> None:
 @click.argument("names", nargs=-1)
 @manifest_option
 @click.option("--cached", is_flag=True, help="Also what cached functions produced.")
+@click.option("--to", multiple=True, metavar="NAME", help="Store it there only; default: all durable remotes.")
 @click.option("--class", "storage_class", type=click.Choice([c.value for c in StorageClass]))
 @click.option("--numcopies", type=click.IntRange(min=1), help="Copies that are needed now, if not those of the class.")
 @click.option("--annotate", is_flag=True, help="Write the keys into the manifest, as tables [NAME._GLIMMER].")
@@ -37,6 +38,7 @@ def archive(
     names: tuple[str, ...],
     manifest: str | None,
     cached: bool,
+    to: tuple[str, ...],
     storage_class: str | None,
     numcopies: int | None,
     annotate: bool,
@@ -47,8 +49,9 @@ def archive(
 ) -> int:
     """Store the datasets NAMES, or all that are here, on the durable remotes; prove every copy.
 
-    What differs from its declared checksum is refused. The user's own files are read and never touched. Exit code
-    1 when something failed, 3 when something has too few copies.
+    With --to only those named get something; what the others had before counts too, once it is proven. What differs
+    from its declared checksum is refused. The user's own files are read and never touched. Exit code 1 when something
+    failed, 3 when something has too few copies.
     """
     import anyio
 
@@ -69,7 +72,7 @@ def archive(
 
     async def run() -> int:
         done: list[ArchivedEntry] = []
-        async with GlimmerGraph.open(root, numcopies=numcopies) as graph:
+        async with GlimmerGraph.open(root, numcopies=numcopies, to=to) as graph:
             wanted = StorageClass(storage_class) if storage_class else None
             async for one in archive_manifest(
                 graph, project, entries, storage_class=wanted, allow_volatile=allow_volatile

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import datamanifest
 import pytest
 from manifests import Study
 
+import annexpy as annex
 from glimmer_store.errors import HashMismatch, Shortfall, SourceRefused
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.manifest.annotating import annotate_manifest
@@ -334,3 +338,42 @@ def test_a_name_that_means_two_things_means_none(study: Study) -> None:
     assert study.project.find("anomaly/v2").address.startswith("datacache/anomaly@v2/")
     with pytest.raises(ManifestError, match="no dataset"):
         study.project.find("nothing")
+
+
+async def cli(study: Study, *words: str, expect: int = 0) -> list[dict[str, object]]:
+    """``glimmer-store manifest archive … --json``."""
+    argv = [sys.executable, "-m", "glimmer_store.cli.app", "manifest", "archive", "--json", "-C", str(study.root)]
+    ended = await anyio.run_process([*argv, *words], check=False)
+    assert ended.returncode == expect, ended.stderr
+    return [json.loads(line) for line in ended.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_destinations_can_be_chosen_and_what_others_had_before_still_counts(study: Study) -> None:
+    study.download("co2")
+    (first,) = await cli(study, "co2", "--to", "vault2", "--numcopies", "1")
+    assert [place["remote"] for place in first["stored-at"]] == ["vault2"]  # type: ignore[attr-defined]
+    with annex.Repository.open(study.root) as repository:
+        key = annex.Key.parse(str(first["key"]))
+        assert len(repository.branch.locations(key).present) == 1
+    has = {number: await anyio.to_thread.run_sync(holds, study.bare(number), key) for number in (1, 2, 3)}
+    assert has == {1: False, 2: True, 3: False}
+
+    (second,) = await cli(study, "co2", "--to", "vault1", "--to", "vault3")
+
+    assert [place["remote"] for place in second["stored-at"]] == ["vault1", "vault2", "vault3"]  # type: ignore[attr-defined]
+    assert second["copies"] == 3
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_too_few_chosen_destinations_and_unknown_ones_are_refused(study: Study) -> None:
+    study.download("co2")
+    (told,) = await cli(study, "co2", "--to", "vault1", expect=3)
+    assert (told["status"], told["error-class"]) == ("failed", "Shortfall")
+    assert "vault2: it was not named" in str(told["reason"])
+    assert await cli(study, "co2", "--to", "nowhere", expect=2) == []
+
+
+def holds(bare: Path, key: annex.Key) -> bool:
+    with annex.Repository.open(bare) as repository:
+        return repository.content.present(key)
