@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import anyio
@@ -17,19 +15,6 @@ from glimmer_store.gates import Verdict, check_graph
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.provision import provision
 from glimmer_store.teardown import check_teardown
-
-ROOT = Path(__file__).parent.parent.parent
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment in which glimmer-store and annexpy are programs, as after an installation."""
-    folder = tmp_path_factory.mktemp("bin")
-    for name, module in (("glimmer-store", "glimmer_store.cli.app"), ("annexpy", "annexpy.cli.app")):
-        script = folder / name
-        script.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" exec "{sys.executable}" -m {module} "$@"\n')
-        script.chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture
