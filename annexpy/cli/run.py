@@ -52,6 +52,9 @@ def run(words: Sequence[str]) -> int:
         # Whoever read our output has gone. Nothing may be flushed into the closed pipe at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
+    except OSError as error:
+        _complain(name, error)
+        return SOME_FAILED
     finally:
         signal.signal(signal.SIGTERM, previous)
     return answer if isinstance(answer, int) else DONE
@@ -99,8 +102,12 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def _complain(name: str, error: AnnexError) -> None:
-    click.echo(f"annexpy: {name}: {error}", err=True)
+def _complain(name: str, error: AnnexError | OSError) -> None:
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, AnnexError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        click.echo(f"annexpy: {name}: {where}{error.strerror}", err=True)
+    else:
+        click.echo(f"annexpy: {name}: {error}", err=True)
 
 
 def _interrupted(name: str) -> int:

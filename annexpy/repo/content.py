@@ -16,7 +16,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, InvalidKey, KeyNotPresent, NotLocked, NotRegularFile
+from annexpy.errors import AnnexError, InvalidKey, KeyNotPresent, NotLocked, NotRegularFile, RepositoryError
 from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
@@ -205,7 +205,17 @@ class ContentStore:
         return None if found is None else self.folders.below(found[0])
 
     def keys(self) -> Iterator[Key]:
-        """Every key whose object is here, in no order. Names that are no keys are passed over."""
+        """Every key whose object is here, in no order. Names that are no keys are passed over.
+
+        Raises:
+            RepositoryError: The objects cannot be listed.
+        """
+        try:
+            yield from self._keys()
+        except OSError as error:
+            raise RepositoryError(f"{self.folders.where}: cannot list the objects: {error.strerror}") from error
+
+    def _keys(self) -> Iterator[Key]:
         objects = self.folders.existing(self.folders.layout.objects)
         if objects is None:
             return

@@ -5,6 +5,7 @@ Source: gitrepository-layout(5), git(1) "GIT_DIR"; fact sheet repository-format,
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ def find_repository(path: str) -> Place:
     here = start = os.path.abspath(os.fsencode(as_git_finds(path)))
     if not os.path.exists(start):
         raise NotARepository(path, "no such directory")
+    _check_access(start)
     while True:
         found = _at(here)
         if found is not None:
@@ -63,8 +65,19 @@ def find_repository(path: str) -> Place:
 
 
 def find_exactly(path: str) -> Place | None:
-    """The repository whose top or git directory is *path* itself."""
-    return _at(os.path.abspath(os.fsencode(path)))
+    """The repository whose top or git directory is *path* itself.
+
+    Raises:
+        NotARepository: What is there may not be looked at, or leads nowhere.
+    """
+    here = os.path.abspath(os.fsencode(path))
+    _check_access(here)
+    return _at(here)
+
+
+def _check_access(folder: bytes) -> None:
+    if os.path.isdir(folder) and not os.access(folder, os.X_OK):
+        raise NotARepository(os.fsdecode(folder), os.strerror(errno.EACCES))
 
 
 def as_git_finds(path: str) -> str:

@@ -196,7 +196,12 @@ class Exchange:
 
             known = [ObjectID(sha) for sha in self._history.refs.named(b"git-annex").values()]
             walker = ObjectStoreGraphWalker([sha for sha in known if sha in store], lambda sha: _parents(store[sha]))
-            pack, commit, abort = store.add_pack()
+            try:
+                pack, commit, abort = store.add_pack()
+            except OSError as error:
+                raise RepositoryError(
+                    f"cannot store what is fetched from {self._place.name}: {error.strerror}"
+                ) from error
             try:
                 self._talk(
                     lambda client, path: client.fetch_pack(path, wanted, walker, pack.write, protocol_version=0),

@@ -11,7 +11,7 @@ __all__ = ["command"]
 
 
 @as_command("doctor")
-@click.argument("repositories", metavar="REPOSITORY...", nargs=-1, required=True, type=click.Path())
+@click.argument("repositories", metavar="REPOSITORY...", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("--only", multiple=True, metavar="PROBLEM", help='One kind of problem, such as "sole copy"; repeatable.')
 def command(options: Options, repositories: tuple[str, ...], only: tuple[str, ...]) -> int:
     """Look at each REPOSITORY, change nothing, and say what is wrong and which git-annex command mends it.

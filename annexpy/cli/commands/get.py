@@ -18,7 +18,9 @@ __all__ = ["command"]
 @as_command("get")
 @click.argument("remote", type=REMOTE)
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
-@click.option("-o", "--output", metavar="PATH", type=click.Path(), help="Write to this file, or into this folder.")
+@click.option(
+    "-o", "--output", metavar="PATH", type=click.Path(readable=False), help="Write to this file, or into this folder."
+)
 @click.option("--batch", is_flag=True, help="Read keys from standard input, one a line.")
 def command(options: Options, remote: str, keys: tuple[str, ...], output: str | None, batch: bool) -> int:
     """Fetch each KEY from REMOTE: into the repository, or with -o into a file or folder.

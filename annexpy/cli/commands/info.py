@@ -10,7 +10,7 @@ __all__ = ["command"]
 
 
 @as_command("info")
-@click.argument("path", metavar="[REPOSITORY]", required=False, type=click.Path())
+@click.argument("path", metavar="[REPOSITORY]", required=False, type=click.Path(readable=False))
 @click.option("--fast", is_flag=True, help="Do not count keys and sizes.")
 def command(options: Options, path: str | None, fast: bool) -> int:
     """Describe REPOSITORY (the one you work in): who it is, what it knows of others, what it holds.

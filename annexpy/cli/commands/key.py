@@ -17,7 +17,7 @@ __all__ = ["command"]
 
 
 @as_command("key")
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path())
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(readable=False))
 @click.option(
     "--backend", metavar="NAME", default=DEFAULT_BACKEND.decode(), help="SHA256E, SHA512E, MD5, WORM … (SHA256E)"
 )

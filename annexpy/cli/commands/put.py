@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 @as_command("put")
 @click.argument("remote", type=REMOTE)
-@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path())
+@click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(readable=False))
 @click.option("--backend", metavar="NAME", default="SHA256E", help="How keys are made (SHA256E).")
 @click.option("--key", "named", metavar="KEY", help="The key of the only FILE, instead of computing it.")
 @click.option("--batch", is_flag=True, help="Read file names from standard input, one a line.")

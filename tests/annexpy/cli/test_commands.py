@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,6 +145,39 @@ def test_copies_are_locked_while_a_command_runs(lab: Lab, cli) -> None:
         ran = cli("lock", "one", KEY, "--", command)
         assert (ran.code, ran.err.startswith(f"annexpy: lock: command {command!r}: {why}")) == (code, True)
     assert cli("drop", "one", KEY).code == 0
+
+
+def test_what_may_not_be_read_is_named_and_stops_nothing_else(lab: Lab) -> None:
+    (lab.work / "secret.txt").write_text("secret")
+    (lab.work / "secret.txt").chmod(0)
+    (lab.work / "closed").mkdir(mode=0)
+    as_others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+    def run(*words: object) -> tuple[int, str, str]:
+        command = [*(as_others if os.geteuid() == 0 else []), *ANNEXPY, *map(str, words)]
+        done = subprocess.run(command, cwd=lab.work, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, err = run("put", "one", "secret.txt", "file.txt")
+    assert (code, "put file.txt (to one...) ok" in out) == (1, True)
+    assert err == "annexpy: put: file 'secret.txt': Permission denied\n"
+    for words in (("check", "./closed", KEY), ("info", "./closed")):
+        code, _, err = run(*words)
+        assert (code, err.endswith("closed: Permission denied\n")) == (1, True)
+
+
+def test_folders_of_a_repository_that_are_none_are_named(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    pack, objects = lab.work / ".git/objects/pack", lab.work / ".git/annex/objects"
+    for folder, words in ((objects, ("doctor", ".")), (pack, ("sync", "--pull"))):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.parent.mkdir(exist_ok=True)
+        folder.write_text("")
+
+        ran = cli(*words)
+
+        assert ran.code == 1
+        assert "Not a directory" in ran.err
 
 
 def test_git_tells_its_hooks_which_repository_they_work_in(
