@@ -117,18 +117,19 @@ def _record(
         return None
     keys = keys_of(root, node)
     stored = {place.uuid: place for place in node.record.stored_at}
+    durable = {place.uuid: place for place in places}
     proven = True
-    for place in places:
+    for place in (stored | durable).values():
         found = [known.newest(key).get(place.uuid) for key in keys]
         if any(one is not None and one.verdict is not Verdict.GOOD for one in found):
             stored.pop(place.uuid, None)
-        elif None not in found:
+        elif None not in found and place.uuid in durable:
             stored[place.uuid] = place
-        if place.uuid in stored:
+        if place.uuid in stored and place.uuid in durable:
             proven &= all(one is not None and _is_fresh(one, now) for one in found) or (
                 node.record.verified and place.uuid in {before.uuid for before in node.record.stored_at}
             )
-    proven &= stored.keys() <= {place.uuid for place in places} or node.record.verified
+    proven &= stored.keys() <= durable.keys() or node.record.verified
     return replace(node.record, stored_at=tuple(sorted(stored.values())), verified=bool(stored) and proven)
 
 

@@ -215,3 +215,14 @@ async def test_what_was_not_all_proven_is_once_everything_is(study: Study) -> No
 
 def _git(study: Study, *words: str) -> str:
     return subprocess.run(["git", "-C", study.root, *words], capture_output=True, text=True, check=True).stdout
+
+
+async def test_a_drain_takes_the_copy_out_of_the_nodes_that_can_spare_it(study: Study) -> None:
+    three, two = ("vault1 vault2 vault3", 3, True), ("vault1 vault2", 2, True)
+
+    done = await study.job("drain", "vault3")
+
+    assert study.states() == {"registered": 4, "failed": 1}, "acquired data needs three copies"
+    assert [study.says(node) for node in ("one", "folder", "scan")] == [two, two, three]
+    assert (done.present, done.absent, done.nodes) == (0, 4, 2)
+    assert [path.read_bytes() for path in study.contents("vault3")] == [b"voxels"]
