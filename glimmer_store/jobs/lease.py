@@ -15,13 +15,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["EXPIRES_AFTER", "Holding", "Lease", "claim", "file_system_now", "holdings"]
+__all__ = ["EXPIRES_AFTER", "Holding", "Lease", "claim", "file_system_now", "holdings", "new_worker"]
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,12 @@ class Lease:
                 os.utime(self._path)
             except OSError as error:  # the file system is away: it may come back before the lease is over
                 log.warning("lease of %s: %s", self.shard, error)
+
+
+def new_worker() -> str:
+    """A name that no other process has."""
+    host = "".join(c if c.isalnum() else "_" for c in os.uname().nodename)[:40]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 def claim(folder: Path, shard: str, worker: str, heartbeat: float) -> Lease | None:

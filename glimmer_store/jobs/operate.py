@@ -8,11 +8,11 @@ from dataclasses import replace
 import annexpy as annex
 from glimmer_store.jobs.control import BY_OPERATOR, Control, ControlFile
 from glimmer_store.jobs.event import Event
+from glimmer_store.jobs.lease import new_worker
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.places import named
 from glimmer_store.jobs.spec import JobError
 from glimmer_store.jobs.states import FailureKind, State
-from glimmer_store.jobs.worker import new_worker
 
 __all__ = ["cancel", "pause", "resume", "retry", "set_limits"]
 

@@ -20,10 +20,9 @@ import anyio
 import annexpy as annex
 from glimmer_store.jobs.dataset import Dataset
 from glimmer_store.jobs.event import Event, Folded, Task
-from glimmer_store.jobs.lease import claim
+from glimmer_store.jobs.lease import claim, new_worker
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.states import FailureKind, State
-from glimmer_store.jobs.worker import new_worker
 from glimmer_store.receipts import Receipts
 
 __all__ = ["Registered", "register", "registering"]

@@ -17,11 +17,11 @@ import annexpy as annex
 from glimmer_store.jobs.cold import ColdTier
 from glimmer_store.jobs.cold_place import ConnectedCold
 from glimmer_store.jobs.event import Event, Folded, Task
+from glimmer_store.jobs.lease import new_worker
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.places import Places, connected
 from glimmer_store.jobs.states import FailureKind, State
 from glimmer_store.jobs.warm import ColdTask, WarmLog, WarmStep, WarmUp
-from glimmer_store.jobs.worker import new_worker
 
 __all__ = ["LOG", "Warmer", "warming"]
 

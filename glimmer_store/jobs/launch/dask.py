@@ -20,8 +20,9 @@ from anyio import to_thread
 
 import annexpy as annex
 from glimmer_store.jobs.launch.base import Launched
+from glimmer_store.jobs.lease import new_worker
 from glimmer_store.jobs.spec import JobError
-from glimmer_store.jobs.worker import new_worker, run_worker
+from glimmer_store.jobs.worker import run_worker
 
 if TYPE_CHECKING:
     from distributed import Client, Future
