@@ -382,6 +382,15 @@ class ContentStore:
             except OSError as error:
                 raise self.folders.error(lock.key, error) from error
 
+    def sync_lock_now(self, lock: ContentLock) -> None:
+        """``sync_lock``, in this thread and by itself."""
+        if self._arrivals.group is not None:
+            try:
+                for folder in lock.sync_retention():
+                    self._files.sync_folder(folder)
+            except OSError as error:
+                raise self.folders.error(lock.key, error) from error
+
     def removal(self, key: Key) -> Removal:
         """A context in which the object is about to be removed. See ``Removal``."""
         return Removal(self.folders, key, self._clock, self._pidlock)

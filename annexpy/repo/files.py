@@ -15,6 +15,7 @@ from annexpy.repo.door import WRITE, ComposedFiles, Files, Status
 __all__ = ["WRITE", "ComposedFiles", "DiskFiles", "Files", "Status", "umask"]
 
 _PLACE_RETRIES: Final = 5
+_SMALL: Final = 16 * 1024
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _LOOK: Final = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -150,10 +151,9 @@ class DiskFiles(DescriptorLocks, ComposedFiles):
         except FileNotFoundError:
             return None
         try:
-            size = os.fstat(fd).st_size
-            parts = [os.read(fd, size + 1)]
+            parts = [os.read(fd, _SMALL)]
             while parts[-1]:
-                parts.append(os.read(fd, 1 << 20))
+                parts.append(os.read(fd, _SMALL if len(parts[-1]) < _SMALL else 1 << 20))
             return b"".join(parts)
         finally:
             os.close(fd)

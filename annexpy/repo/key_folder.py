@@ -163,9 +163,10 @@ class KeyFolder:
         self._note.write(retention.note())
 
     def forget_retention(self) -> None:
-        for name in (self.name + b".rtm", self.name + b".rtl", _RETENTION_ASIDE):
-            if not self.files.absent(name):
-                self.remove(name)
+        self.remove(self.name + b".rtm")
+        self.remove(self.name + b".rtl")
+        if not self.files.absent(_RETENTION_ASIDE):
+            self.remove(_RETENTION_ASIDE)
 
     def remove(self, name: bytes) -> None:
         self.change(self.files.unlink, name)

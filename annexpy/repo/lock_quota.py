@@ -10,6 +10,7 @@ The file is never longer than all clients together may have locks, and a file th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
@@ -18,15 +19,13 @@ from struct import Struct
 from typing import Final
 
 from annexpy.clock import LOCK_RETENTION
-from annexpy.repo.door import Files
 from annexpy.repo.format import STATE, apply_mode, make_folders
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
 
 __all__ = ["SharedLockQuota"]
 
-_FOLDER: Final = STATE
-_NAME: Final = b"content-locks"
+_PATH: Final = STATE + b"/content-locks"
 _RECORD: Final = Struct("<d12s12s")
 _PIECE: Final = 16 * 1024
 _TRIES: Final = 2000
@@ -49,6 +48,7 @@ class SharedLockQuota:
         self._files, self._clock, self._limit, self._crowd = repository.files, repository.clock, limit, crowd
         self._lockdown = Lockdown.of(repository.config.get("core.sharedrepository"))
         self._mine: dict[tuple[bytes, bytes], list[float]] = {}
+        self._fd, self._process = -1, 0
 
     def take(self, client: str, who: str) -> bool:
         """As ``Quota``."""
@@ -83,47 +83,60 @@ class SharedLockQuota:
     def _change(self, change: Callable[[list[_Record]], bool]) -> bool:
         """What *change* says of the records that still count, which it may change; True where there is no file."""
         try:
-            folder = self._folder()
+            fd = self._locked()
             try:
-                fd = self._locked(folder)
-                try:
-                    return self._rewrite(folder, fd, change)
-                finally:
-                    folder.unlock(fd)
-                    folder.close_fd(fd)
+                return self._rewrite(fd, change)
             finally:
-                folder.close()
+                self._files.unlock(fd)
         except OSError:
             return True
 
-    def _folder(self) -> Files:
-        try:
-            return self._files.folder(_FOLDER)
-        except FileNotFoundError:
-            make_folders(self._files, _FOLDER, self._lockdown)
-            return self._files.folder(_FOLDER)
-
-    def _locked(self, folder: Files) -> int:
+    def _locked(self) -> int:
+        """The file, locked. It stays open: a session locks and unlocks again and again."""
+        files = self._files
         for _ in range(_TRIES):
-            fd = folder.lock_file(_NAME, exclusive=True)
-            if fd is not None:
-                return fd
+            if self._process != os.getpid():  # a lock belongs to whoever opened the file
+                self.close()
+            if self._fd < 0:
+                self._fd, self._process = self._opened(), os.getpid()
+            if not files.try_lock(self._fd, exclusive=True):
+                continue
+            if files.fstatus(self._fd).st_nlink:
+                return self._fd
+            self.close()
         raise OSError("content locks are being counted all the time")
 
-    def _rewrite(self, folder: Files, fd: int, change: Callable[[list[_Record]], bool]) -> bool:
-        raw, now = b"", self._clock.wall()
-        while piece := folder.pread(fd, _PIECE, len(raw)):
+    def _opened(self) -> int:
+        try:
+            return self._files.open_write(_PATH, append=True, mode=0o666)
+        except FileNotFoundError:
+            make_folders(self._files, STATE, self._lockdown)
+            return self._files.open_write(_PATH, append=True, mode=0o666)
+
+    def close(self) -> None:
+        """Let go of the file. Using this again opens it again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._files.close_fd(fd)
+
+    def _rewrite(self, fd: int, change: Callable[[list[_Record]], bool]) -> bool:
+        files, raw, now = self._files, b"", self._clock.wall()
+        while piece := files.pread(fd, _PIECE, len(raw)):
             raw += piece
             if len(piece) < _PIECE:
                 break
+        if not raw:
+            with suppress(PermissionError):  # another user made it, with the mode that all of us give it
+                apply_mode(files, fd, self._lockdown)
         whole = raw[: len(raw) - len(raw) % _RECORD.size]
         records = [one for one in _RECORD.iter_unpack(whole) if now < one[0] <= now + LOCK_RETENTION]
         answer = change(records)
-        if not raw:
-            with suppress(PermissionError):  # another user made it, with the mode that all of us give it
-                apply_mode(folder, fd, self._lockdown)
-        folder.truncate(fd, 0)
-        folder.write(fd, b"".join([_RECORD.pack(*one) for one in records]))
+        new = b"".join([_RECORD.pack(*one) for one in records])
+        if not new.startswith(raw):
+            files.truncate(fd, 0)
+            raw = b""
+        if len(new) > len(raw):
+            files.write(fd, new[len(raw) :])
         return answer
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 
-from annexpy.errors import AnnexError, InvalidKey, NotARepository
+from annexpy.errors import AnnexError, InvalidKey, NotARepository, ProtocolError
 from annexpy.keys.key import Key
-from annexpy.repo.content import ContentStore
 from annexpy.repo.repository import Repository
+from annexpy.repo.settings import Durability
+from annexpy.server.at_once import Locking, answer_at_once
 from annexpy.server.refusal import Refusal
 
-__all__ = ["answer_presence", "commit_records", "find_uuid", "in_annex", "open_repository"]
+__all__ = ["begin", "commit_records", "complain", "durability_of", "find_uuid", "in_annex", "open_repository"]
 
 log = logging.getLogger(__name__)
-
-_CHECK = b"CHECKPRESENT "
-_LONGEST = 32767  # p2p.messages.MAX_LINE, which would have to be imported
 
 
 def open_repository(directory: str) -> Repository:
@@ -34,42 +33,30 @@ def open_repository(directory: str) -> Repository:
         raise Refusal(str(error)) from error
 
 
-def answer_presence(store: ContentStore, said: bytes, ready: Callable[[], bool]) -> bytes | None:
-    """Answer the presence checks with which a session begins, on stdin and stdout, until the server is *ready*.
+def begin(repository: Repository, client: str, said: bytes, ready: Callable[[], bool]) -> tuple[bytes | None, bytes]:
+    """Begin a session on stdin and stdout, as ``answer_at_once``."""
+    store = repository.content_store(durability=durability_of(repository))
 
-    They are what most sessions begin with, and they need none of what takes time to import. All else is left
-    to the server: also lines that are not plain, and whatever comes behind them.
+    def locking() -> Locking:
+        from annexpy.repo.lock_quota import SharedLockQuota  # most sessions lock nothing
+        from annexpy.server.limits import PER_CLIENT, PER_CROWD
 
-    Args:
-        store: Where to look.
-        said: What the client has said already.
-        ready: Is the server there? Looked at before each wait for the client.
+        quota = SharedLockQuota(repository, limit=PER_CLIENT, crowd=PER_CROWD)
+        return Locking(store, quota, client, os.environ.get("ANNEXPY_NAME", ""))
 
-    Returns:
-        What the client said and is not answered yet; None when it has left.
-    """
-    while True:
-        answers = []
-        while said.startswith(_CHECK):
-            line, end, rest = said.partition(b"\n")
-            name = line[len(_CHECK) :]
-            if not end or len(line) > _LONGEST or b"\0" in name or name.endswith(b"\r"):
-                break
-            try:
-                answers.append(b"SUCCESS\n" if store.present(Key.parse(name)) else b"FAILURE\n")
-            except AnnexError:
-                break
-            said = rest
-        if answers:
-            os.write(1, b"".join(answers))
-        if said or ready():
-            return said
-        try:
-            said = os.read(0, 65536)
-        except BlockingIOError:
-            return b""
-        if not said:
-            return None
+    return answer_at_once(store, said, ready, locking)
+
+
+def complain(error: AnnexError) -> int:
+    """Say on stderr why a session ended; the exit code for that."""
+    text = "protocol error" if isinstance(error, ProtocolError) else str(error)
+    sys.stderr.write(f"git-annex: {text}\np2pstdio: 1 failed\n")
+    return 1
+
+
+def durability_of(repository: Repository) -> Durability:
+    """What a session of its own process promises."""
+    return "fast" if repository.config.get("annexpy.durability") == "fast" else "full"
 
 
 def find_uuid(directory: str, *, wanted: bool, read_only: bool) -> str:

@@ -2,8 +2,8 @@
 
 What it costs is how long it takes to start. So this module imports next to nothing:
 it finds ``annex.uuid`` with a minimal look at the git configuration, says AUTH-SUCCESS, and answers
-VERSION by itself while a thread imports what ``direct`` needs to answer presence checks, and then
-everything else; then ``stdio`` takes over. Where anything is out of the ordinary (includes, worktrees,
+VERSION by itself while a thread imports what ``direct`` needs for presence checks and locks, and then
+everything else, or nothing more as long as contents are locked and unlocked; then ``stdio`` takes over. Where anything is out of the ordinary (includes, worktrees,
 quoting …) the full readers decide before a word is said.
 
 Offered: ``configlist``, ``p2pstdio``, ``inannex``, and git-upload-pack, git-receive-pack and
@@ -39,6 +39,8 @@ p2pstdio      communicate in P2P protocol over stdio
 MAX_VERSION, PROOFS, RANGES = 4, 1004, 2004
 _FIRST_READ = 65536
 _SWITCH_SECONDS = 0.0005  # how often the importing thread lets the answer to VERSION through
+_PATIENCE = 0.06  # seconds to hear what the session is about: about as long as the first import takes
+_LOCK = b"LOCKCONTENT "
 _UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -340,32 +342,44 @@ def _p2pstdio(directory: str, client: str, options: dict[str, str]) -> int:
         os._exit(code)
     os.write(1, b"AUTH-SUCCESS %s\n" % uuid.encode())
     importing = _Importing()
-    version, rest = _version()
-    repository = None
-    if rest is not None:
-        importing.wait_for_direct()
-        from annexpy.server.direct import answer_presence, open_repository
+    import select
 
-        repository = open_repository(directory)
-        rest = answer_presence(repository.content, rest, importing.done)
-    if repository is None or rest is None:
-        os._exit(0)  # gone already: nothing was changed, so there is nothing to wait for
+    version, rest = _version()
+    if rest == b"" and select.select([0], [], [], _PATIENCE)[0]:
+        rest = _read()
+    if rest is not None:
+        importing.begin(later=rest.startswith(_LOCK))
+        code = _session(directory, client, version, rest, importing, debug="--debug" in options)
+        sys.stderr.flush()
+        os._exit(code)  # all is closed: what is left is the interpreter taking itself apart, while ssh waits for us
+    os._exit(0)  # gone already: nothing was changed, so there is nothing to wait for
+
+
+def _session(directory: str, client: str, version: int, rest: bytes, importing: _Importing, *, debug: bool) -> int:
+    importing.wait_for_direct()
+    from annexpy.errors import ConnectionLost
+    from annexpy.server.direct import begin, complain, open_repository
+
+    repository, locked = open_repository(directory), b""
+    left: bytes | None = rest
+    if not debug:
+        try:
+            left, locked = begin(repository, client, rest, importing.done)
+        except ConnectionLost as error:
+            return complain(error)
+    if left is None:
+        return 0
     importing.wait()
     from annexpy.server.stdio import serve_stdio
 
-    code = serve_stdio(repository, client=client, version=version, prefix=rest, debug="--debug" in options)
-    sys.stderr.flush()
-    os._exit(code)  # all is closed: what is left is the interpreter taking itself apart, while ssh waits for us
+    return serve_stdio(repository, client=client, version=version, prefix=left, locked=locked, debug=debug)
 
 
 def _version() -> tuple[int, bytes | None]:
     """Answer VERSION if that is what the client says first: the version, and what came behind it; None at the end."""
-    try:
-        said = os.read(0, _FIRST_READ)
-    except BlockingIOError:
-        return 0, b""
+    said = _read()
     if not said:
-        return 0, None
+        return 0, said
     line, end, rest = said.partition(b"\n")
     verb, _, number = line.removesuffix(b"\r").partition(b" ")
     if verb != b"VERSION" or not end or not number.isdigit() or len(number) > 40:
@@ -375,17 +389,29 @@ def _version() -> tuple[int, bytes | None]:
     return version, rest
 
 
+def _read() -> bytes | None:
+    """What the client says next, or b"" when that is not to be waited for here; None when it has left."""
+    try:
+        return os.read(0, _FIRST_READ) or None
+    except BlockingIOError:
+        return b""
+
+
 class _Importing:
-    """Imports what a session needs in a thread, while the client thinks: first what needs no event loop."""
+    """Imports what a session needs in a thread, while the client thinks: first what needs no event loop.
+
+    The rest follows at once, unless the client is quick to say that it is for later.
+    """
 
     def __init__(self) -> None:
         import _thread  # what threading is made of, without importing threading
 
         self._failed: BaseException | None = None
-        self._direct = _thread.allocate_lock()
-        self._all = _thread.allocate_lock()
-        self._direct.acquire()
-        self._all.acquire()
+        self._direct, self._all = _thread.allocate_lock(), _thread.allocate_lock()
+        self._said, self._wanted = _thread.allocate_lock(), _thread.allocate_lock()
+        for lock in (self._direct, self._all, self._said, self._wanted):
+            lock.acquire()
+        self._later = False
         self._usual = sys.getswitchinterval()
         sys.setswitchinterval(_SWITCH_SECONDS)
         _thread.start_new_thread(self._work, ())
@@ -396,12 +422,20 @@ class _Importing:
                 import annexpy.server.direct
             finally:
                 self._direct.release()
+            self._said.acquire()
+            if self._later:
+                self._wanted.acquire()
             import annexpy.repo.branch
             import annexpy.server.stdio  # noqa: F401
         except BaseException as error:
             self._failed = error
         finally:
             self._all.release()
+
+    def begin(self, *, later: bool) -> None:
+        """The client has said what it wants first: the rest is needed now, or *later*, when somebody waits for it."""
+        self._later = later
+        self._said.release()
 
     def done(self) -> bool:
         """Everything is there."""
@@ -413,6 +447,7 @@ class _Importing:
 
     def wait(self) -> None:
         """Until everything is there."""
+        self._wanted.release()
         self._all.acquire()
         sys.setswitchinterval(self._usual)
         if self._failed is not None:

@@ -10,13 +10,14 @@ from functools import partial
 import anyio
 import anyio._backends._asyncio  # anyio would import it when it runs, in the client's time
 
-from annexpy.errors import AnnexError, ProtocolError
+from annexpy.errors import AnnexError
 from annexpy.p2p.connection import Connection, Role, State
+from annexpy.p2p.messages import SUCCESS
 from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
 from annexpy.repo.lock_quota import SharedLockQuota
 from annexpy.repo.repository import Repository
-from annexpy.repo.settings import Durability
+from annexpy.server.direct import complain, durability_of
 from annexpy.server.limits import PER_CLIENT, PER_CROWD, Deadlines, ServerMode
 from annexpy.server.serve import serve
 from annexpy.transport.pipe import stdio
@@ -39,7 +40,9 @@ def mode_of_environment() -> ServerMode:
     return ServerMode.WRITE
 
 
-def serve_stdio(repository: Repository, *, client: str, version: int, prefix: bytes, debug: bool) -> int:
+def serve_stdio(
+    repository: Repository, *, client: str, version: int, prefix: bytes, locked: bytes = b"", debug: bool = False
+) -> int:
     """Serve *repository* on stdin and stdout, and close it; AUTH-SUCCESS has been said.
 
     Args:
@@ -47,6 +50,8 @@ def serve_stdio(repository: Repository, *, client: str, version: int, prefix: by
         client: UUID of the client.
         version: What has been agreed on.
         prefix: What was read from stdin already.
+        locked: A LOCKCONTENT that was answered with SUCCESS, where the client goes on with something else than the end
+            of that lock.
         debug: Show every message on stderr.
 
     Returns:
@@ -55,20 +60,19 @@ def serve_stdio(repository: Repository, *, client: str, version: int, prefix: by
     if debug:
         logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="[%(asctime)s] (%(name)s) %(message)s")
     try:
-        ended = anyio.run(partial(_serve, repository, client, version, prefix), backend="asyncio")
+        ended = anyio.run(partial(_serve, repository, client, version, prefix, locked), backend="asyncio")
     except AnnexError as error:
         ended = error
-    if ended is None:
-        return 0
-    text = "protocol error" if isinstance(ended, ProtocolError) else str(ended)
-    sys.stderr.write(f"git-annex: {text}\np2pstdio: 1 failed\n")
-    return 1
+    return 0 if ended is None else complain(ended)
 
 
-async def _serve(repository: Repository, client: str, version: int, prefix: bytes) -> AnnexError | None:
-    durability: Durability = "fast" if repository.config.get("annexpy.durability") == "fast" else "full"
-    remote = Local(repository, durability=durability, client=parse_uuid(client))
+async def _serve(repository: Repository, client: str, version: int, prefix: bytes, locked: bytes) -> AnnexError | None:
+    remote = Local(repository, durability=durability_of(repository), client=parse_uuid(client))
     connection = Connection(Role.SERVER, state=State.IDLE, version=version)
+    if locked:
+        connection.receive_data(locked)
+        connection.next_event()
+        connection.send(SUCCESS)
     try:
         return await serve(
             stdio(prefix),

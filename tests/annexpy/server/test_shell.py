@@ -238,9 +238,23 @@ def test_a_client_need_not_ask_for_a_version(program: str, repository: Path) -> 
         ),
         (b"CHECKPRESENT %b\nREMOVE %b\nCHECKPRESENT %b\n" % (K.raw, K.raw, K.raw), b"SUCCESS\nSUCCESS\nFAILURE\n"),
         (b"CHECKPRESENT %b\nCHECKPRES" % K.raw, b"SUCCESS\n"),
+        (
+            b"LOCKCONTENT %b\nUNLOCKCONTENT\nLOCKCONTENT %b\nCHECKPRESENT %b\n"
+            b"LOCKCONTENT %b\nUNLOCKCONTENT\r\nREMOVE %b\n" % (K.raw, ABSENT.raw, K.raw, K.raw, K.raw),
+            b"SUCCESS\nFAILURE\nSUCCESS\nSUCCESS\nSUCCESS\n",
+        ),
+        (
+            b"LOCKCONTENT %b\nREMOVE %b\nREMOVE %b\n" % (K.raw, K.raw, K.raw),
+            b"SUCCESS\nERROR expected UNLOCKCONTENT\nSUCCESS\n",
+        ),
+        (
+            b"LOCKCONTENT nokey\nLOCKCONTENT %b\nUNLOCKCONTENT \nLOCKCONTENT %b\nUNLOCKCONTENT now\nREMOVE %b\n"
+            % (K.raw, K.raw, K.raw),
+            b"ERROR unknown command\nSUCCESS\nSUCCESS\nERROR expected UNLOCKCONTENT\nSUCCESS\n",
+        ),
     ],
 )
-def test_the_first_presence_checks_are_answered_like_all_others(
+def test_the_first_presence_checks_and_locks_are_answered_like_all_others(
     program: str, repository: Path, say: bytes, answer: bytes
 ) -> None:
     code, out, err = run(program, "p2pstdio", str(repository), CLIENT, say=b"VERSION 4\n" + say)
@@ -331,9 +345,14 @@ def session(program: str, repository: Path) -> Iterator[tuple[subprocess.Popen[b
         process.stdin.close()
 
 
+@pytest.mark.parametrize("first", [b"", b"GETTIMESTAMP\n"])
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, None])
-def test_a_lock_outlives_its_client_and_its_server(program: str, repository: Path, end: signal.Signals | None) -> None:
+def test_a_lock_outlives_its_client_and_its_server(
+    program: str, repository: Path, end: signal.Signals | None, first: bytes
+) -> None:
     with session(program, repository) as (process, ask):
+        if first:
+            ask(first)
         assert ask(b"LOCKCONTENT " + K.raw + b"\n") == b"SUCCESS\n"
         if end is not None:
             process.send_signal(end)
