@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Final
 from urllib.parse import quote
 
 import anyio
@@ -40,8 +39,6 @@ log = logging.getLogger(__name__)
 
 _ALL = "0.0.0.0"
 """Who leaves the host out asks for it."""
-_DESCRIPTORS: Final = 16384
-"""Files and connections that a server may have open, where the system lets it."""
 
 
 async def serve_remote(options: Options, asked: ServeOptions) -> int:
@@ -210,11 +207,9 @@ def _say(options: Options, what: str, where: str) -> None:
 
 def _connections(listeners: int) -> int:
     """How many each listener may have: a request may need descriptors for files beside its own."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        soft = wanted
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 4096
     return max(8, min(4096, (soft - 64) // 2 // max(1, listeners)))
 
 

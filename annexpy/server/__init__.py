@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from annexpy.server.http import Routes, serve_http
     from annexpy.server.limits import Authenticate, Deadlines, LockQuota, ServerMode, Services
     from annexpy.server.places import Places
+    from annexpy.server.process import prepare_process
     from annexpy.server.serve import serve as serve_remote
     from annexpy.server.shown import Mount, Shown, ShownRepositories
     from annexpy.server.ssh import SSHServer, host_key
@@ -44,6 +45,7 @@ __all__ = [
     "Visitor",
     "host_key",
     "listen_tcp",
+    "prepare_process",
     "serve_http",
     "serve_remote",
 ]
@@ -73,6 +75,7 @@ _PLACES = {
     "Visitor": "annexpy.server.auth",
     "host_key": "annexpy.server.ssh",
     "listen_tcp": "annexpy.transport.sockets",
+    "prepare_process": "annexpy.server.process",
     "serve_http": "annexpy.server.http",
     "serve_remote": "annexpy.server.serve:serve",
 }

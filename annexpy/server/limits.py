@@ -24,7 +24,6 @@ __all__ = [
     "Quota",
     "ServerMode",
     "Services",
-    "raise_descriptor_limit",
 ]
 
 READ_ONLY_TEXT = "this repository is read-only; write access denied"
@@ -167,18 +166,3 @@ class Services(Protocol):
     async def changed(self) -> tuple[bytes, ...]:
         """Wait until refs of the repository change; the object ids that they have now."""
         ...
-
-
-def raise_descriptor_limit(wanted: int = 65536) -> int:
-    """Let this process open *wanted* descriptors, or as many as it may; how many that is.
-
-    A soft limit of 1,024 is usual, for the sake of programs that use ``select``. Every connection is a descriptor.
-    """
-    import resource  # which a session of its own process has no use for
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        return most
-    return soft

@@ -136,9 +136,9 @@ def _serve(options: Options, asked: ServeOptions, again: Callable[[], ServeOptio
 
 
 def _until_interrupted(work: Callable[[], Awaitable[int]]) -> int:
-    from annexpy.server.limits import raise_descriptor_limit
+    from annexpy.server.process import prepare_process
 
-    raise_descriptor_limit()
+    prepare_process()
     try:
         return in_event_loop(work)
     except KeyboardInterrupt:  # which is how a server ends

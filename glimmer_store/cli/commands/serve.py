@@ -40,6 +40,7 @@ def command(
     """
     import anyio
 
+    from annexpy.server import prepare_process
     from glimmer_store.serve import Listening, TenantServer
     from glimmer_store.tenants import Tenants
 
@@ -71,6 +72,7 @@ def command(
             await server.run(stop)
             group.cancel_scope.cancel()
 
+    prepare_process()
     anyio.run(serve)
     return 0
 
