@@ -3,8 +3,8 @@
 What it costs is how long it takes to start. So this module imports next to nothing:
 it finds ``annex.uuid`` with a minimal look at the git configuration, says AUTH-SUCCESS, and answers
 VERSION by itself while a thread imports what ``direct`` needs for presence checks and locks, and then
-everything else, or nothing more as long as contents are locked and unlocked; then ``stdio`` takes over. Where anything is out of the ordinary (includes, worktrees,
-quoting …) the full readers decide before a word is said.
+everything else, unless all that the client wants is to lock and unlock; then ``stdio`` takes over. Where
+anything is out of the ordinary (includes, worktrees, quoting …) the full readers decide before a word is said.
 
 Offered: ``configlist``, ``p2pstdio``, ``inannex``, and git-upload-pack, git-receive-pack and
 git-upload-archive, which are git's own. Not offered: ``notifychanges``, and the commands that only
