@@ -92,8 +92,9 @@ if TYPE_CHECKING:
     from annexpy.remote.special import connect_s3
     from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced, Wrapper
     from annexpy.repo.branch import Branch
+    from annexpy.repo.commits import FileChange, SyncedBranch
     from annexpy.repo.filetree import FileTree, TreeFile
-    from annexpy.repo.head import FileChange, Head
+    from annexpy.repo.head import Head
     from annexpy.repo.own_lock import OwnLock, adopt_pidlock
     from annexpy.repo.repository import Repository
     from annexpy.system import SystemClock
@@ -178,6 +179,7 @@ __all__ = [
     "S3Settings",
     "Stored",
     "Synced",
+    "SyncedBranch",
     "SystemClock",
     "TimedOut",
     "Traced",
@@ -262,7 +264,7 @@ _PLACES = {
     "DropResult": "annexpy.actions.results",
     "Expression": "annexpy.policy.expression",
     "Facts": "annexpy.actions.facts",
-    "FileChange": "annexpy.repo.head",
+    "FileChange": "annexpy.repo.commits",
     "FileTree": "annexpy.repo.filetree",
     "HTTPRemote": "annexpy.remote.http",
     "Head": "annexpy.repo.head",
@@ -315,6 +317,7 @@ _PLACES = {
     "S3Settings": "annexpy.remote.s3_settings",
     "Stored": "annexpy.remote.base",
     "Synced": "annexpy.actions.sync",
+    "SyncedBranch": "annexpy.repo.commits",
     "SystemClock": "annexpy.system",
     "TimedOut": "annexpy.errors",
     "Traced": "annexpy.remote.wrappers",

@@ -54,8 +54,8 @@ _KEY_NAME: Final = "ed25519.pem"
 _ATTRIBUTES: Final = b"* annex.largefiles=nothing\nattestations/** merge=union -text\n"
 _FULL: Final = 16 << 10
 """Bytes of a file that gets no more lines."""
-_HELD: Final = 50_000
-"""Attestations that are kept while keys are looked up."""
+_HELD: Final = 20_000
+"""Keys whose attestations are kept while others are looked up."""
 
 Read: TypeAlias = Callable[[bytes], bytes | None]
 """What a file of the dataset says, by its path; None: there is no such file."""
@@ -262,7 +262,7 @@ class Attestations:
         signed = one.signer, one.message, one.sig
         if (known := self._checked.get(signed)) is not None:
             return known
-        if len(self._checked) >= _HELD // 10:
+        if len(self._checked) >= _HELD:
             self._checked.clear()
         try:
             self._keys[one.signer].verify(one.sig, one.message)

@@ -17,39 +17,24 @@ import stat
 import threading
 import time
 from binascii import hexlify, unhexlify
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from annexpy.errors import BranchConflict, LockHeld, RepositoryError, UnsupportedRepository
+from annexpy.errors import LockHeld, RepositoryError, UnsupportedRepository
+from annexpy.repo.commits import Commits, FileChange, Where
 from annexpy.repo.files import DiskFiles, Files, Status
-from annexpy.repo.format import STATE, is_branch_path, make_folders, repository_error
+from annexpy.repo.format import STATE, make_folders
 from annexpy.repo.gitindex import Staged, stage
-from annexpy.repo.identity import Identity
-from annexpy.repo.journal import LOCK_SECONDS, JournalLock
-from annexpy.repo.objects import Objects, git_command, git_environment
-from annexpy.repo.pack import COMMIT, ObjectWriter, remove_leftovers
+from annexpy.repo.journal import LOCK_SECONDS
+from annexpy.repo.objects import git_command, git_environment
 from annexpy.repo.refs import NO_LINKS, Refs
 from annexpy.repo.repository import Repository
-from annexpy.repo.settings import Lockdown
-from annexpy.repo.treeedit import TreeEdit
-from annexpy.repo.trees import (
-    EMPTY_TREE,
-    FOLDER,
-    TreeCache,
-    commit_parents,
-    commit_tree,
-    load_folders,
-    parse_tree,
-)
+from annexpy.repo.trees import commit_parents
 
 __all__ = ["FileChange", "Head"]
 
-_TRIES: Final = 20
 _INDEX_TRIES: Final = 500  # git holds its index for moments
 _NOTE: Final = b"annexpy-head"  # ref, commit and paths of a commit that the index may not know of yet
-_REF_ASIDE: Final = STATE + b"/head-ref"
 _INDEX_ASIDE: Final = b"annexpy-index"  # beside the index: in a linked worktree ``annex`` is a link elsewhere
 _INDEX_PAUSE: Final = 0.01
 _INDEX_MARK: Final = b"annexpy\n"
@@ -57,25 +42,10 @@ _INDEX_MARK_FILE: Final = b"annexpy-index-mark"
 _SCRATCH: Final = STATE + b"/head-file"
 
 
-@dataclass(frozen=True, slots=True)
-class FileChange:
-    """What becomes of one file.
-
-    Attributes:
-        change: Gets the content (None: there is no such file) and returns the new one; called more than once.
-        replaces: A content, other than that of the commit, which the file in the work tree may have and lose.
-        merges: A file in the work tree that somebody has edited gets *change* applied; else it is left alone.
-    """
-
-    change: Callable[[bytes | None], bytes]
-    replaces: bytes | None = None
-    merges: bool = False
-
-
 _AS_COMMITTED: Final = FileChange(lambda old: old or b"")
 
 
-class Head:
+class Head(Commits):
     """What is checked out in a repository with a work tree. Every method blocks; for one thread at a time."""
 
     def __init__(self, repository: Repository) -> None:
@@ -86,19 +56,15 @@ class Head:
         """
         if repository.work_tree is None:
             raise UnsupportedRepository(f"{repository.path}: has no work tree to commit from")
-        self._repository, self._files = repository, repository.files
-        self._lockdown = Lockdown.of(repository.config.get("core.sharedrepository"))
+        super().__init__(repository)
         linked = repository.worktree_git_dir != repository.git_dir
         self._own: Files = DiskFiles(repository.worktree_git_dir) if linked else self._files
         self._tree: Files = DiskFiles(repository.work_tree)
-        self._objects = Objects(self._files)
-        self._cache = TreeCache(self._objects)
-        self._refs = Refs(self._files, self._lockdown)
         self._own_refs = Refs(self._own, self._lockdown) if linked else self._refs
 
     def close(self) -> None:
         """Give back file handles."""
-        self._objects.close()
+        super().close()
         self._tree.close()
         if self._own is not self._files:
             self._own.close()
@@ -116,34 +82,14 @@ class Head:
     @property
     def tip(self) -> str | None:
         """The commit that is checked out, 40 hex digits; None before the first."""
-        found = self._where()[1]
+        found = self._where().old
         return None if found is None else found.decode()
 
-    def _where(self) -> tuple[bytes, bytes | None, Refs]:
-        """Ref to be moved by a commit, what it says, where it is."""
+    def _where(self) -> Where:
         branch = self.branch
-        if branch is None:
-            return b"HEAD", self._own_refs.read(b"HEAD"), self._own_refs
-        name = os.fsencode(branch)
-        return name, self._refs.read(name), self._refs
-
-    def read(self, path: bytes) -> bytes | None:
-        """What the file at *path* says in the commit that is checked out; None when it has none."""
-        return self._read(self._tree_of(self._where()[1]), path)
-
-    def _tree_of(self, commit: bytes | None) -> bytes:
-        return EMPTY_TREE if commit is None else commit_tree(self._objects.get(unhexlify(commit)))
-
-    def _read(self, tree: bytes, path: bytes) -> bytes | None:
-        sha = self._cache.find(tree, path)
-        return None if sha is None else self._objects.get(sha)
-
-    def _find(self, tree: bytes, paths: Sequence[bytes]) -> dict[bytes, bytes]:
-        """Path → blob of those of *paths* that are files; every folder is parsed once, however many are in it."""
-        root = {} if tree == EMPTY_TREE else parse_tree(self._objects.get(tree))
-        folders = load_folders(self._objects, root, {os.path.dirname(path) for path in paths})
-        found = {path: folders[os.path.dirname(path)].get(os.path.basename(path)) for path in paths}
-        return {path: entry[1] for path, entry in found.items() if entry is not None and entry[0] != FOLDER}
+        name, refs = (b"HEAD", self._own_refs) if branch is None else (os.fsencode(branch), self._refs)
+        tip = refs.read(name)
+        return Where(name, tip, tip, refs)
 
     # -- committing --
 
@@ -166,31 +112,16 @@ class Head:
             BranchConflict: HEAD kept moving.
             RepositoryError: A path is none for a git tree, or a file stands where a directory should.
         """
-        for path in changes:
-            if not is_branch_path(path):
-                raise RepositoryError(f"{path!r} cannot stand in a git tree")
         if not changes:
             return None
-        try:
-            with self._locked(seconds):
-                made, before, after = self._commit(changes, message)
-                self._check_out(changes, before, after)
-                self._own.unlink(_NOTE)
-        except OSError as error:
-            raise repository_error(self._files.path, "commit to HEAD", error) from error
-        return made
-
-    @contextmanager
-    def _locked(self, seconds: float) -> Iterator[None]:
-        pidlock = self._repository.config.get_bool("annex.pidlock")
-        lock = JournalLock(self._files, self._repository.clock, self._lockdown, pidlock=pidlock)
-        with lock.blocking(seconds):
-            if lock.left:
-                remove_leftovers(self._files)
+        with self._committing(changes, seconds):
             if self._own.read(b"index.lock") == _INDEX_MARK:
                 self._own.unlink(b"index.lock")
             self._complete()
-            yield
+            made, before, after = self._commit(changes, message)
+            self._check_out(changes, before, after)
+            self._own.unlink(_NOTE)
+        return made
 
     def _complete(self) -> None:
         """Somebody died, or met a locked index, between the commit and the index: go on from there."""
@@ -198,76 +129,19 @@ class Head:
         if note is None:
             return
         ref, commit, *paths = note.split(b"\0")[:-1] or [b"", b""]
-        here, tip, refs = self._where()
-        (refs if ref == here else self._refs).unlock_stale(ref, commit)
-        if (here, tip) == (ref, commit):
+        here = self._where()
+        (here.refs if ref == here.ref else self._refs).unlock_stale(ref, commit)
+        if (here.ref, here.old) == (ref, commit):
             parents = commit_parents(self._objects.get(unhexlify(commit)))
             after, before = self._tree_of(commit), self._tree_of(hexlify(parents[0]) if parents else None)
             self._check_out(dict.fromkeys(paths, _AS_COMMITTED), before, after)
         self._own.unlink(_NOTE)
 
-    def _commit(self, changes: Mapping[bytes, FileChange], message: str) -> tuple[str | None, bytes, bytes]:
-        """The commit, and the trees before and after."""
-        paths = sorted(changes)
-        for _ in range(_TRIES):
-            ref, tip, refs = self._where()
-            tree = self._tree_of(tip)
-            writer = ObjectWriter(self._files, self._lockdown)
-            try:
-                new_tree = self._edited(writer, tree, paths, changes)
-                if new_tree == tree:
-                    writer.abandon()
-                    return None, tree, tree
-                commit = self._write_commit(writer, new_tree, tip, message)
-                writer.finish()
-                self._own.replace(_NOTE, b"".join([part + b"\0" for part in (ref, commit, *paths)]), sync=False)
-            except BaseException:
-                writer.abandon()
-                raise
-            try:
-                moved = not refs.swap(ref, tip, commit, aside=_REF_ASIDE if refs is self._refs else None)
-            except BaseException:
-                writer.done()  # perhaps the branch has it already
-                raise
-            if not moved:
-                writer.done()
-                self._log(ref, tip, commit, message)
-                return commit.decode(), tree, new_tree
-            writer.abandon()
-        raise BranchConflict(f"HEAD of {self._repository.path} moved {_TRIES} times while we tried to commit to it")
+    def _reflogs(self, ref: bytes) -> Collection[tuple[Files, bytes]]:
+        return {(self._own, b"logs/HEAD"), (self._own if ref == b"HEAD" else self._files, b"logs/" + ref)}
 
-    def _edited(
-        self, writer: ObjectWriter, tree: bytes, paths: Sequence[bytes], changes: Mapping[bytes, FileChange]
-    ) -> bytes:
-        there = self._find(tree, paths)
-        edit = TreeEdit(self._objects, writer, tree)
-
-        def change(at: int, old: bytes) -> bytes:
-            path = paths[at]
-            return changes[path].change(old if path in there else None)
-
-        edit.apply(paths, change)
-        return edit.finish()
-
-    def _write_commit(self, writer: ObjectWriter, tree: bytes, parent: bytes | None, message: str) -> bytes:
-        who, when = Identity.of(self._repository.config), int(self._repository.clock.wall())
-        lines = [b"tree " + hexlify(tree), *([b"parent " + parent] if parent else [])]
-        lines += [b"author %b %d +0000" % (who.author, when), b"committer %b %d +0000" % (who.committer, when)]
-        lines += [b"", message.encode("utf-8", "surrogateescape"), b""]
-        return hexlify(writer.add(COMMIT, b"\n".join(lines)))
-
-    def _log(self, ref: bytes, old: bytes | None, new: bytes, message: str) -> None:
-        """Add to the reflogs, where git keeps them."""
-        who, when = Identity.of(self._repository.config).committer, int(self._repository.clock.wall())
-        subject = message.partition("\n")[0].encode("utf-8", "surrogateescape")
-        line = b"%b %b %b %d +0000\tcommit: %b\n" % (old or b"0" * 40, new, who, when, subject)
-        for files, path in {(self._own, b"logs/HEAD"), (self._own if ref == b"HEAD" else self._files, b"logs/" + ref)}:
-            if files.status(path) is not None:
-                fd = files.open_write(path, append=True)
-                try:
-                    files.write(fd, line)
-                finally:
-                    files.close_fd(fd)
+    def _noted(self, ref: bytes, commit: bytes, paths: Sequence[bytes]) -> None:
+        self._own.replace(_NOTE, b"".join([part + b"\0" for part in (ref, commit, *paths)]), sync=False)
 
     # -- work tree and index --
 

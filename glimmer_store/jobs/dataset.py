@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anyio import to_thread
+
 import annexpy as annex
 from glimmer_store.attest import Attestation, Attestations, Verdict, log_parts, reader
 from glimmer_store.bids import read_node
 from glimmer_store.config import CONFIG_NAME
 from glimmer_store.enter import Entering
-from glimmer_store.entry import Entry, Part
+from glimmer_store.entry import Entry, Part, changes
 from glimmer_store.errors import StoreError
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.receipts import Receipts, fold, rank
@@ -76,8 +78,26 @@ class Dataset:
             parts = log_parts(receipts, publics, reader(Path(self._repository.path)))
             if parts:
                 await self._entering.enter(Entry(title, tuple(parts)))
+        elif receipts:
+            await to_thread.run_sync(_enter_beside, self._repository, title, receipts, publics)
         await self._repository.branch.commit()
         return len(changed)
+
+
+def _enter_beside(
+    repository: annex.Repository, title: str, receipts: Iterable[Receipts], publics: Mapping[str, bytes]
+) -> None:
+    """Enter attestations into a bare repository, from where a sync brings them to its clones.
+
+    One without a history of its own has no log to enter them into: they stay in the ledger.
+    """
+    branch = annex.SyncedBranch(repository)
+    try:
+        if branch.branch is not None:
+            parts = log_parts(receipts, publics, branch.read)
+            branch.commit(changes([Entry(title, tuple(parts))]), title)
+    finally:
+        branch.close()
 
 
 def _node_parts(graph: GlimmerGraph, ids: Collection[str], receipts: Iterable[Receipts]) -> list[Part]:

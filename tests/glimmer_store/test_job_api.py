@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,8 +18,10 @@ import pytest
 from hosting import Server
 
 import annexpy as annex
+from glimmer_store.attest import Attestations, Signer, Verdict
 from glimmer_store.jobs.states import JobState
 from glimmer_store.jobs.waterfall import allowed
+from glimmer_store.provision import provision
 from glimmer_store.tenant import Access
 
 SIZE = 3000
@@ -240,3 +244,41 @@ def test_a_quota_holds_for_jobs_and_a_cancelled_one_is_at_its_end(host: Host) ->
     assert host.ask("POST", f"{page}/cancel", {"reason": "too small"})[1]["status"] == "cancelled"
     assert host.ask("POST", f"{page}/resume", {})[0] == 400
     assert host.holds("small") == set()
+
+
+@pytest.mark.interop
+def test_what_a_job_proved_comes_to_the_dataset_with_a_sync(host: Host, tmp_path: Path, git_annex: str) -> None:
+    host.tenant("dora")
+    one, two = host.server.tenants.get("dora").repositories
+    study = tmp_path / "study"
+
+    def run(*words: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        done = subprocess.run([words[0], *(who if words[0] == "git" else []), *words[1:]], cwd=study, text=True,
+                              capture_output=True, check=False)  # fmt: skip
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    provision(study, [str(one.path), str(two.path)])
+    (study / "out.txt").write_bytes(b"a result")
+    run(git_annex, "add", "-q", "out.txt")
+    run("git", "commit", "-qm", "a result")
+    name = run("git", "remote").split()[0]
+    run(git_annex, "sync", "-q", "--content", name)
+    key = annex.Key.parse(run(git_annex, "lookupkey", "out.txt").strip())
+    assert Attestations(study).newest(key) == {}
+
+    _, made = host.ask("POST", "dora/jobs", {"to": "two", "from": ["one"]})
+    host.wait(lambda: host.ask("GET", f"dora/jobs/{made['id']}")[1]["running"] is False)
+    assert host.ask("GET", f"dora/jobs/{made['id']}")[1]["status"] == "succeeded"
+    run(git_annex, "sync", "-q", "--no-content", name)
+
+    newest = Attestations(study).newest(key)
+    assert {uuid: one.verdict for uuid, one in newest.items()} == {str(two.uuid): Verdict.GOOD}
+    assert two.uuid in run(git_annex, "whereis", "out.txt")
+    signer = newest[str(two.uuid)].signer
+    assert signer != Signer.of_user().name, "the server has a key of its own"
+    receipt = tmp_path / "receipt.log"
+    receipt.write_bytes(b"".join(Attestations(study).receipts(key)))
+    checker, pem = Path(__file__).parents[2] / "examples/check_receipt.py", study / f".glimmer-store/keys/{signer}.pem"
+    run(sys.executable, str(checker), str(receipt), str(pem))

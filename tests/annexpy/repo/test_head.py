@@ -12,7 +12,8 @@ import pytest
 from annexpy.errors import BranchConflict, LockHeld, RepositoryError
 from annexpy.repo import head as module
 from annexpy.repo.carry import carry
-from annexpy.repo.head import FileChange, Head
+from annexpy.repo.commits import FileChange
+from annexpy.repo.head import Head
 from annexpy.repo.repository import Repository
 
 
