@@ -32,6 +32,7 @@ THEMES: Final = (
     "http_answers",
     "http_transfers",
     "http_locks",
+    "http_slots",
     "http_gateways",
     "http_roles",
     "http_credentials",

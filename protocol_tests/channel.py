@@ -117,6 +117,11 @@ class Channel:
             except OSError:
                 return b""
 
+    @property
+    def is_open(self) -> bool:
+        """Nobody has left yet, on this side."""
+        return self._open
+
     def close(self) -> None:
         """Leave, without a word."""
         if self._open:

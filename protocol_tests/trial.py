@@ -209,7 +209,7 @@ class Trial:
 
     def close(self) -> None:
         """Leave all that is still open."""
-        for close in (*(talk.channel.close for talk in self._talks), *self._closers):
+        for close in (*(talk.leave for talk in self._talks), *self._closers):
             close()
 
     def when_closed(self, close: Callable[[], object]) -> None:

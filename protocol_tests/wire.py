@@ -8,6 +8,7 @@ A line is words with one blank between them and LF at its end. ``DATA n`` is fol
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,11 +51,13 @@ class Talk:
         self._transcript, self._patience, self._conn = transcript, patience, conn
         self._buffer = b""
         self._ended = False
+        self._asks_for_lock = self._has_lock = False
 
     # -- lines and bytes --------------------------------------------------------------------------------------------
 
     def say(self, *messages: bytes) -> None:
         """Each as a line of its own."""
+        self._asks_for_lock, self._has_lock = messages[-1].startswith(b"LOCKCONTENT "), False
         self.send(b"".join(message + b"\n" for message in messages))
 
     def send(self, *parts: bytes) -> None:
@@ -79,6 +82,8 @@ class Talk:
         self._patience.answered(time.monotonic() - begin)
         line, _, self._buffer = self._buffer.partition(b"\n")
         self._transcript.said(self._conn, False, line + b"\n")
+        self._has_lock = self._asks_for_lock and line == b"SUCCESS"
+        self._asks_for_lock = False
         return line
 
     def read(self, length: int) -> bytes:
@@ -137,6 +142,13 @@ class Talk:
                 raise Violation(f"after {after} the next request was not answered as it should be")
         except Gone as gone:
             raise Violation(f"{after} ended the session") from gone
+
+    def leave(self) -> None:
+        """Leave when all is over; a lock would stay for minutes, and is given back."""
+        if self._has_lock and self.channel.is_open:
+            with suppress(Gone, Silent):
+                self.channel.send(b"UNLOCKCONTENT\n", self._patience)
+        self.channel.close()
 
     def close(self) -> None:
         """Leave."""

@@ -8,13 +8,25 @@ from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
 from protocol_tests.trial import Trial, must
 
-__all__ = ["absent", "held", "held_against_a_deadline", "lasts", "not_used_up", "present", "removed", "two", "unlocked"]
+__all__ = [
+    "Held",
+    "absent",
+    "held",
+    "held_against_a_deadline",
+    "lasts",
+    "locked",
+    "present",
+    "removed",
+    "two",
+    "unlocked",
+]
 
 _HTTP = "P2P protocol over HTTP"
 _NEEDS = (Need.HTTP,)
 
 
-def _locked(http: Http, content: Content) -> str:
+def locked(http: Http, content: Content) -> str:
+    """lockcontent, which must be a success; its lockid."""
     said = http.post("lockcontent", {"key": content.key}).json()
     must(said.get("locked") is True, f"lockcontent is answered by {said}")
     must(isinstance(said.get("lockid"), str), f"it has no lockid: {said}")
@@ -27,7 +39,7 @@ def _must_refuse(http: Http, content: Content, why: str, verb: str = "remove", *
     must(http.present(content.key), f"it was removed {why}")
 
 
-class _Held:
+class Held:
     """keeplocked, with its body open: the lock stands until ``unlock`` is said."""
 
     def __init__(self, trial: Trial, lockid: str) -> None:
@@ -52,12 +64,14 @@ class _Held:
         self._http.connection.send(b"%x\r\n%s\r\n" % (len(data), data))
 
     def unlock(self) -> None:
+        """Say so, and hear the end of the answer."""
         with self._http.deadline():
             self._chunk(b'{"unlock":true}\n')
             self._http.connection.send(b"0\r\n\r\n")
             self._http.connection.getresponse().read()
 
     def close(self) -> None:
+        """Leave without a word."""
         self._http.close()
 
 
@@ -79,7 +93,7 @@ def present(trial: Trial) -> None:
     content = trial.contents.fresh()
     http = Http(trial)
     http.store(content)
-    _Held(trial, _locked(http, content)).unlock()
+    Held(trial, locked(http, content)).unlock()
 
 
 @requirement("H-042", "While keeplocked goes on, the content is not removed.", f"{_HTTP}, keeplocked", needs=_NEEDS)
@@ -87,7 +101,7 @@ def held(trial: Trial) -> None:
     content = trial.contents.fresh()
     http = Http(trial)
     http.store(content)
-    kept = _Held(trial, _locked(http, content))
+    kept = Held(trial, locked(http, content))
     _must_refuse(http, content, "while it was locked")
     kept.unlock()
 
@@ -97,26 +111,9 @@ def unlocked(trial: Trial) -> None:
     content = trial.contents.fresh()
     http = Http(trial)
     http.store(content)
-    _Held(trial, _locked(http, content)).unlock()
+    Held(trial, locked(http, content)).unlock()
     said = http.post("remove", {"key": content.key}).json()
     must(said.get("removed") is True, f"remove is answered by {said}")
-
-
-@requirement(
-    "H-044",
-    "Locks that were not given use up nothing: after a hundred of them one can still lock.",
-    "measured: http-lock2",
-    once=True,
-    needs=_NEEDS,
-)
-def not_used_up(trial: Trial) -> None:
-    content = trial.contents.fresh()
-    http = Http(trial)
-    http.store(content)
-    for _ in range(110):
-        http.post("lockcontent", {"key": trial.contents.fresh().key}, noted=False)
-    trial.transcript.note("H", "comment", "lockcontent of 110 keys that are not there")
-    _Held(trial, _locked(http, content)).unlock()
 
 
 @requirement(
@@ -130,7 +127,7 @@ def lasts(trial: Trial) -> None:
     content = trial.contents.fresh()
     http = Http(trial)
     http.store(content)
-    kept = _Held(trial, _locked(http, content))
+    kept = Held(trial, locked(http, content))
     for moment in trial.moments():
         _must_refuse(http, content, f"after it had been locked for {moment:.1f} s")
     kept.unlock()
@@ -147,9 +144,9 @@ def two(trial: Trial) -> None:
     content = trial.contents.fresh()
     http = Http(trial)
     http.store(content)
-    first, second = _locked(http, content), _locked(http, content)
+    first, second = locked(http, content), locked(http, content)
     must(first != second, f"two locks have one lockid: {first}")
-    one, other = _Held(trial, first), _Held(trial, second)
+    one, other = Held(trial, first), Held(trial, second)
     one.unlock()
     _must_refuse(http, content, "while a second client had it locked")
     other.unlock()
@@ -166,7 +163,7 @@ def held_against_a_deadline(trial: Trial) -> None:
     content = trial.contents.fresh()
     http = Http(trial)
     http.store(content)
-    kept = _Held(trial, _locked(http, content))
+    kept = Held(trial, locked(http, content))
     until = http.post("gettimestamp").json()["timestamp"] + 300
     _must_refuse(http, content, "while it was locked", "remove-before", timestamp=str(until))
     kept.unlock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from protocol_tests.channel import Gone
-from protocol_tests.http_talk import LENGTH, Http
+from protocol_tests.http_talk import LENGTH, Answer, Http
 from protocol_tests.keys import of
 from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
@@ -32,6 +32,11 @@ __all__ = [
 
 _HTTP = "P2P protocol over HTTP"
 _NEEDS = (Need.HTTP,)
+
+
+def _nothing(answer: Answer) -> bool:
+    empty = answer.status == 200 and not answer.body and answer.headers.get(LENGTH.lower()) == "0"
+    return answer.status == 404 or empty
 
 
 @requirement(
@@ -67,8 +72,7 @@ def from_an_offset(trial: Trial) -> None:
 )
 def absent(trial: Trial) -> None:
     answer = Http(trial).get(trial.contents.fresh().key)
-    empty = answer.status == 200 and not answer.body and answer.headers.get(LENGTH.lower()) == "0"
-    must(answer.status == 404 or empty, f"it is answered by {answer.status}, {len(answer.body)} bytes")
+    must(_nothing(answer), f"it is answered by {answer.status}, {len(answer.body)} bytes")
 
 
 @requirement(
@@ -161,7 +165,7 @@ def gone(trial: Trial) -> None:
         said = http.post("remove", {"key": content.key}).json()
         must(said.get("removed") is True, f"it is answered by {said}")
         must(not http.present(content.key), "it is still there")
-        must(not http.get(content.key).body, "it is still sent")
+        must(_nothing(http.get(content.key)), "it is still sent")
 
 
 @requirement("H-031", "remove-before a moment to come removes.", f"{_HTTP}, remove-before", since=3, needs=_NEEDS)

@@ -158,6 +158,7 @@ def holds_against_a_deadline(trial: Trial) -> None:
     "P-111",
     "Content stays locked when the connection of its locker is lost: whoever locked it may rely on it.",
     "P2P protocol, Locking content; measured: direct-lock-misuse",
+    once=True,
 )
 def outlives_the_connection(trial: Trial) -> None:
     talk, content = _locked(trial)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -73,3 +74,26 @@ def test_every_requirement_of_the_line_protocol_has_been_seen_failing(capsys: py
         print(f" [{len(lines & seen)} of {len(lines)} seen failing, {len(FAULTS) + len(SHELL_FAULTS)} faults] ", end="")
     assert lines <= seen, f"nothing makes them fail: {sorted(lines - seen)}"
     assert seen <= set(BY_ID)
+
+
+def test_what_was_locked_for_a_check_is_given_back_at_its_end() -> None:
+    """A server that stays, and keeps the locks of whoever vanished, would soon refuse more."""
+    abandoned = []
+
+    class Watched(tiny.Store):
+        def abandon(self, key: bytes) -> None:
+            abandoned.append(key)
+            super().abandon(key)
+
+    right = Fault("", "", store=Watched)
+    store = right.store()
+    on_trial = subject(replace(right, store=lambda: store))  # type: ignore[arg-type]
+    for one in REQUIREMENTS:
+        if one.theme == "lockcontent" and one.id != "P-111":  # where vanishing is what is tried
+            try_one(on_trial, plan(right), one)
+    end = time.monotonic() + 10
+    while any(held > 0 for held in store.locks.values()) and time.monotonic() < end:
+        time.sleep(0.01)
+
+    assert not any(held > 0 for held in store.locks.values())
+    assert not abandoned
