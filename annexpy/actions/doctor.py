@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -159,10 +159,18 @@ class _Patient:
             its_own = said.get(other.uuid)
             if its_own is not None and other.uuid in its_own.present:
                 continue  # its own stale claim, which is found there
-            remote = self.facts.remote_names.get(other.uuid)
-            command = self.annex("sync", "--no-content", *((remote,) if remote else ()))
             detail = f"the location log says that {other.path} has it, where it is known to be gone"
+            command = self._told_by(other, key, its_own is not None and other.uuid in its_own.entries)
             yield self._finding(Problem.STALE, key, detail, command)
+
+    def _told_by(self, other: _Patient, key: Key, recorded: bool) -> str:
+        """A command after which the log of *key* has what *other* knows of itself, if it *recorded* that."""
+        to, back = self.facts.remote_names.get(other.uuid), other.facts.remote_names.get(self.uuid)
+        if recorded and to is not None:
+            return self.annex("sync", "--no-content", to)
+        if recorded and back is not None and not other.repository.bare:  # those do not push
+            return other.annex("sync", "--no-content", back)
+        return self.annex("setpresentkey", str(key), other.uuid, "0")
 
     def _count(self, key: Key, logs: Sequence[LocationLog], everybody: Sequence[_Patient]) -> Iterator[Finding]:
         if all(log.is_dead for log in logs):
@@ -174,21 +182,36 @@ class _Patient:
         counting = [uuid for uuid in having if not_a_copy(uuid, (), self.facts.trust) is None]
         name = str(key)
         if not counting:
-            doubtful = f" but untrusted {', '.join(sorted(map(self.facts.name, having)))}" if having else ""
-            command = self.annex("get" if having else "dead", "--key", name)
-            yield self._finding(Problem.LOST, key, f"nobody is known to have it{doubtful}", command)
+            doubtful = ", ".join(sorted(f"{self.facts.trust_of(uuid)} {self.facts.name(uuid)}" for uuid in having))
+            detail = "nobody is known to have it" + (f" but {doubtful}" if doubtful else "")
+            yield self._finding(Problem.LOST, key, detail, self._fetched(name, having))
         elif len(counting) == 1:
             (holder,) = counting
             detail = f"the only copy is in {self.facts.name(holder)}"
             if holder == self.uuid:
-                command = self.annex("copy", "--key", name, "--to", self._another_remote())
+                command = self.annex("copy", "--key", name, "--to", self._another_remote(having))
             else:
                 command = self.annex("get", "--key", name)
             yield self._finding(Problem.SOLE, key, detail, command)
 
-    def _another_remote(self) -> str:
+    def _fetched(self, key: str, having: Collection[UUID]) -> str:
+        """A command that fetches *key* from one of those *having* it; that gives it up when none can be asked."""
+        if any(self.facts.trust_of(uuid) is not TrustLevel.DEAD for uuid in having):
+            return self.annex("get", "--key", key)
+        remote = next((name for uuid, name in self.facts.remote_names.items() if uuid in having), None)
+        if remote is not None:  # git-annex asks dead repositories only when it is told to
+            return self.annex("get", "--from", remote, "--key", key)
+        gone = [self.annex("setpresentkey", key, uuid, "0") for uuid in sorted(having)]
+        return " && ".join([*gone, self.annex("dead", "--key", key)])
+
+    def _another_remote(self, having: Collection[UUID]) -> str:
+        """A git remote whose copies count, and which does not have the content; REMOTE for one that is yet to be."""
         remotes = self.repository.config.remotes().values()
-        return next((r.name for r in remotes if not r.ignore and r.uuid not in (None, self.uuid)), "REMOTE")
+        others = {r.name: UUID(r.uuid) for r in remotes if not r.ignore and r.uuid not in (None, self.uuid)}
+        left = (self.uuid, *having)
+        return next(
+            (name for name, uuid in others.items() if not_a_copy(uuid, left, self.facts.trust) is None), "REMOTE"
+        )
 
     # -- lines --
 
@@ -235,8 +258,12 @@ class _Patient:
         if log is Log.TRUST:
             levels = TRUST.parse(f"{uuid} {value}".encode("utf-8", "surrogateescape"))
             uuid, level = next(iter(levels.items()), (self.uuid, self.facts.trust_of(self.uuid)))
-            return self.annex(_TRUST[level], uuid)
-        return self.annex(_SAYING[log], uuid, value)
+            value, command = "", _TRUST[level]
+        else:
+            command = _SAYING[log]
+        if log is not Log.UUID and uuid not in {self.uuid, *self.facts.descriptions, *self.facts.remote_names}:
+            return ""  # git-annex knows of no such repository, and says so
+        return self.annex(command, uuid, *((value,) if value else ()))
 
     def _there_and_back(self, command: str, number: int | None) -> str:
         # git-annex leaves the log alone when the number is the same

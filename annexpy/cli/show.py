@@ -190,7 +190,8 @@ class Report:
             return
         what = f"{printable(str(finding.key))}: " if finding.key is not None else ""
         write_line(f"{finding.problem} in {printable(finding.path)}: {what}{printable(finding.detail)}")
-        write_line(f"    {printable(finding.command)}")
+        if finding.command:
+            write_line(f"    {printable(finding.command)}")
 
     def found_in_all(self, repositories: Sequence[str]) -> None:
         """The last line of the doctor."""

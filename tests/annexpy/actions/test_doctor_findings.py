@@ -218,3 +218,49 @@ async def test_the_commands_mend_what_was_found(pair: tuple[Path, Path], git_ann
         subprocess.run(finding.command, shell=True, capture_output=True, check=True)
 
     assert look(one, two) == []
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("remotes", ["two", "one", ""])
+async def test_the_commands_mend_what_others_know(pair: tuple[Path, Path], git_annex: str, remotes: str) -> None:
+    one, two = pair
+    for path, other in (pair, (two, one)):
+        if other.name != remotes:
+            subprocess.run(["git", "-C", path, "remote", "remove", other.name], check=True)
+    await hold(one, b"gone", b"never said")
+    await hold(two, b"gone", b"never said")
+    for content in (b"gone", b"never said"):
+        log(one, key_of(content), uuid_of(two))
+        lose(two, key_of(content))
+    log(two, key_of(b"gone"), uuid_of(two), False)
+    change(two, location_log(key_of(b"never said")), lambda _: b"")
+
+    stale = found(look(one, two), Problem.STALE)
+    assert {finding.key for finding in stale} == {key_of(b"gone"), key_of(b"never said")}
+    for finding in stale:
+        subprocess.run(finding.command, shell=True, capture_output=True, check=True)
+
+    assert found(look(one, two), Problem.STALE) == []
+
+
+@pytest.mark.interop
+async def test_what_only_a_dead_repository_has_is_fetched_from_there(pair: tuple[Path, Path], git_annex: str) -> None:
+    one, two = pair
+    await hold(two, b"a")
+    log(one, key_of(b"a"), uuid_of(two))
+    change(one, b"trust.log", lambda _: f"{uuid_of(two)} X timestamp=1s\n".encode())
+
+    (lost,) = found(look(one), Problem.LOST)
+    assert "dead" in lost.detail
+    subprocess.run(lost.command, shell=True, capture_output=True, check=True)
+
+    (sole,) = look(one)
+    assert sole.problem is Problem.SOLE
+    assert sole.command.endswith("--to REMOTE")  # a copy in a dead one is none
+    subprocess.run(["git", "-C", two, "remote", "remove", "one"], check=True)
+    lose(one, key_of(b"a"))
+    log(one, key_of(b"a"), uuid_of(one), False)
+    subprocess.run(["git", "-C", one, "remote", "remove", "two"], check=True)
+    (lost,) = found(look(one), Problem.LOST)
+    subprocess.run(lost.command, shell=True, capture_output=True, check=True)
+    assert look(one) == []
