@@ -17,9 +17,10 @@ from glimmer_store.errors import TenantError
 from glimmer_store.provision import Place
 from glimmer_store.tenant_client import TOKEN, ask
 
-__all__ = ["enrol"]
+__all__ = ["CREDENTIALS", "enrol"]
 
-_STORE: Final = "glimmer-store-credentials"
+CREDENTIALS: Final = "glimmer-store-credentials"
+"""In the git directory: a line for each server, as git's ``credential-store`` has them."""
 
 
 def enrol(root: Path, server: str, tenant: str, *, invitation: str = "", ssh_key: Path | None = None) -> list[Place]:
@@ -74,7 +75,7 @@ def _keep(root: Path, server: str, granted: dict[str, Any]) -> None:
         repository = annex.Repository.init(root, bare=False)
     with repository:
         parts = urlsplit(server)
-        store = Path(os.fsdecode(repository.git_dir)) / _STORE
+        store = Path(os.fsdecode(repository.git_dir)) / CREDENTIALS
         line = f"{parts.scheme}://{granted['user']}:{quote(granted['secret'])}@{quote(parts.netloc, safe=':[]')}\n"
         fd = os.open(store, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         with open(fd, "a", encoding="utf-8") as file:

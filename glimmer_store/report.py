@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import anyio
 
 import annexpy as annex
 from glimmer_store.attest import Attestation, Attestations, Verdict
+from glimmer_store.capacity import with_capacity
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
 from glimmer_store.nodes import Unreadable
 from glimmer_store.policy import StorageClass
@@ -101,7 +101,7 @@ async def look(
     proofs = _proofs(graph.root, parts if full else _doubtful(nodes, places, present, where, parts), places)
     places += _others(repository, {place.uuid for place in places}, where.values())
     if full:
-        places = _with_capacity(repository, places, used)
+        places = await with_capacity(repository, places, used)
     history = _history(repository, list(parts), places) if full else {}
     known_now = Known(present, where, history, proofs)
     report = assemble(graph.root, archive.config.numcopies, nodes, places, known_now)
@@ -269,21 +269,6 @@ def _others(repository: annex.Repository, known: set[annex.UUID], where: Iterabl
         Place("here" if uuid == repository.uuid else description or uuid, uuid, Tier.OTHER)
         for uuid, description in sorted(seen.items())
     ]
-
-
-def _with_capacity(
-    repository: annex.Repository, places: Iterable[Place], used: Mapping[annex.UUID, int]
-) -> list[Place]:
-    maxsizes = annex.Wanted(repository).repositories.maxsizes
-    told = []
-    for place in places:
-        holds, maxsize = used.get(place.uuid, 0), maxsizes.get(place.uuid)
-        left = [] if maxsize is None else [max(0, maxsize - holds)]
-        folder = place.url.removeprefix("directory:")
-        if folder and Path(folder).is_dir():
-            left.append(shutil.disk_usage(folder).free)
-        told.append(replace(place, used=holds, free=min(left, default=None), maxsize=maxsize))
-    return told
 
 
 def _history(

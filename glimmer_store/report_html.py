@@ -119,7 +119,7 @@ def _places(report: Report) -> str:
             + (f'<br><code class="dim url">{escape(place.url)}</code>' if place.url else "")
             + f'</td><td class="number">{"?" if place.error else f"{there:,}"}</td>'
             f'<td class="number">{human_size(place.used)}{_bar(place)}</td>'
-            f'<td class="number">{human_size(place.free)}</td>'
+            f'<td class="number">{_free(place)}</td>'
             f'<td class="number">{human_size(place.maxsize)}</td></tr>\n'
         )
     return (
@@ -127,6 +127,14 @@ def _places(report: Report) -> str:
         '<th scope="col" class="number">Objects</th><th scope="col" class="number">Used</th>'
         '<th scope="col" class="number">Free</th><th scope="col" class="number">Maxsize</th></tr></thead>\n'
         f"<tbody>{''.join(rows)}</tbody></table>\n"
+    )
+
+
+def _free(place: Place) -> str:
+    if place.free is None:
+        return '<span class="dim">unknown</span>'
+    return human_size(place.free) + (
+        f'<br><span class="dim">by {escape(place.free_by)}</span>' if place.free_by else ""
     )
 
 

@@ -46,7 +46,16 @@ def table(report: Report) -> str:
         )
         for entry in report.objects
     ]
-    return "\n".join([*_columns(rows), "", _verdict(report)])
+    return "\n".join([*_columns(rows), "", *_columns(_capacity(report)), "", _verdict(report)])
+
+
+def _capacity(report: Report) -> list[tuple[str, ...]]:
+    """What each place holds, and what still fits."""
+    rows: list[tuple[str, ...]] = [("place", "tier", "used", "free", "known by")]
+    for place in report.places:
+        free = "unknown" if place.free is None else human_size(place.free)
+        rows.append((place.name, place.tier.value, human_size(place.used), free, place.free_by or "–"))
+    return rows
 
 
 def screen(report: Report) -> str:

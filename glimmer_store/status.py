@@ -83,7 +83,8 @@ class Place:
         url: How it is reached; empty when it is not.
         error: Why it could not be asked; empty when it answered or was not asked.
         used: Bytes that it holds by the location log.
-        free: Bytes that still fit, as far as is known: the disk's for a path, else what maxsize leaves.
+        free: Bytes that still fit; None: nobody says. See ``capacity``.
+        free_by: What that is known by: ``disk``, ``maxsize`` or ``quota``.
         maxsize: Bytes it is to hold at most (``git annex maxsize``).
     """
 
@@ -94,6 +95,7 @@ class Place:
     error: str = ""
     used: int | None = None
     free: int | None = None
+    free_by: str = ""
     maxsize: int | None = None
 
 
@@ -332,6 +334,7 @@ class Report:
                     "error": place.error,
                     "used": place.used,
                     "free": place.free,
+                    "free-by": place.free_by,
                     "maxsize": place.maxsize,
                 }
                 for place in self.places

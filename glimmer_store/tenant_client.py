@@ -20,8 +20,21 @@ _SECONDS: Final = 60.0
 _MOST: Final = 16 * 1024 * 1024
 
 
-def ask(server: str, method: str, path: str, body: dict[str, object] | None = None) -> Any:  # Any: parsed JSON
-    """One request to the API of the *server* at this URL, with the secret in ``GLIMMER_STORE_TOKEN`` if there is one.
+def ask(
+    server: str,
+    method: str,
+    path: str,
+    body: dict[str, object] | None = None,
+    *,
+    secret: str = "",
+    seconds: float = _SECONDS,
+) -> Any:  # Any: parsed JSON
+    """One request to the API of the *server* at this URL.
+
+    Args:
+        server, method, path, body: What is asked.
+        secret: Of a credential; default: that in ``GLIMMER_STORE_TOKEN``, if there is one.
+        seconds: How long an answer may take.
 
     Raises:
         TenantError: It cannot be reached, refuses, or says something that is no JSON.
@@ -29,12 +42,12 @@ def ask(server: str, method: str, path: str, body: dict[str, object] | None = No
     if urlsplit(server).scheme not in ("http", "https"):
         raise TenantError(f"{server}: not the URL of a server", remedy="give it as https://HOST:PORT")
     headers = {"Content-Type": "application/json"}
-    if secret := os.environ.get(TOKEN):
+    if secret := secret or os.environ.get(TOKEN, ""):
         headers["Authorization"] = f"Bearer {secret}"
     data = json.dumps(body or {}).encode() if method == "POST" else None
     request = Request(f"{server.rstrip('/')}/api/v1{path}", data=data, headers=headers, method=method)
     try:
-        with urlopen(request, timeout=_SECONDS) as answer:
+        with urlopen(request, timeout=seconds) as answer:
             return json.loads(answer.read(_MOST))
     except HTTPError as error:
         raise _refused(server, error) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from glimmer_store.graph import GlimmerGraph
 from glimmer_store.provision import provision
 from glimmer_store.report import look
 from glimmer_store.report_html import page
-from glimmer_store.report_text import human_size, records, screen
+from glimmer_store.report_text import human_size, records, screen, table
 from glimmer_store.status import Cell, Report, State, Tier
 from glimmer_store.verify import verify
 
@@ -78,6 +79,7 @@ async def test_everything_that_is_there_is_safe_and_proven(study: Path) -> None:
     for place in report.places:
         assert place.used == 1000
         assert place.free
+        assert place.free_by == "disk"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +217,19 @@ async def test_maxsize_says_what_is_free(study: Path) -> None:
 
     place = (await looked(study)).places[0]
 
-    assert (place.used, place.maxsize, place.free) == (500, 800, 300)
+    assert (place.used, place.maxsize, place.free, place.free_by) == (500, 800, 300, "maxsize")
+
+
+async def test_of_a_place_that_does_not_say_what_is_free_nothing_is_claimed(study: Path) -> None:
+    await store(study, "a.tsv")
+    (study.parent / "vault3.git").rename(study.parent / "away")
+
+    report = await looked(study)
+
+    assert [(place.free is None, place.free_by) for place in report.places] == [
+        (False, "disk"), (False, "disk"), (True, "")]  # fmt: skip
+    assert re.search(r"vault3 +durable +500 B +unknown +–", table(report))
+    assert "unknown</span>" in page(report)
 
 
 async def test_result_records_are_those_of_datalad(study: Path) -> None:

@@ -295,5 +295,9 @@ def test_a_dataset_provisions_itself_from_nothing(
             ["git", "annex", "maxsize", *list(held)[:1]], cwd=study, capture_output=True, text=True, check=True
         )
         assert "10" in maxsizes.stdout
+        server.tenants.limit(name, 1_000_000)
+    told = json.loads(store(study, "report", "--json", **variables))["places"]
+    durable = [(place["used"], place["free"], place["free-by"]) for place in told if place["tier"] == "durable"]
+    assert durable == [(4000, None, "") if who == "operator" else (4000, 996_000, "quota")] * 3
     again = store(tmp_path, "init", "other", "--yes", "--tenant", name, "--server", server.http, *words, expect=1)
     assert again == ""
