@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from glimmer_store.attest import Attestations
 from glimmer_store.errors import GraphError, shell_line
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
 from glimmer_store.report import look
 from glimmer_store.report_text import human_size
 from glimmer_store.status import Cell, ObjectStatus, Place, Report, State, Tier
+from glimmer_store.verify import keys_of
 
-__all__ = ["Explained", "explain", "find"]
+__all__ = ["Explained", "explain", "find", "receipts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,17 @@ async def explain(graph: GlimmerGraph, name: str) -> list[Explained]:
         GraphError: Nothing of that name.
     """
     return [Explained(await look(graph, only=[node])) for node in find(graph, name)]
+
+
+def receipts(graph: GlimmerGraph, name: str) -> list[bytes]:
+    """The signed lines that count about what *name* means, each of one copy alone.
+
+    Raises:
+        GraphError: Nothing of that name.
+    """
+    known = Attestations(graph.root)
+    keys = dict.fromkeys(key for node in find(graph, name) if node.key is not None for key in keys_of(graph.root, node))
+    return [line for key in keys for line in known.receipts(key)]
 
 
 def find(graph: GlimmerGraph, name: str) -> list[GlimmerNode]:
