@@ -6,7 +6,7 @@ Calls block. Source: gitprotocol-http(5), git-credential(1).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from annexpy.errors import AuthFailed
@@ -77,7 +77,19 @@ def _requested(
         thin_packs=False,
         quiet=True,
     )
+    ask, answers = client.pool_manager.request, []
+
+    def remembered(*words: Any, **more: Any) -> Any:
+        answers.append(ask(*words, **more))
+        return answers[-1]
+
+    setattr(client.pool_manager, "request", remembered)  # noqa: B010
     try:
         return request(client, path)
     finally:
-        client.pool_manager.clear()  # it keeps its connections open
+        for answer in answers:
+            answer.close()  # what the server refused is not read to its end, and not closed
+        pools = client.pool_manager.pools
+        for key in pools.keys():  # noqa: SIM118  (it cannot be iterated over)
+            pools[key].close()  # which clear() leaves to the garbage collector
+        client.pool_manager.clear()

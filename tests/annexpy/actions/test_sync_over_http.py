@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -36,6 +39,23 @@ def work(tmp_path: Path, own_home: None) -> Iterator[Repository]:
 
 def git(path: Path, *words: str) -> str:
     return subprocess.run(["git", *words], cwd=path, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextmanager
+def closing_all_sockets() -> Iterator[None]:
+    """What is opened in the block is closed in it, and not at some time by the garbage collector."""
+
+    def sockets() -> set[str]:
+        links = (os.path.join("/proc/self/fd", fd) for fd in os.listdir("/proc/self/fd"))
+        return {place for link in links if os.path.lexists(link) and "socket:" in (place := os.readlink(link))}
+
+    gc.disable()
+    try:
+        before = sockets()
+        yield
+        assert sockets() == before
+    finally:
+        gc.enable()
 
 
 def at(work: Repository, url: str, password: str = "") -> Path:
@@ -81,11 +101,13 @@ async def test_a_wrong_password_and_a_server_that_is_gone_are_told_apart(work: R
 
     with serve("--http", "127.0.0.1:0", "--authenv-http", str(bare), **PASSWORD) as server:
         store = at(work, f"{server.url}/bare", "wrong")
-        (synced,) = await sync(work, ["there"])
+        with closing_all_sockets():
+            (synced,) = await sync(work, ["there"])
         assert isinstance(synced.error, AuthFailed)
         assert "wrong" not in store.read_text(), "git is told that it is not good"
         at(work, f"{server.url}/other", "right")
-        (synced,) = await sync(work, ["there"])
+        with closing_all_sockets():
+            (synced,) = await sync(work, ["there"])
         assert isinstance(synced.error, NotARepository | AuthFailed)
         url = f"{server.url}/bare"
         server.stop()
@@ -103,6 +125,7 @@ async def test_commits_of_others_are_never_overwritten(work: Repository, bare: P
         git(tmp_path / "other", "commit", "-q", "--allow-empty", "-m", "theirs")
         git(tmp_path / "other", "push", "-q", "origin", "HEAD:main")
         theirs = git(bare, "rev-parse", "main")
-        (pushed,) = await push(work, ["there"])
+        with closing_all_sockets():
+            (pushed,) = await push(work, ["there"])
         assert pushed.error is not None
         assert git(bare, "rev-parse", "main") == theirs
