@@ -2,13 +2,18 @@
 
 The bag can be checked, unpacked and read without us: ``glimmer/nodes.json`` says of each file which node it
 belongs to, its key, and where its copies were when the bag was made.
+
+Version 1.0 writes the per cent sign of a name as ``%25``, which ``bagit`` 1.9.0, and so many an archive, does not read
+back. Before that it stood for itself. So a bag with such names is one of version 0.97, which everybody reads alike.
+Only where ``%0A`` or ``%0D`` stands for itself that would mean something else; no output has such a name (``scope``).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from urllib.parse import quote
@@ -16,10 +21,17 @@ from urllib.parse import quote
 from annexpy import __version__
 from glimmer_store.export.payload import Item
 
-__all__ = ["NODES_FILE", "nodes_table", "write_bag", "write_nodes"]
+__all__ = ["NODES_FILE", "bag_version", "nodes_table", "write_bag", "write_nodes"]
 
 NODES_FILE = "glimmer/nodes.json"
 """The tag file that names nodes, keys and locations."""
+_LINE_END = re.compile("%0[AD]", re.IGNORECASE)
+
+
+def bag_version(names: Iterable[str]) -> str:
+    """The version of BagIt in which these names are read back alike by everybody; that of the RFC if there is none."""
+    marked = [name for name in names if "%" in name]
+    return "0.97" if marked and not any(map(_LINE_END.search, marked)) else "1.0"
 
 
 def write_bag(folder: Path, items: Sequence[Item], absent: Sequence[Item], today: date) -> None:
@@ -34,11 +46,14 @@ def write_bag(folder: Path, items: Sequence[Item], absent: Sequence[Item], today
     """
     write_nodes(folder, [*items, *absent])
     payload = sorted([*items, *absent], key=lambda item: item.path)
-    _write(folder, "manifest-sha256.txt", (f"{i.sha256}  {_path('data/' + i.path)}" for i in payload))
+    version = bag_version([*(item.path for item in payload), *(item.node.file.as_posix() for item in payload)])
+    marks = version == "1.0"
+    _write(folder, "manifest-sha256.txt", (f"{i.sha256}  {_path('data/' + i.path, marks)}" for i in payload))
     if absent:
-        rows = (f"{quote(i.urls[0], safe='%/:=&?~#+!$,;@()*[]')} {i.size} {_path('data/' + i.path)}" for i in absent)
+        urls = (quote(item.urls[0], safe="%/:=&?~#+!$,;@()*[]") for item in absent)
+        rows = (f"{url} {i.size} {_path('data/' + i.path, marks)}" for url, i in zip(urls, absent, strict=True))
         _write(folder, "fetch.txt", rows)
-    _write(folder, "bagit.txt", ("BagIt-Version: 1.0", "Tag-File-Character-Encoding: UTF-8"))
+    _write(folder, "bagit.txt", (f"BagIt-Version: {version}", "Tag-File-Character-Encoding: UTF-8"))
     ids = dict.fromkeys(item.node.id for item in payload)
     info = [
         f"Bag-Software-Agent: annexpy {__version__}",
@@ -47,7 +62,7 @@ def write_bag(folder: Path, items: Sequence[Item], absent: Sequence[Item], today
         f"Payload-Oxum: {sum(item.size for item in payload)}.{len(payload)}",
     ]
     _write(folder, "bag-info.txt", info)
-    _write(folder, "tagmanifest-sha256.txt", _tags(folder))
+    _write(folder, "tagmanifest-sha256.txt", _tags(folder, marks))
 
 
 def write_nodes(folder: Path, items: Sequence[Item]) -> None:
@@ -78,17 +93,17 @@ def nodes_table(items: Sequence[Item]) -> list[dict[str, object]]:
     ]
 
 
-def _path(path: str) -> str:
-    """As a manifest writes it: only line ends and the per cent sign are encoded."""
-    return path.replace("%", "%25").replace("\n", "%0A").replace("\r", "%0D")
+def _path(path: str, marks: bool) -> str:
+    """As a manifest writes it: only line ends are encoded, and with *marks* the per cent sign."""
+    return (path.replace("%", "%25") if marks else path).replace("\n", "%0A").replace("\r", "%0D")
 
 
-def _tags(folder: Path) -> Iterator[str]:
+def _tags(folder: Path, marks: bool) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.startswith(("data/", "tagmanifest-")):
             with path.open("rb") as file:
-                yield f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {_path(name)}"
+                yield f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {_path(name, marks)}"
 
 
 def _write(folder: Path, name: str, lines: Iterator[str] | Sequence[str]) -> None:
