@@ -10,7 +10,7 @@ from glimmer_store.errors import AGAIN, StoreError, shell_line
 from glimmer_store.nodes import Unreadable
 from glimmer_store.status import Cell, Matter, ObjectStatus, Place, State, Tier
 
-__all__ = ["matters", "more_copies", "of_unreadable", "remedy_of"]
+__all__ = ["in_words", "matters", "more_copies", "of_unreadable", "remedy_of"]
 
 
 def remedy_of(error: annex.AnnexError, root: str | Path = ".") -> str:
@@ -37,6 +37,11 @@ def remedy_of(error: annex.AnnexError, root: str | Path = ".") -> str:
         case annex.InvalidInput():
             return f"give what is allowed as {error.field}"
     return "run the same command again" if error.retryable else StoreError.usual
+
+
+def in_words(error: annex.AnnexError, root: str | Path = ".") -> str:
+    """What went wrong, and what to do about it, where there is one line for both."""
+    return f"{error}; remedy: {remedy_of(error, root)}"
 
 
 def matters(entry: ObjectStatus, places: Sequence[Place], root: Path) -> tuple[Matter, ...]:

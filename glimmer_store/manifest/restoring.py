@@ -18,6 +18,7 @@ from glimmer_store.manifest.bundle import Bundle, WorkTree
 from glimmer_store.manifest.delivering import deliver
 from glimmer_store.manifest.library import Declared, Project, find_manifest
 from glimmer_store.provision import add_remote, identify
+from glimmer_store.remedies import in_words
 
 __all__ = ["Restored", "clone", "git_url", "head_of", "restore"]
 
@@ -128,7 +129,7 @@ async def _one(
     try:
         measured = await deliver(project, declared, record, records.tree(record), [source], replace=replace)
     except annex.AnnexError as error:
-        return Restored(declared.address, "failed", reason=str(error))
+        return Restored(declared.address, "failed", reason=in_words(error, project.root))
     return Restored(declared.address, "restored", declared.target, measured.digest)
 
 

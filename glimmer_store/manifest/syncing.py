@@ -26,6 +26,7 @@ from glimmer_store.manifest.library import Declared, Project
 from glimmer_store.manifest.observing import Observations
 from glimmer_store.manifest.restoring import git_url, head_of
 from glimmer_store.proving import reread
+from glimmer_store.remedies import in_words
 from glimmer_store.tree import Tree
 
 __all__ = ["Moved", "Strength", "pull", "push", "targets"]
@@ -137,7 +138,7 @@ async def push(
                 aliases = check_expected(project, declared, measured)
                 record = record_of(declared, measured, usual_class(declared), aliases)
             except annex.AnnexError as error:
-                done.append(Moved(declared.address, declared.name, failed={"here": str(error)}))
+                done.append(Moved(declared.address, declared.name, failed={"here": in_words(error, graph.root)}))
                 continue
             trees[record.key] = measured.tree
             output = Output(Path(declared.place), measured.key, measured.tree, measured.path)
@@ -256,7 +257,7 @@ async def pull(
                         project, declared, record, tree, [source], register=register, replace=overwrite
                     )
                 except annex.AnnexError as error:
-                    yield replace(moved, failed={remote: str(error)})
+                    yield replace(moved, failed={remote: in_words(error, project.root)})
                 else:
                     yield replace(moved, remotes=(remote,), path=declared.target, digest=measured.digest)
 

@@ -133,6 +133,7 @@ async def test_what_rotted_here_is_found_replaced_and_not_sent_on(study: Study) 
 
     (sent,) = await pushed(study, "co2")
     assert (sent.ok, list(sent.failed)) == (False, ["here"])
+    assert "remedy: fetch it again" in sent.failed["here"]
     (kept,) = await pulled(study, "vault1", "co2")
     assert not kept.ok  # it may be somebody's work: nothing is replaced unasked
     (healed,) = await pulled(study, "vault1", "co2", overwrite=True)
