@@ -161,10 +161,11 @@ async def test_much_that_comes_is_looked_at_now_and_then_until_we_say_something(
             paused.append(size)
 
     monkeypatch.setattr(ssh_packets._Stream, "came", counted)
-    (tmp_path / "much").write_bytes(BODY * 6)
-    transport = await DialSSH(sshd.host, f"cat {tmp_path / 'much'} -")()
+    (tmp_path / "some").write_bytes(BODY[:65536])
+    # Not more at a time than a busy reader has read before the next of them comes.
+    transport = await DialSSH(sshd.host, f"for _ in $(seq 50); do cat {tmp_path / 'some'}; sleep 0.01; done; cat")()
     try:
-        assert await receive_exactly(transport, 6 * len(BODY)) == 6 * BODY
+        assert await receive_exactly(transport, 50 * 65536) == 50 * BODY[:65536]
         assert paused
         for number in range(3):
             await transport.send(b"%d" % number)
