@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import os
 import pwd
@@ -51,6 +52,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         # Workers share out what is left at the end: let that be the quick ones.
         items.sort(key=lambda item: next((at for at, name in enumerate(FIRST) if item.get_closest_marker(name)), 9))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.config.getoption("--campaign"):  # minutes are no sign of a hang, and to dump a running thread can crash it
+        faulthandler.cancel_dump_traceback_later()
 
 
 # -- several workers (pytest -n): tests marked alone run while every other worker stands still ---------------------
