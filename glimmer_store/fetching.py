@@ -13,7 +13,7 @@ from anyio import to_thread
 
 import annexpy as annex
 
-__all__ = ["get_from_web", "get_good"]
+__all__ = ["get_from_web", "get_good", "is_content"]
 
 _PIECE: Final = 1 << 20
 _SECONDS: Final = 60.0
@@ -66,18 +66,33 @@ def _from_web(url: str, key: annex.Key, target: Path) -> None:
     try:
         try:
             with urllib.request.urlopen(url, timeout=_SECONDS) as answer, aside.open("wb") as file:
-                found = annex.name_content(
-                    _written(answer, file), key.backend, key.name[len(key.name.split(b".")[0]) :]
-                )
+                found = _named(_written(answer, file), key)
                 file.flush()
                 os.fsync(file.fileno())
         except (OSError, urllib.error.URLError, ValueError) as error:
             raise annex.ConnectFailed(url, str(error)) from error
-        if (found.name, found.size) != (key.name, key.size if key.size is not None else found.size):
+        if not _same(found, key):
             raise annex.VerificationFailed(key, url)
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def is_content(path: Path, key: annex.Key) -> bool:
+    """A regular file is there, and what is in it is the content of *key*."""
+    if path.is_symlink() or not path.is_file() or key.size not in (None, path.stat().st_size):
+        return False
+    with path.open("rb") as file:
+        return _same(_named(iter(lambda: file.read(_PIECE), b""), key), key)
+
+
+def _named(pieces: Iterator[bytes], key: annex.Key) -> annex.Key:
+    """The key that content has, named as *key* is."""
+    return annex.name_content(pieces, key.backend, key.name[len(key.name.split(b".")[0]) :])
+
+
+def _same(found: annex.Key, key: annex.Key) -> bool:
+    return (found.name, found.size) == (key.name, key.size if key.size is not None else found.size)
 
 
 def _written(answer: BinaryIO, file: BinaryIO) -> Iterator[bytes]:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from anyio import to_thread
+
 import annexpy as annex
 from glimmer_store.archive import Archive
 from glimmer_store.bids import bids_files, read_node
 from glimmer_store.errors import GraphError, StoreError, shell_line
 from glimmer_store.export.scope import out_of_scope
-from glimmer_store.fetching import get_good
+from glimmer_store.export.stage import keep_only
+from glimmer_store.fetching import get_good, is_content
 from glimmer_store.record import StorageRecord
 from glimmer_store.rules import INDEX_NAME
 from glimmer_store.schema.fields import NODE_TYPES
@@ -183,11 +186,15 @@ async def deliver(
 ) -> list[Item]:
     """Write the contents below *folder*, each compared with its key while it comes in; the items with size and hash.
 
+    What is there already and is the right content stays; what is none of them is taken away.
+
     Raises:
         OverLimit: Before anything is written, as far as the keys tell sizes.
         AnnexError: No durable remote has a good copy of one.
     """
-    limits.check(sum(max(item.size, 0) for item in items), folder)
+    keep_only(folder, {item.path for item in items}, partials=True)
+    here = [item.path for item in items if await to_thread.run_sync(is_content, folder / item.path, item.key)]
+    limits.check(sum(max(item.size, 0) for item in items if item.path not in here), folder)
     sources = [remote for _, remote in archive.remotes]
     done: list[Item] = []
     written = 0
@@ -195,11 +202,14 @@ async def deliver(
         target = folder / item.path
         target.parent.mkdir(parents=True, exist_ok=True)
         report = None if progress is None else (lambda _key, have, total, name=item.path: progress(name, have, total))
-        await get_good(sources, item.key, target, associated_file=item.path, progress=report)
+        if item.path not in here:
+            target.unlink(missing_ok=True)  # torn
+            await get_good(sources, item.key, target, associated_file=item.path, progress=report)
         size = target.stat().st_size
         written += size
         if limits.max_bytes is not None and written > limits.max_bytes:  # keys may have no size
             limits.check(written, folder)
         digest = item.sha256 or (await annex.key_of(target, backend="SHA256")).name.decode()
         done.append(replace(item, size=size, sha256=digest))
+    keep_only(folder, {item.path for item in items}, partials=False)
     return done

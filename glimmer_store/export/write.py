@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -18,6 +15,7 @@ from glimmer_store.export.bagit import write_bag, write_nodes
 from glimmer_store.export.frictionless import PACKAGE_FILE, package
 from glimmer_store.export.payload import Item, Limits, collect, deliver
 from glimmer_store.export.ro_crate import CRATE_FILE, crate
+from glimmer_store.export.stage import DATA, publish, staged
 from glimmer_store.strict_json import parse_json
 
 __all__ = ["Exported", "Format", "export"]
@@ -66,17 +64,18 @@ async def export(
         ConfigError: The target is taken, or holey is asked for what is no bag.
         GraphError, OverLimit: See ``collect`` and ``deliver``.
         AnnexError: No durable remote has a good copy of one. Nothing is left behind then.
+
+    Interrupted, or cut off by what may pass, it leaves what it has beside *target*; the next export to there compares
+    that with the keys, and copies the rest.
     """
     if holey and form is not Format.BAGIT:
         raise ConfigError("only bags can be holey", remedy="leave --holey out, or use --format bagit")
-    aside = _stage(target)
-    try:
+    with staged(target) as aside:
         async with Archive.open(_resolved(dataset)) as archive:
             items = await collect(archive, ids, aside)
             absent = [item for item in items if holey and item.urls and item.sha256 and item.size >= 0]
-            (aside / "data").mkdir()
             wanted = [item for item in items if item not in absent]
-            done = await deliver(archive, wanted, aside / "data", limits or Limits(), progress)
+            done = await deliver(archive, wanted, aside / DATA, limits or Limits(), progress)
             name, license_ = _described(archive.root)
         now = datetime.now(UTC)
         match form:
@@ -88,46 +87,12 @@ async def export(
             case Format.FRICTIONLESS:
                 write_nodes(aside, done)
                 _write_json(aside / PACKAGE_FILE, package(done, name=name, license_=license_, now=now))
-        _publish(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        publish(aside, target)
     return Exported(target, tuple(done), tuple(absent))
 
 
 def _resolved(dataset: Path) -> Path:
     return dataset.resolve()
-
-
-def _stage(target: Path) -> Path:
-    """A new folder beside *target*, to be renamed to it."""
-    if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
-        raise ConfigError(f"{target}: is there already", remedy="name a folder that does not exist yet")
-    if not target.absolute().parent.is_dir():
-        raise ConfigError(f"{target.parent}: no such folder", remedy="make it first")
-    aside = target.absolute().parent / f".{target.name}.{os.getpid()}.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    return aside
-
-
-def _publish(aside: Path, target: Path) -> None:
-    """Everything on disk, then the name."""
-    for folder, _, names in os.walk(aside):
-        for name in names:
-            _sync(os.path.join(folder, name))
-        _sync(folder)
-    with suppress(FileNotFoundError):
-        target.rmdir()  # it was empty
-    aside.rename(target)
-    _sync(target.absolute().parent)
-
-
-def _sync(path: str | Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _described(root: Path) -> tuple[str, str]:
