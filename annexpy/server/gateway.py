@@ -356,8 +356,10 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self._kept.__aexit__(kind, error, trace)
-            await self._late.__aexit__(kind, error, trace)
+            try:
+                await self._kept.__aexit__(kind, error, trace)
+            finally:  # whatever came of the locks, as a cancellation: both own tasks
+                await self._late.__aexit__(kind, error, trace)
         finally:
             with CancelScope(shield=True):
                 await self.aclose()

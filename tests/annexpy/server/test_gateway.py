@@ -490,3 +490,22 @@ async def test_nothing_is_left_open(world: World, anyio_backend: str) -> None:
             await remote.remove_content(KEY)
         counts.append(look())
     assert counts[1] == counts[2]
+
+
+async def test_a_gateway_that_is_cancelled_while_a_node_is_locked_ends_in_good_order(
+    world: World, tmp_path: Path
+) -> None:
+    node = Place.make(tmp_path / "a")
+    world.nodes["a"] = node
+    world.node("a", url=f"unix:{tmp_path / 'a.s'}")
+    with served(node, tmp_path / "a.s"), anyio.CancelScope() as scope:
+        async with world.open() as (gateway, _):
+            remote = await shown(gateway, node.uuid)
+            await store(remote, KEY, CONTENT)
+            async with remote.lock_content(KEY) as lock:
+                assert await lock.held()
+                scope.cancel()
+                await anyio.sleep_forever()
+
+    assert scope.cancelled_caught
+    assert not gateway._late.entered
