@@ -8,6 +8,7 @@ tried. Time comes in steps of 300 seconds, of which a lock lasts two; any event 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -167,6 +168,7 @@ def _at_once(coroutine: Any) -> Any:
     raise AssertionError("it waits")
 
 
+@cache
 def _removal(deadline: float, now: float, theirs: int) -> Message | None:
     """What is sent to a node whose clock showed *theirs*; None when it is too late for that."""
 
@@ -179,6 +181,7 @@ def _removal(deadline: float, now: float, theirs: int) -> Message | None:
     return None if callable(before) else p2p_removal._removal(KEY, before)
 
 
+@cache
 def _promised(asked: float, heard: float) -> float:
     """Until when a client relies on a lock that it asked for at one moment and heard of at another."""
     clock = _Now(asked)
@@ -195,6 +198,7 @@ def _promised(asked: float, heard: float) -> float:
     return lock.expires
 
 
+@cache
 def _removes(node: Node, now: float, deadline: float | None) -> bool:
     """Whether a node gives it up."""
     remote = MemoryRemote(UUIDS[0], clock=_Now(now), objects={KEY: b"x"} if node.has else {})  # type: ignore[arg-type]
@@ -203,6 +207,20 @@ def _removes(node: Node, now: float, deadline: float | None) -> bool:
     if node.retained >= 0:
         remote._retained_until[KEY] = node.retained
     return bool(_at_once(remote.remove_content(KEY, deadline=None if deadline is None else Deadline(deadline))).ok)
+
+
+@cache
+def _proven(
+    copies: Copies, held: tuple[tuple[int, float], ...], checked: tuple[tuple[int, float], ...], target: int, now: float
+) -> Deadline | NotEnoughCopies | None:
+    """Until when a removal may rely on these, if it may; each lock is seen by two paths."""
+    verified: list[Any] = [HeldCopy(UUIDS[node], f"n{node}", until) for node, until in held]
+    verified += [HeldCopy(UUIDS[node], f"n{node} by another path", until) for node, until in held]
+    verified += [CheckedCopy(UUIDS[node], f"n{node}", at) for node, at in checked]
+    try:
+        return numcopies.safe_drop(KEY, copies, verified, dropped_from={UUIDS[target]}, trust={}, now=now).deadline
+    except NotEnoughCopies as error:
+        return error
 
 
 # -- what can happen next -----------------------------------------------------------------------------------------
@@ -235,13 +253,13 @@ class Search:
 
     def following(self, state: State) -> Iterator[State]:
         if state.step < self.setting.steps:
-            yield state._replace(step=state.step + 1)
+            yield State(state.step + 1, *state[1:])
         for client in (0, 1):
             yield from self._acts(state, client)
             for node in range(3):
                 yield from self._arrives(state, client, node)
         if not state.fault:
-            yield from self._faults(state._replace(fault=True))
+            yield from self._faults(State(state.step, True, *state[2:]))
 
     def _acts(self, state: State, client: int) -> Iterator[State]:
         me = state.clients[client]
@@ -285,21 +303,17 @@ class Search:
     def _decide(self, state: State, client: int) -> State:
         """Look at the locks again, prove, and ask for the removal."""
         me, now = state.clients[client], state.step * STEP
-        held = [copy for copy in me.held if state.wires[client][copy[0]].client]
-        verified: list[Any] = [HeldCopy(UUIDS[node], f"n{node}", until) for node, until in held]
-        verified += [HeldCopy(UUIDS[node], f"n{node} by another path", until) for node, until in held]
-        verified += [CheckedCopy(UUIDS[node], f"n{node}", at) for node, at in me.checked]
+        held = tuple(copy for copy in me.held if state.wires[client][copy[0]].client)
         target = self.setting.targets[client]
-        try:
-            proof = numcopies.safe_drop(KEY, self.copies, verified, dropped_from={UUIDS[target]}, trust={}, now=now)
-        except NotEnoughCopies:
+        deadline = _proven(self.copies, held, me.checked, target, now)
+        if isinstance(deadline, NotEnoughCopies):
             return self._unlock(state, client)
-        if proof.deadline is None:
+        if deadline is None:
             self.found.violation = f"at {now}, a proof stands on locks {held} and has no deadline"
             return state
-        if proof.deadline.at <= now or proof.deadline.at > min(until for _, until in held):
-            self.found.violation = f"at {now}, a proof until {proof.deadline.at} stands on locks {held}"
-        state = _with_client(state, client, me._replace(deadline=proof.deadline.at))
+        if deadline.at <= now or deadline.at > min(until for _, until in held):
+            self.found.violation = f"at {now}, a proof until {deadline.at} stands on locks {held}"
+        state = _with_client(state, client, me._replace(deadline=deadline.at))
         return self._send(state, client, target, "time", GET_TIMESTAMP)
 
     def _unlock(self, state: State, client: int) -> State:
@@ -324,15 +338,15 @@ class Search:
         if who == "C" and wire.server:
             said = (*wire.said, wire.flying)
             heard, rests = _heard(Role.SERVER, said)
-            wire = wire._replace(said=() if rests else said, flying=None)
+            wire = Wire(() if rests else said, None, wire.client, wire.server)
             yield from self._served(_with_wire(state, client, node, wire), client, node, heard)
         elif who == "S" and wire.client:
             said = (*wire.said, wire.flying)
             heard, rests = _heard(Role.CLIENT, said)
-            wire = wire._replace(said=() if rests else said, flying=None)
+            wire = Wire(() if rests else said, None, wire.client, wire.server)
             yield self._answered(_with_wire(state, client, node, wire), client, node, heard)
         elif who == "S":
-            yield _with_wire(state, client, node, wire._replace(flying=None))
+            yield _with_wire(state, client, node, Wire(wire.said, None, wire.client, wire.server))
 
     def _served(self, state: State, client: int, number: int, request: Message) -> Iterator[State]:
         node, now = state.nodes[number], state.nodes[number].clock + state.step * STEP
@@ -362,7 +376,9 @@ class Search:
                 state = _with_node(state, number, node._replace(locks=locks))
         if answer is not None:
             wire = state.wires[client][number]
-            state = _with_wire(state, client, number, wire._replace(flying=("S", answer.line() + b"\n")))
+            state = _with_wire(
+                state, client, number, Wire(wire.said, ("S", answer.line() + b"\n"), wire.client, wire.server)
+            )
         yield state
 
     def _removed(self, state: State, client: int, number: int) -> None:
@@ -399,7 +415,7 @@ class Search:
             wire = state.wires[client][node]
             used = wire.flying or any(owner == client for owner, _ in state.nodes[node].locks)
             if used and wire.client and wire.server:  # it is cut, and what was on its way is lost
-                cut = _with_wire(state, client, node, wire._replace(flying=None, client=False))
+                cut = _with_wire(state, client, node, Wire(wire.said, None, False, wire.server))
                 yield _vanished(cut, client, node)
         for client in (0, 1):
             if state.clients[client].node >= 0:
@@ -410,15 +426,11 @@ class Search:
                     dead = _hang_up(dead, client, node)
                 yield _with_client(dead, client, Client("over"))
         for number in range(3):
-            yield self._crash(state, number)
-            reborn = self._crash(state, number)
-            yield _with_node(
-                reborn,
-                number,
-                reborn.nodes[number]._replace(
-                    clock=-state.step * STEP, retained=_later(reborn.nodes[number], state.step)
-                ),
-            )
+            crashed = self._crash(state, number)
+            yield crashed
+            node = crashed.nodes[number]
+            reborn = Node(node.has, -state.step * STEP, node.locks, _later(node, state.step))
+            yield _with_node(crashed, number, reborn)
 
     def _crash(self, state: State, number: int) -> State:
         for client in (0, 1):
@@ -430,7 +442,7 @@ class Search:
                 _vanished(state, client, number) if wire.server else state,
                 client,
                 number,
-                wire._replace(flying=kept, client=False, server=kept is not None),
+                Wire(wire.said, kept, False, kept is not None),
             )
         return state
 
@@ -440,16 +452,14 @@ _DEAD = Wire((), None, False, False)
 
 def _plain(state: State) -> State:
     """The same without what makes no difference any more."""
-    wires = tuple(
-        tuple(_DEAD if not wire.client and not wire.server and wire.flying is None else wire for wire in row)
-        if any(not wire.client and not wire.server and wire.said for wire in row)
-        else row
-        for row in state.wires
-    )
-    nodes = tuple(
-        node._replace(locks=(), retained=-1.0) if not node.has and node.retained >= 0 else node for node in state.nodes
-    )
-    return state if wires == state.wires and nodes == state.nodes else state._replace(wires=wires, nodes=nodes)
+    for client, row in enumerate(state.wires):
+        for number, wire in enumerate(row):
+            if wire.said and not wire.client and not wire.server and wire.flying is None:
+                state = _with_wire(state, client, number, _DEAD)
+    for number, node in enumerate(state.nodes):
+        if not node.has and node.retained >= 0:
+            state = _with_node(state, number, Node(False, node.clock))
+    return state
 
 
 def _later(node: Node, step: int) -> float:
@@ -463,26 +473,32 @@ def _vanished(state: State, client: int, number: int) -> State:
     node = state.nodes[number]
     retained = max([node.retained, *(until for owner, until in node.locks if owner == client)])
     locks = tuple(lock for lock in node.locks if lock[0] != client)
-    state = _with_node(state, number, node._replace(locks=locks, retained=retained))
-    return _with_wire(state, client, number, state.wires[client][number]._replace(server=False))
+    if locks != node.locks or retained != node.retained:
+        state = _with_node(state, number, Node(node.has, node.clock, locks, retained))
+    wire = state.wires[client][number]
+    return _with_wire(state, client, number, Wire(wire.said, wire.flying, wire.client, False))
 
 
 def _hang_up(state: State, client: int, number: int) -> State:
-    return _with_wire(state, client, number, state.wires[client][number]._replace(client=False))
+    wire = state.wires[client][number]
+    return _with_wire(state, client, number, Wire(wire.said, wire.flying, False, wire.server))
 
 
 def _with_node(state: State, number: int, node: Node) -> State:
-    return state._replace(nodes=(*state.nodes[:number], node, *state.nodes[number + 1 :]))
+    nodes = (*state.nodes[:number], node, *state.nodes[number + 1 :])
+    return State(state.step, state.fault, nodes, state.clients, state.wires)
 
 
 def _with_client(state: State, number: int, client: Client) -> State:
-    return state._replace(clients=(*state.clients[:number], client, *state.clients[number + 1 :]))
+    clients = (client, state.clients[1]) if number == 0 else (state.clients[0], client)
+    return State(state.step, state.fault, state.nodes, clients, state.wires)
 
 
 def _with_wire(state: State, client: int, number: int, wire: Wire) -> State:
-    wires = state.wires[client]
-    row = (*wires[:number], wire, *wires[number + 1 :])
-    return state._replace(wires=(*state.wires[:client], row, *state.wires[client + 1 :]))
+    wires = state.wires
+    row = (*wires[client][:number], wire, *wires[client][number + 1 :])
+    both = (row, wires[1]) if client == 0 else (wires[0], row)
+    return State(state.step, state.fault, state.nodes, state.clients, both)
 
 
 _TWO = (True, True, False)
@@ -507,5 +523,13 @@ LONG = (
 
 
 def explore(setting: Setting) -> Found:
-    """Try everything."""
-    return Search(setting).run()
+    """Try everything. What the real code says to the same question is remembered, until the next call."""
+    for remembered in (_heard, _removal, _promised, _removes, _proven):
+        remembered.cache_clear()
+    collects = gc.isenabled()
+    gc.disable()  # millions of values, and no cycle among them
+    try:
+        return Search(setting).run()
+    finally:
+        if collects:
+            gc.enable()

@@ -70,6 +70,7 @@ class WireEnd:
         self._network, self._owner, self.peer = network, owner, peer
         self._in, self._out = inward, outward
         self._closed = False
+        self._due = inf
         self.complaint = ""
         self.other: WireEnd
         self.serves = False
@@ -96,7 +97,9 @@ class WireEnd:
             if way.chunks:
                 until = way.chunks[0][0]
             if until > current_time():
-                await way.changed.wait_until(until)
+                if self._due <= current_time():
+                    raise TimeoutError
+                await way.changed.wait_until(min(until, self._due))
             elif not way.chunks:
                 return b""
             else:
@@ -110,7 +113,10 @@ class WireEnd:
         if self.at_eof:
             raise ConnectionLost(self.peer, "the peer to read", "closed" if self._closed else "connection reset")
         if pause := self._network.weather.narrow(data, self.other._owner.machine.name):
-            await sleep(pause)
+            late = current_time() + pause > self._due
+            await sleep_until(min(current_time() + pause, self._due))
+            if late:
+                raise TimeoutError
         self.send_soon(data)
 
     def send_soon(self, data: bytes) -> None:
@@ -159,11 +165,20 @@ class WireEnd:
         self._in.changed.ring()
 
 
+class PunctualEnd(WireEnd):
+    """One that ends its own waits, as sockets do; who has another one opens a cancel scope around each."""
+
+    def within(self, seconds: float) -> None:
+        self._due = current_time() + seconds
+        self._in.changed.ring()
+
+
 class Network:
     """Every machine can dial every other one, except where a partition stands in between."""
 
-    def __init__(self, weather: Weather) -> None:
+    def __init__(self, weather: Weather, *, punctual: bool) -> None:
         self.weather = weather
+        self._end = PunctualEnd if punctual else WireEnd
         self._blocked: dict[frozenset[str], float] = {}
         self._silent: list[tuple[Machine, WireEnd]] = []
 
@@ -189,8 +204,8 @@ class Network:
                     await trio.sleep_forever()
                 raise ConnectFailed(machine.name, "connection refused")
             forth, back = _Way(), _Way()
-            here = WireEnd(self, process, machine.name, back, forth)
-            far = WireEnd(self, there, process.machine.name, forth, back)
+            here = self._end(self, process, machine.name, back, forth)
+            far = self._end(self, there, process.machine.name, forth, back)
             here.other, far.other, far.serves = far, here, True
             process.wires.append(here)
             there.wires.append(far)

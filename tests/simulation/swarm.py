@@ -57,20 +57,26 @@ class Mix:
     """Seconds that some answers to LOCKCONTENT take."""
     stock: bool = False
     """The nodes forget a lock with its connection, as git-annex does, and take their time to give one."""
+    proxied: tuple[str, ...] = ()
+    """Nodes that clients reach through the gateway only."""
     count: Callable[[str], None] = lambda fault: None
     """Told of what goes wrong on the wires."""
 
     @classmethod
     def drawn(cls, seed: int, dice: Random, scene: str | None = None) -> Mix:
         """A mix of *scene*; by default half of them are anything, and half one of the scenes."""
-        archives = Random(f"{seed} archives").random() if scene is None else 1.0
+        more, drawn = Random(f"{seed} archives"), scene is None
         if scene is None:
             scene = dice.choice(["", "", "", "", *_DRAWN])
         mix = cls._anything(dice)
-        if not scene and archives < 0.3:
-            mix.weights |= {"store": 2.0, "prove": 1.0}
+        if drawn and not scene:
+            archives = more.random()
+            if archives < 0.3:
+                mix.weights |= {"store": 2.0, "prove": 1.0}
             if archives < 0.15:
                 scene = _ARCHIVES
+            if more.random() < 0.3:
+                mix.proxied = tuple(more.sample(("n0", "n1", "n2"), 2))
         mix.scene = scene
         if scene:
             mix.kinds, mix.fast, mix.untrusted, mix.boastful, mix.moved = frozenset(), (), (), (), 0

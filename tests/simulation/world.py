@@ -241,7 +241,7 @@ class World:
         self.truth.discounted = {uuid_of(name) for name in mix.untrusted}
         self.trust = {uuid_of(name): TrustLevel.UNTRUSTED for name in mix.untrusted}
         self.storm = True
-        self.network = Network(mix)
+        self.network = Network(mix, punctual=bool(seed % 4))
         self.machines: dict[str, Machine] = {}
         for name in (*NODES, "g", *CLIENTS[: mix.clients]):
             life = {"n": self._node, "g": self._gateway, "c": self._client}[name[0]]
@@ -297,9 +297,11 @@ class World:
 
             gateway._late.arrived = late
 
-            async def session(wire: Any) -> object:
-                shown: Any = Heard(gateway.shown(CLUSTER), self.truth)
-                return await serve(wire, shown, clock=machine.clock, bypass=gateway.bypassing(CLUSTER))
+            async def session(wire: Any, asked: UUID) -> object:
+                shown: Any = gateway.shown(asked)
+                if asked == CLUSTER:
+                    shown = Heard(shown, self.truth)
+                return await serve(wire, shown, clock=machine.clock, bypass=gateway.bypassing(asked))
 
             process.serve, process.accepts = session, True
             await trio.sleep_forever()
@@ -309,15 +311,13 @@ class World:
         await client.live()
 
     def remote(self, process: Process, name: str, **options: Any) -> P2PRemote:
-        """What *process* uses to talk to a node, or to the cluster behind the gateway."""
-        machine = self.machines[name]
-        return P2PRemote(
-            self.network.dial(process, machine),
-            uuid=CLUSTER if name == "g" else machine.uuid,
-            name=name,
-            clock=process.machine.clock,
-            **options,
-        )
+        """What *process* uses to talk to a node, maybe through the gateway, or to the cluster behind that."""
+        machine, asked = self.machines[name], {}
+        uuid = CLUSTER if name == "g" else machine.uuid
+        if name == "g" or name in self.mix.proxied:
+            machine, asked = self.machines["g"], {"asked": uuid}
+        dial = self.network.dial(process, machine, **asked)
+        return P2PRemote(dial, uuid=uuid, name=name, clock=process.machine.clock, **options)
 
     # -- the schedule ---------------------------------------------------------------------------------------------
 
