@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -79,7 +80,10 @@ def run_schedule(seed: int, *, trace: bool = False, scene: str | None = None) ->
 
     _run._r.seed(seed)
     began = time.process_time()
-    report: Report = trio.run(main, clock=jumps.JumpingClock())
+    try:
+        report: Report = trio.run(main, clock=jumps.JumpingClock())
+    except (Exception, BaseExceptionGroup) as error:
+        report = Report(seed, [f"the schedule broke: {error!r}"], trace=traceback.format_exception(error))
     if next(_schedules) % _BETWEEN == 0:
         gc.collect()
     report.seconds = time.process_time() - began
