@@ -327,7 +327,7 @@ async def killed(root: Path, git_annex: str, number: int, kills: int) -> None:
 @pytest.mark.anyio
 @ASYNCIO
 async def test_a_drain_that_is_killed_loses_nothing_and_ends(tmp_path: Path, git_annex: str) -> None:
-    await killed(tmp_path, git_annex, 100, kills=2)
+    await killed(tmp_path, git_annex, 100, kills=1)
 
 
 @pytest.mark.campaign
