@@ -77,6 +77,7 @@ class Work:
         Raises:
             ConnectFailed, TimedOut …: It cannot be reached.
         """
+        await self._meet_gateway(address)
         remote = self.other(address)
         if self.repository is not None and cluster_nodes(address, self.repository):
             self.remember_neighbours()
@@ -85,6 +86,18 @@ class Work:
         if self.repository is None or isinstance(remote, Local):
             return remote
         return Recording(remote, self.repository.branch)
+
+    async def _meet_gateway(self, address: str) -> None:
+        """Learn which repository the git remote is that *address* may be behind, and what it is a proxy for."""
+        remotes = {} if self.repository is None else self.repository.config.remotes()
+        if address in remotes:
+            return
+        for remote in remotes.values():
+            if address.startswith(f"{remote.name}-") and remote.url is not None and not remote.ignore:
+                merge_fetched(self.here)
+                gateway = self.other(remote.name)
+                if remote.uuid is None and isinstance(gateway, Connects):
+                    self._remember(remote.name, await gateway.connect())
 
     def _remember(self, address: str, uuid: UUID) -> None:
         """Write down which repository a git remote leads to, as git-annex does when it first meets one."""

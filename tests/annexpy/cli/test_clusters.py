@@ -121,6 +121,23 @@ def test_what_a_gateway_shows_is_a_remote_in_every_command(cli, places: dict[str
     assert places["a"].uuid not in {one["uuid"] for one in where["whereis"]}
 
 
+def test_a_gateway_that_was_never_met_is_asked_who_it_is(
+    cli, places: dict[str, Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli("cluster", "init", "safe")
+    cli("cluster", "add-node", "safe", "a", "b")
+    me = places["w"]
+    me.git("fetch", "-q", "g", "git-annex:refs/remotes/g/git-annex")
+    monkeypatch.chdir(me.path)
+    Path("file").write_bytes(CONTENT)
+    assert b"annex-uuid" not in (me.path / "config").read_bytes()
+
+    (put,) = cli("put", "g-safe", "file", "--json").json
+
+    assert set(put["stored"]) == {places["a"].uuid, places["b"].uuid}
+    assert cli("check", "g-nosuch", KEY).code == 1
+
+
 def test_proxied_remotes_are_completed(cli, places: dict[str, Place]) -> None:
     cli("cluster", "init", "safe")
     cli("cluster", "add-node", "safe", "a", "b")
