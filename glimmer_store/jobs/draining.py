@@ -8,7 +8,7 @@ lock says that a copy with an older proof is not there, that copy is read again,
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import annexpy as annex
@@ -161,11 +161,14 @@ class Draining:
                 done[task.key] = _kept(task, FailureKind.TERMINAL, str(error))
         return cases
 
-    def _case(self, task: Task, key: annex.Key, rules: Leaving, bad: Iterable[str]) -> _Case:
+    def _case(self, task: Task, key: annex.Key, rules: Leaving, bad: Collection[str]) -> _Case:
         copies = rules.copies(task)
-        there = [str(uuid) for uuid in rules.recorded(key) if uuid not in bad]
+        said = [str(uuid) for uuid in rules.recorded(key)]
+        there = [uuid for uuid in said if uuid not in bad]
         proven = {str(uuid): how for uuid, how in rules.proven(task).items() if uuid in there}
         case = _Case(task, key, copies, proven, [])
+        case.why |= {rules.name(uuid): "it was read, and is bad or missing" for uuid in said if uuid in bad}
+        case.why |= rules.uncounted(key) if len(there) < copies.needed else {}
         for uuid in there:
             if uuid in proven:
                 continue

@@ -17,6 +17,8 @@ from glimmer_store.status import as_text
 __all__ = ["page"]
 
 _FOLDER: Final = Path(glimmer_store.__file__).parent / "page"
+_FIGURE: Final = 40
+"""Letters of the longest cell that is a figure; what is longer is text."""
 _STATES: Final = {
     JobState.ACCEPTED: "none",
     JobState.PROCESSING: "good",
@@ -91,5 +93,5 @@ def _table(table: Table) -> str:
 
 
 def _cell(tag: str, number: int, text: str, more: str = "") -> str:
-    kind = ' class="number"' if number else ""
+    kind = ' class="number"' if number and len(text) <= _FIGURE else ""
     return f"<{tag}{kind}{more}>{escape(text)}</{tag}>"

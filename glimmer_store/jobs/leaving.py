@@ -86,6 +86,12 @@ class Leaving:
         present = self._repository.branch.locations(key).present
         return [uuid for uuid in present if uuid != self.dest and self._counts(uuid)]
 
+    def uncounted(self, key: annex.Key) -> dict[str, str]:
+        """Name → why whoever is said to have it, too, can never count."""
+        others = [uuid for uuid in self._repository.branch.locations(key).present if uuid != self.dest]
+        levels = {uuid: self._facts.trust_of(uuid) for uuid in others if not annex.is_cluster(uuid)}
+        return {self.name(uuid): f"it is {of.value}" for uuid, of in levels.items() if of not in _COUNTING}
+
     def _counts(self, uuid: annex.UUID) -> bool:
         return not annex.is_cluster(uuid) and self._facts.trust_of(uuid) in _COUNTING
 

@@ -184,6 +184,9 @@ async def check_what_is_told(ledger: Ledger, keys: Mapping[str, annex.Key]) -> N
     assert Survey(ledger).look().around.state == "failed"
     (one,) = explain(ledger, str(keys["nobody else has it"]))
     assert "backfill run --to" in one.remedy
+    for case, why in (("b rotted", "b (it was read, and is bad"), ("who has it is not trusted", "c (it is untrusted)")):
+        (one,) = explain(ledger, str(keys[case]))
+        assert why in explained_text(one)
     (one,) = explain(ledger, str(keys["b has it"]))
     assert "stays: b (locked)" in explained_text(one)
     assert one.to_json()["error"] is None
