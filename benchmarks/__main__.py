@@ -41,94 +41,131 @@ LARGE_SSH = {"copy --to": 2.7, "get": 2.7}
 LARGE_OUR_SSH = {"copy --to": 3.3, "get": 3.3}
 
 
+class _Measuring:
+    """What was asked for, where it is measured, and what has been found."""
+
+    def __init__(self, given: argparse.Namespace, base: Path, env: Mapping[str, str]) -> None:
+        self.given, self.base, self.env = given, base, env
+        self.rows: list[Row] = []
+        self.too_much: list[str] = []
+        self.report: dict[str, object] = {}
+
+    def show(self, more: list[Row]) -> None:
+        for row in more:
+            print(row.line(), flush=True)
+        self.rows.extend(more)
+
+    def references(self, host: str) -> None:
+        found = references(self.base, self.env, ssh=["ssh", host])
+        self.report["references, MB/s"] = found
+        print("references, MB/s: " + ", ".join(f"{name} {rate}" for name, rate in found.items()))
+
+    def startup(self) -> None:
+        (self.base / "startup").mkdir()
+        self.report["startup"] = times = startup(self.base / "startup", self.env)
+        for name, figures in times.items():
+            print(f"{name:<44}{figures['ms']:8.1f} ms {figures['x']:6.2f} x python -c pass")
+
+    def small_files(self, kind: str, cycles: list[dict[str, Any]]) -> None:
+        for number, cycle in enumerate(cycles):
+            place = self.base / f"{kind}{number}"
+            self.show(small_files(place, self.env, pairs=self.given.pairs, durability=self.given.durability, **cycle))
+            remove(place)
+
+    def backfill(self, host: str, server: int) -> None:
+        given = self.given
+        shells = {"remote.{name}.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
+        ssh = {"url": f"ssh://{host}{{path}}", "config": shells, "server": server}
+        small, large = {"files": given.files}, {"files": 1, "size": given.size << 20}
+        for number, cycle in enumerate(
+            ({**small, "kind": "local"}, {**small, **ssh, "kind": "ssh"}, {**large, "kind": "local"})
+        ):
+            place = self.base / f"backfill{number}"
+            self.show(backfill(place, self.env, pairs=given.pairs, **cycle))
+            remove(place)
+
+    def branch(self) -> None:
+        (self.base / "branch").mkdir()
+        self.show(branch(self.base / "branch", self.env, keys=self.given.keys, pairs=self.given.pairs))
+
+    def memory(self) -> None:
+        (self.base / "memory").mkdir()
+        files = self.given.files
+        self.report["memory"] = grown = memory(self.base / "memory", self.env, few=files, many=10 * files)
+        for name, figures in grown.items():
+            told = ", ".join(f"{what} {figure}" for what, figure in figures.items())
+            print(f"{'memory: ' + name:<44}{told} (want {TARGET:g} or less)", flush=True)
+        self.too_much += [f"memory: {name}" for name, figures in grown.items() if figures["KiB-per-key"] > TARGET]
+
+    def server_memory(self) -> None:
+        (self.base / "served").mkdir()
+        self.report["server-memory"] = peaks = server_memory(
+            self.base / "served", self.env, size=(self.given.size << 20) // 8, durability=self.given.durability
+        )
+        for name, peak in peaks.items():
+            print(f"{name + ' server with 16 transfers at once':<44}{peak:8.1f} MiB (want {MOST[name]:g} or less)")
+        self.too_much += [f"memory of the {name} server" for name, peak in peaks.items() if peak > MOST[name]]
+
+    def campaigns(self) -> None:
+        self.report["campaigns"] = told = []
+        for line in campaigns(self.env):
+            told.append(line)
+            print(line, flush=True)
+
+    def ext4(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="annexpy-bench-", dir=".") as disk:
+            for durability in ("fast", "full"):
+                place = Path(disk).resolve() / durability
+                cycle = {"files": min(self.given.files, 1000), "kind": f"disk, {durability}", "targets": {}}
+                self.show(small_files(place, self.env, pairs=self.given.pairs, durability=durability, **cycle))
+                remove(place)
+
+
 def main() -> int:
     given = _arguments()
     chosen = given.only or KINDS
     base = tmpfs()
-    env = environment(base / "home")
-    report: dict[str, object] = {
-        "python": platform.python_version(),
-        "git-annex": subprocess.run(
-            [git_annex(), "version", "--raw"], capture_output=True, text=True, check=True
-        ).stdout,
-        "cores": os.cpu_count(),
-        "pairs": given.pairs,
-        "durability": given.durability,
-    }
-    rows: list[Row] = []
-    too_much: list[str] = []
-
-    def show(more: list[Row]) -> None:
-        for row in more:
-            print(row.line(), flush=True)
-        rows.extend(more)
-
+    measuring = _Measuring(given, base, environment(base / "home"))
     try:
-        with sshd(base / "sshd", base / "home", env["PATH"]) as (host, server):
-            found = references(base, env, ssh=["ssh", host])
-            report["references, MB/s"] = found
-            print("references, MB/s: " + ", ".join(f"{name} {rate}" for name, rate in found.items()))
+        with sshd(base / "sshd", base / "home", measuring.env["PATH"]) as (host, server):
+            measuring.references(host)
             if "startup" in chosen:
-                (base / "startup").mkdir()
-                report["startup"] = times = startup(base / "startup", env)
-                for name, figures in times.items():
-                    print(f"{name:<44}{figures['ms']:8.1f} ms {figures['x']:6.2f} x python -c pass")
+                measuring.startup()
             print(HEAD)
-            for kind, cycles in _cycles(given, env, host, server).items():
-                for number, cycle in enumerate(cycles if kind in chosen else ()):
-                    place = base / f"{kind}{number}"
-                    show(small_files(place, env, pairs=given.pairs, durability=given.durability, **cycle))
-                    remove(place)
+            for kind, cycles in _cycles(given, measuring.env, host, server).items():
+                if kind in chosen:
+                    measuring.small_files(kind, cycles)
             if "backfill" in chosen:
-                shells = {"remote.{name}.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
-                ssh = {"url": f"ssh://{host}{{path}}", "config": shells, "server": server}
-                small, large = {"files": given.files}, {"files": 1, "size": given.size << 20}
-                for number, cycle in enumerate(
-                    ({**small, "kind": "local"}, {**small, **ssh, "kind": "ssh"}, {**large, "kind": "local"})
-                ):
-                    place = base / f"backfill{number}"
-                    show(backfill(place, env, pairs=given.pairs, **cycle))
-                    remove(place)
-            if "branch" in chosen:
-                (base / "branch").mkdir()
-                show(branch(base / "branch", env, keys=given.keys, pairs=given.pairs))
-            if "memory" in chosen:
-                (base / "memory").mkdir()
-                report["memory"] = grown = memory(base / "memory", env, few=given.files, many=10 * given.files)
-                for name, figures in grown.items():
-                    told = ", ".join(f"{what} {figure}" for what, figure in figures.items())
-                    print(f"{'memory: ' + name:<44}{told} (want {TARGET:g} or less)", flush=True)
-                too_much = [f"memory: {name}" for name, figures in grown.items() if figures["KiB-per-key"] > TARGET]
-            if "server-memory" in chosen:
-                (base / "served").mkdir()
-                report["server-memory"] = peaks = server_memory(
-                    base / "served", env, size=(given.size << 20) // 8, durability=given.durability
-                )
-                for name, peak in peaks.items():
-                    print(
-                        f"{name + ' server with 16 transfers at once':<44}{peak:8.1f} MiB (want {MOST[name]:g} or less)"
-                    )
-                too_much += [f"memory of the {name} server" for name, peak in peaks.items() if peak > MOST[name]]
-            if "campaigns" in chosen:
-                report["campaigns"] = told = []
-                for line in campaigns(env):
-                    told.append(line)
-                    print(line, flush=True)
-            if "ext4" in chosen:
-                with tempfile.TemporaryDirectory(prefix="annexpy-bench-", dir=".") as disk:
-                    for durability in ("fast", "full"):
-                        place = Path(disk).resolve() / durability
-                        cycle = {"files": min(given.files, 1000), "kind": f"disk, {durability}", "targets": {}}
-                        show(small_files(place, env, pairs=given.pairs, durability=durability, **cycle))
-                        remove(place)
+                measuring.backfill(host, server)
+            for kind, measure in (
+                ("branch", measuring.branch),
+                ("memory", measuring.memory),
+                ("server-memory", measuring.server_memory),
+                ("campaigns", measuring.campaigns),
+                ("ext4", measuring.ext4),
+            ):
+                if kind in chosen:
+                    measure()
     finally:
         remove(base)
-    report["rows"] = [row.as_json() for row in rows]
     if given.json:
-        Path(given.json).write_text(json.dumps(report, indent=1) + "\n")
-    missed = [row.name for row in rows if row.target and row.ratio is not None and row.ratio < row.target]
-    print("below target: " + (", ".join(missed + too_much) or "none"))
+        Path(given.json).write_text(json.dumps(_report(measuring), indent=1) + "\n")
+    missed = [row.name for row in measuring.rows if row.target and row.ratio is not None and row.ratio < row.target]
+    print("below target: " + (", ".join(missed + measuring.too_much) or "none"))
     return 0
+
+
+def _report(measuring: _Measuring) -> dict[str, object]:
+    version = subprocess.run([git_annex(), "version", "--raw"], capture_output=True, text=True, check=True).stdout
+    return {
+        "python": platform.python_version(),
+        "git-annex": version,
+        "cores": os.cpu_count(),
+        "pairs": measuring.given.pairs,
+        "durability": measuring.given.durability,
+        **measuring.report,
+        "rows": [row.as_json() for row in measuring.rows],
+    }
 
 
 def _arguments() -> argparse.Namespace:

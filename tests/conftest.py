@@ -40,6 +40,7 @@ os.environ.update(
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--campaign", action="store_true", help="run the long forms of the campaigns")
+    parser.addoption("--keys", type=int, default=100_000, help="keys of the campaign of a job (default: %(default)s)")
     parser.addoption("--no-skips", action="store_true", help="a skip is a failure, except of tests marked optional")
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from glimmer_store.jobs.callback import Callback, tell
 from glimmer_store.jobs.control import ControlFile
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.states import JobState
 from glimmer_store.jobs.waterfall import JobLog
+
+if TYPE_CHECKING:
+    from glimmer_store.jobs.callback import Callback
 
 __all__ = ["close_job"]
 
@@ -38,6 +41,8 @@ async def close_job(ledger: Ledger, state: JobState, told: Mapping[str, object])
     status = log.say(f"{spec.type} {state}{reason}", state)
     if not spec.callback:
         return None
+    from glimmer_store.jobs.callback import tell  # HTTP takes time to import
+
     return await tell(
         ledger.folder, spec.callback, status, {"id": spec.id, "type": spec.type, "status": status, **told}
     )

@@ -18,7 +18,6 @@ from typing import Final, Self
 import annexpy as annex
 from glimmer_store.errors import ConfigError
 from glimmer_store.jobs.cold import ColdRemote, ColdTier
-from glimmer_store.jobs.cold_s3 import S3Tier
 from glimmer_store.jobs.cold_simulated import SimulatedTier, TierSettings
 from glimmer_store.jobs.spec import Place, seconds
 
@@ -100,6 +99,8 @@ def cold_remote(place: Place, remote: annex.Remote, repository: annex.Repository
                 f"remote.{place.name}.glimmer-cold: s3, and the remote is no S3 special remote",
                 remedy="git config --unset it, or say simulated",
             )
+        from glimmer_store.jobs.cold_s3 import S3Tier  # HTTP takes time to import
+
         tier = S3Tier(settings, credentials, name=place.name, price=said.price)
     else:
         words = said.words

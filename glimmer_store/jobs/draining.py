@@ -178,7 +178,7 @@ class Draining:
                 case.why[rules.name(uuid)] = "no proof of it is new enough, and it is cold"
             else:
                 case.ask.append(uuid)
-        case.ask.sort(key=self._cost)
+        case.ask.sort(key=lambda uuid: (self._cost(uuid), rules.name(uuid)))  # the same ones each time
         return case
 
     def _cost(self, uuid: str) -> float:

@@ -22,32 +22,16 @@ from glimmer_store.jobs.dataset import Dataset
 from glimmer_store.jobs.event import Event, Folded, Task
 from glimmer_store.jobs.lease import claim, new_worker
 from glimmer_store.jobs.ledger import Ledger, Writer
+from glimmer_store.jobs.ran import Registered
 from glimmer_store.jobs.states import FailureKind, State
 from glimmer_store.receipts import Receipts
 
-__all__ = ["Registered", "register", "registering"]
+__all__ = ["register", "registering"]
 
 BATCH = 4096
 """Keys that share a commit."""
 _SECONDS = 30.0
 """How long fewer of them wait for others."""
-
-
-@dataclass(slots=True)
-class Registered:
-    """What was written into the dataset.
-
-    Attributes:
-        present, absent: Keys whose copy at a destination, or at a source that turned out to be bad, was recorded so;
-            of a drain, what was dropped is absent.
-        nodes: Nodes whose storage fields changed.
-        behind: Durable remote → why it does not have the history.
-    """
-
-    present: int = 0
-    absent: int = 0
-    nodes: int = 0
-    behind: dict[str, str] = field(default_factory=dict)
 
 
 async def register(job_dir: str | os.PathLike[str], *, wait: bool = True) -> Registered:

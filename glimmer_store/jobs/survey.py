@@ -14,12 +14,13 @@ from typing import Any, Final
 import annexpy as annex
 from glimmer_store.attest import Attestations, Verdict
 from glimmer_store.errors import StoreError
+from glimmer_store.jobs.around import Around, ColdFigures, Safety, cold_figures, job_state
 from glimmer_store.jobs.control import Control, ControlFile
 from glimmer_store.jobs.event import fold_shard
 from glimmer_store.jobs.figures import ShardSums, of_shard
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.states import State
-from glimmer_store.jobs.summary import Around, ColdFigures, Figures, Safety, cold_figures, job_state
+from glimmer_store.jobs.summary import Figures
 from glimmer_store.jobs.warming import LOG as WARM_LOG
 
 __all__ = ["REPORT", "Survey", "safety_of"]

@@ -5,16 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from glimmer_store.jobs.callback import check_url
-from glimmer_store.jobs.control import Control
-from glimmer_store.jobs.figures_text import told_limits
-from glimmer_store.jobs.ledger import Ledger
-from glimmer_store.jobs.places import get_to_know
-from glimmer_store.jobs.plan import jobs_folder, new_job
 from glimmer_store.jobs.spec import JobError, JobSpec, JobType, Retry, Select, Strength, Warm, seconds
 
 __all__ = [
@@ -25,6 +19,10 @@ __all__ = [
     "place_option",
     "show_control",
 ]
+
+if TYPE_CHECKING:
+    from glimmer_store.jobs.control import Control
+    from glimmer_store.jobs.ledger import Ledger
 
 F = TypeVar("F", bound=Callable[..., Any])  # Any: a click command
 
@@ -82,6 +80,8 @@ def place_option(function: F) -> F:
 
 def show_control(ledger: Ledger, control: Control, *, as_json: bool) -> None:
     """Show what holds for a job now."""
+    from glimmer_store.jobs.figures_text import told_limits
+
     limits = ledger.spec.planned_limits.changed(control.limits).to_json()
     told = {"job": ledger.spec.id, "paused": control.paused, "cancelled": control.cancelled, "reason": control.reason}
     told |= {"held": dict(control.held), "limits": limits}
@@ -117,6 +117,14 @@ async def made_job(given: dict[str, Any]) -> JobSpec:
         if dests or len(sources) != 1:
             raise click.UsageError("--type drain empties one repository: name it with --from, and none with --to.")
         dests, sources = sources, ()
+    from glimmer_store.jobs.places import get_to_know
+    from glimmer_store.jobs.plan import new_job
+
+    callback = given["callback"]
+    if callback:
+        from glimmer_store.jobs.callback import check_url  # HTTP takes time to import
+
+        callback = check_url(callback)
     await get_to_know(dataset, [*dests, *sources])
     return new_job(
         dataset,
@@ -129,7 +137,7 @@ async def made_job(given: dict[str, Any]) -> JobSpec:
         retry=Retry(given["tries"], base),
         warm=warm,
         heartbeat=heartbeat,
-        callback=check_url(given["callback"]) if given["callback"] else "",
+        callback=callback,
     )
 
 
@@ -141,6 +149,8 @@ def find_job(job: str | None, dataset: str = ".") -> Path:
     """
     if job is not None and (Path(job) / "job.toml").exists():
         return Path(job)
+    from glimmer_store.jobs.plan import jobs_folder
+
     folder = jobs_folder(Path(dataset))
     if job is not None:
         if "/" not in job and (folder / job / "job.toml").exists():

@@ -78,7 +78,11 @@ class DaskLauncher:
         if not self._scheduler:
             # Any: its options
             quiet: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1", "silence_logs": 50}
-            with distributed.LocalCluster(n_workers=self._workers, threads_per_worker=1, **quiet) as cluster:
+            try:
+                started = distributed.LocalCluster(n_workers=self._workers, threads_per_worker=1, **quiet)
+            except RuntimeError as error:
+                raise JobError(f"a Dask cluster could not be started: {error}", remedy="run it again") from error
+            with started as cluster:
                 # Dask gives a worker up that dies while it starts; with this another one takes its place
                 cluster.adapt(minimum=self._workers, maximum=self._workers)
                 with distributed.Client(cluster, set_as_default=False) as client:

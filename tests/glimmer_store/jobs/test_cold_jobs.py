@@ -13,7 +13,8 @@ from glimmer_store.errors import ConfigError
 from glimmer_store.jobs.launch.local import LocalLauncher
 from glimmer_store.jobs.places import connected
 from glimmer_store.jobs.plan import new_job
-from glimmer_store.jobs.run import Ran, run_job
+from glimmer_store.jobs.ran import Ran
+from glimmer_store.jobs.run import run_job
 from glimmer_store.jobs.spec import Retry, Warm
 from glimmer_store.jobs.states import JobState, State
 from glimmer_store.jobs.warm import WarmLog

@@ -27,9 +27,9 @@ from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.missing import missing, missing_text
 from glimmer_store.jobs.operate import cancel, pause, resume, retry
 from glimmer_store.jobs.plan import Plan, new_job, plan
+from glimmer_store.jobs.ran import unplanned
 from glimmer_store.jobs.registrar import register
 from glimmer_store.jobs.reporting import report
-from glimmer_store.jobs.run import unplanned
 from glimmer_store.jobs.spec import JobError, Retry
 from glimmer_store.jobs.states import FailureKind, State
 from glimmer_store.jobs.survey import Survey

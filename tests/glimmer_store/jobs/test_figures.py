@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from glimmer_store.jobs.around import Around, Safety, cold_figures, job_state
 from glimmer_store.jobs.eta import estimate
 from glimmer_store.jobs.event import Event, Task, fold_shard
 from glimmer_store.jobs.figures import Flow, ShardSums, of_shard
 from glimmer_store.jobs.lease import Holding
 from glimmer_store.jobs.states import PROVEN, FailureKind, JobState, State
-from glimmer_store.jobs.summary import Around, Figures, Safety, cold_figures, job_state
+from glimmer_store.jobs.summary import Figures
 from glimmer_store.jobs.tally import NodeTally
 
 NOW = 1_800_000_000.0

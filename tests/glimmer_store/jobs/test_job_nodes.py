@@ -16,7 +16,8 @@ from glimmer_store.bids import read_node
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.plan import new_job, plan
-from glimmer_store.jobs.registrar import Registered, register
+from glimmer_store.jobs.ran import Registered
+from glimmer_store.jobs.registrar import register
 from glimmer_store.jobs.spec import Retry
 from glimmer_store.jobs.worker import run_worker
 from glimmer_store.provision import provision

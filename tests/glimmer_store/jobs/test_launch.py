@@ -13,9 +13,11 @@ from pathlib import Path
 import anyio
 import pytest
 from distributed import Client, LocalCluster
+from killing import family
 from launching import SECONDS, Scene, make_scene, until
 from slurm_cluster import Slurm, slurm
 
+import annexpy as annex
 from glimmer_store.jobs.launch.base import launch, open_shards, worker_argv, written
 from glimmer_store.jobs.launch.dask import DaskLauncher, work
 from glimmer_store.jobs.launch.slurm import Array, SlurmLauncher, script
@@ -89,6 +91,17 @@ async def test_workers_that_die_at_once_again_and_again_end_the_run_with_an_answ
 
     assert ran.state is JobState.PROCESSING
     assert 1 < deadly.rounds < 10
+
+
+async def test_a_dataset_that_is_gone_ends_the_run_with_the_reason_and_leaves_no_process(tmp_path: Path) -> None:
+    scene = await make_scene(tmp_path, 30)
+    await scene.plan()
+    scene.dataset.rename(tmp_path / "elsewhere")
+
+    with anyio.fail_after(SECONDS), pytest.raises(annex.NotARepository):
+        await run_job(scene.job)
+
+    await until(lambda: not family(os.getpid()))
 
 
 # -- Dask --

@@ -1,4 +1,4 @@
-"""The long forms: fifty workers of Dask killed over a run, an array of Slurm requeued again and again, and a change.
+"""The long forms: fifty workers of Dask killed over a run, an array of Slurm requeued again and again.
 
 What they print are the figures of docs/jobs-launch.md.
 """
@@ -21,9 +21,9 @@ from slurm_cluster import slurm
 
 from glimmer_store.jobs.launch.base import Launcher, open_shards, written
 from glimmer_store.jobs.launch.dask import DaskLauncher
-from glimmer_store.jobs.launch.local import LocalLauncher
 from glimmer_store.jobs.launch.slurm import SlurmLauncher
-from glimmer_store.jobs.run import Ran, run_job
+from glimmer_store.jobs.ran import Ran
+from glimmer_store.jobs.run import run_job
 from glimmer_store.jobs.spec import Retry
 from glimmer_store.jobs.states import JobState
 
@@ -120,34 +120,6 @@ async def dask_workers_killed(folder: Path, git_annex: str, keys: int, kills: in
     assert killed == kills
     assert ran.state is JobState.SUCCEEDED
     assert scene.moved_twice() <= killed * 25, "at most what was leased when it was killed"
-    scene.complete(git_annex)
-
-
-async def test_twenty_kills_across_a_change_from_processes_here_to_dask(tmp_path: Path, git_annex: str) -> None:
-    await changed(tmp_path, git_annex, 20_000, 20)
-
-
-async def changed(folder: Path, git_annex: str, keys: int, kills: int) -> None:
-    scene = await make_scene(folder, keys)
-    await scene.plan(per_shard=100, heartbeat=HEARTBEAT, retry=Retry(tries=50, base=0.05))
-    killer, begun, killed = Killer(scene, 20), time.monotonic(), 0
-    whole = BYTES * len(scene.keys)
-
-    async with anyio.create_task_group() as group:  # half of it here, and then this coordinator is gone, too
-        group.start_soon(disturbed, scene, LocalLauncher(2), 0, lambda: False)
-        for number in range(kills // 2):
-            await until(lambda at=whole * (number + 1) // (kills + 2): written(scene.job) >= at)  # type: ignore[misc]
-            while not killer():
-                await anyio.sleep(0.02)
-            killed += 1
-        group.cancel_scope.cancel()
-    with cluster_of(2) as cluster:
-        ran, more = await disturbed(scene, dask(cluster), kills - killed, killer)
-
-    told("killed, half of them before the change to Dask", scene, killed + more, time.monotonic() - begun)
-    assert killed + more == kills
-    assert ran.state is JobState.SUCCEEDED
-    assert scene.moved_twice() <= (killed + more + 2) * 100
     scene.complete(git_annex)
 
 
