@@ -213,6 +213,7 @@ class SSHServer:
                 keepalive_interval=self.limits.alive,
                 keepalive_count_max=4,
                 allow_pty=False,
+                line_editor=False,  # else it puts something before each channel, whose attributes are not the channel's
                 agent_forwarding=False,
                 x11_forwarding=False,
                 allow_scp=False,

@@ -13,7 +13,7 @@ import anyio
 from annexpy.errors import ConnectionLost
 from annexpy.transport.base import CHUNK
 from annexpy.transport.pipe import MAX_COMPLAINT
-from annexpy.transport.ssh_library import open_when_read
+from annexpy.transport.ssh_library import Room, open_when_read, room_of
 from annexpy.transport.ssh_packets import send_quickly
 
 __all__ = ["AHEAD", "CLOSE_SECONDS", "WINDOW", "SSHTransport"]
@@ -54,6 +54,7 @@ class SSHTransport:
         self._leave = leave
         self._loop = asyncio.get_running_loop()
         self._channel: _Channel | None = None
+        self._room: Room | None = None
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._paused = False
@@ -164,6 +165,8 @@ class SSHTransport:
     async def send(self, data: bytes) -> None:
         if self._soon:
             data, self._soon = self._soon + data, b""
+        if self._room is not None and self._room.full:
+            await self._until_room(self._room)
         if self._unsendable or self._closed or self._gone or self._channel is None:
             raise ConnectionLost(self.peer, "the peer to read", self._unsendable or self._failure)
         try:
@@ -173,12 +176,23 @@ class SSHTransport:
             raise ConnectionLost(self.peer, "the peer to read", self._unsendable) from error
         while self._held_back:
             self._unsendable = "cancelled while sending"
-            writer = self._writer = self._loop.create_future()
-            try:
-                await writer
-            finally:
-                self._writer = None
+            await self._until_woken()
             self._unsendable = ""
+
+    async def _until_room(self, room: Room) -> None:
+        room.waiting.add(self._wake)
+        try:
+            while room.full and not (self._closed or self._gone):
+                await self._until_woken()
+        finally:
+            room.waiting.discard(self._wake)
+
+    async def _until_woken(self) -> None:
+        writer = self._writer = self._loop.create_future()
+        try:
+            await writer
+        finally:
+            self._writer = None
 
     async def aclose(self) -> None:
         if self._closed:
@@ -215,6 +229,7 @@ class SSHTransport:
         """The channel is open; the command is not running yet."""
         self._channel = chan
         open_when_read(chan)
+        self._room = room_of(chan.get_connection())
         send_quickly(chan.get_connection(), chan)
         chan.set_write_buffer_limits(_UNSENT)
 

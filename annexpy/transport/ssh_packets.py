@@ -206,8 +206,8 @@ class _Taking:
 
 def send_quickly(connection: Any, channel: Any) -> None:
     """Have *channel* of *connection* send bytes by the shorter way."""
-    if not (_has(connection, _SENDING) and _has(channel, _GIVING)) or not hasattr(channel, "__dict__"):
-        return
+    if not (_has(connection, _SENDING) and _has(channel, _GIVING)) or "_send_window" not in vars(channel):
+        return  # what only passes attributes on to a channel has none to count with
     kept, write, flush = _Cipher(), channel.write, channel._flush_send_buf
 
     def give(data: bytes | bytearray) -> int:

@@ -121,6 +121,52 @@ async def test_our_client_does_everything_there(server: Server) -> None:
     assert b'annexpy_requests_total{verb="ssh p2pstdio",status="0"}' in server.metrics.text()
 
 
+async def test_a_client_that_does_not_read_gets_no_more_than_it_has_room_for(server: Server) -> None:
+    content = content_of(7, 3_000_000)
+    async with server.running(), connect(server.url()) as remote:
+        await store(remote, key_of(content), content)
+        transport = await DialSSH("127.0.0.1", server.p2p(), port=server.port, window=256 * 1024)()
+        said = await transport.receive()
+        await transport.send(b"GET 0  %b\n" % key_of(content).raw)
+        for _ in range(300):
+            await anyio.lowlevel.checkpoint()  # it may go on, and its client would end the connection for that
+        while not said.endswith(content):
+            data = await transport.receive()
+            assert data, (len(said), transport.complaint)
+            said += data
+        await transport.aclose()
+
+
+async def test_what_a_connection_does_not_take_waits_on_disk(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    unsent, sockets = [0], asyncio.selector_events._SelectorSocketTransport  # type: ignore[attr-defined]
+    write = sockets.write
+
+    def watched(transport: asyncio.Transport, data: bytes) -> None:
+        write(transport, data)
+        unsent.append(transport.get_write_buffer_size())
+
+    content = content_of(8, 6_000_000)
+    async with server.running(), connect(server.url()) as remote:
+        await store(remote, key_of(content), content)
+        monkeypatch.setattr(sockets, "write", watched)
+        client = await server.connect()
+        processes = [await client.create_process(server.p2p(), encoding=None, window=8 << 20) for _ in range(4)]
+        for process in processes:
+            await process.stdout.readline()
+            process.stdin.write(b"GET 0  %b\n" % key_of(content).raw)
+        client._transport.pause_reading()
+        with anyio.fail_after(60):
+            while not max(unsent):  # the system takes some
+                await anyio.lowlevel.checkpoint()
+        for _ in range(500):
+            await anyio.lowlevel.checkpoint()
+        assert max(unsent) < 3_000_000, "of 24,000,000 bytes that four windows would take"
+        client._transport.resume_reading()
+        for process in processes:
+            assert (await process.stdout.readexactly(len(content) + 13)).endswith(content)
+        client.abort()
+
+
 def asked_for(server: Server, uuid: UUID) -> P2PRemote:
     return P2PRemote(DialSSH("127.0.0.1", server.p2p(uuid), port=server.port), uuid=uuid, name="asked for")
 
