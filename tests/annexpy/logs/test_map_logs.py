@@ -18,6 +18,13 @@ CASES = json.loads((Path(__file__).parents[2] / "vectors" / "map_logs.json").rea
 UUID_IN = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def _printed_size(size: int) -> str:
+    """As ``git annex maxsize`` has it: all digits, in the largest unit."""
+    units = {10**15: "PB", 10**12: "TB", 10**9: "GB", 10**6: "MB", 10**3: "kB", 1: "B"}
+    unit = next((unit for unit in units if size >= unit), 1)
+    return f"{size / unit} {units[unit]}"
+
+
 def printed(command: str, files: dict[str, bytes]) -> str:
     """What our parsers say to a command of git-annex, in the form that it prints."""
 
@@ -46,6 +53,11 @@ def printed(command: str, files: dict[str, bytes]) -> str:
             return preferred.REQUIRED_CONTENT.parse(log("required-content.log")).get(uuid, "")
         case "groupwanted":
             return preferred.GROUP_PREFERRED_CONTENT.parse(log("group-preferred-content.log")).get(words[1], "")
+        case "schedule":
+            return repos.SCHEDULES.parse(log("schedule.log")).get(uuid, "")
+        case "maxsize":
+            size = repos.MAXSIZES.parse(log("maxsize.log")).get(uuid)
+            return "" if size is None else _printed_size(size)
         case "config":
             assert words[1] == "--get"
             return settings.CONFIG.parse(log("config.log")).get(words[2], "")
