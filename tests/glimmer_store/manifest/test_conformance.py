@@ -152,6 +152,16 @@ def test_an_extension_of_the_fixture_is_read_and_written_the_same() -> None:
     assert annotated(raw, {"co2": table}) == raw
 
 
+def test_the_legacy_index_of_the_fixtures_is_read_and_loses_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "datamanifest.toml"
+    path.write_bytes((SPEC / "legacy/cached_index.spec-v3.toml").read_bytes())
+    before = tomllib.loads(path.read_text())
+    names = [one.name for one in Project(path).datasets()]
+    assert names == [name for name in before if not name.startswith("_")]
+    after = tomllib.loads(annotated(path.read_bytes(), dict.fromkeys(names, TABLE)).decode())
+    assert after == {name: of | {"_GLIMMER": TABLE} if name in names else of for name, of in before.items()}
+
+
 def test_legacy_manifests_are_read_and_lose_nothing(tmp_path: Path) -> None:
     path = tmp_path / "datamanifest.toml"
     path.write_text('[old]\nuri = "http://h/a.csv"\nstore = "cache"\nscope = "mine"\nsha256 = "ab"\n')
