@@ -109,6 +109,16 @@ class Config:
     backend: str = "SHA256E"
     adjuncts: tuple[Adjunct, ...] = ()
 
+    @staticmethod
+    def dataset_of(path: Path) -> Path:
+        """The dataset that *path* lies in: up to the top of its git repository, as git looks for one; else *path*."""
+        for folder in (path, *path.parents):
+            if (folder / CONFIG_NAME).exists():
+                return folder
+            if (folder / ".git").exists():
+                break
+        return path
+
     @classmethod
     def load(cls, dataset: Path) -> Config:
         """Read the dataset's file.
@@ -122,7 +132,7 @@ class Config:
         except FileNotFoundError:
             raise ConfigError(
                 f"{dataset}: not set up for glimmer-store ({CONFIG_NAME} is missing)",
-                remedy=shell_line("glimmer-store", "init", dataset),
+                remedy=shell_line("glimmer-store", "init", dataset.resolve()),
             ) from None
         except (OSError, ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
             raise ConfigError(f"{path}: {error}", remedy="mend the file; it is plain TOML") from error

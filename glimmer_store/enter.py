@@ -157,7 +157,7 @@ class Entering:
         return {name: str(error) for name, error in behind.items()}
 
     def _commit(self, entries: Mapping[str, Entry], closing: bool, seconds: float) -> None:
-        rows = [entry.row for entry in entries.values() if entry.row is not None]
+        rows = [row for entry in entries.values() for row in entry.rows]
         waiting = self._note_rows(rows)
         every = list(entries.values())
         try:
@@ -274,6 +274,8 @@ class Entering:
 
     def _note_rows(self, rows: list[Row]) -> list[Row]:
         """Add them to those that wait for the index; all of those."""
+        known = {row.id for row in self.unindexed()} if rows else set()
+        rows = [row for row in rows if row.id not in known]
         if rows:
             self._state.mkdir(exist_ok=True)
             with self._unindexed_file.open("ab") as file:

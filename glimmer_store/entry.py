@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from annexpy import FileChange
+import annexpy as annex
 from glimmer_store.errors import GraphError
 
 __all__ = ["Done", "Entry", "Kind", "Part", "Row", "Spool", "changes", "union", "write_whole"]
@@ -83,12 +83,12 @@ class Entry:
     Attributes:
         title: For the message of the commit.
         parts: Files.
-        row: For the index of the graph.
+        rows: For the index of the graph.
     """
 
     title: str
     parts: tuple[Part, ...]
-    row: Row | None = None
+    rows: tuple[Row, ...] = ()
 
     def to_bytes(self) -> bytes:
         body = b"".join(part.content + (part.replaces or b"") for part in self.parts)
@@ -103,8 +103,7 @@ class Entry:
             }
             for part in self.parts
         ]
-        if self.row is not None:
-            head["row"] = [self.row.id, self.row.type, self.row.path]
+        head["rows"] = [[row.id, row.type, row.path] for row in self.rows]
         return json.dumps(head).encode() + b"\n" + body
 
     @classmethod
@@ -122,12 +121,12 @@ class Entry:
                 if part["replaces"] is not None:
                     replaces, at = body[at : at + part["replaces"]], at + part["replaces"]
                 parts.append(Part(os.fsencode(part["path"]), part["kind"], content, replaces))
-            return cls(head["title"], tuple(parts), Row(*head["row"]) if "row" in head else None)
+            return cls(head["title"], tuple(parts), tuple(Row(*row) for row in head["rows"]))
         except (ValueError, KeyError, TypeError):
             return None
 
 
-def changes(entries: Iterable[Entry]) -> dict[bytes, FileChange]:
+def changes(entries: Iterable[Entry]) -> dict[bytes, annex.FileChange]:
     """What all of them together make of each file, the later ones last."""
     parts: dict[bytes, list[Part]] = {}
     for entry in entries:
@@ -136,7 +135,7 @@ def changes(entries: Iterable[Entry]) -> dict[bytes, FileChange]:
     return {path: _change(some) for path, some in parts.items()}
 
 
-def _change(parts: list[Part]) -> FileChange:
+def _change(parts: list[Part]) -> annex.FileChange:
     def change(old: bytes | None) -> bytes:
         for part in parts:
             old = part.change(old)
@@ -144,7 +143,7 @@ def _change(parts: list[Part]) -> FileChange:
         return old
 
     replaces = [part.replaces for part in parts if part.replaces is not None]
-    return FileChange(change, replaces[-1] if replaces else None, merges=parts[-1].kind == "lines")
+    return annex.FileChange(change, replaces[-1] if replaces else None, merges=parts[-1].kind == "lines")
 
 
 class Done(Enum):

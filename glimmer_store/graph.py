@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -21,7 +22,7 @@ import annexpy as annex
 from glimmer_store.archive import Archive, Archived, Output, Progress
 from glimmer_store.attest import Attestation, Attestations, Verdict, reader
 from glimmer_store.bids import read_node
-from glimmer_store.config import FORGE
+from glimmer_store.config import FORGE, Config
 from glimmer_store.enter import INDEX, SECONDS, Entering, Outcome, read_index
 from glimmer_store.entry import Entry, Part, Row
 from glimmer_store.errors import GraphError, HashMismatch, Shortfall, SidecarError, shell_line
@@ -301,22 +302,23 @@ class GlimmerGraph:
                 fields["description"] = description
             fields["provenance-hash"] = provenance_hash(body)
             after = Sidecar.create(fields, body)
-        row = None  # the index is of Glimmer's own node files
-        if file.suffix == ".md":
-            row = Row(node_id, type_, file.relative_to(self.folder).as_posix())
-        await self._enter(file, before, after, archived, node_id, row)
+        parts, rows = self._nodes_named(_targets(edges if before is None else before.fields.get("edges")))
+        if file.suffix == ".md":  # the index is of Glimmer's own node files
+            rows.append(Row(node_id, type_, file.relative_to(self.folder).as_posix()))
+        await self._enter(file, before, after, archived, Entry(f"glimmer-store: {node_id}", tuple(parts), tuple(rows)))
         return as_node(self.root, file, after.fields)
 
     async def _enter(
-        self, file: Path, before: NodeFile | None, after: NodeFile, archived: Archived, id_: str, row: Row | None
+        self, file: Path, before: NodeFile | None, after: NodeFile, archived: Archived, entry: Entry
     ) -> None:
-        parts = [self._part(file, before, after)]
+        """Enter *entry*, with the node itself and its proofs."""
+        parts = [*entry.parts, self._part(file, before, after)]
         if archived.output.tree is not None:
             parts.append(Part(list_path(archived.output.tree.digest), "whole", archived.output.tree.to_bytes()))
         if before is None or after.raw != before.raw or not self._proven(archived.proofs):
             parts += self.archive.signer.parts(archived.proofs, reader(self.root))
         self._emitted = True
-        outcome = await self._entering.enter(Entry(f"glimmer-store: {id_}", tuple(parts), row))
+        outcome = await self._entering.enter(replace(entry, parts=tuple(parts)))
         if FORGE in outcome.behind:  # it has no copies, so nothing depends on it
             log.warning("%s: %s", FORGE, outcome.behind[FORGE])
         complete = [place for place in archived.record.stored_at if place.remote not in outcome.behind]
@@ -328,6 +330,18 @@ class GlimmerGraph:
                 archived.record.numcopies_required,
                 {**archived.failed, **behind},
             )
+
+    def _nodes_named(self, ids: Iterable[str]) -> tuple[list[Part], list[Row]]:
+        """What else has to be in the history and the index, so that no edge leads to nothing: nodes written by hand."""
+        parts, rows = list[Part](), list[Row]()
+        for node_id in dict.fromkeys(ids):
+            path = self._beside(node_id)
+            if path is None:
+                continue
+            node = read_node(path)
+            parts.append(Part(os.fsencode(path.relative_to(self.root)), "once", node.raw))
+            rows.append(Row(node_id, str(node.fields.get("type", "")), path.relative_to(self.folder).as_posix()))
+        return parts, rows
 
     def _part(self, file: Path, before: NodeFile | None, after: NodeFile) -> Part:
         path = os.fsencode(file.relative_to(self.root))
@@ -419,8 +433,14 @@ def _named(type_: str, output: Output) -> dict[str, object]:
     return {"datalad-relative-path": where, **key}
 
 
+def _targets(edges: object) -> list[str]:
+    """The ids that edges lead to, as far as they are any."""
+    found = edges if isinstance(edges, list) else []
+    return [str(edge["target"]) for edge in found if isinstance(edge, dict) and "target" in edge]
+
+
 def _resolved(dataset: str | os.PathLike[str]) -> Path:
-    return Path(dataset).resolve()
+    return Config.dataset_of(Path(dataset).resolve())
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:

@@ -18,6 +18,7 @@ import anyio
 import annexpy as annex
 from glimmer_store.archive import Archive
 from glimmer_store.bids import BLOCK, JsonSidecar, bids_files, read_node
+from glimmer_store.config import Config
 from glimmer_store.entry import write_whole
 from glimmer_store.errors import SidecarError
 from glimmer_store.policy import StorageClass
@@ -130,7 +131,7 @@ async def plan_migration(dataset: Path, *, refresh: bool = False, verify: bool =
 
 
 def _resolved(dataset: Path) -> Path:
-    return dataset.resolve()
+    return Config.dataset_of(dataset.resolve())
 
 
 def _files(root: Path, graph: Path) -> Iterator[Path]:

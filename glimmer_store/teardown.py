@@ -216,10 +216,7 @@ class _Gate:
                 "unreachable", key, f"{text}; {names} cannot be asked", f"try again when {names} answers", runs=False
             )
         else:
-            remedy = (
-                f"add a repository that stays: {shell_line('glimmer-store', 'init', root, '--yes', '--durable')} PATH"
-            )
-            self._refuse("copies", key, text, remedy, runs=False)
+            self._refuse("copies", key, text, shell_line("glimmer-store", "init", root), runs=False)
 
     def _spools(self, root: Path) -> None:
         """What emits left behind that were killed."""
@@ -279,10 +276,8 @@ class _Gate:
                     runs=False,
                 )
             else:
-                init = shell_line("glimmer-store", "init", root, "--yes", "--durable")
-                self._refuse(
-                    "unpushed", root, f"{text}, and no repository elsewhere is known", f"{init} PATH", runs=False
-                )
+                init = shell_line("glimmer-store", "init", root)
+                self._refuse("unpushed", root, f"{text}, and no repository elsewhere is known", init, runs=False)
 
     # -- what is in no repository --
 

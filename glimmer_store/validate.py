@@ -87,7 +87,7 @@ def _locate(path: Path) -> tuple[Path, Path | None, Config | None]:
         return path / Config().graph, path, None
     raise ConfigError(
         f"{path}: neither a graph ({INDEX_NAME}) nor a dataset with one",
-        remedy=shell_line("glimmer-store", "init", path),
+        remedy=shell_line("glimmer-store", "init", path.resolve()),
     )
 
 

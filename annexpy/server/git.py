@@ -29,6 +29,7 @@ from annexpy.server.auth import Role, Verdict, Visitor
 from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
 from annexpy.server.judged import judged_push
+from annexpy.system import new_uuid
 from annexpy.transport.base import CHUNK
 from annexpy.transport.http_exchange import Exchange
 from annexpy.uuids import UUID
@@ -36,6 +37,7 @@ from annexpy.uuids import UUID
 __all__ = ["GitMount"]
 
 _SERVICES: Final = {b"git-upload-pack": Role.READ, b"git-receive-pack": Role.PUSH}
+_RESTS: Final = (b"info/refs", *_SERVICES, b"config")
 _AUTHORITY = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
 _NO_CACHE: Final = (b"Cache-Control", b"no-cache, max-age=0, must-revalidate")
 _MAX_INFLATED: Final = 256 * 1024 * 1024
@@ -43,7 +45,11 @@ _MAX_INFLATED: Final = 256 * 1024 * 1024
 
 
 class GitMount:
-    """The repositories that git reaches, by the first parts of the path; ``.git`` behind them may be there or not."""
+    """The repositories that git reaches, by the first parts of the path; ``.git`` behind them may be there or not.
+
+    The last of several mounts: a path that git could ask for is refused here when nothing is there, so that a stranger
+    cannot tell it from one that is there for others.
+    """
 
     def __init__(self, places: Mapping[bytes, Repository | Gateway], *, url: str = "") -> None:
         """Serve these.
@@ -54,14 +60,17 @@ class GitMount:
             url: Where clients find this server (``https://example.org/annex``); else what they call it themselves.
         """
         self._places, self._url = dict(places), url.rstrip("/")
+        self._nobody = new_uuid()
 
     def asks(self, exchange: Exchange) -> tuple[UUID, Role] | None:
         """Whose rules hold, and what has to be allowed."""
-        found = self._split(exchange)
-        if found is None:
-            return None
-        _, place, rest, query = found
-        method = exchange.head.method
+        found, method = self._split(exchange), exchange.head.method
+        if found is None:  # what is not there is refused as what is somebody else's
+            path, _, query = exchange.head.target.partition(b"?")
+            uuid, rest = self._nobody, next((one for one in _RESTS if path.endswith(b"/" + one)), b"")
+        else:
+            _, place, rest, query = found
+            uuid = place.uuid
         if rest == b"info/refs":
             service = query.removeprefix(b"service=")
             if service not in _SERVICES:
@@ -75,7 +84,7 @@ class GitMount:
             return None
         if method not in wanted.split():
             raise WrongMethod(method, wanted)
-        return place.uuid, role
+        return uuid, role
 
     def _split(self, exchange: Exchange) -> tuple[bytes, Repository | Gateway, bytes, bytes] | None:
         path, _, query = exchange.head.target[1:].partition(b"?")
@@ -89,7 +98,8 @@ class GitMount:
     async def answer(self, exchange: Exchange, visitor: Visitor) -> bool:
         """Run git, or show the configuration."""
         found = self._split(exchange)
-        assert found is not None
+        if found is None:
+            raise NoSuchRoute("path", exchange.head.target, "that of a repository")
         name, place, rest, query = found
         repository = place.repository if isinstance(place, Gateway) else place
         if rest == b"config":

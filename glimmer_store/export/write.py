@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from glimmer_store.archive import Archive
+from glimmer_store.config import Config
 from glimmer_store.errors import ConfigError
 from glimmer_store.export.bagit import write_bag, write_nodes
 from glimmer_store.export.frictionless import PACKAGE_FILE, package
@@ -92,7 +93,7 @@ async def export(
 
 
 def _resolved(dataset: Path) -> Path:
-    return dataset.resolve()
+    return Config.dataset_of(dataset.resolve())
 
 
 def _described(root: Path) -> tuple[str, str]:

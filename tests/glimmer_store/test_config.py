@@ -64,3 +64,12 @@ def test_infinitely_many_copies_are_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="infinity"):
         Config.load(tmp_path)
+
+
+def test_a_dataset_is_found_from_the_folders_in_it_and_not_from_another_repository_in_it(tmp_path: Path) -> None:
+    (tmp_path / CONFIG_NAME).write_text("")
+    (tmp_path / "sub-01" / "anat").mkdir(parents=True)
+    (tmp_path / "code" / ".git").mkdir(parents=True)
+
+    assert Config.dataset_of(tmp_path / "sub-01" / "anat") == tmp_path
+    assert Config.dataset_of(tmp_path / "code") == tmp_path / "code"

@@ -254,7 +254,7 @@ async def test_one_entry_that_cannot_be_committed_holds_up_nobody_else(study: Pa
 
 def test_an_entry_that_is_seen_in_part_is_left_for_later(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool")
-    name = spool.add(Entry("t", (Part(b"\xff a", "whole", b"\0body\n", b"old"),), Row("i", "derivative", "d/i.md")))
+    name = spool.add(Entry("t", (Part(b"\xff a", "whole", b"\0body\n", b"old"),), (Row("i", "derivative", "d/i.md"),)))
     file = tmp_path / "spool" / f"{name}.ready"
     whole = file.read_bytes()
 
@@ -265,7 +265,7 @@ def test_an_entry_that_is_seen_in_part_is_left_for_later(tmp_path: Path) -> None
     (entry,) = spool.waiting().values()
 
     assert entry.parts[0] == Part(b"\xff a", "whole", b"\0body\n", b"old")
-    assert entry.row == Row("i", "derivative", "d/i.md")
+    assert entry.rows == (Row("i", "derivative", "d/i.md"),)
 
 
 def test_what_is_entered_together_is_one_change_of_each_file() -> None:

@@ -212,6 +212,41 @@ def test_the_contents_of_a_tenant_are_for_its_people_each_as_far_as_they_may(hos
     assert not wrong
 
 
+# -- git over HTTP: 1 read, 2 push -------------------------------------------------------------------------------------
+
+GIT = {
+    "GET info/refs?service=git-upload-pack": 1,
+    "GET info/refs?service=git-receive-pack": 2,
+    "GET config": 1,
+}
+OTHERS = [
+    *("POST git-upload-pack", "POST git-receive-pack", "GET info/refs", "POST info/refs?service=git-upload-pack"),
+    *("GET git-upload-pack", "POST config", "GET HEAD", "GET objects/info/packs", "GET git-annex", "GET "),
+]
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+def test_git_shows_the_repositories_of_a_tenant_to_its_people_and_to_others_not_even_that_they_are_there(
+    hosted: Hosted, who: str
+) -> None:
+    wrong = []
+    for line, level in GIT.items():
+        method, path = line.split()
+        may = who in OF_ALICE and LEVEL[who] >= level
+        allowed = {200} if may else {401} if who in ("nobody", "wrong") else {403} if who in OF_ALICE else {404}
+        if (said := hosted.ask(who, method, f"/alice/one/{path}")) not in allowed:
+            wrong.append((line, said, allowed))
+    for line in (*GIT, *OTHERS) if who not in OF_ALICE else ():
+        method, _, path = line.partition(" ")
+        body = b"" if method == "POST" else None
+        for name in ("alice/one", "alice/one.git"):
+            said = hosted.ask(who, method, f"/{name}/{path}", body)
+            nowhere = hosted.ask(who, method, f"/nobody/one/{path}", body)
+            if said != nowhere:
+                wrong.append((line, name, said, nowhere))
+    assert not wrong
+
+
 def test_no_secret_stands_in_the_log_or_in_what_somebody_else_was_told(hosted: Hosted) -> None:
     log = hosted.log.read_text()
     for owner, secret in hosted.secrets.items():

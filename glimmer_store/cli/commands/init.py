@@ -61,14 +61,15 @@ def command(
         raise click.UsageError("Give --tenant together with --server.")
     known = Config.load(root) if (root / CONFIG_NAME).exists() else Config()
     lacking = max(known.numcopies.values()) - len(known.durable)
-    if not durable and not adjuncts and tenant is None and forge is None and lacking > 0:
+    if not durable and not adjuncts and tenant is None and forge is None:
         if yes and not known.durable:
             raise ConfigError(
                 "no durable repository is named", remedy=shell_line("glimmer-store", "init", root.resolve())
             )
         if not yes:
-            asked = f"{lacking} durable repositories are missing (paths or URLs, separated by blanks)"
-            durable = tuple(click.prompt(asked).split())
+            asked = f"{lacking} durable repositories are missing" if lacking > 0 else "More durable repositories"
+            answer = click.prompt(f"{asked} (paths or URLs, separated by blanks)", None if lacking > 0 else "")
+            durable = tuple(answer.split())
     steps = plan(root, durable, adjuncts=adjuncts, forge=forge)
     if tenant is not None:
         steps.insert(1, f"become somebody of {tenant} at {server}, and use its repositories")
