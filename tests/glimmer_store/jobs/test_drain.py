@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 from backfilling import Backfill, git, make_backfill
 
@@ -267,11 +268,32 @@ async def test_a_paused_drain_drops_nothing_and_a_cancelled_one_keeps_what_is_th
     assert backfill.holds("a") == set(backfill.keys)
 
 
+@pytest.mark.anyio
+@ASYNCIO
+async def test_two_drains_that_count_on_each_other_leave_one_copy_of_everything(tmp_path: Path) -> None:
+    backfill = await make_backfill(tmp_path, [(b"%d" % n, "a b") for n in range(60)])
+    await attested(backfill, backfill.keys, {"a": DAY, "b": DAY})
+    ledgers = []
+    for name in "ab":
+        spec = new_job(backfill.dataset, "drain", [name], retry=QUICK, heartbeat=0.5)
+        ledgers.append((await plan(spec, tmp_path / name))[1])
+
+    async with anyio.create_task_group() as group:
+        for ledger in ledgers:
+            assert ledger is not None
+            group.start_soon(run_worker, ledger.folder)
+    for ledger in ledgers:
+        await register(ledger.folder)  # type: ignore[union-attr]  # both were planned
+
+    left = {name: backfill.holds(name) for name in "ab"}
+    assert left["a"] | left["b"] == set(backfill.keys)
+    assert left["a"] & left["b"] != set(backfill.keys), "and something was dropped"
+    assert left == {name: backfill.recorded(name) for name in "ab"}
+
+
 def test_only_one_repository_is_emptied_and_it_is_named_with_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import anyio
-
     backfill = anyio.run(make_backfill, tmp_path, [(b"x", "a b")])
     with pytest.raises(JobError, match="one repository"):
         new_job(backfill.dataset, "drain", ["a", "b"])
