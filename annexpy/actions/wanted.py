@@ -115,18 +115,27 @@ class Wanted:
 
     # -- answers ---------------------------------------------------------------------------------
 
-    def facts(self, key: Key, file: bytes | None = None, log: LocationLog | None = None) -> KeyFacts:
+    def facts(
+        self,
+        key: Key,
+        file: bytes | None = None,
+        log: LocationLog | None = None,
+        *,
+        holders: Collection[UUID] | None = None,
+    ) -> KeyFacts:
         """What the expressions need to know of *key*.
 
         Args:
             key: Which.
             file: The path that it is looked at for, from the top of the work tree.
             log: Its location log, where it was read already.
+            holders: Who has it, where that is known; nothing is read for that then.
         """
-        return self._gathered(key, file, log, self._needs)
+        if holders is None:
+            holders = (self._branch.locations(key) if log is None else log).present
+        return self._gathered(key, file, frozenset(holders), self._needs)
 
-    def _gathered(self, key: Key, file: bytes | None, log: LocationLog | None, needs: Needs) -> KeyFacts:
-        holders = frozenset((self._branch.locations(key) if log is None else log).present)
+    def _gathered(self, key: Key, file: bytes | None, holders: frozenset[UUID], needs: Needs) -> KeyFacts:
         if not needs:
             return KeyFacts(key, file, holders)
         if Needs.SIZES in needs:
@@ -142,9 +151,25 @@ class Wanted:
             equivalent=self._equivalent(key) if Needs.EQUIVALENT in needs else (),
         )
 
-    def wants(self, uuid: UUID, key: Key, file: bytes | None = None, *, default: bool = True) -> bool:
-        """Would *uuid* want to get *key*, or to keep it? ``Policy.wants`` explains *default*."""
-        return self.policy.wants(uuid, self.facts(key, file), default=default)
+    def wants(
+        self,
+        uuid: UUID,
+        key: Key,
+        file: bytes | None = None,
+        *,
+        default: bool = True,
+        holders: Collection[UUID] | None = None,
+    ) -> bool:
+        """Would *uuid* want to get *key*, or to keep it?
+
+        Args:
+            uuid: Whom it is about.
+            key: What.
+            file: The path that it is looked at for.
+            default: See ``Policy.wants``.
+            holders: Who has it, for whoever has read its location log already.
+        """
+        return self.policy.wants(uuid, self.facts(key, file, holders=holders), default=default)
 
     def wants_many(
         self, uuid: UUID, keys: Iterable[tuple[Key, bytes | None]], *, default: bool = True
@@ -177,7 +202,7 @@ class Wanted:
             return match_expression(
                 expression, KeyFacts(Key(b"WORM", b"", size), file), repositories, here, without_key=True
             )
-        facts = self._gathered(key, file, None, needs)
+        facts = self._gathered(key, file, frozenset(self._branch.locations(key).present), needs)
         if key.size is None and size is not None:
             facts = replace(facts, key=Key(key.backend, key.name, size, mtime=key.mtime))
         return match_expression(expression, facts, repositories, here)

@@ -249,7 +249,7 @@ class Chosen:
                 if there and self._proven(dest, key, 0.0):
                     self._amount.proven += 1
                     return False
-                return self._wanted is None or self._wanted.wants(dest, key)
+                return self._wanted is None or self._wanted.wants(dest, key, holders=having)
 
     def _proven(self, dest: annex.UUID, key: annex.Key, since: float) -> bool:
         if self._attested is None:

@@ -119,6 +119,9 @@ def test_only_what_expressions_ask_for_is_read(repository: Repository, monkeypat
     wanted.wants(A, KEY, b"file")
 
     assert read == [key_log(KEY)]
+    assert wanted.wants(A, KEY, b"file", holders=[B])
+    assert not wanted.wants(A, KEY, b"file", holders=[])
+    assert read == [key_log(KEY)]  # who has it was said
 
 
 def test_what_expressions_ask_for_is_found(repository: Repository) -> None:
