@@ -19,7 +19,7 @@ import anyio
 
 import annexpy as annex
 from glimmer_store.jobs.dataset import Dataset
-from glimmer_store.jobs.event import Event, Folded, Task
+from glimmer_store.jobs.event import Event, Folded, Task, fold_shard
 from glimmer_store.jobs.lease import claim, new_worker
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.ran import Registered
@@ -90,6 +90,7 @@ class Registrar:
     def __init__(self, ledger: Ledger, writer: Writer, repository: annex.Repository, dataset: Dataset) -> None:
         self._ledger, self._writer, self._repository, self._dataset = ledger, writer, repository, dataset
         self._seen: dict[str, tuple[int, ...]] = {}
+        self._looked: dict[str, float] = {}
         self._told = ledger.folder / "registrar" / "absent.jsonl"
         self._absent = _read_told(self._told)
         self._batch = _Batch()
@@ -104,12 +105,18 @@ class Registrar:
         return cls(ledger, writer, repository, await Dataset.open(repository, stack))
 
     async def look(self, *, to_the_end: bool = False) -> None:
-        """Take up what is new in the ledger; written down when it is much, when it waited long, or at the end."""
+        """Take up what is new in the ledger; written down when it is much, when it waited long, or at the end.
+
+        A shard is looked at when nothing is left in it for a worker, and else as rarely as that: it is read as a whole.
+        """
+        settled, now = self._ledger.settled(), time.monotonic()
         for shard in self._ledger.shards():
+            if not to_the_end and shard not in settled and now - self._looked.setdefault(shard, now) < _SECONDS:
+                continue
             stamp = _stamp(self._ledger.folder / "events" / shard)
             if stamp and self._seen.get(shard) != stamp:
                 self._take(shard)
-                self._seen[shard] = stamp
+                self._seen[shard], self._looked[shard] = stamp, now
             if len(self._batch) >= BATCH:
                 await self._flush()
         if len(self._batch) and (to_the_end or time.monotonic() - self._since > _SECONDS):
@@ -117,8 +124,8 @@ class Registrar:
 
     def _take(self, shard: str) -> None:
         waiting = {task.key for _, task, _ in self._batch.present}
-        folded = self._ledger.fold(shard)
         tasks = {task.key: task for task in self._ledger.tasks(shard)}
+        folded = fold_shard(tasks.values(), self._ledger.events(shard))
         good: set[str] = set()
         for key, one in folded.items():
             if one.state in (State.VERIFIED, State.DROPPED) and key not in waiting:
