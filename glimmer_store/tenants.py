@@ -334,7 +334,7 @@ def _made(path: Path, description: str, quota: int | None) -> annex.UUID:
     except annex.RepositoryError:
         repository = annex.Repository.init(path, bare=True, description=description)
     with repository:
-        repository.config.change(_settings(quota))
+        repository.config.change({"annexpy.verifiable": "true"} | _settings(quota))
         return repository.uuid
 
 

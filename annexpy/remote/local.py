@@ -80,6 +80,7 @@ class Local:
             durability=durability, recorded=self._stored, sync_records=repository.branch.sync
         )
         self._secure_only = repository.config.get_bool("annex.securehashesonly")
+        self._verifiable_only = repository.config.get_bool("annexpy.verifiable")
         self._trash = TrashBin(self) if repository.config.get("annex.trashbin") else None
         self._changed: dict[Key, None] = {}
         self._recorded = False
@@ -127,6 +128,9 @@ class Local:
 
     async def record_present(self, key: Key) -> None:
         """Record, as durably as contents are stored, that the content of *key* was found to be here."""
+        if self._durability != "fast" and self._uuid not in self.repository.branch.locations(key).present:
+            # Whoever stored it has promised it to nobody: he was killed, or its sync failed. It may not be on disk.
+            await self._store.sync_content(key)
         self.record(key, present=True)
         await self.sync_records()
 
@@ -236,7 +240,8 @@ class Local:
         """Start storing *key*.
 
         Raises:
-            InvalidKey: A key that annexpy does not write (``check_storable``).
+            InvalidKey: A key that annexpy does not write (``check_storable``); with ``annexpy.verifiable``, also one
+                whose content nobody can verify.
             AccessDenied: ``annex.securehashesonly`` is set and the key has no secure hash.
             TransferInProgress, NoSpace: As ``ContentStore.receive``.
         """
@@ -244,7 +249,7 @@ class Local:
 
     def check_accepts(self, key: Key) -> None:
         """Say whether content of *key* may come in; raises as ``put``."""
-        check_storable(key)
+        check_storable(key, allow_unverifiable=not self._verifiable_only)
         if self._secure_only and not is_secure(key):
             raise AccessDenied(f"{self._name}: annex.securehashesonly is set and {key} has no secure hash")
 

@@ -48,6 +48,7 @@ def test_a_tenant_has_bare_repositories_that_know_their_quota(tenants: Tenants) 
             assert repository.bare
             assert repository.uuid == held.uuid
             assert repository.config.get("annexpy.quota") == "5000"
+            assert repository.config.get_bool("annexpy.verifiable")
     assert tenants.limit("alice", None).quota is None
     with annex.Repository.open(made.repositories[0].path) as repository:
         assert repository.config.get("annexpy.quota") is None

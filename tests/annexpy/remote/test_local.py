@@ -288,6 +288,19 @@ async def test_secure_hashes_only(tmp_path: Path) -> None:
     await store(local, KEY, CONTENT)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_repository_may_take_only_what_can_be_verified(tmp_path: Path, anyio_backend: str) -> None:
+    repository = make(tmp_path / "r.git")
+    repository.config.set("annexpy.verifiable", "true")
+    local = Local(Repository.open(tmp_path / "r.git"), durability="fast")
+
+    for key in (WORM, Key.parse("URL--http://x/y"), Key.parse("FOO-s5--x")):
+        with pytest.raises(InvalidKey, match="verif"):
+            async with local.put(key):
+                pass
+    await store(local, Key.parse("MD5E-s5--5d41402abc4b2a76b9719d911017c592.txt"), b"hello")
+
+
 # -- contents -------------------------------------------------------------------------------------
 
 
