@@ -33,8 +33,9 @@ _RECOUNT: Final = 30.0
 
 
 def quota_of(repository: Repository) -> int | None:
-    """``annexpy.quota``: bytes of content that the repository may hold; what does not parse lets nothing come."""
+    """``annexpy.quota``, as it is set now: bytes of content that may be held; what does not parse lets nothing come."""
     try:
+        repository.config.refresh()
         return repository.config.get_size("annexpy.quota")
     except InvalidInput as error:
         log.warning("%s: %s", repository.path, error)

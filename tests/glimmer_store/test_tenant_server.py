@@ -168,6 +168,23 @@ def test_the_quota_holds(server: Server, people: dict[str, Client], carrier: str
     me.git("annex", "fsck", "-q", "--from", carrier, carrier)
 
 
+@pytest.mark.parametrize("carrier", ["http", "ssh"])
+def test_a_quota_that_is_set_while_the_server_runs_holds_at_once(
+    server: Server, own_home: None, tmp_path: Path, carrier: str
+) -> None:
+    server.tenants.create(f"grown-{carrier}", repositories=["one"])
+    me = Client(server, tmp_path, f"grown-{carrier}")
+    me.git("remote", "add", carrier, me.http("one") if carrier == "http" else f"{server.ssh}/one")
+    me.git("annex", "copy", "-q", "--to", carrier, "bold.nii")
+    (me.folder / "more").write_text("more" * 100)
+    me.git("annex", "add", "-q", "more")
+
+    server.tenants.limit(me.name, 1000)
+    assert me.run("annex", "copy", "-q", "--to", carrier, "more").returncode != 0
+    server.tenants.limit(me.name, None)
+    me.git("annex", "copy", "-q", "--to", carrier, "more")
+
+
 def test_a_tenant_is_made_suspended_and_deleted_over_http(server: Server, people: dict[str, Client]) -> None:
     operator = server.tenants.operator().secret
     made = {"name": "carol", "repositories": ["one"], "quota": 5}
