@@ -317,6 +317,19 @@ class ContentStore:
                     raise error
         return failed
 
+    async def sync_content(self, key: Key) -> None:
+        """Have the content of *key*, which is here, on disk when this returns, unless the durability is "fast".
+
+        Raises:
+            KeyNotPresent: It is gone.
+        """
+        if self._arrivals.group is not None:
+            try:
+                with self.open(key) as stored:
+                    await self._arrivals.group.commit(Change(lambda: self.folders.above(stored.path), fd=stored.fd))
+            except OSError as error:
+                raise self.folders.error(key, error) from error
+
     # -- keeping and removing --
 
     @asynccontextmanager

@@ -138,6 +138,14 @@ class AnnexFolders:
         """*path*, below the folder with the hash directories, as one below ``files``."""
         return self.layout.objects + b"/" + path if self.layout.objects else path
 
+    def above(self, path: bytes) -> list[bytes]:
+        """The folders on the way to *path*, which is one below ``files``, the nearest first."""
+        folders: list[bytes] = []
+        while path != self.layout.objects:
+            path = os.path.dirname(path)
+            folders.append(path)
+        return folders
+
     def find(self, key: Key) -> tuple[bytes, Status] | None:
         """Where below ``annex/objects`` the object is, and its status, whatever kind of file it is.
 

@@ -9,7 +9,6 @@ right; other INVALID content never is (architecture, rule of the road 4).
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Protocol
@@ -339,12 +338,8 @@ class Receiving:
         if self._arrivals.group is None:
             return ()
         # All of them: another process may have made one a moment ago, without syncing.
-        top, path = self._arrivals.folders.layout.objects, self._arrivals.folders.below(self._paths[0])
-        folders = []
-        while path != top:
-            path = os.path.dirname(path)
-            folders.append(path)
-        return folders
+        folders = self._arrivals.folders
+        return folders.above(folders.below(self._paths[0]))
 
     def _place_once(self) -> bool:
         folders = self._arrivals.folders

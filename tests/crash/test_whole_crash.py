@@ -149,13 +149,13 @@ def fresh() -> MemoryFiles:
     return files
 
 
-def perform(files: Files, scenario: Scenario, said: Said, faults: Faults | None = None) -> None:
+def perform(files: Files, scenario: Scenario, said: Said, faults: Faults | None = None, *, commit: bool = True) -> None:
     """One process: opens, does it, closes."""
 
     async def main() -> None:
         try:
             with InMemory(files if faults is None else FaultyFiles(files, faults)) as repository:
-                local = Local(repository)
+                local = Local(repository, commit=commit)
                 try:
                     await scenario(local, said)
                 finally:
@@ -219,6 +219,22 @@ async def repairs(local: Local, said: Said) -> None:
         said.stored.add(key)
         said.removing.discard(key)
     await local.repository.branch.commit()
+
+
+def test_what_was_found_there_and_promised_survives_a_power_cut() -> None:
+    """Whoever stored it was killed, and may have been before it was on disk: that is for the next one to see to."""
+    at, faults = 0, Faults()
+    while at <= faults.count:
+        at += 1
+        files, faults = fresh(), Faults(at)
+        perform(files, stores, Said(), faults, commit=False)
+        said = Said()
+        perform(files, stores, said, commit=False)
+        assert KEYS[2] in said.stored
+
+        files.crash()
+        check(files, said, power_cut=True)
+    assert at > 20
 
 
 def state_of(files: Files) -> dict[bytes, object]:
