@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,11 @@ def large_report(objects: int = 10_000, *, trouble: float = 0.03, seed: int = 7)
     places = [
         Place(name, uuid, tier, f"ssh://store/{name}.git", used=dice.randrange(size), free=dice.randrange(size))
         for name, uuid, tier in zip(names, uuids, tiers, strict=False)
+    ]
+    known = ("quota", "maxsize", "quota", "", "disk", "", "")  # by whom what is free is known, where it is
+    places = [
+        replace(p, free=p.free if by else None, free_by=by, maxsize=size if by == "maxsize" else None)
+        for p, by in zip(places, known, strict=True)
     ]
     places[3] = Place("vault-partner", uuids[3], Tier.BARE, "ssh://partner/lab.git", error="ssh: no route to host")
     places.append(Place("ada's laptop", uuids[7], Tier.OTHER, used=dice.randrange(size // 10), maxsize=size // 8))

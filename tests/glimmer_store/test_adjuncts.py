@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 import annexpy as annex
+from glimmer_store.cli.commands.verify import _line
 from glimmer_store.config import Adjunct, Config
 from glimmer_store.errors import ConfigError, Shortfall
 from glimmer_store.graph import GlimmerGraph
@@ -148,6 +149,7 @@ async def test_a_bit_flipped_in_each_kind_of_copy_is_found_never_counted_and_rep
         (found,) = [one async for one in verify(graph, [node])]
         assert found.found == {"vault1": "good", "vault2": "bad"}
         assert found.adjuncts == {"disk": "bad", "cloud": "bad"}
+        assert "adjunct disk bad" in _line(found, study)
         assert found.node.copies == 1
         assert not found.enough
         with annex.Repository.open(study) as repository:

@@ -60,7 +60,8 @@ async def _verify(nodes: tuple[str, ...], every: bool, repair: bool, as_json: bo
 
 def _line(one: Verified, root: Path) -> str:
     why = {name: f" ({reason})" for name, reason in one.reasons.items() if reason}
-    found = ", ".join(f"{name} {said}{why.get(name, '')}" for name, said in one.found.items())
+    every = {**one.found, **{f"adjunct {name}": said for name, said in one.adjuncts.items()}}
+    found = ", ".join(f"{name} {said}{why.get(name.removeprefix('adjunct '), '')}" for name, said in every.items())
     copies = f"{one.node.copies} copies recorded, {one.node.numcopies_required} needed"
     repair = shell_line("glimmer-store", "verify", "--repair", "-C", root, one.node.id)
     advice = "" if one.enough else f"\n  remedy: {repair}"
