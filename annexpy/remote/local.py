@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from anyio import get_cancelled_exc_class, lowlevel, to_thread
+from anyio import lowlevel, to_thread
 
 from annexpy.clock import MAX_REMOVAL_AHEAD, Deadline
 from annexpy.errors import (
@@ -165,8 +165,8 @@ class Local:
         """Keep the content. Leaving unlocks it, with two exceptions.
 
         An open end (``is_open_end``) says that whoever relies on the lock may not have come to unlock it, and where a
-        *client* is served, a cancellation says that we do: he may have asked for a removal elsewhere already, which
-        relies on it. Then the content stays locked until the retention is over.
+        *client* is served, a cancellation or an interrupt says that we do: he may have asked for a removal elsewhere
+        already, which relies on it. Then the content stays locked until the retention is over.
 
         Args:
             key: Of the content.
@@ -181,7 +181,7 @@ class Local:
                 await self._store.sync_lock(lock)
             yield LocalLock(self._uuid, lock)
         except BaseException as error:
-            stopped = self._client is not None and isinstance(error, get_cancelled_exc_class())
+            stopped = self._client is not None and not isinstance(error, Exception)  # cancelled, or interrupted
             self._let_go(lock.vanish if stopped or is_open_end(error) else lock.release)
             raise
         self._let_go(lock.release)

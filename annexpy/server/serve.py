@@ -384,7 +384,7 @@ class _Session:
                 self._wire.held = lock
                 try:
                     await self._until_unlocked()
-                except anyio.get_cancelled_exc_class() as error:
+                except (anyio.get_cancelled_exc_class(), KeyboardInterrupt, SystemExit) as error:
                     stopped = error  # we are ended; the client may go on, and relies on the lock
                     raise self._wire.gone("the server ends") from None
                 unlocked = True

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annexpy.errors import LocalProtocolError
+from annexpy.errors import InvalidKey, LocalProtocolError
 from annexpy.keys.key import Key
 from annexpy.p2p import messages as m
 from annexpy.p2p.associated import escape_associated_file, unescape_associated_file
@@ -266,4 +266,9 @@ def test_lines_typed_by_hand_are_unknown_only_where_the_number_or_the_parameters
     for _, direction, line in _lines():
         verb = line.split(b" ")[0]
         if direction == "C>S" and verb in VERBS and isinstance(parse(line), m.Unknown):
-            assert verb in {b"VERSION", b"UNLOCKCONTENT", b"GET", b"DATA", b"PUT", b"REMOVE-BEFORE", b"AUTH"}, line
+            if verb in {b"CHECKPRESENT", b"LOCKCONTENT", b"REMOVE"}:
+                with pytest.raises(InvalidKey):
+                    Key.parse(line.partition(b" ")[2])
+            else:
+                numbered = {b"VERSION", b"GET", b"DATA", b"PUT-FROM", b"TIMESTAMP", b"REMOVE-BEFORE"}
+                assert verb in numbered | {b"UNLOCKCONTENT", b"PUT", b"AUTH"}, line

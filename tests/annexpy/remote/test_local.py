@@ -268,6 +268,19 @@ async def test_a_client_who_is_served_keeps_his_retention_when_the_server_stops(
     assert (await local.remove_content(KEY)).ok is (client is None)
 
 
+@pytest.mark.parametrize("client", [None, TRASH])
+async def test_a_client_who_is_served_keeps_his_retention_when_the_server_is_interrupted(
+    tmp_path: Path, client: UUID | None
+) -> None:
+    local = Local(make(tmp_path / "r.git"), client=client)
+    await store(local, KEY, CONTENT)
+    with pytest.raises(KeyboardInterrupt):
+        async with local.lock_content(KEY):
+            raise KeyboardInterrupt
+
+    assert (await local.remove_content(KEY)).ok is (client is None)
+
+
 # -- what may be stored ---------------------------------------------------------------------------
 
 

@@ -75,7 +75,12 @@ DEVIATIONS = (
         when=VANISHED,
     ),
     Deviation(
-        r"CHECKPRESENT (.|\n)*", r"FAILURE\n", r"SUCCESS\n",
+        r"(CHECKPRESENT|LOCKCONTENT) (.|\n)*", r"FAILURE\n", r"SUCCESS\n",
+        "so it is still there",
+        when=VANISHED,
+    ),
+    Deviation(
+        r"UNLOCKCONTENT\n", r"ERROR unexpected command\n", r"",
         "so it is still there",
         when=VANISHED,
     ),
@@ -115,9 +120,10 @@ class Lockers:
         if sent.startswith(b"LOCKCONTENT ") and heard == b"SUCCESS\n":
             self._holds[who] = sent.split(b" ", 1)[1]
 
-    def so(self, sent: bytes) -> set[str]:
-        """What can be said of the key in a request."""
-        return {VANISHED} if sent.partition(b" ")[2] in {*self._holds.values(), *self._left} else set()
+    def so(self, who: object, sent: bytes) -> set[str]:
+        """What can be said of the key in a request, or of that which *who* unlocks."""
+        key = self._holds.get(who, b"") if sent == b"UNLOCKCONTENT\n" else sent.partition(b" ")[2]
+        return {VANISHED} if key in {*self._holds.values(), *self._left} else set()
 
 
 @dataclass

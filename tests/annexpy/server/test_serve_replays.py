@@ -26,6 +26,7 @@ from recordings import (
     sessions,
 )
 
+from annexpy.errors import InvalidKey
 from annexpy.keys.key import Key
 from annexpy.keys.layout import key_file
 from annexpy.remote.local import Local
@@ -52,7 +53,10 @@ def prepare(repository: Repository, found: list[Session]) -> None:
 def _subject(step: Step) -> Key | None:
     """The key that is asked about."""
     match = re.match(rb"(CHECKPRESENT |LOCKCONTENT |PUT \S* |GET \d+ \S* )(.*)\n", step.sent)
-    return Key.parse(match[2]) if match else None
+    try:
+        return Key.parse(match[2]) if match else None
+    except InvalidKey:
+        return None
 
 
 def special_state(repository: Repository, comment: str) -> None:
@@ -94,7 +98,7 @@ async def replay(number: int, session: Session, peer, repository: Repository, cl
             heard += (await peer.leave()).removesuffix(b"<EOF>")
         known = None
         if heard != step.heard:
-            known = deviation(step.sent, step.heard, heard, so=lockers.so(step.sent))
+            known = deviation(step.sent, step.heard, heard, so=lockers.so(number, step.sent))
             assert known, (step.sent[:200], step.heard, heard)
         lockers.see(number, step.sent, heard)
         if (known and known.over) or heard.endswith(b"<EOF>") or step.heard.endswith(b"<EOF>"):

@@ -243,7 +243,7 @@ def test_sessions_side_by_side_are_answered_as_git_annex_answers_them(recording:
             if turn.heard:
                 heard = session.hear(turn.heard)
                 if not same(heard, turn.heard):
-                    known = deviation(turn.sent, turn.heard, heard, so=lockers.so(turn.sent))
+                    known = deviation(turn.sent, turn.heard, heard, so=lockers.so(turn.session, turn.sent))
                     assert known, (turn, heard)
                     over |= {turn.session} if known.over else set()
             elif turn.settled:
