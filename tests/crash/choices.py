@@ -16,7 +16,7 @@ class Choices:
         tried = list(range(below)) if below <= 5 else [0, below // 2, below - 1]
         if self.at == len(self.taken):
             self.taken.append((0, len(tried)))
-        which = self.taken[self.at][0]
+        which = min(self.taken[self.at][0], len(tried) - 1)  # a date that was written may have a digit less this time
         self.at += 1
         return tried[which]
 
