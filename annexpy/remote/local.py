@@ -127,10 +127,16 @@ class Local:
             self._changed.update(dict.fromkeys(keys))
 
     async def record_present(self, key: Key) -> None:
-        """Record, as durably as contents are stored, that the content of *key* was found to be here."""
+        """Record, as durably as contents are stored, that the content of *key* was found to be here.
+
+        Raises:
+            KeyNotPresent: It was removed meanwhile.
+        """
         if self._durability != "fast" and self._uuid not in self.repository.branch.locations(key).present:
             # Whoever stored it has promised it to nobody: he was killed, or its sync failed. It may not be on disk.
             await self._store.sync_content(key)
+            if not self._store.present(key):
+                raise KeyNotPresent(key, self._name)
         self.record(key, present=True)
         await self.sync_records()
 

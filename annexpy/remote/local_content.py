@@ -81,8 +81,12 @@ class LocalPut:
         local, key = self._local, self._key
         local.check_accepts(key)
         if await local.check_present(key):
-            await local.record_present(key)
-            return LocalUpload(local, key, None)
+            try:
+                await local.record_present(key)
+            except KeyNotPresent:
+                pass  # removed just now: it is wanted again
+            else:
+                return LocalUpload(local, key, None)
         if local.store.settings.pidlock:
             self._exclusion = local.store.exclusion()
             await self._exclusion.__aenter__()

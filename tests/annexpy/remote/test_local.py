@@ -552,3 +552,22 @@ def test_a_locked_content_does_not_go_to_the_trash(tmp_path: Path) -> None:
 
     anyio.run(main)
     assert hashlib.sha256(CONTENT).hexdigest() in str(KEY)
+
+
+async def test_what_is_removed_while_it_is_synced_is_wanted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with make(tmp_path / "r") as repository:
+        local = Local(repository, commit=False)
+        await store(local, KEY, CONTENT)
+        repository.branch.set_present(KEY, A, False)  # as if it had been stored by somebody who was killed
+        sync = local.store.sync_content
+
+        async def synced_and_removed(key: Key) -> None:
+            await sync(key)
+            assert repository.content.remove(key)
+
+        monkeypatch.setattr(local.store, "sync_content", synced_and_removed)
+        async with local.put(KEY) as upload:
+            assert upload.already is None
+        assert A not in repository.branch.locations(KEY).present
