@@ -33,8 +33,14 @@ def open_repository(directory: str) -> Repository:
         raise Refusal(str(error)) from error
 
 
-def begin(repository: Repository, client: str, said: bytes, ready: Callable[[], bool]) -> tuple[bytes | None, bytes]:
-    """Begin a session on stdin and stdout, as ``answer_at_once``."""
+def begin(
+    repository: Repository, client: str, said: bytes, ready: Callable[[], bool], *, alone: bool
+) -> tuple[bytes | None, bytes]:
+    """Begin a session on stdin and stdout, as ``answer_at_once``.
+
+    Locks are for who is *alone*: what they need is imported here, and two threads that import what imports each other
+    can wait for each other for ever (CPython 3.11).
+    """
     store = repository.content_store(durability=durability_of(repository))
 
     def locking() -> Locking:
@@ -44,7 +50,7 @@ def begin(repository: Repository, client: str, said: bytes, ready: Callable[[], 
         quota = SharedLockQuota(repository, limit=PER_CLIENT, crowd=PER_CROWD)
         return Locking(store, quota, client, os.environ.get("ANNEXPY_NAME", ""))
 
-    return answer_at_once(store, said, ready, locking)
+    return answer_at_once(store, said, ready, locking if alone else None)
 
 
 def complain(error: AnnexError) -> int:

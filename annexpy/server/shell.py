@@ -364,7 +364,7 @@ def _session(directory: str, client: str, version: int, rest: bytes, importing: 
     left: bytes | None = rest
     if not debug:
         try:
-            left, locked = begin(repository, client, rest, importing.done)
+            left, locked = begin(repository, client, rest, importing.done, alone=importing.rests)
         except ConnectionLost as error:
             return complain(error)
     if left is None:
@@ -436,6 +436,11 @@ class _Importing:
         """The client has said what it wants first: the rest is needed now, or *later*, when somebody waits for it."""
         self._later = later
         self._said.release()
+
+    @property
+    def rests(self) -> bool:
+        """Nothing is imported before ``wait``."""
+        return self._later
 
     def done(self) -> bool:
         """Everything is there."""
