@@ -73,6 +73,7 @@ class Hosted:
         self.own, self.other = self.alice.repositories[0], self.bob.repositories[0]
         for held in (self.own, self.other):
             anyio.run(_store, held.path)
+        anyio.run(self._until_known)
         home = self.own.path.parent
         (home / "link.git").symlink_to(self.other.path)
         (home / "self.git").symlink_to(self.own.path)
@@ -91,6 +92,15 @@ class Hosted:
         public = key.export_public_key().decode().strip()
         self.server.tenants.accept(self.server.tenants.invite(tenant, access=access), label="x", ssh_key=public)
         return key
+
+    async def _until_known(self) -> None:
+        """The server looks for new keys now and then; when the last one is let in, all are."""
+        with anyio.fail_after(SECONDS):
+            while True:
+                with suppress(asyncssh.PermissionDenied):
+                    async with self.login("carol"):
+                        return
+                await anyio.sleep(0.1)
 
     @asynccontextmanager
     async def login(self, who: str) -> AsyncIterator[asyncssh.SSHClientConnection]:
