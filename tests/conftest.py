@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("default", max_examples=50, deadline=None)
 settings.register_profile(
-    "ci", max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "ci", max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("few", settings.get_profile("ci"), max_examples=20)
 settings.register_profile("nightly", max_examples=2000, deadline=None)

@@ -209,9 +209,14 @@ def _started(place: Place, *words: str, loud: int | None = subprocess.DEVNULL) -
 @contextmanager
 def serve_unix(place: Place, path: Path) -> Iterator[Served]:
     """``annexpy serve --unix``; P2P."""
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as tried:
+            return tried.connect_ex(str(path)) == 0
+
     with _started(place, "--unix", str(path), "--quiet") as served:
         served.socket = str(path)
-        eventually(path.exists, process=served.process)
+        eventually(listens, process=served.process)
         yield served
 
 

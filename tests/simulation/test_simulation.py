@@ -14,8 +14,8 @@ import pytest
 from trio._core import _run
 
 ROOT = Path(__file__).parents[2]
-SHORT = 1650
-"""What eight minutes of one core had room for when a schedule took 0.29 s of it. Now it takes a quarter of that."""
+SHORT = 600
+"""What there is room for beside all other tests: a minute of both cores. ``--campaign`` runs eight minutes of them."""
 SEEDS_OF_A_MUTANT = 400
 pytestmark = pytest.mark.slow
 

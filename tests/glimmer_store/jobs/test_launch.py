@@ -52,6 +52,7 @@ def cluster(own_home: None) -> Iterator[LocalCluster]:
     with LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=60
     ) as running:
+        running.adapt(minimum=2, maximum=2)  # else one that is killed while it starts is given up
         yield running
 
 
@@ -132,7 +133,8 @@ async def test_a_job_ends_complete_in_a_dask_cluster_whose_workers_are_killed(
                 killed += await kill_at(scene, size)
 
         group.start_soon(kill)
-        ran = await run_job(scene.job, launcher=on(cluster))
+        with anyio.fail_after(SECONDS):
+            ran = await run_job(scene.job, launcher=on(cluster))
 
     assert killed >= 1
     assert ran.state is JobState.SUCCEEDED
