@@ -220,8 +220,13 @@ class Folded:
             self._spoiled.add(event.attempt)
         elif event.kind is FailureKind.COLD:
             self._cold.add(event.attempt)
-        if self.last is None or _order(event) > _order(self.last):
+        if self.last is None or _is_after(event, self.last):
             self.last = event
+
+
+def _is_after(event: Event, other: Event) -> bool:
+    one, two = _order(event), _order(other)
+    return one > two or (one == two and event.to_line() > other.to_line())  # any order, as long as all agree on it
 
 
 def _order(event: Event) -> tuple[int, int, float, str, str]:

@@ -73,6 +73,14 @@ def test_a_fold_depends_on_neither_order_nor_repetition(some: list[Event], data:
     )  # fmt: skip
 
 
+def test_of_two_events_that_differ_in_the_kind_of_failure_alone_all_readers_choose_the_same() -> None:
+    def at(kind: FailureKind | None) -> Event:
+        return Event(0.0, "job", KEY, "dest", State.PLANNED, State.PLANNED, 1, "w", kind=kind)
+
+    some = [at(None), at(FailureKind.TRANSIENT)]
+    assert fold_shard([TASK], some)[KEY].last == fold_shard([TASK], some[::-1])[KEY].last
+
+
 @given(st.lists(events, max_size=8), st.binary(max_size=40))
 def test_what_is_no_event_and_a_torn_last_line_are_skipped(some: list[Event], noise: bytes) -> None:
     whole = [event.to_line() for event in some]
