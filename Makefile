@@ -39,7 +39,7 @@ check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/codespell
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_layers.py tests/test_exports.py
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/test_layers.py tests/test_exports.py
 
 # Reports with figures, seeds and dates: tests/fuzz/report.json, tests/simulation/report.json.
 MINUTES ?= 120
