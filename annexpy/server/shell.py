@@ -49,10 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except Refusal as refusal:
-        os.write(2, refusal.said.encode("utf-8", "surrogateescape"))
-        return refusal.code
+        return _told(refusal)
     except BrokenPipeError:
         return 1
+
+
+def _told(refusal: Refusal) -> int:
+    os.write(2, refusal.said.encode("utf-8", "surrogateescape"))
+    return refusal.code
 
 
 def _run(args: list[str]) -> int:
@@ -341,18 +345,34 @@ def _p2pstdio(directory: str, client: str, options: dict[str, str]) -> int:
         sys.stderr.flush()
         os._exit(code)
     os.write(1, b"AUTH-SUCCESS %s\n" % uuid.encode())
+    code = 1
+    try:
+        code = _greeted(directory, client, options)
+        sys.stderr.flush()
+    except Refusal as refusal:
+        code = _told(refusal)
+    except BrokenPipeError:
+        code = 1  # nobody is there to hear why it ended
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    # All is closed: what is left is the interpreter taking itself apart, while ssh waits for us; and with a thread that
+    # has not imported everything it does not come to an end.
+    os._exit(code)
+
+
+def _greeted(directory: str, client: str, options: dict[str, str]) -> int:
     importing = _Importing()
     import select
 
     version, rest = _version()
     if rest == b"" and select.select([0], [], [], _PATIENCE)[0]:
         rest = _read()
-    if rest is not None:
-        importing.begin(later=rest.startswith(_LOCK))
-        code = _session(directory, client, version, rest, importing, debug="--debug" in options)
-        sys.stderr.flush()
-        os._exit(code)  # all is closed: what is left is the interpreter taking itself apart, while ssh waits for us
-    os._exit(0)  # gone already: nothing was changed, so there is nothing to wait for
+    if rest is None:
+        return 0  # gone already: nothing was changed, so there is nothing to wait for
+    importing.begin(later=rest.startswith(_LOCK))
+    return _session(directory, client, version, rest, importing, debug="--debug" in options)
 
 
 def _session(directory: str, client: str, version: int, rest: bytes, importing: _Importing, *, debug: bool) -> int:

@@ -364,6 +364,28 @@ def test_a_lock_outlives_its_client_and_its_server(
         assert ask(b"UNLOCKCONTENT\nREMOVE " + K.raw + b"\n") == b"FAILURE\n"
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_session_that_holds_a_lock_ends_when_it_is_interrupted_and_when_nobody_hears_why(
+    program: str, repository: Path, interrupted: bool
+) -> None:
+    unheard, stderr = os.pipe()
+    with subprocess.Popen(
+        [program, "p2pstdio", str(repository), CLIENT], stdin=-1, stdout=-1, stderr=stderr
+    ) as process:
+        os.close(stderr)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"VERSION 4\nLOCKCONTENT " + K.raw + b"\n")
+        process.stdin.flush()
+        assert [process.stdout.readline() for _ in range(3)][-1] == b"SUCCESS\n"
+        os.close(unheard)
+        if interrupted:
+            process.send_signal(signal.SIGINT)
+        else:
+            process.stdin.close()
+        assert process.wait(60) == (130 if interrupted else 1)
+
+
 def test_a_lock_that_is_given_back_leaves_nothing(program: str, repository: Path) -> None:
     with session(program, repository) as (_, one), session(program, repository) as (_, two):
         assert one(b"LOCKCONTENT " + K.raw + b"\n") == b"SUCCESS\n"
