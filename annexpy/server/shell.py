@@ -20,6 +20,10 @@ import sys
 
 from annexpy.server.refusal import Refusal
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from annexpy.server.importing import Importing
+
 __all__ = ["Asked", "is_uuid", "main", "parse_command"]
 
 COMMANDS = ("configlist", "inannex", "p2pstdio")
@@ -38,7 +42,6 @@ p2pstdio      communicate in P2P protocol over stdio
 # Those of p2p/, which is not imported yet; a test compares them.
 MAX_VERSION, PROOFS, RANGES = 4, 1004, 2004
 _FIRST_READ = 65536
-_SWITCH_SECONDS = 0.0005  # how often the importing thread lets the answer to VERSION through
 _PATIENCE = 0.06  # seconds to hear what the session is about: about as long as the first import takes
 _LOCK = b"LOCKCONTENT "
 _UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -363,8 +366,11 @@ def _p2pstdio(directory: str, client: str, options: dict[str, str]) -> int:
 
 
 def _greeted(directory: str, client: str, options: dict[str, str]) -> int:
-    importing = _Importing()
     import select
+
+    from annexpy.server.importing import Importing
+
+    importing = Importing()
 
     version, rest = _version()
     if rest == b"" and select.select([0], [], [], _PATIENCE)[0]:
@@ -375,7 +381,7 @@ def _greeted(directory: str, client: str, options: dict[str, str]) -> int:
     return _session(directory, client, version, rest, importing, debug="--debug" in options)
 
 
-def _session(directory: str, client: str, version: int, rest: bytes, importing: _Importing, *, debug: bool) -> int:
+def _session(directory: str, client: str, version: int, rest: bytes, importing: Importing, *, debug: bool) -> int:
     importing.wait_for_direct()
     from annexpy.errors import ConnectionLost
     from annexpy.server.direct import begin, complain, open_repository
@@ -415,68 +421,6 @@ def _read() -> bytes | None:
         return os.read(0, _FIRST_READ) or None
     except BlockingIOError:
         return b""
-
-
-class _Importing:
-    """Imports what a session needs in a thread, while the client thinks: first what needs no event loop.
-
-    The rest follows at once, unless the client is quick to say that it is for later.
-    """
-
-    def __init__(self) -> None:
-        import _thread  # what threading is made of, without importing threading
-
-        self._failed: BaseException | None = None
-        self._direct, self._all = _thread.allocate_lock(), _thread.allocate_lock()
-        self._said, self._wanted = _thread.allocate_lock(), _thread.allocate_lock()
-        for lock in (self._direct, self._all, self._said, self._wanted):
-            lock.acquire()
-        self._later = False
-        self._usual = sys.getswitchinterval()
-        sys.setswitchinterval(_SWITCH_SECONDS)
-        _thread.start_new_thread(self._work, ())
-
-    def _work(self) -> None:
-        try:
-            try:
-                import annexpy.server.direct
-            finally:
-                self._direct.release()
-            self._said.acquire()
-            if self._later:
-                self._wanted.acquire()
-            import annexpy.repo.branch
-            import annexpy.server.stdio  # noqa: F401
-        except BaseException as error:
-            self._failed = error
-        finally:
-            self._all.release()
-
-    def begin(self, *, later: bool) -> None:
-        """The client has said what it wants first: the rest is needed now, or *later*, when somebody waits for it."""
-        self._later = later
-        self._said.release()
-
-    @property
-    def rests(self) -> bool:
-        """Nothing is imported before ``wait``."""
-        return self._later
-
-    def done(self) -> bool:
-        """Everything is there."""
-        return not self._all.locked()
-
-    def wait_for_direct(self) -> None:
-        """Until ``direct`` is there; it raises what is wrong when it is imported again."""
-        self._direct.acquire()
-
-    def wait(self) -> None:
-        """Until everything is there."""
-        self._wanted.release()
-        self._all.acquire()
-        sys.setswitchinterval(self._usual)
-        if self._failed is not None:
-            raise self._failed
 
 
 if __name__ == "__main__":
