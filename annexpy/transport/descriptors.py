@@ -38,6 +38,7 @@ _SMALL = 64 * 1024
 _HOP = 4 * 1024 * 1024  # bytes of a file that are sent in one thread hop at most
 _NAP = 0.0005  # seconds for 300 KiB to be read, by somebody who keeps up
 _NAPS = 4
+_KEEPS_UP = 64 * 1024  # bytes in so many naps: 32 MB/s
 _RUN = 2 * 1024 * 1024  # bytes that may move without giving other tasks a turn
 
 
@@ -178,21 +179,23 @@ def _send_file(target: int, fd: int, offset: int, size: int) -> tuple[int, bool]
     """Send what fits; how much that was, and whether the file has ended.
 
     A reader that keeps up has emptied a good part of the pipe or socket after a nap. To be woken as soon as there is
-    room would be once for each page, and the event loop takes longer than that. It waits for those who do not keep up.
+    room would be once for each page, and the event loop takes longer than that. It waits for those who do not keep up,
+    so a thread is kept for 0.13 s at most.
     """
-    sent = naps = 0
+    sent = naps = rested = 0
     while sent < size:
         try:
             part = os.sendfile(target, fd, offset + sent, size - sent)
         except (BlockingIOError, InterruptedError):
-            if naps == _NAPS:
+            if sent - rested >= _KEEPS_UP:
+                rested, naps = sent, 0
+            elif naps == _NAPS:
                 break
             naps += 1
             time.sleep(_NAP)
             continue
         if not part:
             return sent, True
-        naps = 0
         sent += part
     return sent, False
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from protocol_tests.keys import Content
 from protocol_tests.need import Need
 from protocol_tests.requirement import requirement
 from protocol_tests.trial import Trial, must
-from protocol_tests.wire import Got
+from protocol_tests.wire import Got, Talk
 
 __all__ = ["absent_to_get", "absent_to_lock", "absent_to_look_for", "absent_to_put"]
 
@@ -13,6 +14,15 @@ _NEEDS = (Need.LINES, Need.REPOSITORY, Need.PATH)
 _CHECK = "P2P protocol, Checking if content is present"
 _PUT = "P2P protocol, Storing content on the server"
 _LOCK = "P2P protocol, Locking content"
+
+
+def _deleted(trial: Trial) -> tuple[Talk, Content]:
+    """What was stored, and then lost without a word to the server; and the session that had stored it."""
+    content = trial.contents.fresh()
+    talk = trial.talk()
+    talk.store(content)
+    trial.lose(content.key)
+    return talk, content
 
 
 @requirement(
@@ -41,10 +51,7 @@ def absent_to_look_for(trial: Trial) -> None:
     needs=_NEEDS,
 )
 def absent_to_get(trial: Trial) -> None:
-    content = trial.contents.fresh()
-    talk = trial.talk()
-    talk.store(content)
-    trial.lose(content.key)
+    talk, content = _deleted(trial)
     got = talk.get(content.key, done=b"FAILURE")
     must(
         bool(got.refusal) or got == Got(b"", b"INVALID"),
@@ -61,10 +68,7 @@ def absent_to_get(trial: Trial) -> None:
     needs=_NEEDS,
 )
 def absent_to_put(trial: Trial) -> None:
-    content = trial.contents.fresh()
-    talk = trial.talk()
-    talk.store(content)
-    trial.lose(content.key)
+    talk, content = _deleted(trial)
     talk.store(content)
     must(talk.get(content.key).body == content.body, "other bytes were stored")
 
@@ -77,10 +81,7 @@ def absent_to_put(trial: Trial) -> None:
     needs=_NEEDS,
 )
 def absent_to_lock(trial: Trial) -> None:
-    content = trial.contents.fresh()
-    talk = trial.talk()
-    talk.store(content)
-    trial.lose(content.key)
+    talk, content = _deleted(trial)
     answer = talk.ask(b"LOCKCONTENT " + content.key)
     must(answer == b"FAILURE" or answer.startswith(b"ERROR"), f"LOCKCONTENT of what is gone: {answer!r}")
     talk.must_live("LOCKCONTENT of what is gone")
