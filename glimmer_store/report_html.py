@@ -47,6 +47,8 @@ _TILES: Final = {
     "unreachable": ("odd", "?", "Unreachable"),
     "drift": ("warn", "≠", "Drift"),
 }
+_FIGURES: Final = ("Objects", "Used", "Free", "Maxsize")
+"""Of a place."""
 _TIERS: Final = {Tier.BARE: "Durable", Tier.ADJUNCT: "Adjunct", Tier.OTHER: "Other"}
 
 
@@ -113,20 +115,30 @@ def _places(report: Report) -> str:
             answer = f'<span class="badge odd">? no answer</span> <span class="dim">{escape(place.error)}</span>'
         elif place.tier is Tier.OTHER:
             answer = '<span class="badge none">~ not asked</span>'
-        rows.append(
-            f'<tr><th scope="row">{escape(place.name)}<br><code class="dim uuid">{escape(place.uuid)}</code></th>'
-            f"<td>{_TIERS[place.tier]}</td><td>{answer}"
-            + (f'<br><code class="dim url">{escape(place.url)}</code>' if place.url else "")
-            + f'</td><td class="number">{"?" if place.error else f"{there:,}"}</td>'
-            f'<td class="number">{human_size(place.used)}{_bar(place)}</td>'
-            f'<td class="number">{_free(place)}</td>'
-            f'<td class="number">{human_size(place.maxsize)}</td></tr>\n'
+        figures = (
+            "?" if place.error else f"{there:,}",
+            human_size(place.used) + _bar(place),
+            _free(place),
+            human_size(place.maxsize),
         )
+        rows.append(
+            f'<tr role="row"><th scope="row" role="rowheader">{escape(place.name)}<br>'
+            f'<code class="dim uuid">{escape(place.uuid)}</code></th>'
+            f'<td role="cell" class="kind">{_TIERS[place.tier]}</td><td role="cell" class="answer">{answer}'
+            + (f'<br><code class="dim url">{escape(place.url)}</code>' if place.url else "")
+            + "</td>"
+            + "".join(
+                f'<td role="cell" class="number" data-of="{of}">{figure}</td>'
+                for of, figure in zip(_FIGURES, figures, strict=True)
+            )
+            + "</tr>\n"
+        )
+    heads = "".join(f'<th scope="col" role="columnheader">{of}</th>' for of in ("Place", "Tier", "State"))
+    heads += "".join(f'<th scope="col" role="columnheader" class="number">{of}</th>' for of in _FIGURES)
+    # With roles, because the narrow form is a table to those who hear it, and not to those who see it.
     return (
-        '<table id="places"><thead><tr><th scope="col">Place</th><th scope="col">Tier</th><th scope="col">State</th>'
-        '<th scope="col" class="number">Objects</th><th scope="col" class="number">Used</th>'
-        '<th scope="col" class="number">Free</th><th scope="col" class="number">Maxsize</th></tr></thead>\n'
-        f"<tbody>{''.join(rows)}</tbody></table>\n"
+        f'<table id="places" role="table"><thead role="rowgroup"><tr role="row">{heads}</tr></thead>\n'
+        f'<tbody role="rowgroup">{"".join(rows)}</tbody></table>\n'
     )
 
 

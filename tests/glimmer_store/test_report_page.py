@@ -41,6 +41,16 @@ CONTRASTS = """
 """
 
 
+CUT_OFF = """
+(() => {
+  const right = document.getElementById('places').parentElement.getBoundingClientRect().right;
+  const cells = [...document.querySelectorAll('#places tbody td.number')];
+  const hidden = box => box.width === 0 || box.right > right;
+  return cells.filter(cell => hidden(cell.getBoundingClientRect())).map(cell => cell.textContent);
+})()
+"""
+
+
 @pytest.fixture(scope="module")
 def report() -> Report:
     return browsing.large_report()
@@ -134,6 +144,8 @@ def test_it_fits_every_width_and_every_text_can_be_read(
     chromium.ask("document.querySelector('tr.row').click()")  # details and commands count as well
 
     assert chromium.ask("document.documentElement.scrollWidth") <= width
+    assert chromium.ask("document.getElementById('places').parentElement.scrollWidth") <= width
+    assert chromium.ask(CUT_OFF) == [], "figures of a place that nobody sees"
     contrasts = chromium.ask(CONTRASTS)
     assert len(contrasts) > 15
     assert [(name, ratio) for name, ratio in contrasts if ratio < 4.5] == []
