@@ -26,6 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A process of its own. Almost all it makes at first are modules, and they stay: to look for garbage among them,
     # again and again and once more at the end, takes a fifth of the time of a short command.
     gc.set_threshold(50_000, 20, 20)
+    if "serve" in words:
+        from annexpy.server.process import ORDERS
+
+        ORDERS.expect()  # to the very end of the process
     code = _run(words)
     gc.freeze()
     _end(code)

@@ -10,7 +10,7 @@ from click.shell_completion import CompletionItem
 from annexpy import __version__
 from annexpy.cli.options import add_common_options
 
-__all__ = ["COMMANDS", "annexpy"]
+__all__ = ["COMMANDS", "SERVER", "annexpy"]
 
 COMMANDS = {
     "check": "Ask a remote whether it has keys.",
@@ -39,6 +39,8 @@ COMMANDS = {
     "whereis": "Tell where keys are.",
 }
 """Command → its first sentence, so that the list of commands needs no import of theirs."""
+SERVER = "serve"
+"""The command that goes on until it is told to end."""
 
 
 class LazyGroup(click.Group):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
 import click
 
-from annexpy.cli.group import COMMANDS, annexpy
+from annexpy.cli.group import COMMANDS, SERVER, annexpy
 from annexpy.errors import AnnexError, InvalidInput
 
 __all__ = ["DONE", "INTERRUPTED", "SOME_FAILED", "USAGE", "in_event_loop", "run"]
@@ -28,7 +29,27 @@ def run(words: Sequence[str]) -> int:
     """Run the command in *words*; the exit code."""
     _open_standard_streams()
     name = next((word for word in words if word in COMMANDS), "")
+    with _told_to_end(name):
+        return _run(words, name)
+
+
+@contextmanager
+def _told_to_end(name: str) -> Iterator[None]:
+    """SIGTERM ends the command *name* as Ctrl-C does; for a server both are orders."""
+    if name == SERVER:
+        from annexpy.server.process import ORDERS
+
+        with ORDERS.expected():
+            yield
+        return
     previous = signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _run(words: Sequence[str], name: str) -> int:
     try:
         answer = annexpy.main(args=list(words), prog_name="annexpy", standalone_mode=False)
         sys.stdout.flush()
@@ -55,8 +76,6 @@ def run(words: Sequence[str]) -> int:
     except OSError as error:
         _complain(name, error)
         return SOME_FAILED
-    finally:
-        signal.signal(signal.SIGTERM, previous)
     return answer if isinstance(answer, int) else DONE
 
 
@@ -78,21 +97,9 @@ def in_event_loop(work: Callable[[], Awaitable[T]]) -> T:
     try:
         return anyio.run(work)
     except BaseExceptionGroup as group:
-        raise _only(group) from None
+        from annexpy.server.process import one_of
 
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error inside *group* that says most: an error of ours before anything else."""
-    leaves: list[BaseException] = []
-    rest: list[BaseException] = [group]
-    while rest:
-        error = rest.pop(0)
-        if isinstance(error, BaseExceptionGroup):
-            rest.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    order = (KeyboardInterrupt, AnnexError, click.ClickException)
-    return min(leaves, key=lambda e: next((i for i, kind in enumerate(order) if isinstance(e, kind)), len(order)))
+        raise one_of(group, KeyboardInterrupt, AnnexError, click.ClickException) from None
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
@@ -111,6 +118,8 @@ def _complain(name: str, error: AnnexError | OSError) -> None:
 
 
 def _interrupted(name: str) -> int:
+    if name == SERVER:  # which is how a server ends
+        return DONE
     click.echo(
         f"annexpy: {name}: interrupted. What is done is recorded and what had begun can be resumed: "
         "run the same command again to go on.",

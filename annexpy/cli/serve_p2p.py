@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.abc
 import click
 
 from annexpy.server.gateway import Gateway
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
     from annexpy.repo.repository import Repository
     from annexpy.server.wire import ClientWire
 
-__all__ = ["GRACE", "Door", "Doors", "obey", "socket_of", "sockets_of"]
+__all__ = ["GRACE", "Door", "Doors", "socket_of", "sockets_of"]
 
 GRACE: Final = 30.0
 """Seconds for what is under way when the server is told to stop."""
@@ -150,15 +148,3 @@ def sockets_of(sockets: Iterable[str], gateways: Mapping[str, Gateway]) -> list[
             raise click.UsageError(f"--unix {text}: say which repository with NAME=SOCKET ({names}).")
         found.append((gateway, path))
     return found
-
-
-async def obey(stop: anyio.Event, group: anyio.abc.TaskGroup, reload: Callable[[], None]) -> None:
-    """SIGHUP reloads; SIGINT or SIGTERM says *stop*, and when it comes again everything in *group* is cancelled."""
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                reload()
-                continue
-            if stop.is_set():
-                group.cancel_scope.cancel()
-            stop.set()

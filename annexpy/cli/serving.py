@@ -13,15 +13,17 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import anyio
 import click
+from anyio.abc import TaskGroup
 
 from annexpy.cli.options import Options
 from annexpy.cli.run import SOME_FAILED
 from annexpy.cli.serve_options import ServeOptions
-from annexpy.cli.serve_p2p import GRACE, Door, Doors, obey, socket_of, sockets_of
+from annexpy.cli.serve_p2p import GRACE, Door, Doors, socket_of, sockets_of
 from annexpy.errors import AnnexError
 from annexpy.repo.p2p_networks import own_addresses
 from annexpy.repo.repository import Repository
@@ -30,8 +32,12 @@ from annexpy.server.git import GitMount
 from annexpy.server.http import Routes
 from annexpy.server.limits import LockQuota
 from annexpy.server.places import Places, is_folder
+from annexpy.server.process import ORDERS
 from annexpy.server.shown import Shown, ShownRepositories
 from annexpy.transport.sockets import Listener, listen_tcp, listen_unix
+
+if TYPE_CHECKING:
+    from annexpy.server.ssh import SSHServer
 
 __all__ = ["serve_networks", "serve_remote"]
 
@@ -43,6 +49,15 @@ _ALL = "0.0.0.0"
 
 async def serve_remote(options: Options, asked: ServeOptions) -> int:
     """Show one remote to P2P clients, until SIGINT or SIGTERM, or until the one client on stdin leaves."""
+    stop, code = anyio.Event(), 0
+    async with anyio.create_task_group() as group:
+        group.start_soon(ORDERS.obey, stop, group, _nothing)
+        code = await _serve_remote(options, asked, stop, group)
+        group.cancel_scope.cancel()
+    return code
+
+
+async def _serve_remote(options: Options, asked: ServeOptions, stop: anyio.Event, group: TaskGroup) -> int:
     from annexpy.cli.work import at_work
     from annexpy.repo.topology import cluster_names
     from annexpy.transport.pipe import stdio
@@ -61,22 +76,26 @@ async def serve_remote(options: Options, asked: ServeOptions) -> int:
         doors = Doors(asked.mode, asked.p2p.uuids, LockQuota())
         door = Door(doors, shown, on_idle=on_idle, bypass=bypass, repository=repository, gateway=gateway)
         if asked.p2p.stdio:
+            group.start_soon(_cancel_when, stop, group)
             return 0 if await door.answer(stdio()) else SOME_FAILED
         tell = partial(_say, options, f"{shown.uuid} at ")
-        stop = anyio.Event()
-        async with anyio.create_task_group() as group:
-            group.start_soon(obey, stop, group, _nothing)
+        async with anyio.create_task_group() as serving:
             for text in asked.p2p.sockets:
                 path = socket_of(text)[1]
                 listener = await stack.enter_async_context(await listen_unix(path))
                 tell(f"unix:{path}")
-                group.start_soon(listener.serve, door.answer)
+                serving.start_soon(listener.serve, door.answer)
             if asked.p2p.networks:
-                group.start_soon(door.listen_to_networks, tell)
+                serving.start_soon(door.listen_to_networks, tell)
             await stop.wait()
             await doors.leave()
-            group.cancel_scope.cancel()
+            serving.cancel_scope.cancel()
     return 0
+
+
+async def _cancel_when(stop: anyio.Event, group: TaskGroup) -> None:
+    await stop.wait()
+    group.cancel_scope.cancel()
 
 
 async def serve_networks(options: Options, asked: ServeOptions, again: Callable[[], ServeOptions] | None = None) -> int:
@@ -86,16 +105,20 @@ async def serve_networks(options: Options, asked: ServeOptions, again: Callable[
     directory that is no repository stands for all repositories below it.
     """
     _log_requests(options)
-    async with AsyncExitStack() as stack:
-        server = _Server(options, asked, stack)
-        await server.open()
-        await server.serve(again)
+    stop = anyio.Event()
+    async with anyio.create_task_group() as group:
+        async with AsyncExitStack() as stack:
+            server = _Server(options, asked, stack, stop)
+            group.start_soon(ORDERS.obey, stop, group, partial(server.reload, again))
+            await server.open()
+            await server.serve()
+        group.cancel_scope.cancel()
     return 0
 
 
 class _Server:
-    def __init__(self, options: Options, asked: ServeOptions, stack: AsyncExitStack) -> None:
-        self._options, self._asked, self._stack = options, asked, stack
+    def __init__(self, options: Options, asked: ServeOptions, stack: AsyncExitStack, stop: anyio.Event) -> None:
+        self._options, self._asked, self._stack, self._stop = options, asked, stack, stop
         self._tls, access = asked.http.tls(), asked.http.access(asked.mode)
         self._keys = asked.ssh.keys(asked.mode) if asked.ssh.places else None
         self._gateways: dict[str, Gateway] = {}
@@ -103,7 +126,7 @@ class _Server:
         self._locks = LockQuota()
         self._routes = Routes(ShownRepositories(()), access=access, locks=self._locks, on_idle=self._commit)
         self._doors = Doors(asked.mode, asked.p2p.uuids, self._locks)
-        self._stop = anyio.Event()
+        self._sshd: SSHServer | None = None
 
     async def open(self) -> None:
         """Open the repositories, and listen."""
@@ -122,7 +145,6 @@ class _Server:
         self._routes.shown = ShownRepositories(shown)
         self._routes.mounts = (GitMount(quoted, url=asked.http.url),)
         self._listeners = [await stack.enter_async_context(await _listen(place)) for place in asked.http.places]
-        self._sshd = None
         if self._keys is not None:
             places = Places(self._gateways, self._folders, durability=self._options.durability)
             await stack.enter_async_context(places)
@@ -135,12 +157,11 @@ class _Server:
         for gateway, path in sockets_of(asked.p2p.sockets, self._gateways):
             self._sockets.append((gateway, path, await stack.enter_async_context(await listen_unix(path))))
 
-    async def serve(self, again: Callable[[], ServeOptions] | None) -> None:
+    async def serve(self) -> None:
         """Answer until told to stop."""
         routes, http, stop = self._routes, self._asked.http, self._stop
         most = _connections(len(self._listeners))
         async with routes, anyio.create_task_group() as group:
-            group.start_soon(obey, stop, group, partial(self._reload, again))
             for gateway, path, unix in self._sockets:
                 _say(self._options, f"{gateway.uuid} at ", f"unix:{path}")
                 group.start_soon(unix.serve, Door.of(self._doors, gateway).answer)
@@ -165,17 +186,18 @@ class _Server:
         having = [gateway for gateway in self._gateways.values() if own_addresses(gateway.repository.files)]
         return having or [*self._gateways.values()]
 
-    def _reload(self, again: Callable[[], ServeOptions] | None) -> None:
+    def reload(self, again: Callable[[], ServeOptions] | None) -> None:
+        """Read again what may change while it runs; *again* gives it, else what is in files is read again."""
         try:
             asked = self._asked if again is None else again()
             access = asked.http.access(self._asked.mode)
-            keys = asked.ssh.keys(self._asked.mode) if self._sshd is not None else None
+            keys = asked.ssh.keys(self._asked.mode) if self._keys is not None else None
             if self._tls is not None:
                 asked.http.load(self._tls)
         except (click.ClickException, AnnexError) as error:
             log.warning("kept the old one: %s", getattr(error, "message", None) or error)
             return
-        self._routes.access = access
+        self._routes.access, self._keys = access, keys
         if self._sshd is not None and keys is not None:
             self._sshd.reload(keys)
         if asked.fixed != self._asked.fixed:

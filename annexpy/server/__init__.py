@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from annexpy.server.http import Routes, serve_http
     from annexpy.server.limits import Authenticate, Deadlines, LockQuota, ServerMode, Services
     from annexpy.server.places import Places
-    from annexpy.server.process import prepare_process
+    from annexpy.server.process import ORDERS, prepare_process, run_server
     from annexpy.server.serve import serve as serve_remote
     from annexpy.server.shown import Mount, Shown, ShownRepositories
     from annexpy.server.ssh import SSHServer, host_key
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ASGI",
+    "ORDERS",
     "Access",
     "Authenticate",
     "AuthorizedKeys",
@@ -46,6 +47,7 @@ __all__ = [
     "host_key",
     "listen_tcp",
     "prepare_process",
+    "run_server",
     "serve_http",
     "serve_remote",
 ]
@@ -62,6 +64,7 @@ _PLACES = {
     "Listener": "annexpy.transport.sockets",
     "LockQuota": "annexpy.server.limits",
     "Mount": "annexpy.server.shown",
+    "ORDERS": "annexpy.server.process",
     "Places": "annexpy.server.places",
     "Role": "annexpy.server.auth",
     "Routes": "annexpy.server.http",
@@ -76,6 +79,7 @@ _PLACES = {
     "host_key": "annexpy.server.ssh",
     "listen_tcp": "annexpy.transport.sockets",
     "prepare_process": "annexpy.server.process",
+    "run_server": "annexpy.server.process",
     "serve_http": "annexpy.server.http",
     "serve_remote": "annexpy.server.serve:serve",
 }

@@ -74,6 +74,10 @@ def glimmer_store() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
+    if argv is None and sys.argv[1:2] == ["serve"]:
+        from annexpy.server import ORDERS
+
+        ORDERS.expect()  # to the very end of the process
     try:
         answer = glimmer_store.main(
             args=None if argv is None else list(argv), prog_name="glimmer-store", standalone_mode=False

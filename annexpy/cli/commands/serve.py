@@ -136,10 +136,8 @@ def _serve(options: Options, asked: ServeOptions, again: Callable[[], ServeOptio
 
 
 def _until_interrupted(work: Callable[[], Awaitable[int]]) -> int:
-    from annexpy.server.process import prepare_process
+    from annexpy.server.process import ORDERS, prepare_process
 
     prepare_process()
-    try:
+    with ORDERS.expected():
         return in_event_loop(work)
-    except KeyboardInterrupt:  # which is how a server ends
-        return 0

@@ -38,9 +38,7 @@ def command(
     `glimmer-store tenant operator --server FOLDER`. Repositories are at http://HOST:PORT/TENANT/NAME and, for who has
     a key of the tenant, at ssh://HOST:PORT/NAME, for stock git and git-annex too.
     """
-    import anyio
-
-    from annexpy.server import prepare_process
+    from annexpy.server import run_server
     from glimmer_store.serve import Listening, TenantServer
     from glimmer_store.tenants import Tenants
 
@@ -65,29 +63,8 @@ def command(
         callbacks=callbacks,
     )
 
-    async def serve() -> None:
-        stop = anyio.Event()
-        async with anyio.create_task_group() as group:
-            group.start_soon(_obey, stop)
-            await server.run(stop)
-            group.cancel_scope.cancel()
-
-    prepare_process()
-    anyio.run(serve)
+    run_server(server.run)
     return 0
-
-
-async def _obey(stop: object) -> None:
-    import signal
-
-    import anyio
-
-    assert isinstance(stop, anyio.Event)
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for _ in signals:
-            if stop.is_set():
-                raise KeyboardInterrupt
-            stop.set()
 
 
 def _at(place: str) -> tuple[str, int]:
