@@ -42,6 +42,8 @@ _AUTHORITY = re.compile(rb"[A-Za-z0-9.:\[\]_-]{1,255}\Z")
 _NO_CACHE: Final = (b"Cache-Control", b"no-cache, max-age=0, must-revalidate")
 _MAX_INFLATED: Final = 256 * 1024 * 1024
 """Bytes that a compressed request may become; git compresses what it has and wants, never packs."""
+_DIED: Final = 128
+"""How git ends when it makes nothing of what it reads. That it can use the repository, it has shown with the refs."""
 
 
 class GitMount:
@@ -192,6 +194,8 @@ class GitMount:
         if failed:
             raise failed[0]
         if not exchange.status:
+            if code == _DIED:
+                raise InvalidInput("body", exchange.received, f"a request of {service}: it ended without an answer")
             if code:
                 raise RepositoryError(f"git {service} ended with exit status {code}")
             exchange.start(200, headers, None)
@@ -238,3 +242,5 @@ async def _inflated(exchange: Exchange) -> AsyncIterator[bytes]:
                 raise InvalidInput("body", total, f"at most {_MAX_INFLATED} bytes when inflated")
             if inflated:
                 yield inflated
+    if not inflater.eof:
+        raise InvalidInput("body", total, "gzip to its end")

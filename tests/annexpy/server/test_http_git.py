@@ -146,3 +146,18 @@ async def test_a_compressed_request_is_inflated_and_a_bomb_is_not(bare: Path, mo
         bomb = gzip.compress(want[:-9] + b"0032have %b\n" % (b"0" * 40) * 100_000)
         assert (await client.ask(b"POST", b"/lab/git-upload-pack", bomb, Content_Encoding=b"gzip"))[0] == 400
         assert (await client.ask(b"POST", b"/lab/git-upload-pack", want))[0] == 200
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("service", [b"git-upload-pack", b"git-receive-pack"])
+async def test_a_body_that_is_no_request_of_git_is_the_clients_fault(bare: Path, service: bytes) -> None:
+    want = b"0032want %b\n00000009done\n" % ref(bare)
+    cut = gzip.compress(want)[:-20]
+    async with serving(bare) as (client, _):
+        for body in (b"", b"nonsense", b"ffff", b"0032want", b"0032want %b\n" % (b"z" * 40)):
+            status, _, said = await client.ask(b"POST", b"/lab/" + service, body)
+            assert status == 400, body
+            assert service in said
+        assert (await client.ask(b"POST", b"/lab/" + service, cut, Content_Encoding=b"gzip"))[0] == 400
+        # whoever has nothing to ask or to push says just that, as git does to see whether it is let in
+        assert (await client.ask(b"POST", b"/lab/" + service, b"0000"))[0] == 200
