@@ -28,9 +28,11 @@ OPERATOR: Final = annex.UUID("6f706572-6174-4f72-8000-000000000000")
 PUBLIC: Final = annex.UUID("7075626c-6963-4000-8000-000000000000")
 """Stands for what anybody may do."""
 _MAX_BODY: Final = 64 * 1024
+_MOST: Final = 2**63 - 1
+"""Numbers that the state can hold."""
 _JSON: Final = (b"Content-Type", b"application/json")
 _NO_CACHE: Final = (b"Cache-Control", b"no-store")
-_WORDS: Final = {"NAME": "([^/]+)", "ID": r"(\d+)", "JOB": "([a-z]{2}-[0-9]{8}-[0-9a-f]{6})"}
+_WORDS: Final = {"NAME": "([^/]+)", "ID": r"(\d{1,18})", "JOB": "([a-z]{2}-[0-9]{8}-[0-9a-f]{6})"}
 
 Body: TypeAlias = dict[str, Any]
 """Parsed JSON (so Any), looked at by ``field``."""
@@ -143,6 +145,10 @@ def field(body: Body, name: str, kind: type, usual: object = _REQUIRED) -> Any: 
     value = body.get(name, usual)
     if value is usual and usual is not _REQUIRED:
         return usual
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TenantError(f"{name}: {kind.__name__} is wanted")
+    if isinstance(value, int) and abs(value) > _MOST:
+        raise TenantError(f"{name}: {_MOST} at most")
+    if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+        raise TenantError(f"{name}: text is wanted, and half a character is none")
     return value

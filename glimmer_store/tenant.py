@@ -49,6 +49,7 @@ class Tenant:
         active: Not suspended.
         access: Nobody of it may do more than this.
         quota: Bytes of content that each repository may hold; None: no limit.
+        secure: Only keys with a cryptographically secure hash may come.
         repositories: In order of their names.
     """
 
@@ -57,6 +58,7 @@ class Tenant:
     active: bool
     access: Access
     quota: int | None
+    secure: bool
     repositories: tuple[Held, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -65,6 +67,7 @@ class Tenant:
             "active": self.active,
             "access": self.access.value,
             "quota": self.quota,
+            "secure-hashes": self.secure,
             "repositories": [{"name": held.name, "uuid": str(held.uuid)} for held in self.repositories],
         }
 

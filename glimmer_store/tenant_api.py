@@ -33,6 +33,7 @@ ROUTES: Final = (
     route("POST /tenants/NAME/suspend", _WRITE, OPERATOR, "suspend"),
     route("POST /tenants/NAME/resume", _WRITE, OPERATOR, "resume"),
     route("POST /tenants/NAME/quota", _WRITE, OPERATOR, "limit"),
+    route("POST /tenants/NAME/hashes", _WRITE, OPERATOR, "hashes"),
     route("POST /tenants/NAME/invitations", _APPEND, None, "invite"),
     route("GET /tenants/NAME/credentials", _READ, None, "credentials"),
     route("POST /tenants/NAME/credentials/ID/rotate", _READ, None, "rotate"),
@@ -79,6 +80,7 @@ class TenantAPI(APIMount):
             field(body, "name", str),
             access=_access(body),
             quota=field(body, "quota", int, None),
+            secure=field(body, "secure-hashes", bool, False),
             actor=who.name,
         )
         if "repositories" in body:
@@ -101,6 +103,10 @@ class TenantAPI(APIMount):
     async def _limit(self, who: server.Visitor, body: Body, name: str) -> tuple[int, object]:
         quota = field(body, "quota", int, None)
         return 200, (await self._change(partial(self._tenants.limit, name, quota, actor=who.name))).to_json()
+
+    async def _hashes(self, who: server.Visitor, body: Body, name: str) -> tuple[int, object]:
+        secure = field(body, "secure-hashes", bool)
+        return 200, (await self._change(partial(self._tenants.hashes, name, secure=secure, actor=who.name))).to_json()
 
     async def _invite(self, who: server.Visitor, body: Body, name: str) -> tuple[int, object]:
         # Nobody gives away more than they have.

@@ -50,7 +50,7 @@ def restore(copy: Path, folder: str | os.PathLike[str]) -> tuple[Tenants, list[s
     state.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with closing(sqlite3.connect(f"{copy.resolve().as_uri()}?mode=ro", uri=True)) as db:
-            if db.execute("PRAGMA user_version").fetchone() != (VERSION,):
+            if db.execute("PRAGMA user_version").fetchone()[0] not in range(1, VERSION + 1):
                 raise TenantError(f"{copy}: no state of this version")
             with closing(sqlite3.connect(state)) as new:
                 db.backup(new)

@@ -11,6 +11,7 @@ __all__ = ["document"]
 _TEXT = {"type": "string"}
 _ACCESS = {"type": "string", "enum": ["read-only", "append-only", "write"], "default": "write"}
 _QUOTA = {"type": ["integer", "null"], "minimum": 0, "description": "Bytes of content in each repository."}
+_SECURE = {"type": "boolean", "description": "Only keys with a cryptographically secure hash: no MD5, no SHA1."}
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {**_TEXT, "pattern": "^[a-z0-9][a-z0-9-]{0,39}$"}}
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
 _JOB = {
@@ -46,7 +47,13 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, Any], list[str]], ...] = 
         "/tenants",
         "create",
         "Make a tenant with its bare repositories. For the operator.",
-        {"name": _TEXT, "access": _ACCESS, "quota": _QUOTA, "repositories": {"type": "array", "items": _TEXT}},
+        {
+            "name": _TEXT,
+            "access": _ACCESS,
+            "quota": _QUOTA,
+            "secure-hashes": _SECURE,
+            "repositories": {"type": "array", "items": _TEXT},
+        },
         ["name"],
     ),
     ("get", "/tenants/{name}", "show", "The tenant, and where its repositories are.", {}, []),
@@ -61,6 +68,14 @@ _OPERATIONS: tuple[tuple[str, str, str, str, dict[str, Any], list[str]], ...] = 
     ("post", "/tenants/{name}/suspend", "suspend", "Let nobody of it in. For the operator.", {}, []),
     ("post", "/tenants/{name}/resume", "resume", "Let them in again. For the operator.", {}, []),
     ("post", "/tenants/{name}/quota", "limit", "Change the quota. For the operator.", {"quota": _QUOTA}, []),
+    (
+        "post",
+        "/tenants/{name}/hashes",
+        "hashes",
+        "Change which keys may come. For the operator.",
+        {"secure-hashes": _SECURE},
+        ["secure-hashes"],
+    ),
     ("post", "/tenants/{name}/invitations", "invite", "A new invitation, good for a week.", {"access": _ACCESS}, []),
     ("get", "/tenants/{name}/credentials", "credentials", "Those that are good, without secrets.", {}, []),
     ("post", "/tenants/{name}/credentials/{id}/rotate", "rotate", "A new secret in place of the old one.", {}, []),

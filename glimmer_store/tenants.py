@@ -16,7 +16,7 @@ import secrets
 import sqlite3
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -37,7 +37,9 @@ _INVITED: Final = 7 * 86400.0
 """Seconds for which an invitation is good."""
 _WAIT: Final = 30.0
 """Seconds to wait for another process that is writing."""
-VERSION: Final = 1
+VERSION: Final = 2
+_SECURE: Final = "ALTER TABLE tenant ADD COLUMN secure INTEGER NOT NULL DEFAULT 0"
+"""What version 2 has beside version 1."""
 _SCHEMA: Final = """
 CREATE TABLE tenant (
     name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, active INTEGER NOT NULL, access TEXT NOT NULL,
@@ -72,12 +74,14 @@ class Tenants:
         with self._open() as db, db:
             db.execute("BEGIN IMMEDIATE")
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION:
+            if version == VERSION:
+                return
+            if version not in (0, 1):
                 raise TenantError(f"{self.folder / STATE}: version {version}, and this program knows {VERSION}")
+            for statement in filter(str.strip, _SCHEMA.split(";") if version == 0 else ()):
+                db.execute(statement)
+            db.execute(_SECURE)
+            db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -136,11 +140,11 @@ class Tenants:
             raise TenantError(f"no tenant {name!r}", remedy="glimmer-store tenant list shows those there are")
         return self._tenant(db, row)
 
-    def _tenant(self, db: sqlite3.Connection, row: tuple[str, str, int, str, int | None, float]) -> Tenant:
-        name, uuid, active, access, quota, _ = row
+    def _tenant(self, db: sqlite3.Connection, row: tuple[str, str, int, str, int | None, float, int]) -> Tenant:
+        name, uuid, active, access, quota, _, secure = row
         held = db.execute("SELECT name, uuid FROM repository WHERE tenant = ? ORDER BY name", (name,)).fetchall()
         repositories = tuple(Held(one, annex.UUID(of), self._home(name) / f"{one}.git") for one, of in held)
-        return Tenant(name, annex.UUID(uuid), bool(active), Access(access), quota, repositories)
+        return Tenant(name, annex.UUID(uuid), bool(active), Access(access), quota, bool(secure), repositories)
 
     def credentials(self, tenant: str | None = None) -> tuple[Credential, ...]:
         """All that are good now; or those of one *tenant*, "" being the operator."""
@@ -173,6 +177,7 @@ class Tenants:
         repositories: Sequence[str] = VAULTS,
         access: Access = Access.WRITE,
         quota: int | None = None,
+        secure: bool = False,
         actor: str = "operator",
     ) -> Tenant:
         """Make a tenant and its bare repositories.
@@ -182,6 +187,7 @@ class Tenants:
             repositories: Names of the bares, of the same form.
             access: Nobody of it may do more.
             quota: Bytes of content for each repository.
+            secure: Only keys with a cryptographically secure hash may come: no MD5, which DataLad uses, and no SHA1.
             actor: Who does it, for the audit log.
 
         Raises:
@@ -199,10 +205,10 @@ class Tenants:
                 raise TenantError(f"there is a tenant {name!r} already")
             home = self._home(name)
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            row = (name, str(uuid4()), 1, access.value, quota, self._now())
-            db.execute("INSERT INTO tenant VALUES (?, ?, ?, ?, ?, ?)", row)
+            row = (name, str(uuid4()), 1, access.value, quota, self._now(), secure)
+            db.execute("INSERT INTO tenant VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             for one in repositories:
-                uuid = _made(home / f"{one}.git", f"{name}/{one}", quota)
+                uuid = _made(home / f"{one}.git", f"{name}/{one}", _settings(quota, secure))
                 db.execute("INSERT INTO repository VALUES (?, ?, ?)", (uuid, name, one))
             return self._get(db, name)
 
@@ -218,10 +224,17 @@ class Tenants:
         """Change how many bytes each repository of the tenant may hold; contents that are there stay."""
         if quota is not None and quota < 0:
             raise TenantError(f"quota {quota}: 0 or more bytes")
-        tenant = self._set(name, "quota", quota, "quota", actor)
+        return self._configured(self._set(name, "quota", quota, "quota", actor))
+
+    def hashes(self, name: str, *, secure: bool, actor: str = "operator") -> Tenant:
+        """Let only keys with a *secure* hash come from now on, or all that can be verified; what is there stays."""
+        return self._configured(self._set(name, "secure", int(secure), "hashes", actor))
+
+    @staticmethod
+    def _configured(tenant: Tenant) -> Tenant:
         for held in tenant.repositories:
             with annex.Repository.open(held.path) as repository:
-                repository.config.change(_settings(quota))
+                repository.config.change(_settings(tenant.quota, tenant.secure))
         return tenant
 
     def _set(self, name: str, column: str, value: int | None, action: str, actor: str) -> Tenant:
@@ -327,16 +340,19 @@ def _checked_key(line: str) -> str:
     return f"{kind} {coded}"
 
 
-def _made(path: Path, description: str, quota: int | None) -> annex.UUID:
+def _made(path: Path, description: str, settings: Mapping[str, str | None]) -> annex.UUID:
     """The bare repository at *path*; one that a creation which broke off had made is used."""
     try:
         repository = annex.Repository.open(path)
     except annex.RepositoryError:
         repository = annex.Repository.init(path, bare=True, description=description)
     with repository:
-        repository.config.change({"annexpy.verifiable": "true"} | _settings(quota))
+        repository.config.change({"annexpy.verifiable": "true", **settings})
         return repository.uuid
 
 
-def _settings(quota: int | None) -> dict[str, str | None]:
-    return {"annexpy.quota": None if quota is None else str(quota)}
+def _settings(quota: int | None, secure: bool) -> dict[str, str | None]:
+    return {
+        "annexpy.quota": None if quota is None else str(quota),
+        "annex.securehashesonly": "true" if secure else None,
+    }

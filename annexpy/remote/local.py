@@ -79,8 +79,6 @@ class Local:
         self._store = repository.content.variant(
             durability=durability, recorded=self._stored, sync_records=repository.branch.sync
         )
-        self._secure_only = repository.config.get_bool("annex.securehashesonly")
-        self._verifiable_only = repository.config.get_bool("annexpy.verifiable")
         self._trash = TrashBin(self) if repository.config.get("annex.trashbin") else None
         self._changed: dict[Key, None] = {}
         self._recorded = False
@@ -255,8 +253,9 @@ class Local:
 
     def check_accepts(self, key: Key) -> None:
         """Say whether content of *key* may come in; raises as ``put``."""
-        check_storable(key, allow_unverifiable=not self._verifiable_only)
-        if self._secure_only and not is_secure(key):
+        config = self.repository.config
+        check_storable(key, allow_unverifiable=not config.get_bool("annexpy.verifiable"))
+        if config.get_bool("annex.securehashesonly") and not is_secure(key):
             raise AccessDenied(f"{self._name}: annex.securehashesonly is set and {key} has no secure hash")
 
     @asynccontextmanager

@@ -46,6 +46,7 @@ API = {
     "POST /tenants/NAME/suspend": 4,
     "POST /tenants/NAME/resume": 4,
     "POST /tenants/NAME/quota": 4,
+    "POST /tenants/NAME/hashes": 4,
     "POST /tenants/NAME/invitations": 2,
     "GET /tenants/NAME/credentials": 1,
     "POST /tenants/NAME/credentials/ID/rotate": 1,
@@ -133,7 +134,7 @@ def expected(who: str, level: int) -> set[int]:
 
 def shape(pattern: str) -> str:
     """``GET /tenants/NAME`` of a route."""
-    return pattern.replace("([^/]+)", "NAME").replace(r"(\d+)", "ID")
+    return pattern.replace("([^/]+)", "NAME").replace(r"(\d{1,18})", "ID")
 
 
 def test_every_route_has_a_line_here() -> None:

@@ -217,7 +217,10 @@ def wait_for(true: Callable[[], bool]) -> bool:
 
 @pytest.mark.parametrize(
     "body",
-    [b"{", b"[]", b'{"name": 7}', b'{"name": "x", "quota": true}', b'{"name": "x", "access": "all"}', b"[" * 9999],
+    [
+        *(b"{", b"[]", b'{"name": 7}', b'{"name": "x", "quota": true}', b'{"name": "x", "access": "all"}', b"[" * 9999),
+        *(b'{"name": "x", "quota": 9223372036854775808}', b'{"name": "x", "secure-hashes": 1}', b'{"name": "\\ud800"}'),
+    ],
 )
 def test_a_body_that_is_not_right_is_refused_by_name(server: Server, body: bytes) -> None:
     operator = server.tenants.operator().secret

@@ -220,3 +220,47 @@ def test_a_state_of_another_version_is_not_touched(broken: Path, tmp_path: Path)
     with pytest.raises(TenantError):
         restore(tmp_path / "text", tmp_path / "new")
     assert not (tmp_path / "new" / STATE).exists()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_tenant_takes_what_datalad_makes_unless_secure_hashes_are_asked_for(
+    tenants: Tenants, tmp_path: Path
+) -> None:
+    weak = annex.Key.parse("MD5E-s5--5d41402abc4b2a76b9719d911017c592.txt")
+    strong = annex.Key.parse("SHA256E-s5--2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824.txt")
+    (tmp_path / "hello").write_text("hello")
+    path = tenants.create("alice", repositories=["one"]).repositories[0].path
+    async with annex.connect(str(path)) as vault:
+        assert (await annex.put(vault, weak, tmp_path / "hello")).ok
+        assert tenants.hashes("alice", secure=True).secure
+        with annex.Repository.open(path) as repository:
+            assert repository.config.get_bool("annex.securehashesonly")  # git-annex itself goes by it
+    async with annex.connect(str(path)) as vault:
+        with pytest.raises(annex.AccessDenied, match="secure"):
+            await annex.put(vault, annex.Key.parse("MD5-s5--5d41402abc4b2a76b9719d911017c592"), tmp_path / "hello")
+        assert (await annex.put(vault, strong, tmp_path / "hello")).ok
+        assert await vault.check_present(weak)  # what is there stays
+    tenants.limit("alice", 5000)
+    with annex.Repository.open(path) as repository:
+        assert repository.config.get_bool("annex.securehashesonly")
+        tenants.hashes("alice", secure=False)
+        repository.config.refresh()
+        assert repository.config.get("annex.securehashesonly") is None
+        assert repository.config.get("annexpy.quota") == "5000"
+    assert [one.detail for one in tenants.audit("alice") if one.action == "hashes"] == ["1", "0"]
+
+
+def test_a_state_of_before_secure_hashes_is_brought_up_to_date(tenants: Tenants, tmp_path: Path) -> None:
+    tenants.create("alice")
+    with closing(sqlite3.connect(tenants.folder / STATE)) as db:
+        db.execute("ALTER TABLE tenant DROP COLUMN secure")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    backup(Tenants(tenants.folder), tmp_path / "new")
+    assert not Tenants(tenants.folder).get("alice").secure
+    with closing(sqlite3.connect(tmp_path / "new")) as db:
+        db.execute("ALTER TABLE tenant DROP COLUMN secure")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    assert not restore(tmp_path / "new", tmp_path / "elsewhere")[0].get("alice").secure

@@ -87,9 +87,12 @@ def _granted(granted: Granted) -> dict[str, object]:
 @click.option("--repository", "repositories", multiple=True, metavar="NAME", help="Its bares (vault1 to vault3).")
 @click.option("--access", type=_ACCESS, default="write", show_default=True, help="Nobody of it may do more.")
 @click.option("--quota", metavar="SIZE", help="How much content each repository may hold.")
+@click.option("--secure-hashes", "secure", is_flag=True, help="Take SHA256, SHA3, BLAKE and their like only, no MD5.")
 @click.option("--new", is_flag=True, help="Make the server's folder when it is not there.")
 @_on
-def create(name: str, repositories: tuple[str, ...], access: str, quota: str | None, new: bool, server: str) -> int:
+def create(
+    name: str, repositories: tuple[str, ...], access: str, quota: str | None, secure: bool, new: bool, server: str
+) -> int:
     """Make a tenant with its bare repositories."""
     from glimmer_store.tenant import Access
     from glimmer_store.tenants import VAULTS, Tenants
@@ -99,9 +102,11 @@ def create(name: str, repositories: tuple[str, ...], access: str, quota: str | N
         Tenants(server)
 
     def local(on: Tenants) -> object:
-        return on.create(name, repositories=repositories or VAULTS, access=Access(access), quota=size).to_json()
+        made = on.create(name, repositories=repositories or VAULTS, access=Access(access), quota=size, secure=secure)
+        return made.to_json()
 
     body: dict[str, object] = {"name": name, "access": access, "quota": size, "repositories": repositories or VAULTS}
+    body |= {"secure-hashes": True} if secure else {}
     return _do(server, local, "POST", "/tenants", body)
 
 
@@ -197,6 +202,17 @@ def quota(name: str, size: str, server: str) -> int:
     return _do(
         server, lambda on: on.limit(name, most).to_json(), "POST", f"/tenants/{quote(name)}/quota", {"quota": most}
     )
+
+
+@command.command("hashes")
+@click.argument("name")
+@click.argument("which", type=click.Choice(["secure", "any"]))
+@_on
+def hashes(name: str, which: str, server: str) -> int:
+    """Which keys may come from now on: those with a cryptographically secure hash, or any that can be verified."""
+    secure = which == "secure"
+    path, body = f"/tenants/{quote(name)}/hashes", {"secure-hashes": secure}
+    return _do(server, lambda on: on.hashes(name, secure=secure).to_json(), "POST", path, dict(body))
 
 
 @command.command("delete")
