@@ -128,13 +128,25 @@ class Config:
         """
         path = dataset / CONFIG_NAME
         try:
-            raw = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls.parse(path.read_text(encoding="utf-8"), str(path))
         except FileNotFoundError:
             raise ConfigError(
                 f"{dataset}: not set up for glimmer-store ({CONFIG_NAME} is missing)",
                 remedy=shell_line("glimmer-store", "init", dataset.resolve()),
             ) from None
-        except (OSError, ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: {error}", remedy="mend the file; it is plain TOML") from error
+
+    @classmethod
+    def parse(cls, text: str, path: str) -> Config:
+        """The settings in *text*, which stands in *path*.
+
+        Raises:
+            ConfigError: As ``load``.
+        """
+        try:
+            raw = tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # tomllib raises more than TOMLDecodeError
             raise ConfigError(f"{path}: {error}", remedy="mend the file; it is plain TOML") from error
         try:
             durable = tuple(

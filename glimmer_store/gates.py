@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,8 +109,8 @@ class Push:
         return found
 
 
-def git(root: Path, *words: str, given: bytes = b"", check: bool = True) -> bytes:
-    """What git prints when it is *given* something to read.
+def git(root: Path, *words: str, given: bytes = b"", check: bool = True, fine: Collection[int] = (0,)) -> bytes:
+    """What git prints when it is *given* something to read; *fine* are the exit codes that are no failure.
 
     Raises:
         GraphError: It failed, or did not end.
@@ -123,7 +123,7 @@ def git(root: Path, *words: str, given: bytes = b"", check: bool = True) -> byte
         done = subprocess.run(command, capture_output=True, env=environment, input=given, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise GraphError(f"{shell_line(*command)}: {error}", remedy="is git installed, and does it answer?") from error
-    if check and done.returncode:
+    if check and done.returncode not in fine:
         said = done.stderr.decode(errors="replace").strip()
         raise GraphError(f"{shell_line(*command)}: {said}", remedy="see what git says")
     return done.stdout

@@ -37,6 +37,7 @@ JOB_ROUTES: Final = (
     route("POST /tenants/NAME/jobs/JOB/retry", _APPEND, None, "retry"),
     route("POST /tenants/NAME/jobs/JOB/limits", _APPEND, None, "limits"),
 )
+_REMOVES: Final = {"repair": "bad copies", "drain": "contents"}
 
 
 class JobAPI(APIMount):
@@ -65,15 +66,15 @@ class JobAPI(APIMount):
 
     async def _create(self, who: server.Visitor, body: Body, name: str) -> tuple[int, object]:
         type_ = field(body, "type", str, "backfill")
-        if type_ == "repair" and not self._manages(who, name):
+        if type_ in _REMOVES and not self._manages(who, name):
             raise TenantError(
-                "repair removes bad copies: that is for who may write", remedy="verify, or ask for access"
+                f"{type_} removes {_REMOVES[type_]}: that is for who may write", remedy="verify, or ask for access"
             )
         create = partial(
             self._jobs.create,
             self._tenants.get(name),
             type_,
-            field(body, "to", str),
+            field(body, "to", str) if type_ != "drain" else field(body, "to", str, ""),
             sources=[str(one) for one in field(body, "from", list, [])],
             verify=field(body, "verify", str, "reread"),
             limits=field(body, "limits", dict, {}),

@@ -1,4 +1,4 @@
-"""Jobs of a server's tenants: backfills, verifications and repairs between the repositories of one tenant.
+"""Jobs of a server's tenants: backfills, verifications, repairs and drains between the repositories of one tenant.
 
 A job is a folder ``jobs/UUID/ID`` of the server, by the tenant's UUID, in which ``asked.toml`` and the event ``job
 accepted`` stand before anything is done or answered. Each runs in a process of its own (``glimmer_store.jobs.hosted``),
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 ASKED: Final = "asked.toml"
 """The job as it was asked for."""
-TYPES: Final[Mapping[str, str]] = {"backfill": "bf", "verify": "ve", "repair": "re"}
+TYPES: Final[Mapping[str, str]] = {"backfill": "bf", "verify": "ve", "repair": "re", "drain": "dr"}
 _ID: Final = re.compile(r"[a-z]{2}-\d{8}-[0-9a-f]{6}\Z")
 _AT_ONCE: Final = 2
 _MOST: Final = 20
@@ -93,8 +93,8 @@ class TenantJobs:
             "id": spec.id,
             "type": spec.type,
             "status": JobLog(folder).status,
-            "to": [place.name for place in spec.dests],
-            "from": [place.name for place in spec.sources],
+            "to": [] if spec.drains else [place.name for place in spec.dests],
+            "from": [place.name for place in (spec.dests if spec.drains else spec.sources)],
             "created": _iso(events[0].time) if events else None,
             "modified": _iso(events[-1].time) if events else None,
             "running": self.running(folder),
@@ -113,7 +113,7 @@ class TenantJobs:
         self,
         tenant: Tenant,
         type_: str,
-        to: str,
+        to: str = "",
         *,
         sources: Sequence[str] = (),
         verify: str = "reread",
@@ -124,9 +124,9 @@ class TenantJobs:
 
         Args:
             tenant: Whose repositories alone can be named.
-            type_: ``backfill``, ``verify`` or ``repair``.
-            to: The repository that is to have what the others have; or that is looked at.
-            sources: Where from; none: all others of the tenant.
+            type_: ``backfill``, ``verify``, ``repair`` or ``drain``.
+            to: The repository that is to have what the others have; or that is looked at; none for a drain.
+            sources: Where from; none: all others of the tenant. Of a drain the one that is emptied.
             verify: How strong a proof has to be.
             limits: As of any job.
             callback: URL that is told of the end.
@@ -135,12 +135,16 @@ class TenantJobs:
             TenantError: A name is not of this tenant, or something cannot be.
             ConfigError: A limit is malformed.
         """
-        held = {one.name: one for one in tenant.repositories}
-        dest = _named(held, to)
-        given = [_named(held, one) for one in sources] or [one for one in held.values() if one is not dest]
         if type_ not in TYPES or verify not in get_args(Strength):
             kinds = f"{', '.join(TYPES)}; verify: {', '.join(get_args(Strength))}"
             raise TenantError(f"{type_}, {verify}: there is no such job", remedy=f"type: {kinds}")
+        if type_ == "drain":
+            if to or len(sources) != 1:
+                raise TenantError("a drain empties one repository", remedy="name it, and no other, in from; and no to")
+            to, sources = sources[0], ()
+        held = {one.name: one for one in tenant.repositories}
+        dest = _named(held, to)
+        given = [_named(held, one) for one in sources] or [one for one in held.values() if one is not dest]
         if dest in given or (not given and type_ != "verify"):
             raise TenantError(f"{to}: a job needs another repository as its source", remedy="name it in from")
         if callback and not self._may_call(callback):
@@ -151,7 +155,7 @@ class TenantJobs:
         if len([one for one in self.all(tenant) if JobLog(one).status not in FINAL]) >= _MOST:
             raise TenantError(f"{tenant.name}: {_MOST} jobs are not at their end", remedy="wait for, or cancel, some")
         id_ = f"{TYPES[type_]}-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
-        # What is known of keys is known where the contents come from; of a job that looks, where it looks.
+        # What is known of keys is known where the contents come from; of a job that looks or drops, where it does that.
         knows = given[0] if type_ == "backfill" else dest
         spec = JobSpec(
             id_, type_, str(knows.path), (_place(dest),), tuple(map(_place, given)), Select(), verify,  # type: ignore[arg-type]  # both were looked at

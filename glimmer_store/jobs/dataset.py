@@ -14,7 +14,6 @@ from glimmer_store.attest import log_parts, reader
 from glimmer_store.config import CONFIG_NAME
 from glimmer_store.enter import Entering
 from glimmer_store.entry import Entry, Part, changes
-from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.receipts import Receipts
 
 if TYPE_CHECKING:
@@ -46,14 +45,21 @@ class Dataset:
 
         return cls(repository, await stack.enter_async_context(GlimmerGraph.open(repository.path)))
 
-    async def enter(self, title: str, receipts: Collection[Receipts], nodes: Collection[str], ledger: Ledger) -> int:
+    def absent(self, key: annex.Key, uuid: annex.UUID) -> None:
+        """Write that a content is not there, later than its holder has claimed it: also where that stands already."""
+        self._repository.branch.set_present(key, uuid, True)
+        self._repository.branch.set_present(key, uuid, False)
+
+    async def enter(
+        self, title: str, receipts: Collection[Receipts], nodes: Collection[str], publics: Mapping[str, bytes]
+    ) -> int:
         """Commit attestations that are not there yet, and bring nodes up to date, and the git-annex branch.
 
         Args:
             title: Of the commit.
             receipts: Lines.
             nodes: Ids of those whose keys they are about.
-            ledger: Of the job, for who signed.
+            publics: Name → PEM of who signed.
 
         Returns:
             How many nodes changed.
@@ -63,7 +69,6 @@ class Dataset:
             from glimmer_store.jobs.node_updates import node_parts
 
             changed = node_parts(self._graph, nodes, receipts)
-        publics = ledger.public_keys()
         if self._graph is not None:
             parts = [*log_parts(receipts, publics, reader(self._graph.root)), *changed]
             if parts:

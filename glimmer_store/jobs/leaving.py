@@ -23,6 +23,7 @@ from glimmer_store.config import CONFIG_NAME
 from glimmer_store.errors import GraphError
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.jobs.event import Task
+from glimmer_store.jobs.floor import Floor, floor_of
 from glimmer_store.jobs.spec import JobError, JobSpec
 from glimmer_store.manifest.standing import Policy
 from glimmer_store.policy import StorageClass
@@ -38,8 +39,10 @@ _COUNTING: Final = (annex.TrustLevel.TRUSTED, annex.TrustLevel.SEMITRUSTED)
 class Leaving:
     """The rules of one dataset; made by ``leaving``, anew for every shard, so that what was changed meanwhile holds."""
 
-    def __init__(self, spec: JobSpec, repository: annex.Repository, graph: GlimmerGraph | None) -> None:
-        self._spec, self._repository, self._graph = spec, repository, graph
+    def __init__(
+        self, spec: JobSpec, repository: annex.Repository, graph: GlimmerGraph | None, floor: Floor = (0, "")
+    ) -> None:
+        self._spec, self._repository, self._graph, self._floor = spec, repository, graph, floor
         self._facts = annex.Facts(repository)
         self._attested = Attestations(Path(spec.dataset))
         self._now = datetime.now(UTC)
@@ -66,11 +69,11 @@ class Leaving:
             StoreError: A node that needs it cannot be read, so nobody knows.
         """
         found = self._allowed(annex.Key.parse(task.key))
-        asked = [(self._of_node(node), node) for node in task.nodes]
+        asked = [self._floor, *((self._of_node(node), node) for node in task.nodes)]
         if self._graph is not None and task.storage_class:
             of_class = self._graph.archive.config.numcopies[StorageClass(task.storage_class)]
             asked.append((of_class, f"storage class {task.storage_class}"))
-        most, who = max(asked, default=(0, ""))
+        most, who = max(asked)
         return replace(found, num=most, num_from=who) if most > found.num else found
 
     def _of_node(self, id_: str) -> int:
@@ -136,4 +139,5 @@ async def leaving(spec: JobSpec) -> AsyncIterator[Leaving]:
         else:
             repository = annex.Repository.open(root)
             stack.callback(repository.close)
-            yield Leaving(spec, repository, None)
+            floor = await to_thread.run_sync(floor_of, repository) if repository.work_tree is None else (0, "")
+            yield Leaving(spec, repository, None, floor)

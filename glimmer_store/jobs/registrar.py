@@ -157,7 +157,7 @@ class Registrar:
             return
         branch = self._repository.branch
         for key, uuid, _ in batch.absent:  # before what is present: it may have been copied again since
-            _write_absence(branch, annex.Key.parse(key), annex.UUID(uuid))
+            self._dataset.absent(annex.Key.parse(key), annex.UUID(uuid))
         by_dest: dict[str, list[annex.Key]] = {}
         for _, task, _ in batch.present:
             by_dest.setdefault(task.dest, []).append(annex.Key.parse(task.key))
@@ -166,7 +166,8 @@ class Registrar:
         await branch.sync()
         what = "dropped" if self._ledger.spec.drains else "proven"
         title = f"glimmer-store: {self._ledger.spec.type} {self._ledger.spec.id}: {len(batch.present)} copies {what}"
-        nodes = await self._dataset.enter(title, batch.receipts.values(), batch.nodes, self._ledger)
+        publics = self._ledger.public_keys()
+        nodes = await self._dataset.enter(title, batch.receipts.values(), batch.nodes, publics)
         gone = self._ledger.spec.drains
         self.done.present += 0 if gone else len(batch.present)
         self.done.absent += len(batch.absent) + (len(batch.present) if gone else 0)
@@ -181,12 +182,6 @@ class Registrar:
         for shard, events in shards.items():
             self._writer.write(shard, events)
             self._writer.close(shard)
-
-
-def _write_absence(branch: annex.Branch, key: annex.Key, uuid: annex.UUID) -> None:
-    """Write that it is not there, later than whatever its holder has claimed: also where that was written before."""
-    branch.set_present(key, uuid, True)
-    branch.set_present(key, uuid, False)
 
 
 def _read_told(path: Path) -> set[tuple[str, str, int]]:

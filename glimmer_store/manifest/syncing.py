@@ -15,9 +15,10 @@ from typing import Literal, TypeAlias
 
 import annexpy as annex
 from glimmer_store.archive import Output
-from glimmer_store.attest import Attestation, Verdict, reader
+from glimmer_store.attest import Attestation, Signer, Verdict, reader
 from glimmer_store.entry import Part
 from glimmer_store.graph import GlimmerGraph
+from glimmer_store.jobs.dataset import Dataset
 from glimmer_store.manifest.archiving import check_expected, manifest_part, new_records, record_of, usual_class
 from glimmer_store.manifest.bundle import Bundle, History, bundle_parts
 from glimmer_store.manifest.delivering import deliver
@@ -222,7 +223,9 @@ async def pull(
     """Bring what *names* mean from a remote to where it belongs here.
 
     What arrives is verified while it comes, published by the library's rules, and read again where it lies; only then
-    the state gets it, with the digest that was measured. A bad copy there is refused, and nothing is registered.
+    the state gets it, with the digest that was measured. A bad copy there is refused, and nothing is registered but
+    that: it is read once more, and when it is bad or gone, *root* gets an attestation of that, and the location log
+    forgets the copy.
 
     Args:
         project: The manifest here, whose folders are filled.
@@ -257,9 +260,32 @@ async def pull(
                         project, declared, record, tree, [source], register=register, replace=overwrite
                     )
                 except annex.AnnexError as error:
-                    yield replace(moved, failed={remote: in_words(error, project.root)})
+                    noted = await _note_bad(repository, source, error)
+                    yield replace(moved, failed={remote: in_words(error, project.root) + noted})
                 else:
                     yield replace(moved, remotes=(remote,), path=declared.target, digest=measured.digest)
+
+
+async def _note_bad(repository: annex.Repository, source: annex.Connected, error: annex.AnnexError) -> str:
+    """Read the copy that *error* is about again, and attest what is found if it is not good; what to add to *error*."""
+    if not isinstance(error, annex.VerificationFailed | annex.KeyNotPresent):
+        return ""
+    try:
+        uuid = await source.connect()
+        key = annex.Key.parse(str(error.key))
+        verdict, _ = await reread(source, key)
+        if verdict is None or verdict is Verdict.GOOD or annex.is_cluster(uuid):
+            return ""
+        signer = Signer.of_user()
+        signed = signer.sign([signer.attest(key, str(uuid), source.name, verdict, "reread")])
+        async with AsyncExitStack() as stack:
+            dataset = await Dataset.open(repository, stack)
+            dataset.absent(key, uuid)
+            title = f"glimmer-store: a copy at {source.name} is {verdict.value}"
+            await dataset.enter(title, signed, (), {signer.name: signer.public})
+    except annex.AnnexError as problem:
+        return f"; that could not be attested: {problem}"
+    return f"; attested as {verdict.value}"
 
 
 def _meant(project: Project, history: History, name: str, *, batch: bool) -> list[tuple[Declared, Bundle]]:

@@ -112,6 +112,14 @@ async def _fill(path: Path, count: int) -> set[annex.Key]:
     return keys
 
 
+async def _copy(path: Path, other: Path, keys: set[annex.Key]) -> None:
+    """Have *other* hold *keys* too, and the repository at *path* know of it."""
+    with annex.Repository.open(path) as repository, annex.Repository.open(other) as taker:
+        there = annex.Recording(annex.Local(taker, durability="fast"), repository.branch)
+        await annex.copy(annex.Local(repository), there, keys).tell(lambda one: None)
+        await repository.branch.commit()
+
+
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     made = Host(tmp_path_factory.mktemp("jobs") / "server")
@@ -181,6 +189,10 @@ def test_a_job_is_its_tenants_alone(host: Host, page: str) -> None:
         {},
         {"to": 5},
         {"to": "two", "type": "drain"},
+        {"to": "two", "from": ["one"], "type": "drain"},
+        {"from": ["one", "two"], "type": "drain"},
+        {"from": ["three"], "type": "drain"},
+        {"to": "two", "type": "burn"},
         {"to": "two", "verify": "hope"},
         {"to": "two", "from": ["two"]},
         {"to": "two", "limits": {"speed": "1MB/s"}},
@@ -197,9 +209,44 @@ def test_a_job_that_cannot_be_is_refused_and_leaves_nothing(host: Host, body: ob
     assert host.ask("GET", "bob/jobs")[1] == {"jobs": []}
 
 
-def test_who_may_only_add_cannot_repair(host: Host) -> None:
-    host.tenant("adder", access=Access.APPEND_ONLY)
-    assert host.ask("POST", "adder/jobs", {"to": "two", "type": "repair"})[0] == 400
+@pytest.mark.parametrize("body", [{"to": "two", "type": "repair"}, {"from": ["one"], "type": "drain"}])
+def test_who_may_only_add_takes_nothing_away(host: Host, body: object) -> None:
+    if "adder" not in host.secrets:
+        host.tenant("adder", access=Access.APPEND_ONLY)
+    status, said = host.ask("POST", "adder/jobs", body)
+    assert (status, host.ask("GET", "adder/jobs")[1]) == (400, {"jobs": []})
+    assert "for who may write" in str(said["error"])
+
+
+def test_a_drain_takes_what_another_is_proven_to_have_and_leaves_the_rest(host: Host) -> None:
+    host.tenant("erin")
+    keys = host.fill("erin", 4)
+    one, two = host.server.tenants.get("erin").repositories
+
+    anyio.run(_copy, one.path, two.path, keys)
+    rotten = min(keys)
+    with annex.Repository.open(two.path) as repository:
+        found = repository.content.path(rotten)
+        assert found is not None
+        path = two.path / found.decode()
+    path.chmod(0o644)
+    path.write_bytes(b"?" * SIZE)
+
+    status, made = host.ask("POST", "erin/jobs", {"type": "drain", "from": ["one"]})
+    assert status == 201
+    host.wait(lambda: host.ask("GET", f"erin/jobs/{made['id']}")[1]["running"] is False)
+    _, job = host.ask("GET", f"erin/jobs/{made['id']}")
+
+    assert (job["type"], job["from"], job["to"], job["status"]) == ("drain", ["one"], [], "failed")
+    figures = job["figures"]
+    assert isinstance(figures, dict)
+    states = figures["progress"]["states"]
+    assert (states["registered"]["keys"], states["failed"]["keys"]) == (3, 1)
+    with annex.Repository.open(one.path) as repository:
+        assert set(repository.content.keys()) == {rotten}
+        locations = {key: repository.branch.locations(key).present for key in keys}
+    assert locations == {key: [one.uuid] if key == rotten else [two.uuid] for key in keys}
+    assert host.holds("erin") == keys - {rotten}
 
 
 def test_a_job_outlives_its_server_and_obeys_what_was_said(host: Host) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,8 +23,10 @@ from glimmer_store.attest import Attestations, Signer, Verdict, reader
 from glimmer_store.cli.app import main
 from glimmer_store.enter import Entering
 from glimmer_store.entry import Entry
+from glimmer_store.errors import ConfigError
 from glimmer_store.jobs.event import Folded
 from glimmer_store.jobs.explain import explain, explained_text
+from glimmer_store.jobs.floor import floor_of
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.missing import missing, missing_text
 from glimmer_store.jobs.operate import cancel, pause, resume, retry
@@ -222,6 +225,49 @@ async def test_every_rule_that_keeps_a_content_is_obeyed_as_it_is_when_it_would_
     retry(ledger)
     assert await drained(ledger) == {str(key): "registered"}
     assert backfill.holds("a") == set() == backfill.recorded("a")
+
+
+@pytest.mark.anyio
+@ASYNCIO
+async def test_without_a_work_tree_the_most_that_its_history_asks_for_holds(tmp_path: Path) -> None:
+    backfill = await make_backfill(tmp_path, [(b"x", "a b new")])
+    study, bare = backfill.dataset, backfill.bare("a")
+    who = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    asks = {
+        ".gitattributes": ("*.md annex.numcopies=1\n* annex.mincopies=2\n", (2, ".gitattributes")),
+        "sub/.gitattributes": ("* annex.numcopies=3\n", (3, ".gitattributes")),
+        "rokb/derivatives/x.md": ("---\nid: x\nnumcopies-required: 4\n---\n", (4, "a node")),
+        "sub-01/x.json": ('{"_x-glimmer": {"numcopies-required": 5}}', (5, "a node")),
+        "glimmer-store.toml": ("[classes.generated]\nnumcopies = 6\n", (6, "storage class generated")),
+    }
+
+    def asked() -> tuple[int, str]:
+        with annex.Repository.open(bare) as repository:
+            return floor_of(repository)
+
+    assert asked() == (0, "")
+    for number, (name, (text, floor)) in enumerate(asks.items()):
+        (study / name).parent.mkdir(parents=True, exist_ok=True)
+        (study / name).write_text(text)
+        git(study, "add", name)
+        git(study, *who, "commit", "-qm", name)
+        git(study, "push", "-q", str(bare), f"HEAD:refs/heads/{'synced/' * (number % 2)}main")
+        assert asked() == floor
+    git(study, "push", "-q", "-f", str(bare), "git-annex")
+
+    spec = replace(new_job(study, "drain", ["a"], retry=QUICK, heartbeat=0.5), dataset=str(bare))
+    amount, ledger = await plan(spec, tmp_path / "drain")
+
+    assert ledger is not None
+    assert (amount.keys, amount.sourceless) == (1, 1)
+    assert await drained(ledger) == {str(backfill.keys[0]): "too-few"}
+    (one,) = explain(ledger, str(backfill.keys[0]))
+    assert "6 needed: storage class generated" in explained_text(one)
+    (study / "glimmer-store.toml").write_text("[classes]\ngenerated = 7\n")
+    git(study, *who, "commit", "-qam", "spoilt")
+    git(study, "push", "-q", str(bare), "HEAD:refs/heads/main")
+    with pytest.raises(ConfigError, match="AttributeError"):
+        asked()
 
 
 @pytest.mark.anyio

@@ -15,6 +15,7 @@ import annexpy as annex
 from glimmer_store.attest import Attestations
 from glimmer_store.graph import GlimmerGraph
 from glimmer_store.manifest.archiving import chosen
+from glimmer_store.manifest.bundle import WorkTree
 from glimmer_store.manifest.errors import ManifestError
 from glimmer_store.manifest.inspecting import Inspection
 from glimmer_store.manifest.syncing import Moved, Strength, pull, push, targets
@@ -55,6 +56,17 @@ def spoil(study: Study, number: int, pattern: str) -> None:
     for one in found:
         one.chmod(0o644)
         one.write_bytes(b"?" * one.stat().st_size)
+
+
+def attested(study: Study, key: str) -> dict[str, str]:
+    """UUID → what was found there last, by the signed lines in a repository that others get them from."""
+    newest = Attestations(study.root).newest(annex.Key.parse(key))
+    return {uuid: one.verdict.value for uuid, one in newest.items()}
+
+
+def bare_uuid(study: Study, number: int) -> str:
+    with annex.Repository.open(study.bare(number)) as repository:
+        return str(repository.uuid)
 
 
 async def test_an_artefact_goes_through_a_bare_repository_to_the_place_of_its_receiver(
@@ -118,9 +130,64 @@ async def test_a_bad_copy_is_refused_on_arrival_and_not_registered(study: Study,
     assert not (laptop.root / "here/data/example.org/co2.csv").exists()
     project = laptop.project
     assert project.recorded(project.find("co2")) == ""
+    assert arrived.record is not None
+    assert attested(laptop, arrived.record.key) == {bare_uuid(study, 1): "bad"}
     (arrived,) = await pulled(laptop, str(study.bare(2)), "co2")
     assert arrived.ok
     assert arrived.digest == f"sha256:{laptop.project.recorded(laptop.project.find('co2'))}"
+
+
+@pytest.mark.parametrize(("became", "verdict"), [("rotten", "bad"), ("gone", "missing")])
+async def test_what_a_pull_found_wrong_stands_in_the_history_and_the_copy_is_not_counted(
+    study: Study, became: str, verdict: str
+) -> None:
+    (mask,) = study.download("mask")
+    (sent,) = await pushed(study, "mask", register=True)
+    assert sent.record is not None
+    tree = WorkTree(study.root).tree(sent.record)
+    assert tree is not None
+    keys = {entry.path: str(entry.key) for entry in tree.entries}
+    key, other = keys[b"sub/b.txt"], keys[b"a.txt"]
+    uuids = {bare_uuid(study, number): number for number in (1, 2, 3)}
+    assert attested(study, key) == dict.fromkeys(uuids, "good")
+    with annex.Repository.open(study.bare(2)) as repository:
+        found = repository.content.path(annex.Key.parse(key))
+        assert found is not None
+        path = study.bare(2) / found.decode()
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    path.write_bytes(b"?" * path.stat().st_size) if became == "rotten" else path.unlink()
+    shutil.rmtree(mask)
+
+    (refused,) = await pulled(study, "vault2", "mask")
+
+    assert not refused.ok
+    assert refused.failed["vault2"].endswith(f"attested as {verdict}")
+    assert attested(study, key) == {uuid: verdict if at == 2 else "good" for uuid, at in uuids.items()}
+    assert set(attested(study, other).values()) == {"good"}, "nothing is said of what was not looked at"
+    with annex.Repository.open(study.root) as repository:
+        present = repository.branch.locations(annex.Key.parse(key)).present
+    assert {str(uuid) for uuid in present} == {uuid for uuid, at in uuids.items() if at != 2}
+    log = subprocess.run(
+        ["git", "log", "-1", "--format=%s"], cwd=study.root, capture_output=True, text=True, check=True
+    )
+    assert log.stdout == f"glimmer-store: a copy at vault2 is {verdict}\n"
+    (arrived,) = await pulled(study, "vault1", "mask")
+    assert arrived.ok
+
+
+async def test_a_remote_that_cannot_be_asked_is_not_called_bad(study: Study, laptop: Study) -> None:
+    study.download("co2")
+    (sent,) = await pushed(study, "co2")
+    assert sent.record is not None
+    objects = study.bare(1) / "annex"
+    objects.rename(objects.with_name("away"))
+    objects.write_text("in the way")
+
+    (refused,) = await pulled(laptop, str(study.bare(1)), "co2")
+
+    assert not refused.ok
+    assert attested(laptop, sent.record.key) == {}
 
 
 async def test_what_rotted_here_is_found_replaced_and_not_sent_on(study: Study) -> None:
