@@ -1,12 +1,14 @@
 """Set adjuncts up: special remotes that the real git-annex uses as they are.
 
 ``directory:PATH`` is a folder, which is made; ``s3://BUCKET/PREFIX?host=…&port=…&protocol=…`` a bucket that is there,
-with credentials where git-annex looks for them (``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``).
+with credentials where git-annex looks for them (``AWS_ACCESS_KEY_ID`` and ``AWS_SECRET_ACCESS_KEY``). PREFIX is
+git-annex's ``fileprefix``: it stands before the names as it is, so that of a folder ends with ``/``.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -22,6 +24,7 @@ from glimmer_store.errors import ConfigError
 __all__ = ["add_adjuncts"]
 
 _OPTIONS: Final = ("host", "port", "protocol", "signature", "requeststyle", "datacenter", "storageclass")
+_BUCKET: Final = re.compile("[A-Za-z0-9._-]+")
 _USUAL: Final = {"host": "s3.amazonaws.com", "datacenter": "US", "storageclass": "STANDARD"}
 
 
@@ -58,9 +61,10 @@ def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
     if url.startswith("s3://"):
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
-        if not parts.hostname or not options.keys() <= set(_OPTIONS):
-            raise ConfigError(f"{url}: give s3://BUCKET/PREFIX, with any of {', '.join(_OPTIONS)} behind a ?")
-        prefix = unquote(parts.path.lstrip("/"))
+        if not _BUCKET.fullmatch(parts.netloc) or parts.fragment or not options.keys() <= set(_OPTIONS):
+            shown = f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without the secret that somebody put there
+            raise ConfigError(f"{shown}: give s3://BUCKET/PREFIX, with any of {', '.join(_OPTIONS)} behind a ?")
+        prefix = unquote(parts.path.removeprefix("/"))
         settings = {**_USUAL, **options, "bucket": parts.netloc}
         return "s3", parts.netloc.replace(".", "-"), settings | ({"fileprefix": prefix} if prefix else {})
     path = os.path.abspath(url.removeprefix("directory:"))

@@ -23,6 +23,8 @@ _REGIONS: Final = {"": "us-east-1", "US": "us-east-1", "EU": "eu-west-1"}
 _AWS: Final = ".amazonaws.com"
 _COLD: Final = frozenset(("GLACIER", "DEEP_ARCHIVE"))
 _ITSELF: Final = "not offered; git-annex itself reaches it"
+_UNSAYABLE: Final = frozenset(("", ".", ".."))
+"""Components of names that the object store library makes other names of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class S3Settings:
         bucket: Its name.
         endpoint: ``http(s)://HOST:PORT``; empty for AWS itself.
         region: For signatures.
-        prefix: ``fileprefix``: stands before the name of every object.
+        prefix: ``fileprefix``: stands before the name of every object as it is, so that of a folder ends with ``/``.
         by_path: The bucket is in the path and not in the name of the host.
         storage_class: Of new objects; empty for the usual one.
     """
@@ -85,7 +87,7 @@ class S3Settings:
         """As an entry of remote.log has it, or a configuration with the same names.
 
         Raises:
-            InvalidInput: A field that is missing, or is no such thing.
+            InvalidInput: A field that is missing, or is no such thing; a prefix that the library cannot say.
             Refused: A field that annexpy does not offer.
         """
         bucket, host = settings.get("bucket", ""), settings.get("host", "s3.amazonaws.com")
@@ -97,6 +99,8 @@ class S3Settings:
         by_path = settings.get("requeststyle", "") == "path"
         endpoint = "" if host.endswith(_AWS) else _endpoint(name, settings, host, "" if by_path else bucket)
         prefix, storage = settings.get("fileprefix", ""), settings.get("storageclass", "STANDARD")
+        if _UNSAYABLE.intersection(prefix.split("/")[:-1]):
+            raise InvalidInput(f"remote {name}: fileprefix", prefix, "without empty components, . and ..")
         return cls(bucket, endpoint, region, prefix, by_path, "" if storage == "STANDARD" else storage)
 
     def object_name(self, key: Key) -> str:
@@ -109,7 +113,7 @@ class S3Settings:
             name = self.prefix + key.raw.decode()
         except UnicodeDecodeError as error:
             raise InvalidKey("key", key.raw, "UTF-8, in an S3 special remote") from error
-        if any(part in ("", ".", "..") for part in name.split("/")):
+        if _UNSAYABLE.intersection(name.split("/")):
             raise InvalidKey("key", key.raw, "a name without empty components, in an S3 special remote")
         return name
 

@@ -104,6 +104,23 @@ def key_in(study: Path, git_annex: str) -> str:
     return subprocess.run([git_annex, "lookupkey", "raw.txt"], **run).stdout.strip()
 
 
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://somebody:a-secret@lab/study/", "give s3://BUCKET"),
+        ("s3://lab:9000/study/", "give s3://BUCKET"),
+        ("s3://lab/study/?bucket=other", "give s3://BUCKET"),
+        ("s3://lab//study/", "fileprefix"),
+        ("s3://lab/a/%2e%2e/study", "fileprefix"),
+    ],
+)
+def test_a_url_that_would_lead_elsewhere_is_refused(study: Path, anyio_backend: str, url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        provision(study, [], adjuncts=[url])
+    assert "a-secret" not in str(refused.value)
+    assert Config.load(study).adjuncts == ()
+
+
 def test_what_is_saved_is_loaded(study: Path, server: S3Server, anyio_backend: str) -> None:
     adjuncts = (disk_of(study, counts=True), cloud_of(server, "saved"))
     configure(study, *adjuncts)

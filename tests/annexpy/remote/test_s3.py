@@ -244,6 +244,7 @@ async def test_keys_that_cannot_be_names_of_objects_are_refused(server: S3Server
         ({}, InvalidInput, "bucket"),
         ({"bucket": "a/b"}, InvalidInput, "bucket"),
         ({"bucket": "b", "host": "h", "port": "x"}, InvalidInput, "port"),
+        ({"bucket": "b", "fileprefix": "/x/"}, InvalidInput, "fileprefix"),
         ({"bucket": "b", "host": "h", "protocol": "ftp"}, InvalidInput, "protocol"),
         ({"bucket": "b", "host": "s3.us.archive.org"}, Refused, "host"),
         ({"bucket": "b", "storageclass": "DEEP_ARCHIVE"}, Refused, "storageclass"),
@@ -264,6 +265,7 @@ def test_settings_are_read_as_git_annex_means_them() -> None:
     assert S3Settings.of("n", amazon) == S3Settings("b", "", "eu-west-1", by_path=False)
     other = {"bucket": "b", "host": "h", "port": "443", "fileprefix": "p/", "storageclass": "STANDARD_IA"}
     assert S3Settings.of("n", other) == S3Settings("b", "https://b.h:443", "us-east-1", "p/", False, "STANDARD_IA")
+    assert S3Settings.of("n", other | {"fileprefix": "p"}).object_name(KEY) == f"p{KEY}"  # as it is: no folder
 
 
 def test_the_secret_is_not_shown(server: S3Server) -> None:
