@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -77,7 +78,7 @@ class FilePlace:
 
         Raises:
             TransferInProgress: Another process writes the same key into the same folder.
-            InvalidPath: It cannot be written there.
+            InvalidPath: It cannot be written there, or something else than a file is there.
             Refused: The hash of the key needs a package that is not there.
         """
         try:
@@ -85,6 +86,9 @@ class FilePlace:
         except OSError as error:
             raise self._error(error) from error
         try:
+            there = files.status(self._name)
+            if there is not None and not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
+                raise InvalidPath("destination", self.path, "is there, and is no file that could be replaced")
             upload = FileUpload(self, key, files)
             try:
                 yield upload

@@ -57,13 +57,14 @@ class Others:
     Attributes:
         candidates: UUID → every path to that repository.
         rejected: Place → why no copy in it could count.
+        turned_away: Those of them that are known by UUID.
         within: The removal happens in this process or not at all, so that no lock has to outlive it.
         near: Those that need no wire.
         here: Those on this machine that can be locked without waiting, when the removal is *within*.
         wires: For keys that need others.
     """
 
-    __slots__ = ("candidates", "dropped_from", "here", "near", "rejected", "trust", "wires", "within")
+    __slots__ = ("candidates", "dropped_from", "here", "near", "rejected", "trust", "turned_away", "wires", "within")
 
     def __init__(
         self, dropped_from: Collection[UUID], trust: Mapping[UUID, TrustLevel], *, within: bool = False
@@ -71,6 +72,7 @@ class Others:
         self.dropped_from, self.trust, self.within = dropped_from, trust, within
         self.candidates: dict[UUID, list[Remote]] = {}
         self.rejected: dict[str, str] = {}
+        self.turned_away: set[UUID] = set()
         self.near: set[UUID] = set()
         self.here: dict[UUID, tuple[str, Local]] = {}
         self.wires = anyio.Semaphore(_WIRES)
@@ -93,6 +95,7 @@ class Others:
                     self.here.setdefault(uuid, (remote.name, local))
             else:
                 self.rejected.setdefault(remote.name, why)
+                self.turned_away.add(uuid)
 
     def in_order(self, recorded: Mapping[UUID, str] | None) -> list[list[Remote]]:
         """The candidates, those first that are known to have the content."""
@@ -356,8 +359,8 @@ class Gathering:
         looked_at = {copy.uuid: copy.name for copy in self._verified if copy.uuid not in known}
         for uuid, name in {**self._recorded_there(), **looked_at}.items():
             paths = self._others.candidates.get(uuid, [])
-            if uuid in known:
-                continue
+            if uuid in known or uuid in self._others.turned_away:
+                continue  # asked, or named already, by the name of its remote
             if trust.get(uuid) is TrustLevel.TRUSTED:
                 for remote in paths:
                     self.missing.pop(remote.name, None)

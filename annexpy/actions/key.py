@@ -85,7 +85,7 @@ def read_key(
 ) -> Key:
     """``key_of``, blocking until the file is read."""
     name = os.fsencode(path)
-    backend = backend.encode() if isinstance(backend, str) else backend
+    backend = os.fsencode(backend)
     try:
         # Not blocking: a named pipe would wait for a writer for ever before it could be refused.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # it brings more than the commands without a network need
     from annexpy.actions.verify import Checked
     from annexpy.actions.whereis import Location
 
-__all__ = ["Report", "human_size", "printable", "whereis_locations", "write_json", "write_line"]
+__all__ = ["Report", "human_size", "printable", "whereis_locations", "write_bytes", "write_json", "write_line"]
 
 
 class Report:
@@ -266,8 +266,13 @@ def write_line(text: str) -> None:
 
 
 def _write(text: str) -> None:
+    write_bytes(text.encode("utf-8", "surrogateescape"))
+
+
+def write_bytes(data: bytes) -> None:
+    """*data* to stdout, at once."""
     try:
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.write(data)
         # A program that reads us line by line (--batch) waits for this line.
         sys.stdout.flush()
     except BrokenPipeError:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import click
 
+from annexpy.cli.backends import BACKEND
 from annexpy.cli.options import Options, as_command
 from annexpy.cli.show import Report
-from annexpy.errors import AnnexError, Refused
-from annexpy.keys.backend import DEFAULT_BACKEND, Hasher
+from annexpy.errors import AnnexError
 
 __all__ = ["command"]
 
@@ -19,7 +19,7 @@ __all__ = ["command"]
 @as_command("key")
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(readable=False))
 @click.option(
-    "--backend", metavar="NAME", default=DEFAULT_BACKEND.decode(), help="SHA256E, SHA512E, MD5, WORM … (SHA256E)"
+    "--backend", metavar="NAME", type=BACKEND, default="SHA256E", help="SHA256E, SHA512E, MD5, WORM … (SHA256E)"
 )
 @click.option("--batch", is_flag=True, help="Read file names from standard input, one a line.")
 @click.option("--names", is_flag=True, help="Print the file's name after its key.")
@@ -33,8 +33,6 @@ def command(options: Options, files: tuple[str, ...], backend: str, batch: bool,
 
     if bool(files) == batch:
         raise click.UsageError("Give FILEs, or --batch to read their names from standard input.")
-    if backend != "WORM":
-        _check(backend)
     report = Report(options, "key")
     for file in _lines() if batch else files:
         try:
@@ -44,15 +42,6 @@ def command(options: Options, files: tuple[str, ...], backend: str, batch: bool,
         else:
             report.done(key, file=file, input=[file], text=f"{key}  {file}" if names else str(key))
     return report.exit_code
-
-
-def _check(backend: str) -> None:
-    try:
-        Hasher(backend.encode())
-    except Refused as error:
-        raise click.BadParameter(
-            f"{error}. SHA256E, SHA512E, BLAKE2B256E, MD5E, WORM … are.", param_hint="--backend"
-        ) from error
 
 
 def _lines() -> Iterator[str]:

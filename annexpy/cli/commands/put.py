@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import click
 
+from annexpy.cli.backends import BACKEND
 from annexpy.cli.options import Options, as_command
 from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
@@ -19,14 +20,15 @@ __all__ = ["command"]
 @as_command("put")
 @click.argument("remote", type=REMOTE)
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(readable=False))
-@click.option("--backend", metavar="NAME", default="SHA256E", help="How keys are made (SHA256E).")
+@click.option("--backend", metavar="NAME", type=BACKEND, default="SHA256E", help="How keys are made (SHA256E).")
 @click.option("--key", "named", metavar="KEY", help="The key of the only FILE, instead of computing it.")
 @click.option("--batch", is_flag=True, help="Read file names from standard input, one a line.")
 def command(options: Options, remote: str, files: tuple[str, ...], backend: str, named: str | None, batch: bool) -> int:
     """Store each FILE on REMOTE.
 
     REMOTE checks size and hash before a file counts as stored. What it has already is found out and not sent again,
-    and a put that was interrupted goes on where it was. A locked file of a git-annex work tree keeps its key.
+    and a put that was interrupted goes on where it was. A locked file of a git-annex work tree keeps its key,
+    whatever --backend says.
     """
     if bool(files) == batch:
         raise click.UsageError("Give FILEs, or --batch to read their names from standard input.")

@@ -89,3 +89,20 @@ async def test_what_a_repository_knows_decides(tmp_path: Path) -> None:
         f"not counted: {C} (the repository is untrusted)",
         "may not be dropped: 1 of 2 needed",
     ]
+
+
+async def test_each_repository_is_named_once_by_its_remote_where_there_is_one(tmp_path: Path) -> None:
+    with Repository.init(tmp_path / "r", bare=True) as repository:
+        repository.branch.change(b"trust.log", lambda _: f"{A} 1 timestamp=1s\n{B} 0 timestamp=1s\n".encode())
+        for uuid, name in ((A, "disk"), (B, "tape")):
+            line = f"{uuid} the {name} timestamp=1s\n".encode()
+            repository.branch.change(b"uuid.log", lambda content, line=line: content + line)
+            repository.branch.set_present(KEY, uuid, True)
+        nodes = [place(A, "gate-disk"), place(B, "gate-tape")]
+
+        why = await explain(KEY, from_=nodes[0], others=nodes, facts=Facts(repository), clock=Clock())
+
+    assert [line for line in why.lines() if "counted" in line] == [
+        "not counted: gate-disk (it is where the content would be dropped)",
+        "not counted: gate-tape (the repository is untrusted)",
+    ]

@@ -506,6 +506,17 @@ async def test_a_destination_that_cannot_be_written_is_refused(path: str, tmp_pa
         await get(place("a", SMALL), key_of(SMALL), f"{tmp_path}/{path}")
 
 
+async def test_only_files_are_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+
+    for name in ("pipe", "folder"):
+        with pytest.raises(InvalidPath, match="no file that could be replaced"):
+            await get(place("a", SMALL), key_of(SMALL), tmp_path / name)
+
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
+
+
 async def test_get_into_a_remote_is_a_copy() -> None:
     destination = place("b")
 

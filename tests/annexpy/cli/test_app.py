@@ -49,7 +49,10 @@ def test_every_command_has_help_and_the_common_options(name: str, cli) -> None:
     [
         (["nosuch"], "No such command 'nosuch'"),
         (["key"], "Give FILEs"),
-        (["key", "--backend", "NOPE", "f"], "not a hash backend"),
+        (["key", "--backend", "NOPE", "f"], "key backend 'NOPE': not a hash backend. BLAKE2B160, "),
+        (["put", "--backend", "NOPE", "r", "f"], "key backend 'NOPE': not a hash backend. BLAKE2B160, "),
+        (["put", "--backend", "SKEIN256", "r", "f"], "carried but not computed"),
+        (["key", "--backend", "\udcff", "f"], "not a hash backend"),
         (["examinekey", "bad"], "must be BACKEND"),
         (["examinekey"], "at least one KEY"),
         (["examinekey", KEY, "--batch"], "not both"),

@@ -100,6 +100,29 @@ def test_a_file_is_written_by_get_and_a_folder_takes_many(lab: Lab, cli) -> None
     assert (lab.folder / "out" / str(other)).read_bytes() == b"other"
 
 
+def test_standard_output_gets_the_content_and_nothing_else(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    ran = cli("get", "one", KEY, "-o", "-")
+    assert (ran.code, ran.out, ran.err) == (0, CONTENT, "")
+    assert not (lab.work / "-").exists()
+    assert cli("get", "one", KEY, "-o", "/dev/null").code == 0
+    assert Path("/dev/null").is_char_device()
+
+    damage(lab.folder / "one", b"SOME content\n")
+    wrong = cli("get", "one", KEY, "-o", "-")
+    assert (wrong.code, wrong.out) == (1, b"")
+    assert "content does not match its key: nothing of it was written" in wrong.err
+    for words in ((KEY, KEY), (KEY, "--json"), ("--batch",), ("-",)):
+        assert cli("get", "one", *words, "-o", "-").code == 2
+
+
+def damage(place: Path, content: bytes) -> None:
+    path = place / "annex/objects" / os.fsdecode(object_paths(KEY)[0])
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
 def test_outside_of_any_repository_remotes_are_named_by_their_place(
     lab: Lab, cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +147,7 @@ def test_a_locked_file_of_the_work_tree_keeps_the_key_it_has(lab: Lab, cli) -> N
         work.config.set("annex.backend", "MD5E")
     lab.annex("add", "-q", "file.txt")
 
-    assert cli("put", "one", "file.txt").code == 0
+    assert cli("put", "one", "file.txt", "--backend", "SHA512").code == 0
 
     key = lab.annex("lookupkey", "file.txt").decode().strip()
     assert key.startswith("MD5E-")
@@ -393,10 +416,7 @@ def test_fsck_sets_the_log_of_a_repository_right_also_outside_of_any(lab: Lab, c
 
 def test_fsck_finds_damage_and_sets_the_log_right(lab: Lab, cli) -> None:
     cli("put", "one", "file.txt")
-    path = lab.folder / "one/annex/objects" / os.fsdecode(object_paths(KEY)[0])
-    path.parent.chmod(0o755)
-    path.chmod(0o644)
-    path.write_bytes(b"SOME content\n")
+    damage(lab.folder / "one", b"SOME content\n")
 
     ran = cli("fsck", "one", "--json")
 
