@@ -24,11 +24,11 @@ from annexpy.actions.gather import Gathering, Others
 from annexpy.actions.many import Each
 from annexpy.actions.results import DropResult
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, InvalidInput, NotEnoughCopies, RemoteProtocolError, TimedOut, TransportError
+from annexpy.errors import AnnexError, InvalidInput, NotEnoughCopies
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies, DropProof
 from annexpy.policy.trust import TrustLevel
-from annexpy.remote.base import BatchRemove, Remote, Removed, Stored
+from annexpy.remote.base import BatchRemove, Remote, Removed, Stored, may_happen_yet
 from annexpy.remote.kinds import is_local, known, members
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
@@ -281,9 +281,9 @@ class _Drop:
         try:
             removed = await self._request(key, proof)
         except AnnexError as error:
-            gathering.under_way = _may_happen_yet(error)
+            gathering.under_way = may_happen_yet(error)
             return DropResult(key, proof=proof, error=error)
-        gathering.under_way = _may_happen_yet(*removed.failed.values())
+        gathering.under_way = may_happen_yet(*removed.failed.values())
         return result_of(key, removed, proof)
 
     async def _request(self, key: Key, proof: DropProof) -> Removed:
@@ -345,11 +345,11 @@ class _Remover:
                 removed = await self._from.remove_content_many(keys, deadline=min(ends, default=None))
             except AnnexError as error:
                 for one, proof in proven:
-                    one.gathering.under_way = _may_happen_yet(error)
+                    one.gathering.under_way = may_happen_yet(error)
                     one.result = DropResult(proof.key, proof=proof, error=error)
             else:
                 for (one, proof), answer in zip(proven, removed, strict=True):
-                    one.gathering.under_way = _may_happen_yet(*answer.failed.values())
+                    one.gathering.under_way = may_happen_yet(*answer.failed.values())
                     one.result = result_of(proof.key, answer, proof)
         for one in batch:
             one.done.set()
@@ -370,12 +370,3 @@ async def _dropped_from(from_: Remote, nodes: Mapping[UUID, Collection[UUID]]) -
     for cluster in [uuid for uuid in uuids if is_cluster(uuid)]:
         uuids.update(nodes.get(cluster, ()))
     return frozenset(uuids)
-
-
-def _may_happen_yet(*errors: AnnexError) -> bool:
-    """Whether one of *errors* leaves open that the removal has happened or is still to happen."""
-    for error in errors:
-        too_late = isinstance(error, TimedOut) and not error.seconds  # a deadline that was found to have passed
-        if isinstance(error, TransportError | RemoteProtocolError) and not too_late:
-            return True
-    return False

@@ -14,7 +14,7 @@ from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, DropIncomplete, PeerError, TimedOut
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many
-from annexpy.remote.health import Node, reasons
+from annexpy.remote.health import Node, not_asked, reasons
 from annexpy.remote.kinds import bare_local
 from annexpy.remote.lane import real
 from annexpy.remote.waiting import Waiting
@@ -146,9 +146,9 @@ async def answer_within(node: Node, what: str, answer: Coroutine[Any, Any, T]) -
     """
     try:
         began, patience = node.begin(), node.patience
-    except AnnexError:
+    except AnnexError as error:
         answer.close()
-        raise
+        raise not_asked(node.remote.name, error) from error
     scope = CancelScope(deadline=current_time() + patience)
     node.waiting.add(scope)
     try:

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 
 from annexpy.abilities import Ability
 from annexpy.clock import Deadline
-from annexpy.errors import AnnexError, RemoteProtocolError, TransportError
+from annexpy.errors import AnnexError, ConnectFailed, NodesFailed, RemoteProtocolError, TimedOut, TransportError
 from annexpy.keys.key import Key
 from annexpy.uuids import UUID
 
@@ -35,6 +35,7 @@ __all__ = [
     "check_present_many",
     "found",
     "is_open_end",
+    "may_happen_yet",
 ]
 
 _NOBODY: frozenset[UUID] = frozenset()
@@ -110,6 +111,20 @@ def is_open_end(error: BaseException | None) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_open_end, error.exceptions))
     return isinstance(error, TransportError | RemoteProtocolError)
+
+
+def may_happen_yet(*errors: AnnexError) -> bool:
+    """One of *errors* leaves open whether what was asked for was done, or is still to be done."""
+    for error in errors:
+        match error:
+            case ConnectFailed() | TimedOut(seconds=0):
+                pass  # nobody was asked, or a deadline was found to have passed
+            case NodesFailed(failed=failed) if failed:
+                if may_happen_yet(*failed.values()):
+                    return True
+            case TransportError() | RemoteProtocolError():
+                return True
+    return False
 
 
 class Upload(Protocol):

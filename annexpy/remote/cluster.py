@@ -29,7 +29,7 @@ from annexpy.remote.asking import Presence, remove_many, together
 from annexpy.remote.base import Download, LockedCopy, Remote, Removed
 from annexpy.remote.failover import Candidates, Wanted, reading
 from annexpy.remote.fanout import FanOut, Instead
-from annexpy.remote.health import Limited, Node, Patient, Usage, reasons
+from annexpy.remote.health import Limited, Node, Patient, Usage, not_asked, reasons
 from annexpy.remote.late import Arrived, LateCopies
 from annexpy.remote.quick_read import read_at_once
 from annexpy.remote.refusal import Refusal
@@ -236,8 +236,8 @@ class Cluster:
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
         await self._late.settle(keys)
-        asked, not_asked = self._up()
-        return await remove_many(asked, not_asked, keys, deadline)
+        asked, down = self._up()
+        return await remove_many(asked, {uuid: not_asked(uuid, why) for uuid, why in down.items()}, keys, deadline)
 
     # -- content ----------------------------------------------------------------------------------
 

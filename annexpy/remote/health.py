@@ -22,7 +22,7 @@ from annexpy.errors import AnnexError, AuthFailed, ConnectFailed, NodesFailed, T
 from annexpy.remote.base import Remote
 from annexpy.uuids import UUID
 
-__all__ = ["BACK_OFF", "SHARED_BACK_OFF", "Limited", "Node", "Patient", "Placed", "Usage", "reasons"]
+__all__ = ["BACK_OFF", "SHARED_BACK_OFF", "Limited", "Node", "Patient", "Placed", "Usage", "not_asked", "reasons"]
 
 BACK_OFF: Final = 60.0
 """Seconds for which a node that cost a whole deadline, or that the others overtook, is left alone."""
@@ -248,6 +248,11 @@ class Node:
             self.usage.end()
         if self._probe == began:
             self._probe = None
+
+
+def not_asked(name: str, error: AnnexError) -> AnnexError:
+    """*error* of a node that is down, for a request that it does not get: it will not be done late either."""
+    return ConnectFailed(name, str(error)) if isinstance(error, TimedOut) else error
 
 
 def reasons(node: Node, error: AnnexError) -> dict[UUID, AnnexError]:

@@ -13,6 +13,7 @@ from annexpy.errors import AnnexError, ConnectionLost, NotLocked
 from annexpy.keys.key import Key
 from annexpy.p2p.http import KeepLockedRequest, LockContentRequest, Request
 from annexpy.p2p.http_answers import JSON_TYPE, LockAnswer, format_unlock
+from annexpy.remote.base import is_open_end
 from annexpy.remote.http_connections import Pair
 from annexpy.remote.http_line import Line, Said, was_stale
 from annexpy.remote.http_session import Attempts, HTTPSession
@@ -117,7 +118,7 @@ class HTTPLock:
             return
         line, self._line = self._line, None
         pool = self._session.pool
-        if isinstance(error, ConnectionLost):
+        if is_open_end(error):
             # Whoever relies on the lock cannot be told any more: hang up, so that the retention stands.
             await pool.discard(line, Use.LOCK)
             return

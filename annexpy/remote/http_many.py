@@ -13,14 +13,22 @@ from typing import Final, TypeAlias
 import anyio
 
 from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
-from annexpy.errors import AnnexError, ConnectionLost, ContentError, InvalidInput, TimedOut, TransportError
+from annexpy.errors import (
+    AnnexError,
+    ConnectFailed,
+    ConnectionLost,
+    ContentError,
+    InvalidInput,
+    TimedOut,
+    TransportError,
+)
 from annexpy.keys.key import Key
 from annexpy.p2p.http import CheckPresentRequest, GetTimestampRequest, RemoveBeforeRequest, RemoveRequest
 from annexpy.p2p.http_answers import Answer, PresentAnswer, RemovedAnswer, TimestampAnswer
 from annexpy.remote.base import Removed
 from annexpy.remote.http_line import Line, Said, was_stale
 from annexpy.remote.http_session import Attempts, HTTPSession, copies, is_present
-from annexpy.remote.p2p_removal import NO_DEADLINE
+from annexpy.remote.p2p_removal import NO_DEADLINE, open_end
 from annexpy.remote.pool import MAX_CONNECTIONS, Use
 from annexpy.uuids import is_cluster
 
@@ -116,9 +124,14 @@ async def remove_one(session: HTTPSession, clock: Clock, key: Key, deadline: Dea
     await session.begin()
     if deadline is not None:
         await session.settle(key)
-    attempts = Attempts(session)
+    attempts, asked = Attempts(session), False
     while True:
-        line = await session.pool.take(Use.QUESTION)
+        try:
+            line = await session.pool.take(Use.QUESTION)
+        except ConnectFailed as error:
+            if not asked:
+                raise
+            raise ConnectionLost(session.name, "the outcome of a removal", str(error)) from error
         try:
             before = None if deadline is None else await _in_its_clock(session, clock, line, deadline)
             if isinstance(before, Said):
@@ -126,6 +139,7 @@ async def remove_one(session: HTTPSession, clock: Clock, key: Key, deadline: Dea
             elif callable(before):
                 said = None
             else:
+                asked = True
                 said = await session.hear(line, _removal(session, key, before))
         except BaseException as error:
             await session.pool.discard(line, Use.QUESTION)
@@ -154,8 +168,7 @@ async def remove_many(
     await session.begin()
     await session.settle(keys[0])
     done: list[Removed | None] = [None] * len(keys)
-    if session.ours:
-        await _remove_ahead(session, clock, keys, deadline, done)
+    doubtful = await _remove_ahead(session, clock, keys, deadline, done) if session.ours else set[int]()
     left = iter([number for number, one in enumerate(done) if one is None])
 
     async def work() -> None:
@@ -166,24 +179,30 @@ async def remove_many(
                 done[number] = Removed(ok=False, failed={session.uuid: error})
 
     await _at_once(min(MAX_CONNECTIONS, done.count(None)), work)
-    return [one for one in done if one is not None]
+    every = [one for one in done if one is not None]
+    return [open_end(one, session.name) if number in doubtful else one for number, one in enumerate(every)]
 
 
 async def _remove_ahead(
     session: HTTPSession, clock: Clock, keys: Sequence[Key], deadline: Deadline | None, done: list[Removed | None]
-) -> None:
-    """Fill *done* from its start, as far as one connection and its answers go."""
+) -> set[int]:
+    """Fill *done* from its start, as far as one connection and its answers go.
+
+    Returns:
+        Those that may have been heard although nothing was answered that says so.
+    """
     line = await session.pool.take(Use.QUESTION)
     answers: list[Answer | None] = []
     failure: AnnexError | None = None
+    asked = False
     try:
         before = None if deadline is None else await _in_its_clock(session, clock, line, deadline)
         if before is None or isinstance(before, int):
+            asked = True
             await session.ask_many(line, [_removal(session, key, before) for key in keys], answers)
     except AnnexError as error:
+        failure = error
         await session.pool.discard(line, Use.QUESTION)
-        if not was_stale(line, error):
-            failure = error
     except BaseException:
         await session.pool.discard(line, Use.QUESTION)
         raise
@@ -194,6 +213,8 @@ async def _remove_ahead(
     if failure is not None and isinstance(failure, TransportError) and len(answers) < len(keys) and answers:
         # It owed the answer to this one, so nobody knows.
         done[len(answers)] = Removed(ok=False, failed={session.uuid: failure})
+    doubtful = {number for number, answer in enumerate(answers) if answer is None}
+    return doubtful | set(range(len(answers), len(keys))) if asked and failure is not None else doubtful
 
 
 async def _in_its_clock(session: HTTPSession, clock: Clock, line: Line, deadline: Deadline) -> int | Refusal | Said:
@@ -236,5 +257,7 @@ def _removed(session: HTTPSession, key: Key, answer: Answer) -> Removed:
     if answer.removed:
         return Removed(ok=True, uuids=copies(uuid, answer.uuids))
     named = frozenset(one for one in answer.uuids if not is_cluster(one))
-    error = ContentError(key, session.name, "it answered that it did not remove it")
+    error: AnnexError = ContentError(key, session.name, "it answered that it did not remove it")
+    if named:  # some nodes of a gateway did not do it, for whatever reason: they may not have answered it
+        error = ConnectionLost(session.name, "the outcome of a removal", "some nodes did not remove it")
     return Removed(ok=False, uuids=named, failed={} if uuid in named else {uuid: error})

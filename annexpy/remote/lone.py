@@ -14,7 +14,7 @@ from annexpy.clock import Clock, Deadline
 from annexpy.keys.key import Key
 from annexpy.remote.asking import answer_within
 from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload
-from annexpy.remote.health import Node, Usage
+from annexpy.remote.health import Node, Usage, not_asked
 from annexpy.remote.wrappers import Wrapper
 
 __all__ = ["Lone"]
@@ -45,7 +45,7 @@ class Lone(Wrapper):
 
     def _check_up(self) -> None:
         if (error := self._node.down()) is not None:
-            raise error
+            raise not_asked(self.name, error) from error
 
     async def check_present(self, key: Key) -> bool:
         self._check_up()

@@ -7,7 +7,15 @@ from math import floor
 from typing import Final
 
 from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
-from annexpy.errors import AnnexError, ConnectionLost, ContentError, InvalidInput, PeerError, TimedOut
+from annexpy.errors import (
+    AnnexError,
+    ConnectFailed,
+    ConnectionLost,
+    ContentError,
+    InvalidInput,
+    PeerError,
+    TimedOut,
+)
 from annexpy.keys.key import Key
 from annexpy.p2p.messages import (
     GET_TIMESTAMP,
@@ -20,14 +28,14 @@ from annexpy.p2p.messages import (
     SuccessPlus,
     Timestamp,
 )
-from annexpy.remote.base import Removed
+from annexpy.remote.base import Removed, may_happen_yet
 from annexpy.remote.p2p_content import copies, refusal, unexpected
 from annexpy.remote.p2p_pipeline import pipeline
 from annexpy.remote.pool import Pool, Use
 from annexpy.remote.wire import Wire, was_stale
 from annexpy.uuids import is_cluster
 
-__all__ = ["NO_DEADLINE", "Remover"]
+__all__ = ["NO_DEADLINE", "Remover", "open_end"]
 
 NO_DEADLINE: Final = "no-deadline"
 """``ContentError.reason`` begins with this when the peer cannot honour a removal deadline, so was not asked."""
@@ -47,20 +55,29 @@ class Remover:
 
     async def remove(self, key: Key, deadline: Deadline | None) -> Removed:
         """As ``P2PRemote.remove_content``."""
+        said = False
 
         async def asked(wire: Wire) -> Removed:
+            nonlocal said
             before = None if deadline is None else await self._in_its_clock(wire, deadline)
             if callable(before):
                 return Removed(ok=False, failed={wire.uuid: before(key)})
+            said = True
             return _removed(wire, key, await wire.ask(_removal(key, before)))
 
-        _, removed = await self._pool.ask(asked)
+        try:
+            _, removed = await self._pool.ask(asked)
+        except ConnectFailed as error:
+            if not said:
+                raise
+            raise _unknown(error.address, error) from error  # a wire that was kept took it, and was gone
         return removed
 
     async def remove_many(self, keys: Sequence[Key], deadline: Deadline | None) -> list[Removed]:
         """As ``P2PRemote.remove_content_many``."""
         done: list[Removed] = []
         error: AnnexError | None = None
+        lost: int | None = None  # from this one on they may have been heard over a wire that is gone
         for _ in range(_NEW_WIRES):
             rest = keys[len(done) :]
             if not rest:
@@ -68,13 +85,15 @@ class Remover:
             try:
                 wire = await self._pool.take(Use.QUESTION)
             except AnnexError as failure:
-                if not done:
+                if not done and lost is None:
                     raise
                 error = failure
                 break
             answers: list[Message] = []
+            asked = False
             try:
                 before = None if deadline is None else await self._in_its_clock(wire, deadline)
+                asked = not callable(before)
                 if callable(before):
                     done += [Removed(ok=False, failed={wire.uuid: before(key)}) for key in rest]
                 else:
@@ -82,8 +101,10 @@ class Remover:
             except AnnexError as failure:
                 await self._pool.discard(wire, Use.QUESTION)
                 done += [_removed(wire, key, answer) for key, answer in zip(rest, answers, strict=False)]
+                error = failure
+                if asked and lost is None:
+                    lost = len(done)
                 if not was_stale(wire, failure):
-                    error = failure
                     done.append(Removed(ok=False, failed={wire.uuid: failure}))
                     if not isinstance(failure, ConnectionLost):
                         break
@@ -95,6 +116,8 @@ class Remover:
                 done += [_removed(wire, key, answer) for key, answer in zip(rest, answers, strict=False)]
         if error is not None:
             done += [Removed(ok=False, failed={wire.uuid: error})] * (len(keys) - len(done))
+        if lost is not None:
+            done[lost:] = [open_end(one, wire.name) for one in done[lost:]]
         return done
 
     async def _in_its_clock(self, wire: Wire, deadline: Deadline) -> int | Callable[[Key], AnnexError]:
@@ -123,6 +146,16 @@ class Remover:
         return before
 
 
+def _unknown(peer: str, error: AnnexError) -> AnnexError:
+    return error if may_happen_yet(error) else ConnectionLost(peer, "the outcome of a removal", str(error))
+
+
+def open_end(removed: Removed, name: str) -> Removed:
+    """As *removed*, where the same was asked for before, over a wire that was lost: a failure is none that is known."""
+    failed = {uuid: _unknown(name, error) for uuid, error in removed.failed.items()}
+    return Removed(removed.ok, removed.uuids, failed)
+
+
 def _removal(key: Key, before: int | None) -> Remove | RemoveBefore:
     return Remove(key) if before is None else RemoveBefore(key, before)
 
@@ -135,6 +168,7 @@ def _removed(wire: Wire, key: Key, answer: Message) -> Removed:
             return Removed(ok=True, uuids=copies(wire, uuids))
         case FailurePlus(uuids):
             named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))
-            error = ContentError(key, wire.name, "it answered FAILURE-PLUS to the removal")
+            # Some nodes of a gateway did not do it, for whatever reason: they may not have answered it.
+            error = ConnectionLost(wire.name, "the outcome of a removal", "it answered FAILURE-PLUS")
             return Removed(ok=False, uuids=named, failed={} if wire.uuid in named else {wire.uuid: error})
     return Removed(ok=False, failed={wire.uuid: refusal(wire, key, answer, "the removal")})

@@ -14,7 +14,7 @@ from annexpy.errors import AnnexError, ContentLocked, InvalidInput, TimedOut, Tr
 from annexpy.keys.key import Key
 from annexpy.p2p.http import RemoveBeforeRequest, RemoveRequest, Route, parse_request
 from annexpy.p2p.http_answers import RemovedAnswer
-from annexpy.remote.base import BatchRemove, Remote, Removed
+from annexpy.remote.base import BatchRemove, Remote, Removed, may_happen_yet
 from annexpy.server.wire import others
 from annexpy.transport.http_exchange import Exchange
 from annexpy.transport.http_head import RequestHead
@@ -89,12 +89,16 @@ async def remove_together(
 def answer_to(removed: Removed | AnnexError, remote: Remote) -> tuple[RemovedAnswer | AnnexError, str]:
     """What to say of a removal, and what went wrong with it."""
     if isinstance(removed, AnnexError):
-        locked = isinstance(removed, ContentLocked | TimedOut)
-        return RemovedAnswer(False) if locked else removed, str(removed)
+        return RemovedAnswer(False) if _is_no(removed) else removed, str(removed)
     if removed.ok:
         return RemovedAnswer(True, others(removed.uuids, remote)), ""
-    reasons = [error for error in removed.failed.values() if not isinstance(error, ContentLocked | TimedOut)]
+    reasons = [error for error in removed.failed.values() if not _is_no(error)]
     why = "; ".join(map(str, removed.failed.values()))
     if reasons and not removed.uuids:
-        return reasons[0], why
+        return next(filter(may_happen_yet, reasons), reasons[0]), why
     return RemovedAnswer(False, others(removed.uuids, remote)), why
+
+
+def _is_no(error: AnnexError) -> bool:
+    """It is there and stays: not that nobody knows."""
+    return isinstance(error, ContentLocked | TimedOut) and not may_happen_yet(error)

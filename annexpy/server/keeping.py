@@ -13,13 +13,13 @@ from math import inf
 from types import TracebackType
 from typing import Final
 
-from anyio import TASK_STATUS_IGNORED, Event, create_task_group, move_on_after
+from anyio import TASK_STATUS_IGNORED, Event, create_task_group, get_cancelled_exc_class, move_on_after
 from anyio.abc import TaskGroup, TaskStatus
 
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, TransportError
+from annexpy.errors import AnnexError, ConnectionLost
 from annexpy.keys.key import Key
-from annexpy.remote.base import LockedCopy, Remote
+from annexpy.remote.base import LockedCopy, Remote, is_open_end
 from annexpy.remote.wrappers import Wrapper
 
 __all__ = ["Keeping", "KeptLocks"]
@@ -30,7 +30,7 @@ _LOOK: Final = 5.0
 
 
 class KeptLocks:
-    """The locks of one gateway. A context; leaving it gives up all of them."""
+    """The locks of one gateway. A context; leaving it hangs up on the nodes: those of ours keep the contents then."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -58,7 +58,7 @@ class KeptLocks:
 
     @asynccontextmanager
     async def locked(self, remote: Remote, key: Key) -> AsyncIterator[LockedCopy]:
-        """The lock of *key* at *remote*. Left with a TransportError, which says that the client is gone, it is kept."""
+        """The lock of *key* at *remote*. Left with an open end, which says that the client is gone, it is kept."""
         assert self._group is not None
         hold = _Hold(remote, key, self._clock)
         await self._group.start(hold.run)
@@ -67,15 +67,12 @@ class KeptLocks:
         assert hold.lock is not None
         try:
             yield hold.lock
-        except TransportError:
-            if len(self._left) < _MOST:
+        except BaseException as error:
+            if is_open_end(error) and len(self._left) < _MOST:
                 self._left.add(hold)
                 hold.keep(lambda: self._left.discard(hold))
-                raise
-            await hold.release()
-            raise
-        except BaseException:
-            hold.let_go()
+            else:
+                hold.let_go(vanish=is_open_end(error) or not isinstance(error, Exception))
             raise
         await hold.release()
 
@@ -89,13 +86,20 @@ class _Hold:
         self.error: AnnexError | None = None
         self._over, self.ended = Event(), Event()
         self._until = inf
+        self._vanishes = False
         self._forget: Callable[[], None] = _nothing
 
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
+        ended: BaseException | None = None
         try:
             async with self._remote.lock_content(self._key) as self.lock:
                 task_status.started()
-                await self._wait(self.lock)
+                try:
+                    await self._wait(self.lock)
+                except get_cancelled_exc_class() as error:
+                    ended = error  # the gateway ends; whoever relies on the lock may go on
+                if self._vanishes or ended is not None:
+                    raise ConnectionLost("whoever relies on this lock", "the end of a content lock")
         except AnnexError as error:
             self.error = error
             if self.lock is None:
@@ -103,6 +107,8 @@ class _Hold:
         finally:
             self._forget()
             self.ended.set()
+        if ended is not None:
+            raise ended
 
     async def _wait(self, lock: LockedCopy) -> None:
         while not self._over.is_set():
@@ -117,7 +123,9 @@ class _Hold:
         self._forget = forget
         self._until = self.lock.expires
 
-    def let_go(self) -> None:
+    def let_go(self, *, vanish: bool) -> None:
+        """Give it up without waiting for that; *vanish*: without an unlock."""
+        self._vanishes = vanish
         self._over.set()
 
     async def release(self) -> None:

@@ -26,6 +26,7 @@ import anyio
 from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
 from annexpy.errors import (
     AnnexError,
+    ConnectionLost,
     ContentLocked,
     InvalidInput,
     KeyNotPresent,
@@ -76,7 +77,7 @@ from annexpy.p2p.messages import (
     UnlockContent,
     Version,
 )
-from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many
+from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many, may_happen_yet
 from annexpy.remote.possession import possession
 from annexpy.server.limits import Authenticate, Deadlines, LockQuota, Quota, ServerMode, Services
 from annexpy.server.transfers import receive_content, send_content
@@ -349,6 +350,8 @@ class _Session:
             else:
                 results = [await self._remote.remove_content(first.key, deadline=deadline)]
         except AnnexError as error:
+            if may_happen_yet(error):
+                raise HangUp(error) from error  # which alone says that nobody knows
             answer = FAILURE if isinstance(error, (ContentLocked, TimedOut)) else Error(str(error))
             for _ in keys:
                 self._wire.say(answer)
@@ -366,6 +369,8 @@ class _Session:
         if named:
             self._wire.say(FailurePlus(named))
             return
+        if may_happen_yet(*removed.failed.values()):
+            raise HangUp(ConnectionLost(self._remote.name, "the outcome of a removal"))
         reasons = [e for e in removed.failed.values() if not isinstance(e, (ContentLocked, TimedOut))]
         self._wire.say(Error(str(reasons[0])) if reasons and not removed.uuids else FAILURE)
 

@@ -541,11 +541,19 @@ async def test_why_nobody_removed_it_is_said_unless_it_is_locked_or_late(serving
     async with serving(remote) as peer:
         for error, said in [
             (ContentLocked(K), b"FAILURE\n"),
-            (TimedOut("n1", "x", 1), b"FAILURE\n"),
+            (TimedOut("n1", "removal before its deadline", 0), b"FAILURE\n"),
             (PeerError("n1", "disk on fire"), b"ERROR n1: disk on fire\n"),
         ]:
             remote.removed = Removed(ok=False, failed={N1: error})
             assert await peer.say(b"REMOVE " + K.raw + b"\n") == said
+
+
+@pytest.mark.parametrize("error", [TimedOut("n1", "x", 1), ConnectionLost("n1", "x")])
+async def test_a_removal_of_which_nobody_knows_the_outcome_ends_the_session(serving, error) -> None:
+    remote = Several(CLUSTER)
+    async with serving(remote) as peer:
+        remote.removed = Removed(ok=False, failed={N1: error, N2: ContentLocked(K)})
+        assert await peer.say(b"REMOVE " + K.raw + b"\n") == b"<EOF>"
 
 
 async def test_bypass_changes_what_is_shown(serving, memory) -> None:
