@@ -16,6 +16,7 @@ from annexpy.repo.journal import Journal
 from annexpy.repo.objects import BULK
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.records import Queued, apply_records, escaped, record_path
+from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.runs import Runs
 from annexpy.repo.treeedit import TreeEdit
 
@@ -203,10 +204,13 @@ def leave_in_journal(history: History, journal: Journal, waiting: Waiting, *, pr
     outcomes = _Outcomes(history)
     written = False
     for work in _works(waiting):
-        old = union_merge(history.read(tip, work.path), journal.read(work.path) or b"")
+        there = journal.read(work.path)
+        old = union_merge(history.read(tip, work.path), there or b"")
         new = outcomes.of(work, old)
-        if new != old:
+        if new != old or there is not None:  # what is there may never have been synced: it is written again
             journal.write(work.path, new, sync=sync)
             written = True
     if written and sync:
         journal.sync()
+    if tip is not None and sync:
+        history.on_disk.ensure((tip,), GIT_ANNEX)

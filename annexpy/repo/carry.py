@@ -19,6 +19,7 @@ from annexpy.repo.history import History
 from annexpy.repo.journal import LOCK_SECONDS, JournalLock
 from annexpy.repo.merge import is_ancestor
 from annexpy.repo.objects import Objects
+from annexpy.repo.on_disk import OnDisk
 from annexpy.repo.pack import BLOB, COMMIT, TREE, ObjectWriter, name_of, remove_leftovers
 from annexpy.repo.packfile import entry_of
 from annexpy.repo.refs import Refs
@@ -51,7 +52,7 @@ def carry(
         gathered: What others lacked who get the same from *source*, one after the other or at once.
 
     Returns:
-        False when it had it all.
+        False when it had it all, on disk.
 
     Raises:
         BranchConflict: It has something that *source* does not have in that branch: fetch and merge first.
@@ -59,11 +60,18 @@ def carry(
         LockHeld: Its journal lock was not free in time.
         RepositoryError: Objects are missing, or it cannot be written to.
     """
-    refs = Refs(there.files, Lockdown())
-    if all(refs.read(ref) == tip for ref, tip in tips.items()):
-        return False
+    refs, lockdown = Refs(there.files, Lockdown()), Lockdown.of(there.config.get("core.sharedrepository"))
+    objects = Objects(there.files)
+    on_disk = OnDisk(there.files, lockdown, objects)
+    try:
+        if all(refs.read(ref) == tip for ref, tip in tips.items()):
+            on_disk.ensure(tips.values(), *tips)
+            return False
+    except OSError as error:
+        raise repository_error(there.files.path, "take a push", error) from error
+    finally:
+        objects.close()  # it opens them again when needed
     _check_checked_out(there, tips)
-    lockdown = Lockdown.of(there.config.get("core.sharedrepository"))
     lock = JournalLock(there.files, there.clock, lockdown, pidlock=there.config.get_bool("annex.pidlock"))
     history = History(source.files, source.config, source.clock, lockdown)
     try:
@@ -71,12 +79,13 @@ def carry(
             if lock.left:
                 remove_leftovers(there.files)
             for _ in range(_TRIES):
-                if _carry_once(history, there, lockdown, tips, Gathered() if gathered is None else gathered):
+                if _carry_once(history, there, on_disk, lockdown, tips, gathered or Gathered()):
                     return True
     except OSError as error:
         raise repository_error(there.files.path, "take a push", error) from error
     finally:
         history.close()
+        objects.close()
     raise BranchConflict(f"branches of {there.path} moved {_TRIES} times while they were pushed to")
 
 
@@ -87,7 +96,12 @@ def _check_checked_out(there: Repository, tips: Mapping[bytes, bytes]) -> None:
 
 
 def _carry_once(
-    history: History, there: Repository, lockdown: Lockdown, tips: Mapping[bytes, bytes], gathered: Gathered
+    history: History,
+    there: Repository,
+    on_disk: OnDisk,
+    lockdown: Lockdown,
+    tips: Mapping[bytes, bytes],
+    gathered: Gathered,
 ) -> bool:
     refs = Refs(there.files, lockdown)
     known = set(refs.heads().values())
@@ -103,11 +117,15 @@ def _carry_once(
         for name, entry in gathered.entries(tips.values(), missing):
             writer.add_entry(name, entry)
         writer.finish()
+        on_disk.ensure(missing.met)
     except BaseException:
         writer.abandon()
         raise
     try:
-        return all(old[ref] == tip or refs.swap(ref, old[ref], tip) for ref, tip in tips.items())
+        moved = all(old[ref] == tip or refs.swap(ref, old[ref], tip) for ref, tip in tips.items())
+        if moved:
+            on_disk.add(tips.values())
+        return moved
     finally:
         writer.done()
 
@@ -160,6 +178,11 @@ class _Missing:
                 continue
             raw = self._commits[commit] = self._objects.get(unhexlify(commit))
             waiting += [hexlify(parent) for parent in commit_parents(raw)]
+
+    @property
+    def met(self) -> set[bytes]:
+        """Those of *known* that what is missing stands upon."""
+        return self._met
 
     def same_as(self, other: _Missing) -> bool:
         """Both lack the same commits, so the same objects."""

@@ -21,6 +21,7 @@ from annexpy.repo.identity import Identity
 from annexpy.repo.journal import LOCK_SECONDS, JournalLock
 from annexpy.repo.merge import is_ancestor
 from annexpy.repo.objects import Objects
+from annexpy.repo.on_disk import OnDisk
 from annexpy.repo.pack import COMMIT, ObjectWriter, remove_leftovers
 from annexpy.repo.refs import Refs
 from annexpy.repo.repository import Repository
@@ -79,6 +80,7 @@ class Commits(ABC):
         self._objects = Objects(self._files)
         self._cache = TreeCache(self._objects)
         self._refs = Refs(self._files, self._lockdown)
+        self._on_disk = OnDisk(self._files, self._lockdown, self._objects)
 
     def close(self) -> None:
         """Give back file handles."""
@@ -144,11 +146,14 @@ class Commits(ABC):
             writer = ObjectWriter(self._files, self._lockdown)
             try:
                 new_tree = self._edited(writer, tree, paths, changes)
+                found = () if where.parent is None else (where.parent,)
                 if new_tree == tree:
                     writer.abandon()
+                    self._on_disk.ensure(found)
                     return None, tree, tree
                 commit = self._write_commit(writer, new_tree, where.parent, message)
                 writer.finish()
+                self._on_disk.ensure(found)
                 self._noted(ref, commit, paths)
             except BaseException:
                 writer.abandon()
@@ -159,6 +164,7 @@ class Commits(ABC):
                 writer.done()  # perhaps the branch has it already
                 raise
             if not moved:
+                self._on_disk.add((commit,))
                 writer.done()
                 self._log(ref, tip, commit, message)
                 return commit.decode(), tree, new_tree

@@ -111,6 +111,7 @@ class Committer:
             return
         tip = self._history.tip()
         if tip is not None and self._history.has(commit) and is_ancestor(self._history, commit, tip):
+            self._history.on_disk.ensure((tip,), GIT_ANNEX)  # whoever died may not have come to sync the ref
             self._spool.discard(spools)
 
     def _commit_all(self, batch: Batch, taken_out: TakenOut, message: str, lock: JournalLock, always: bool) -> bool:

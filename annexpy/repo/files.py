@@ -464,6 +464,8 @@ def _syncfs(fd: int) -> None:
     import ctypes  # 10 ms, and only for full durability
 
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(fd) != 0:
+    if not hasattr(libc, "syncfs"):
+        os.sync()  # not on Linux: of every file system
+    elif libc.syncfs(fd) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))

@@ -16,6 +16,7 @@ from annexpy.repo.files import Files
 from annexpy.repo.format import STATE
 from annexpy.repo.identity import Identity
 from annexpy.repo.objects import Objects
+from annexpy.repo.on_disk import OnDisk
 from annexpy.repo.pack import COMMIT, TREE, ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX, Refs
 from annexpy.repo.settings import Lockdown
@@ -46,6 +47,7 @@ class History:
         self.refs = Refs(files, lockdown)
         self.objects = Objects(files, git=git)
         self.cache = TreeCache(self.objects)
+        self.on_disk = OnDisk(files, lockdown, self.objects)
         self._trees: dict[bytes, bytes] = {}
 
     # -- reading ---------------------------------------------------------------------------------
@@ -116,7 +118,7 @@ class History:
             sync: On disk when it returns.
 
         Returns:
-            The new commit; None when *build* found nothing to commit.
+            The new commit; None when *build* found nothing to commit: the tip, which says it all, is on disk.
 
         Raises:
             BranchConflict: The tip moved every time.
@@ -129,17 +131,21 @@ class History:
                 built = build(tip, self.tree(tip), writer)
                 if built is None:
                     writer.abandon()
+                    if sync and tip is not None:
+                        self.on_disk.ensure((tip,), GIT_ANNEX)
                     return None
                 tree, others = built
-                parents = [] if tip is None else [tip]
-                if tip is None and not others:
+                parents = upon = [*([] if tip is None else [tip]), *others]
+                if not parents:
                     # as git-annex begins a branch
                     empty = writer.add(TREE, b"")
                     parents = [self._commit(writer, empty, [], "branch created")]
-                new = self._commit(writer, tree, [*parents, *others], message)
+                new = self._commit(writer, tree, parents, message)
                 moved = self.tip() != tip  # then there is no use in writing it all out
                 if not moved:
                     writer.finish()
+                    if sync:
+                        self.on_disk.ensure(upon)
             except BaseException:
                 writer.abandon()
                 raise
@@ -157,9 +163,12 @@ class History:
         raise BranchConflict(f"{GIT_ANNEX.decode()} moved {_TRIES} times while we tried to commit to it")
 
     def move(self, old: bytes | None, new: bytes, before: Callable[[bytes], None], *, sync: bool = True) -> bool:
-        """Let the branch point to *new* if it still points to *old*, having called *before* with it."""
+        """Let the branch point to *new*, which is on disk, if it still points to *old*; *before* is called with it."""
         before(new)
-        return self.refs.swap(GIT_ANNEX, old, new, aside=STATE + b"/ref", sync=sync)
+        moved = self.refs.swap(GIT_ANNEX, old, new, aside=STATE + b"/ref", sync=sync)
+        if moved and sync:
+            self.on_disk.add((new,))
+        return moved
 
     def _commit(self, writer: ObjectWriter, tree: bytes, parents: Sequence[bytes], message: str) -> bytes:
         who, when = Identity.of(self._config), int(self._clock.wall())

@@ -292,6 +292,7 @@ class Journal:
     def sync(self) -> None:
         """The names of all files written are on disk when this returns."""
         self._files.sync_folder(self._folder)
+        self._files.sync_folder(os.path.dirname(self._folder))  # git-annex makes the journal, and syncs nothing
 
     def remove(self, path: bytes) -> None:
         """Remove a journal file whose content is in the branch now."""

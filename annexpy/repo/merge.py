@@ -143,6 +143,8 @@ def _merge(history: History, ref: bytes, sibling: bytes, before: Callable[[bytes
             return False
         if tip is not None and not is_ancestor(history, tip, sibling):
             break
+        if sync:
+            history.on_disk.ensure((sibling,))
         if history.move(tip, sibling, before, sync=sync):
             return True
     else:

@@ -95,6 +95,15 @@ class Objects:
                     break
             return self._by_dulwich(sha)
 
+    def where(self, sha: bytes) -> tuple[bytes, ...]:
+        """The files of this repository that hold the object; none when it borrows the object.
+
+        Raises:
+            OSError, RepositoryError: They cannot be read: gc may be replacing them.
+        """
+        with self._lock:
+            return () if self._own is None else self._own.where(sha)
+
     def _by_dulwich(self, sha: bytes) -> tuple[int, bytes]:
         reason: Exception | None = None
         for _ in range(3):

@@ -113,12 +113,10 @@ class ObjectWriter:
         self._made = [base + b".keep"]
         files.replace(base + b".keep", KEEP_MARK, sync=False, temporary=_TEMPORARY + b"/keep")
         self._keep = base + b".keep"
-        if files.status(base + b".idx") is not None and files.status(base + b".pack") is not None:
-            # The very same objects, byte for byte: an earlier try wrote them. (One of the two alone is what a
-            # power cut left of it.)
-            files.unlink(pack.path)
-            return
-        self._made = [base + b".idx", base + b".pack", base + b".keep"]
+        # Both there: the very same objects, byte for byte, of an earlier try. Perhaps that was never synced, so ours is
+        # put over it; perhaps others need it, so it is not taken away with ours. (One alone is what a power cut left.)
+        if files.status(base + b".idx") is None or files.status(base + b".pack") is None:
+            self._made = [base + b".idx", base + b".pack", base + b".keep"]
         index = self._write_index(pack, trailer)
         mode = self._lockdown.object(0o444 if self._lockdown.file is None else self._lockdown.file)
         for path in (pack.path, index):
@@ -167,7 +165,7 @@ class ObjectWriter:
             keep, self._keep = self._keep, None
             files.unlink(keep)
             for base in self._taken_over:
-                if base + b".pack" not in self._made:
+                if base + b".keep" != keep:
                     # order matters: without .idx nobody new begins to use it
                     files.unlink(base + b".idx")
                     files.unlink(base + b".pack")

@@ -67,6 +67,24 @@ class ObjectFiles:
                     break
         return found
 
+    def where(self, sha: bytes) -> tuple[bytes, ...]:
+        """The files that hold the object; none when it is not here itself, but perhaps in an alternate.
+
+        Raises as ``get``.
+        """
+        looked = False
+        while True:
+            for name, pack in self._packs.items():
+                if pack.find(sha) is not None:
+                    base = self._folder + b"pack/" + name
+                    return base + b".pack", base + b".idx"
+            loose = self._folder + hexlify(sha[:1]) + b"/" + hexlify(sha[1:])
+            if self._files.status(loose) is not None:
+                return (loose,)
+            if looked or not self._look_again():
+                return ()
+            looked = True
+
     def close(self) -> None:
         """Give back file handles; they are opened again when needed."""
         for pack in self._packs.values():

@@ -164,10 +164,17 @@ class Refs:
             if fd is not None:
                 files.close_fd(fd)
         if sync:
-            files.sync_folder(os.path.dirname(name))
+            self._sync_name(name)
         if aside is not None:
             files.unlink(aside)
         return same
+
+    def _sync_name(self, name: bytes) -> None:
+        folder = os.path.dirname(name)
+        self._files.sync_folder(folder)
+        while folder.count(b"/") > 1:  # below refs/heads and the like, which are as old as the repository
+            folder = os.path.dirname(folder)
+            self._files.sync_folder(folder)
 
     def _write(self, fd: int, new: bytes, sync: bool) -> None:
         try:

@@ -28,6 +28,7 @@ from typing import Final, TypeVar
 from annexpy.clock import Clock
 from annexpy.repo.files import Files
 from annexpy.repo.format import apply_mode, make_folders
+from annexpy.repo.on_disk import ON_DISK, sync_above
 from annexpy.repo.records import Queued, presence_of, record_path
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool_file import OPEN, READY, SPOOL, SpoolFile
@@ -60,6 +61,7 @@ class Spool:
     def __init__(self, files: Files, lockdown: Lockdown, clock: Clock, *, locks: bool = True) -> None:
         self._files, self._lockdown, self._clock, self._locks = files, lockdown, clock, locks
         self._name = b""
+        self._placed = False
         self._begin_anew()
         self._seen: dict[bytes, Seen] = {}
 
@@ -226,13 +228,16 @@ class Spool:
         return b"".join([b"%c" % c if chr(c).isalnum() else b"_" for c in os.fsencode(os.uname().nodename)])[:64]
 
     def _make_folder(self) -> None:
-        made = make_folders(self._files, SPOOL, self._lockdown)
-        for folder in made:
-            self._files.sync_folder(os.path.dirname(folder))
+        make_folders(self._files, SPOOL, self._lockdown)
+        sync_above(self._files, SPOOL)
+        self._placed = True
 
     def _sync_names(self) -> None:
         try:
             self._files.sync_folder(SPOOL)
+            if not self._placed and self._files.status(ON_DISK) is None:
+                sync_above(self._files, SPOOL)  # whoever made it may not have come to sync it
+            self._placed = True
         except FileNotFoundError:
             pass  # absorbed, and the folder cleaned away: the records are in the branch
 
@@ -256,7 +261,7 @@ class Spool:
             files.close_fd(fd)
         files.rename(self._name + _UNFINISHED, self._name + READY)
         if sync:
-            files.sync_folder(SPOOL)
+            self._sync_names()
         else:
             self._to_be_synced(SpoolFile(files, files, self._name), len(batch))
 

@@ -221,15 +221,16 @@ async def repairs(local: Local, said: Said) -> None:
     await local.repository.branch.commit()
 
 
-def test_what_was_found_there_and_promised_survives_a_power_cut() -> None:
+@pytest.mark.parametrize("commit", [False, True], ids=["spooled", "committed"])
+def test_what_was_found_there_and_promised_survives_a_power_cut(commit: bool) -> None:
     """Whoever stored it was killed, and may have been before it was on disk: that is for the next one to see to."""
     at, faults = 0, Faults()
     while at <= faults.count:
         at += 1
         files, faults = fresh(), Faults(at)
-        perform(files, stores, Said(), faults, commit=False)
+        perform(files, stores, Said(), faults, commit=commit)
         said = Said()
-        perform(files, stores, said, commit=False)
+        perform(files, stores, said, commit=commit)
         assert KEYS[2] in said.stored
 
         files.crash()
