@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,25 +17,28 @@ from typing import Any
 
 from benchmarks.backfill import backfill
 from benchmarks.branch import branch
+from benchmarks.cycle import OFTEN, ONCE, Cycle
 from benchmarks.harness import HEAD, Row, annexpy, environment, git_annex, remove, tmpfs
 from benchmarks.httpd import httpd
 from benchmarks.memory import TARGET, memory
 from benchmarks.references import references
 from benchmarks.served import MOST, campaigns, server_memory
-from benchmarks.small_files import small_files
 from benchmarks.sshd import our_sshd, sshd
 from benchmarks.startup import startup
 
 KINDS = ["startup", "local", "ssh", "http", "large", "large-ssh", "large-http", "cluster", "stock", "branch", "memory"]
-KINDS += ["large-our-ssh", "server-memory", "campaigns", "ext4", "backfill"]
-LOCAL = {"copy --to": 15.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
+KINDS += ["their-shell", "large-our-ssh", "server-memory", "campaigns", "ext4", "backfill"]
+LOCAL = {"copy --to": 15.0, ONCE: 1.0, OFTEN: 3.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
-HTTP = {"copy --to": 10.0, "get": 9.0, "drop --from": 8.0}
+THEIR_SHELL = {"copy --to": 1.0, OFTEN: 3.0, "get": 2.5, "drop --from": 3.0}
+HTTP = {"copy --to": 10.0, OFTEN: 3.0, "get": 9.0, "drop --from": 8.0}
 HTTP_1000 = {"copy --to": 7.0, "get": 6.0, "drop --from": 5.0}
 LARGE = {"copy --to": 3.5, "get": 3.5}
 CLUSTER = {"copy --to": 7.0, "get": 4.0, "drop --from": 6.0}
 CLUSTER_HTTP = {"copy --to": 18.0, "get": 11.0, "drop --from": 8.0}
+LARGE_J4 = {"copy --to": 2.4, "get": 2.4}
+LARGE_HTTP_J4 = {"copy --to": 3.0, "get": 3.0}
 LARGE_CLUSTER = {"copy --to": 4.5}
 NEVER_SLOWER = {"copy --to": 1.0, "drop": 1.0, "get": 1.0, "drop --from": 1.0}
 LARGE_SSH = {"copy --to": 2.7, "get": 2.7}
@@ -66,11 +70,13 @@ class _Measuring:
         for name, figures in times.items():
             print(f"{name:<44}{figures['ms']:8.1f} ms {figures['x']:6.2f} x python -c pass")
 
-    def small_files(self, kind: str, cycles: list[dict[str, Any]]) -> None:
+    def cycles(self, kind: str, cycles: list[dict[str, Any]]) -> None:
         for number, cycle in enumerate(cycles):
-            place = self.base / f"{kind}{number}"
-            self.show(small_files(place, self.env, pairs=self.given.pairs, durability=self.given.durability, **cycle))
-            remove(place)
+            self._cycle(self.base / f"{kind}{number}", self.given.durability, cycle)
+
+    def _cycle(self, place: Path, durability: str, cycle: Mapping[str, Any]) -> None:
+        self.show(Cycle(place, self.env, pairs=self.given.pairs, durability=durability, **cycle).rows())
+        remove(place)
 
     def backfill(self, host: str, server: int) -> None:
         given = self.given
@@ -117,8 +123,7 @@ class _Measuring:
             for durability in ("fast", "full"):
                 place = Path(disk).resolve() / durability
                 cycle = {"files": min(self.given.files, 1000), "kind": f"disk, {durability}", "targets": {}}
-                self.show(small_files(place, self.env, pairs=self.given.pairs, durability=durability, **cycle))
-                remove(place)
+                self._cycle(place, durability, cycle)
 
 
 def main() -> int:
@@ -134,7 +139,7 @@ def main() -> int:
             print(HEAD)
             for kind, cycles in _cycles(given, measuring.env, host, server).items():
                 if kind in chosen:
-                    measuring.small_files(kind, cycles)
+                    measuring.cycles(kind, cycles)
             if "backfill" in chosen:
                 measuring.backfill(host, server)
             for kind, measure in (
@@ -185,10 +190,11 @@ def _arguments() -> argparse.Namespace:
 def _cycles(
     given: argparse.Namespace, env: Mapping[str, str], host: str, server: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Kind → what is copied, dropped and fetched, as arguments of ``small_files``."""
+    """Kind → what is copied, dropped and fetched, as arguments of ``Cycle``."""
     many = given.files >= 5000
     small = {"files": given.files}
     large = {"files": 1, "size": given.size << 20}
+    several = {"files": max(4, given.size // 10), "size": 10 << 20}  # for the jobs of git-annex
     shells = {"remote.b.annex-shell": ("git-annex-shell", annexpy("annexpy-shell"))}
     ssh = {"kind": "ssh", "url": f"ssh://{host}{{base}}/b.git", "config": shells, "server": server}
     our_ssh = {
@@ -197,18 +203,30 @@ def _cycles(
         "server": None,
         "serving": partial(our_sshd, env=env, durability=given.durability, theirs=server),
     }
+    their_shell = {
+        **ssh,
+        "kind": "ssh to git-annex-shell",
+        "config": {name: (theirs, theirs) for name, (theirs, _) in shells.items()},
+    }
     http = {"kind": "http", "serving": partial(httpd, env=env, durability=given.durability)}
     cluster = {**ssh, "kind": "cluster of 3, ssh", "nodes": 3}
     cluster_http = {**http, "kind": "cluster of 3, http", "nodes": 3}
     stock = {**small, "targets": NEVER_SLOWER, "stock": True}
     return {
         "local": [{**small, "kind": "local", "targets": LOCAL if many else LOCAL_1000}],
-        "ssh": [{**small, **ssh, "targets": SSH}],
+        "ssh": [{**small, **ssh, "targets": SSH, "rsync": f"{host}:" if shutil.which("rsync") else ""}],
+        "their-shell": [{**small, **their_shell, "targets": THEIR_SHELL}],
         "http": [{**small, **http, "targets": HTTP if many else HTTP_1000}],
-        "large": [{**large, "kind": "local", "targets": LARGE}],
+        "large": [
+            {**large, "kind": "local", "targets": LARGE},
+            {**several, "kind": "local, -J4", "targets": LARGE_J4, "jobs": 4},
+        ],
         "large-ssh": [{**large, **ssh, "targets": LARGE_SSH}],
         "large-our-ssh": [{**large, **our_ssh, "targets": LARGE_OUR_SSH}],
-        "large-http": [{**large, **http, "targets": LARGE}],
+        "large-http": [
+            {**large, **http, "targets": LARGE},
+            {**several, **http, "kind": "http, -J4", "targets": LARGE_HTTP_J4, "jobs": 4},
+        ],
         "cluster": [
             {**small, **cluster, "targets": CLUSTER},
             {**small, **cluster_http, "targets": CLUSTER_HTTP},

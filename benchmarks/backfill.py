@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.harness import Figures, Row, annexpy, git_annex, run, run_beside, warm_pages
-from benchmarks.small_files import git, make_pair
+from benchmarks.repositories import git, make_pair
 
 __all__ = ["TARGET", "backfill"]
 

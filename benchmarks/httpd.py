@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.harness import annexpy, git_annex
-from benchmarks.small_files import git
+from benchmarks.repositories import git
 
 __all__ = ["httpd"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import annexpy, peak_of, remove, run
 from benchmarks.httpd import httpd
-from benchmarks.small_files import keys_of, make_pair
+from benchmarks.repositories import keys_of, make_pair
 from benchmarks.sshd import our_sshd
 
 __all__ = ["MOST", "campaigns", "server_memory"]

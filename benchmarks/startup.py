@@ -21,6 +21,10 @@ def startup(base: Path, env: Mapping[str, str], *, rounds: int = 15) -> dict[str
     subprocess.run([git_annex(), "init", "-q", "bare"], cwd=bare, env=dict(env), check=True)
     key = "SHA256-s0--e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
+    here = subprocess.run(["git", "config", "annex.uuid"], cwd=bare, env=dict(env), check=True, capture_output=True)
+    present = ["setpresentkey", key, here.stdout.decode().strip(), "1"]
+    subprocess.run([git_annex(), *present], cwd=bare, env=dict(env), check=True, capture_output=True)
+
     def whole(*argv: str) -> Callable[[], float]:
         def once() -> float:
             begin = time.perf_counter()
@@ -53,10 +57,12 @@ def startup(base: Path, env: Mapping[str, str], *, rounds: int = 15) -> dict[str
     what: dict[str, Callable[[], float]] = {
         "python -c pass": whole(sys.executable, "-c", "pass"),
         "annexpy --version": whole(annexpy(), "--version"),
+        "annexpy whereis, one key": whole(annexpy(), "whereis", key),
         "annexpy-shell, AUTH-SUCCESS": until(shell, b"", 1),
         "annexpy-shell, first answer (VERSION)": until(shell, b"VERSION 4\n", 2),
         "annexpy-shell, first CHECKPRESENT": until(shell, ask, 3),
         "git-annex version --raw": whole(git_annex(), "version", "--raw"),
+        "git-annex whereis, one key": whole(git_annex(), "whereis", "--key", key),
         "git-annex-shell, AUTH-SUCCESS": until(theirs, b"", 1),
         "git-annex-shell, first CHECKPRESENT": until(theirs, ask, 3),
     }
