@@ -114,6 +114,7 @@ class Archive:
         self._nodes = dict(nodes)
         self._chosen = {place: node for place, node in nodes.items() if not to or place.name in to}
         self.adjuncts, self.unusable = dict(adjuncts or {}), dict(unusable or {})
+        self._told: set[str] = set()
         self._signer: Signer | None = None
         self._names = {place.uuid: place.name for place in nodes}
         if one_by_one:  # whoever waits for the pid lock of one repository must not have that of another
@@ -232,6 +233,7 @@ class Archive:
                 having[place].remove(key)
                 failed.setdefault(place.name, str(why or "it was not named among those that have it"))
         copies = await store_copies(self.adjuncts, self.repository.branch, items, failed)
+        self._tell_of_adjuncts(failed)
         places = {place: keys for place, keys in having.items() if keys} | copies
         proofs = await self.prove(places, failed, dict(items))
         await self.repository.branch.sync()
@@ -245,6 +247,13 @@ class Archive:
         )
         names = tuple(sorted(self._names[uuid] for uuid in received if uuid in self._names))
         return Archived(output, record, names, failed, tuple(proofs))
+
+    def _tell_of_adjuncts(self, failed: Mapping[str, str]) -> None:
+        """They stop nothing, so nobody would hear of it; once is enough."""
+        names = self.unusable.keys() | {place.name for place in self.adjuncts}
+        for name in sorted(names & failed.keys() - self._told):
+            log.warning("adjunct %s gets no copy: %s", name, failed[name])
+            self._told.add(name)
 
     async def _put(
         self,

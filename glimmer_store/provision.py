@@ -17,7 +17,7 @@ import anyio
 
 import annexpy as annex
 from glimmer_store.config import CONFIG_NAME, FORGE, Config, Durable
-from glimmer_store.errors import ConfigError
+from glimmer_store.errors import ConfigError, shell_line
 from glimmer_store.provision_adjunct import add_adjuncts
 
 __all__ = ["Place", "add_remote", "identify", "plan", "provision"]
@@ -88,6 +88,12 @@ def provision(
                 continue
             if place.durable.name in taken:
                 raise ConfigError(f"{place.durable.name}: there is a durable repository of that name already")
+            there = repository.config.remotes().get(place.durable.name)
+            if there is not None and there.uuid not in (None, place.durable.uuid):
+                raise ConfigError(
+                    f"{there.name}: there is a git remote of that name, which is another repository",
+                    remedy=shell_line("git", "-C", root.resolve(), "remote", "rename", there.name, f"{there.name}-old"),
+                )
             taken.add(place.durable.name)
             known.append(place.durable)
             new.append(place)
@@ -152,7 +158,7 @@ def _place(repository: annex.Repository, url: str, taken: set[str]) -> Place:
     if _is_remote(url):
         return _reached(repository, url, taken)
     path = Path(os.path.abspath(url))  # not resolved: a link may be how the disk is meant to be found
-    name = _free_name(path.name, taken)
+    name = _free_name(repository, path.name, taken, str(path))
     there = _is_annex(path)
     with annex.Repository.open(path) if there else annex.Repository.init(path, bare=True, description=name) as bare:
         if not bare.bare:
@@ -178,13 +184,19 @@ def _reached(repository: annex.Repository, url: str, taken: set[str]) -> Place:
             f"{url}: {error or 'no answer'}",
             remedy="make the repository there first: git init --bare DIR && git -C DIR annex init",
         ) from error
-    name = _free_name(urlsplit(url).path.rstrip("/").rpartition("/")[2], taken)
-    return Place(Durable(name, uuid, url), url.removeprefix("annex+"))
+    git_url = url.removeprefix("annex+")
+    name = _free_name(repository, urlsplit(url).path.rstrip("/").rpartition("/")[2], taken, git_url)
+    return Place(Durable(name, uuid, url), git_url)
 
 
-def _free_name(text: str, taken: set[str]) -> str:
+def _free_name(repository: annex.Repository, text: str, taken: set[str], url: str) -> str:
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", text.removesuffix(".git")).strip("-") or "durable"
-    while name in taken:
+    others = {
+        one.name
+        for one in repository.config.remotes().values()
+        if one.url != url and os.path.realpath(os.path.join(repository.path, one.url or "")) != os.path.realpath(url)
+    }
+    while name in taken | others:  # what is somebody's own stays as it is
         name += "-2"
     return name
 

@@ -37,9 +37,13 @@ def add_adjuncts(
         ConfigError: No URL of an adjunct, or it cannot be set up.
     """
     new: list[Adjunct] = []
+    taken |= repository.config.remotes().keys()
     for url in urls:
         kind, stem, settings = _parsed(url)
         if any((one.kind, dict(one.settings)) == (kind, settings) for one in (*known, *new)):
+            continue
+        if (there := _there_already(repository, url, kind, settings)) is not None:
+            new.append(there)
             continue
         name = stem
         while name in taken:
@@ -56,14 +60,36 @@ def add_adjuncts(
     return new
 
 
+def _there_already(repository: annex.Repository, url: str, kind: str, settings: Mapping[str, str]) -> Adjunct | None:
+    """The folder of a special remote that git-annex has set up here, which is used as what it is.
+
+    Raises:
+        ConfigError: It is encrypted, in chunks, or else something that annexpy does not reach.
+    """
+    path = os.path.realpath(settings.get("directory", ""))
+    for remote in repository.config.remotes().values() if kind == "directory" else ():
+        folder = remote.get("annex-directory")
+        if folder and os.path.realpath(os.path.join(repository.path, folder)) == path:
+            try:
+                uuid = annex.connect(remote.name, repository=repository).uuid
+            except annex.AnnexError as error:
+                raise ConfigError(f"{url}: {error}", remedy="name another folder, for a store of its own") from error
+            return Adjunct(remote.name, uuid, kind, settings)
+    return None
+
+
 def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
     """Kind, a name for it, settings."""
     if url.startswith("s3://"):
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
-        if not _BUCKET.fullmatch(parts.netloc) or parts.fragment or not options.keys() <= set(_OPTIONS):
+        unknown = ", ".join(sorted(options.keys() - set(_OPTIONS)))
+        if not _BUCKET.fullmatch(parts.netloc) or parts.fragment or unknown:
             shown = f"s3://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without the secret that somebody put there
-            raise ConfigError(f"{shown}: give s3://BUCKET/PREFIX, with any of {', '.join(_OPTIONS)} behind a ?")
+            raise ConfigError(
+                f"{shown}: {unknown and f'{unknown} not offered; '}give s3://BUCKET/PREFIX, "
+                f"with any of {', '.join(_OPTIONS)} behind a ?"
+            )
         prefix = unquote(parts.path.removeprefix("/"))
         settings = {**_USUAL, **options, "bucket": parts.netloc}
         return "s3", parts.netloc.replace(".", "-"), settings | ({"fileprefix": prefix} if prefix else {})

@@ -102,7 +102,12 @@ def _check(name: str, settings: Mapping[str, str]) -> None:
     if kind not in ("directory", "S3"):
         shown = f"{kind}, {settings['externaltype']}" if "externaltype" in settings else kind
         raise Refused(f"{name}: type", shown, f"only directory and S3 are offered; {_ITSELF}")
-    encryption = settings.get("encryption", "")
+    _check_plain(name, {"encryption": "", **settings})
+
+
+def _check_plain(name: str, settings: Mapping[str, str]) -> None:
+    """Contents are to be there as they are, one for each key."""
+    encryption = settings.get("encryption", "none")
     if encryption != "none":
         raise Refused(f"{name}: encryption", encryption, f"only encryption=none is offered; {_ITSELF}")
     for field in ("chunk", "chunksize", "onlyencryptcreds"):
@@ -111,6 +116,13 @@ def _check(name: str, settings: Mapping[str, str]) -> None:
     for field in ("exporttree", "importtree", "versioning", "annexobjects"):
         if settings.get(field, "").lower() in _YES:
             raise Refused(f"{name}: {field}", settings[field], f"not offered; {_ITSELF}")
+
+
+def _check_known(name: str, uuid: UUID, repository: Repository) -> None:
+    """Whoever reaches it by its address may not get round what remote.log says of it."""
+    settings = SPECIAL_REMOTES.parse(repository.branch.read(Log.REMOTE.value)).get(uuid)
+    if settings is not None:
+        _check(f"remote {name}", settings)
 
 
 def connect_special(
@@ -158,6 +170,9 @@ def connect_s3(
     """
     from annexpy.remote.s3_settings import S3Credentials, S3Settings
 
+    _check_plain(f"remote {name}", settings)
+    if repository is not None:
+        _check_known(name, uuid, repository)
     where, credentials = S3Settings.of(name, settings), S3Credentials.find(name, uuid, repository, settings)
     try:
         from annexpy.remote.s3 import S3Remote
@@ -187,7 +202,7 @@ def connect_directory(
 
     Raises:
         UnknownUUID: No git remote has this folder.
-        Refused: One does, with settings that annexpy does not offer.
+        Refused: It has settings that annexpy does not offer.
     """
     from annexpy.remote.directory import DirectoryRemote
 
@@ -197,6 +212,7 @@ def connect_directory(
         return DirectoryRemote(path, uuid=uuid, name=name, cost=cost, clock=clock)
     if uuid is None:
         uuid = _uuid_of(path, name, repository)
+    _check_known(name, uuid, repository)
     reserve = ContentSettings.of(repository.config, bare=repository.bare).reserve
     records = BranchRecords(repository, uuid)
     return DirectoryRemote(path, uuid=uuid, name=name, cost=cost, clock=clock, reserve=reserve, records=records)

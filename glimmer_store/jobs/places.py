@@ -40,11 +40,14 @@ async def get_to_know(dataset: Path, names: Iterable[str]) -> None:
     """Ask those git remotes among *names* for their UUID whom nobody has asked yet, and keep it, as git-annex does.
 
     Raises:
-        AnnexError: One cannot be asked.
+        AnnexError: One cannot be asked, or is a special remote that is not offered.
     """
+    asked = {name.removeprefix("uuid:") for name in names}
     with annex.Repository.open(dataset) as repository:
         for remote in repository.config.remotes().values():
-            if remote.name in names and not remote.uuid:
+            if remote.url is None and asked & {remote.name, remote.uuid}:
+                await annex.connect(remote.name, repository=repository).aclose()  # refused before anything is planned
+            elif remote.name in asked and not remote.uuid:
                 connected = annex.connect(remote.name, repository=repository)
                 try:
                     repository.config.set(f"remote.{remote.name}.annex-uuid", await connected.connect())

@@ -118,7 +118,10 @@ async def _answer_all(rereading: _Rereading) -> None:
 def main() -> None:
     """Answer until the input ends."""
     job, worker = sys.argv[1:]
-    anyio.run(_serve, job, worker)
+    try:
+        anyio.run(_serve, job, worker)
+    except KeyboardInterrupt:  # Ctrl-C reaches the worker as well, which says so
+        sys.exit(130)
 
 
 if __name__ == "__main__":

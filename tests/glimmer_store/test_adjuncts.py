@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
+from anyio import to_thread
 
 import annexpy as annex
 from glimmer_store.cli.commands.verify import _line
 from glimmer_store.config import Adjunct, Config
 from glimmer_store.errors import ConfigError, Shortfall
 from glimmer_store.graph import GlimmerGraph
+from glimmer_store.jobs.places import get_to_know
 from glimmer_store.provision import provision
 from glimmer_store.verify import verify
 
@@ -109,7 +112,7 @@ def key_in(study: Path, git_annex: str) -> str:
     [
         ("s3://somebody:a-secret@lab/study/", "give s3://BUCKET"),
         ("s3://lab:9000/study/", "give s3://BUCKET"),
-        ("s3://lab/study/?bucket=other", "give s3://BUCKET"),
+        ("s3://lab/study/?encryption=shared&chunk=1MiB", "chunk, encryption not offered; give s3://BUCKET"),
         ("s3://lab//study/", "fileprefix"),
         ("s3://lab/a/%2e%2e/study", "fileprefix"),
     ],
@@ -119,6 +122,54 @@ def test_a_url_that_would_lead_elsewhere_is_refused(study: Path, anyio_backend: 
         provision(study, [], adjuncts=[url])
     assert "a-secret" not in str(refused.value)
     assert Config.load(study).adjuncts == ()
+
+
+def set_up_by_git_annex(study: Path, **settings: str) -> None:
+    with annex.Repository.open(study) as repository:
+        annex.configure(repository, special_remotes={DISK: {"name": "shelf", "type": "directory", **settings}})
+        repository.branch.commit_now(seconds=60)
+        folder = str(study.parent / "disk")
+        repository.config.change({"remote.shelf.annex-uuid": DISK, "remote.shelf.annex-directory": folder})
+
+
+@pytest.mark.parametrize("setting", ["encryption=shared", "chunk=1MiB"])
+async def test_a_store_that_is_encrypted_or_in_chunks_never_gets_a_plain_content(
+    study: Path, setting: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, _, value = setting.partition("=")
+    set_up_by_git_annex(study, **{"encryption": "none", name: value})
+    with pytest.raises(ConfigError, match=f"{name} '{value}'"):
+        await to_thread.run_sync(partial(provision, study, [], adjuncts=[f"directory:{study.parent / 'disk'}"]))
+    with pytest.raises(annex.Refused, match=name):
+        await get_to_know(study, [f"uuid:{DISK}"])
+    configure(study, disk_of(study))  # whoever writes it there by hand does not get round it
+    async with GlimmerGraph.open(study) as graph:
+        node = await graph.derivative(study / "derivatives" / "brain.nii.gz")
+        (found,) = [one async for one in verify(graph, [node], repair=True)]
+    assert node.copies == found.node.copies == 2
+    assert [record.getMessage() for record in caplog.records if f"{name} '{value}'" in record.getMessage()]
+    assert [*(study.parent / "disk").iterdir()] == []
+
+
+def test_a_folder_that_git_annex_has_set_up_is_used_as_what_it_is(study: Path, anyio_backend: str) -> None:
+    set_up_by_git_annex(study, encryption="none")
+    for _ in range(2):
+        (adjunct,) = provision(study, [], adjuncts=[f"directory:{study.parent / 'disk'}"]).adjuncts
+    assert (adjunct.name, adjunct.uuid) == ("shelf", DISK)
+
+
+def test_somebodys_git_remote_of_the_same_name_stays_as_it_is(study: Path, anyio_backend: str) -> None:
+    with annex.Repository.open(study) as repository:
+        repository.config.change(
+            {"remote.vault3.url": "https://example.org/other.git", "remote.disk.url": "/elsewhere"}
+        )
+    made = provision(study, [str(study.parent / "vault3.git")], adjuncts=[f"directory:{study.parent / 'disk'}"])
+    assert [place.name for place in made.durable] == ["vault1", "vault2", "vault3-2"]
+    assert [adjunct.name for adjunct in made.adjuncts] == ["disk-2"]
+    with annex.Repository.open(study) as repository:
+        remotes = repository.config.remotes()
+    assert (remotes["vault3"].url, remotes["disk"].url) == ("https://example.org/other.git", "/elsewhere")
+    assert (remotes["vault3"].uuid, remotes["disk"].uuid) == (None, None)
 
 
 def test_what_is_saved_is_loaded(study: Path, server: S3Server, anyio_backend: str) -> None:
