@@ -88,9 +88,11 @@ if TYPE_CHECKING:
     from annexpy.remote.local import Local
     from annexpy.remote.memory import MemoryRemote
     from annexpy.remote.p2p import P2PRemote
+    from annexpy.remote.recording import Recording
     from annexpy.remote.s3_settings import S3Credentials, S3Settings
     from annexpy.remote.special import connect_s3
-    from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced, Wrapper
+    from annexpy.remote.traced import Traced
+    from annexpy.remote.wrappers import AppendOnly, ReadOnly, Wrapper
     from annexpy.repo.branch import Branch
     from annexpy.repo.commits import FileChange, SyncedBranch
     from annexpy.repo.filetree import FileTree, TreeFile
@@ -304,7 +306,7 @@ _PLACES = {
     "ProtocolError": "annexpy.errors",
     "Pushed": "annexpy.actions.push",
     "ReadOnly": "annexpy.remote.wrappers",
-    "Recording": "annexpy.remote.wrappers",
+    "Recording": "annexpy.remote.recording",
     "Refused": "annexpy.errors",
     "Remote": "annexpy.remote.base",
     "RemoteProtocolError": "annexpy.errors",
@@ -320,7 +322,7 @@ _PLACES = {
     "SyncedBranch": "annexpy.repo.commits",
     "SystemClock": "annexpy.system",
     "TimedOut": "annexpy.errors",
-    "Traced": "annexpy.remote.wrappers",
+    "Traced": "annexpy.remote.traced",
     "Transfer": "annexpy.actions.results",
     "TransferInProgress": "annexpy.errors",
     "TransportError": "annexpy.errors",

@@ -56,7 +56,7 @@ from annexpy.policy.numcopies import Copies
 from annexpy.remote import connect as _connect
 from annexpy.remote.base import Download, LockedCopy, Ranged, Remote, Removed, Upload, check_present_many
 from annexpy.remote.cluster import Cluster
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.recording import Recording
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID

@@ -22,7 +22,8 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, HasNodes, Remote, Stored
 from annexpy.remote.kinds import bare_local, is_behind_wire, is_local
 from annexpy.remote.local_take import Taken, take
-from annexpy.remote.wrappers import Recording, Wrapper
+from annexpy.remote.recording import Recording
+from annexpy.remote.wrappers import Wrapper
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
 

@@ -22,7 +22,8 @@ from annexpy.policy.numcopies import not_a_copy
 from annexpy.remote.base import Remote
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
-from annexpy.remote.wrappers import Records, Wrapper, record
+from annexpy.remote.recording import Records, record
+from annexpy.remote.wrappers import Wrapper
 from annexpy.repo.files import WRITE
 from annexpy.repo.repository import Repository
 

@@ -16,7 +16,8 @@ from annexpy.remote.base import Connects, HasNodes, Remote
 from annexpy.remote.connect import Connected, cluster_nodes, connect
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
-from annexpy.remote.wrappers import Recording, Traced
+from annexpy.remote.recording import Recording
+from annexpy.remote.traced import Traced
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 

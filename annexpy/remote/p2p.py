@@ -1,6 +1,6 @@
 """The other side of a wire as a Remote: git-annex-shell, annexpy-shell, or anything that speaks P2P.
 
-What a client must not believe is written down here and in ``p2p_content``: a bare ALREADY-HAVE is
+What a client must not believe is written down here and in ``p2p_upload`` and ``p2p_download``: a bare ALREADY-HAVE is
 checked before it counts, the end of a stream is an unknown outcome, an empty answer of version 0 is
 no content, and a removal with a deadline is never sent without it. Whether the bytes of a get are
 the right ones is for the receiver to find out.
@@ -22,13 +22,16 @@ from annexpy.keys.key import Key
 from annexpy.p2p.extensions import PROOFS, RANGES
 from annexpy.p2p.messages import MAX_VERSION, CheckPresent, Failure, Message, Success
 from annexpy.remote.base import Download, LockedCopy, Removed, Upload
-from annexpy.remote.p2p_content import P2PDownload, P2PUpload, refusal
+from annexpy.remote.greeting import Greeting, open_wire
+from annexpy.remote.p2p_answers import refusal
+from annexpy.remote.p2p_download import P2PDownload
 from annexpy.remote.p2p_lock import P2PLock
 from annexpy.remote.p2p_pipeline import pipeline
 from annexpy.remote.p2p_proof import Prover
 from annexpy.remote.p2p_removal import Remover
+from annexpy.remote.p2p_upload import P2PUpload
 from annexpy.remote.pool import Pool, Use
-from annexpy.remote.wire import Greeting, Wire, open_wire
+from annexpy.remote.wire import Wire
 from annexpy.system import CLOCK
 from annexpy.transport.base import Dial, Narrow
 from annexpy.uuids import UUID, is_cluster

@@ -12,7 +12,7 @@ from annexpy.errors import AnnexError, NotLocked
 from annexpy.keys.key import Key
 from annexpy.p2p.messages import UNLOCK_CONTENT, Failure, LockContent, Success
 from annexpy.remote.base import is_open_end
-from annexpy.remote.p2p_content import refusal
+from annexpy.remote.p2p_answers import refusal
 from annexpy.remote.pool import Pool, Use
 from annexpy.remote.wire import Wire, was_stale
 from annexpy.uuids import UUID

@@ -9,7 +9,7 @@ from annexpy.errors import KeyNotPresent, PeerError
 from annexpy.keys.key import Key
 from annexpy.p2p.extensions import PROOFS, Possessed, Possession
 from annexpy.p2p.messages import Error, Failure, Message
-from annexpy.remote.p2p_content import unexpected
+from annexpy.remote.p2p_answers import unexpected
 from annexpy.remote.pool import Pool, Use
 from annexpy.remote.possession import patience
 from annexpy.remote.wire import Wire

@@ -29,7 +29,7 @@ from annexpy.p2p.messages import (
     Timestamp,
 )
 from annexpy.remote.base import Removed, may_happen_yet
-from annexpy.remote.p2p_content import copies, refusal, unexpected
+from annexpy.remote.p2p_answers import copies, refusal, unexpected
 from annexpy.remote.p2p_pipeline import pipeline
 from annexpy.remote.pool import Pool, Use
 from annexpy.remote.wire import Wire, was_stale

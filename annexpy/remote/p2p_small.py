@@ -34,7 +34,9 @@ from annexpy.remote.base import Stored
 from annexpy.remote.local import Local
 from annexpy.remote.local_take import Taken
 from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.p2p_content import SMALL, hint, refusal, stored_by
+from annexpy.remote.p2p_answers import refusal, stored_by
+from annexpy.remote.p2p_transfer import hint
+from annexpy.remote.p2p_upload import SMALL
 from annexpy.remote.pool import Use
 from annexpy.remote.wire import Wire
 

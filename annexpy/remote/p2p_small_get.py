@@ -18,8 +18,8 @@ from annexpy.remote.base import Stored
 from annexpy.remote.local import Local
 from annexpy.remote.local_take import Taken, admitted
 from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.p2p_content import hint
 from annexpy.remote.p2p_small import is_small, over_wires
+from annexpy.remote.p2p_transfer import hint
 from annexpy.remote.wire import Wire
 from annexpy.repo.receiving import Receiving
 

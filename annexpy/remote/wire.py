@@ -1,4 +1,4 @@
-"""One wire to a P2P server: greeting and version, requests and answers, a deadline for every wait.
+"""One wire to a P2P server: requests and answers, a deadline for every wait. ``greeting`` opens one.
 
 Everything above (``pool``, ``p2p``) asks in messages; everything below moves bytes. Whatever goes
 wrong here leaves the wire unusable, and ``usable`` says so.
@@ -7,23 +7,13 @@ wrong here leaves the wire unusable, and ``usable`` says so.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
 from anyio import CancelScope, Event, current_time
 from anyio.lowlevel import checkpoint
 
-from annexpy.errors import (
-    AuthFailed,
-    ConnectFailed,
-    ConnectionLost,
-    LocalProtocolError,
-    PeerError,
-    RemoteProtocolError,
-    TimedOut,
-    UnknownUUID,
-)
+from annexpy.errors import ConnectionLost, RemoteProtocolError, TimedOut
 from annexpy.p2p.connection import (
     NEED_DATA,
     Closed,
@@ -32,25 +22,14 @@ from annexpy.p2p.connection import (
     Data,
     NeedData,
     Paused,
-    Role,
     State,
     Unexpected,
 )
-from annexpy.p2p.messages import (
-    MAX_VERSION,
-    Auth,
-    AuthFailure,
-    AuthSuccess,
-    Bypass,
-    DataHeader,
-    Error,
-    Message,
-    Version,
-)
-from annexpy.transport.base import CHUNK, Dial, Transport, Watched
+from annexpy.p2p.messages import Auth, DataHeader, Message
+from annexpy.transport.base import CHUNK, Transport, Watched
 from annexpy.uuids import UUID
 
-__all__ = ["Greeting", "Wire", "open_wire", "was_stale"]
+__all__ = ["Wire", "was_stale"]
 
 log = logging.getLogger(__name__)
 
@@ -59,41 +38,20 @@ _AT_REST = (State.IDLE, State.PUT_REFUSED)
 _NOTHING_MORE = (Closed, NeedData, Paused, Unexpected)  # the last two are never told to a client
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
-    """How to begin, and how long to wait.
-
-    Attributes:
-        name: The peer, for messages.
-        uuid: Which repository must answer; None takes whatever is there.
-        client_uuid, token: Said in AUTH, where the client has to speak first.
-        max_version: Highest protocol version to speak.
-        bypass: Gateways that have been passed already.
-        connect: Seconds for the connection and for each of its first answers.
-        deadline: Seconds without a byte after which an answer or a body counts as stuck.
-    """
-
-    name: str
-    uuid: UUID | None = None
-    client_uuid: UUID | None = None
-    token: str | None = None
-    max_version: int = MAX_VERSION
-    bypass: tuple[UUID, ...] = ()
-    connect: float = 20.0
-    deadline: float = 60.0
-
-
 class Wire:
-    """A connection that has been greeted. Owned by one task at a time.
+    """A connection, once it has been greeted. Owned by one task at a time.
 
     An owner who only waits for his last answer may ``lend`` it: the next owner's request goes out with his
     last words, and the answer to it is heard after his.
 
     Attributes:
-        doomed: The next owner gave up while the wire was lent: it is to be closed when the answer is there.
+        name: The peer, for messages.
         uuid: The repository that answered.
+        deadline: Seconds without a byte after which an answer or a body counts as stuck.
         delivered: False while, or since, the last request went out only in part or not at all.
+        heard: The peer has said something since the last owner took it.
         used: True once it has served a request and came back.
+        doomed: The next owner gave up while the wire was lent: it is to be closed when the answer is there.
         clock_offset: (seconds to add to ``Clock.now()`` to get at most the peer's clock, when that
             was found out), or None.
     """
@@ -102,7 +60,6 @@ class Wire:
         "_ahead",
         "_connection",
         "_debug",
-        "_greeting",
         "_spoiled",
         "_transport",
         "_unsent",
@@ -112,14 +69,15 @@ class Wire:
         "delivered",
         "doomed",
         "heard",
+        "name",
         "used",
         "uuid",
     )
 
-    def __init__(self, transport: Transport, connection: Connection, greeting: Greeting) -> None:
-        self._transport, self._connection, self._greeting = transport, connection, greeting
-        self.deadline = greeting.deadline
-        self.uuid = greeting.uuid or UUID("")
+    def __init__(self, name: str, transport: Transport, connection: Connection, deadline: float) -> None:
+        self.name, self._transport, self._connection = name, transport, connection
+        self.deadline = deadline
+        self.uuid = UUID("")
         self.used = False
         self.heard = False
         self.delivered = True
@@ -130,10 +88,6 @@ class Wire:
         self._unsent = b""
         self._within = transport.within if isinstance(transport, Watched) else None
         self._debug = log.isEnabledFor(logging.DEBUG)
-
-    @property
-    def name(self) -> str:
-        return self._greeting.name
 
     @property
     def version(self) -> int:
@@ -368,65 +322,6 @@ class Wire:
 def was_stale(wire: Wire, error: BaseException) -> bool:
     """The peer had closed a kept wire before it could hear us, so the same may be asked over a new one."""
     return isinstance(error, ConnectionLost) and wire.used and not wire.heard
-
-
-async def open_wire(dial: Dial, greeting: Greeting) -> Wire:
-    """Connect and greet: AUTH-SUCCESS of the right repository, VERSION agreed on, BYPASS ready to go.
-
-    VERSION is sent without waiting for the greeting, which saves a round trip.
-
-    Raises:
-        ConnectFailed, AuthFailed: No connection, or one that ended before the greeting did.
-        UnknownUUID: Another repository answered.
-        PeerError: ERROR in place of the greeting.
-        ConnectFailed, TimedOut, RemoteProtocolError: The greeting never came, or was none.
-    """
-    with CancelScope(deadline=current_time() + greeting.connect) as scope:
-        transport = await dial()
-    if scope.cancelled_caught:
-        raise TimedOut(greeting.name, "connection", greeting.connect)
-    token = greeting.token
-    state = State.GREETING if token is None else State.AUTH
-    wire = Wire(transport, Connection(Role.CLIENT, state=state), replace(greeting, deadline=greeting.connect))
-    try:
-        if token is not None:
-            if greeting.client_uuid is None:
-                raise LocalProtocolError("AUTH needs the UUID of the client")
-            wire.put(Auth(greeting.client_uuid, token))
-        elif greeting.max_version:
-            wire.put(Version(greeting.max_version))
-        await _greeted(wire, greeting)
-    except BaseException as error:
-        await wire.aclose()
-        if isinstance(error, ConnectionLost):  # nothing was asked, so no outcome is unknown: there is nobody
-            raise ConnectFailed(greeting.name, str(error).removeprefix(f"{greeting.name} ")) from error
-        raise
-    wire.deadline = greeting.deadline
-    return wire
-
-
-async def _greeted(wire: Wire, greeting: Greeting) -> None:
-    match await wire.event():
-        case AuthSuccess(uuid):
-            if greeting.uuid is not None and uuid != greeting.uuid:
-                raise UnknownUUID(f"{wire.name}: expected repository {greeting.uuid} but found {uuid}")
-            wire.uuid = uuid
-        case AuthFailure():
-            raise AuthFailed(wire.name)
-        case Error(text):
-            raise PeerError(wire.name, text)
-        case other:
-            raise RemoteProtocolError(f"{wire.name}: {other!r} in place of a greeting")
-    if greeting.max_version:
-        if greeting.token is not None:
-            wire.put(Version(greeting.max_version))
-        match await wire.event():
-            case Version() | Error():
-                pass  # ERROR is how a server of version 0 says that it knows no VERSION
-            case other:
-                raise RemoteProtocolError(f"{wire.name}: {other!r} in answer to VERSION")
-    if greeting.bypass and wire.version >= 2:
-        wire.put(Bypass(greeting.bypass))  # never answered, so it rides with the first request
 
 
 def _shown(message: Message) -> str:

@@ -37,8 +37,9 @@ from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.lone import Lone
 from annexpy.remote.quota import WithinQuota, quota_of
+from annexpy.remote.recording import Recording, record
 from annexpy.remote.relay import Relayed, patience
-from annexpy.remote.wrappers import ReadOnly, Recording, record
+from annexpy.remote.wrappers import ReadOnly
 from annexpy.repo.in_use import InUse
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability

@@ -40,7 +40,8 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, check_present_many
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.connect import connect
-from annexpy.remote.wrappers import ReadOnly, Recording
+from annexpy.remote.recording import Recording
+from annexpy.remote.wrappers import ReadOnly
 from annexpy.repo.repository import Repository
 from annexpy.transport.pipe import DialCommand
 

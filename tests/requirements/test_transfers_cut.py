@@ -29,7 +29,7 @@ from annexpy.remote.base import Remote, Stored, found
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.recording import Recording
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.server.serve import serve

@@ -16,7 +16,7 @@ from annexpy.errors import AnnexError, ConnectionLost, RemoteProtocolError, Tran
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.local import Local
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.recording import Recording
 from tests.simulation.archives import Dataset
 from tests.simulation.jumps import current_time, sleep
 

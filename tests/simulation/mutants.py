@@ -26,10 +26,10 @@ from annexpy.remote import (
     local,
     local_removal,
     memory,
-    p2p_content,
     p2p_lock,
     p2p_removal,
-    wrappers,
+    p2p_upload,
+    recording,
 )
 from annexpy.repo import durability, locks, retention
 from annexpy.server import serve
@@ -225,7 +225,7 @@ MUTANTS = (
     _mutant(
         "a bare ALREADY-HAVE is believed",
         "bad wires",
-        (p2p_content.P2PUpload, "_check", "match await wire.ask(CheckPresent(self._key)):", "match Success():"),
+        (p2p_upload.P2PUpload, "_check", "match await wire.ask(CheckPresent(self._key)):", "match Success():"),
     ),
     _mutant("content is not verified", "bad wires", (backend.Verifier, "matches", "return ", "return True or ")),
     _mutant(
@@ -259,7 +259,7 @@ MUTANTS = (
         "a put is recorded before it is answered",
         "half removed",
         (
-            wrappers._RecordingUpload,
+            recording._RecordingUpload,
             "finish",
             "return self._stored(await self._upload.finish(valid))",
             "return self._stored(Stored(frozenset((self._recording.uuid,)))) and self._stored(await self._upload.finish(valid))",
@@ -269,14 +269,14 @@ MUTANTS = (
         "a removal is recorded before it is answered",
         "late removals",
         (
-            wrappers.Recording,
+            recording.Recording,
             "remove_content_many",
             "self.keep()",
             "[record(self.branch, key, (self.uuid,), present=False) for key in keys]",
         ),
     ),
     _mutant(
-        "a cluster is recorded as a place", "late copies", (wrappers, "record", "if not is_cluster(uuid):", "if True:")
+        "a cluster is recorded as a place", "late copies", (recording, "record", "if not is_cluster(uuid):", "if True:")
     ),
     _mutant(
         "what a repository removes is not recorded",

@@ -25,7 +25,7 @@ from annexpy.remote.connect import connect
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.recording import Recording
 from annexpy.repo.repository import Repository
 from annexpy.transport.pipe import DialCommand
 from annexpy.uuids import UUID

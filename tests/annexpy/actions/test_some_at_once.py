@@ -20,7 +20,7 @@ from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
 from annexpy.policy.numcopies import Copies
 from annexpy.remote.local import Local
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.recording import Recording
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.uuids import UUID

@@ -39,7 +39,9 @@ from annexpy.remote.base import Download, Remote, Stored, Upload
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local, LocalUpload
 from annexpy.remote.memory import MemoryRemote
-from annexpy.remote.wrappers import ReadOnly, Recording, Traced, Wrapper
+from annexpy.remote.recording import Recording
+from annexpy.remote.traced import Traced
+from annexpy.remote.wrappers import ReadOnly, Wrapper
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, new_cluster_uuid
 

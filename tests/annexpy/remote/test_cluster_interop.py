@@ -19,7 +19,7 @@ from annexpy.remote.base import Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.recording import Recording
 from annexpy.repo.repository import Repository
 from annexpy.system import CLOCK
 from annexpy.transport.pipe import DialCommand

@@ -23,7 +23,8 @@ from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.wrappers import ReadOnly, Recording
+from annexpy.remote.recording import Recording
+from annexpy.remote.wrappers import ReadOnly
 from annexpy.repo.repository import Repository
 from annexpy.server.serve import serve
 from annexpy.system import CLOCK

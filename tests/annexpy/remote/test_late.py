@@ -22,7 +22,7 @@ from annexpy.remote.fanout import WINDOW
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.named_cluster import NamedCluster
-from annexpy.remote.wrappers import record
+from annexpy.remote.recording import record
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 

@@ -23,7 +23,7 @@ from annexpy.errors import (
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.local import Local
-from annexpy.remote.wrappers import Recording
+from annexpy.remote.recording import Recording
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 

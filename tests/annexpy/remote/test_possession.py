@@ -24,7 +24,8 @@ from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.p2p import P2PRemote
 from annexpy.remote.possession import new_nonce, possession
-from annexpy.remote.wrappers import ReadOnly, Traced
+from annexpy.remote.traced import Traced
+from annexpy.remote.wrappers import ReadOnly
 from annexpy.repo.repository import Repository
 from annexpy.server.serve import serve
 from annexpy.transport.base import Transport

@@ -23,7 +23,9 @@ from annexpy.remote.base import BatchPresence, BatchRemove, Remote, Removed, Sto
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
-from annexpy.remote.wrappers import AppendOnly, ReadOnly, Recording, Traced, Wrapper, record
+from annexpy.remote.recording import Recording, record
+from annexpy.remote.traced import Traced
+from annexpy.remote.wrappers import AppendOnly, ReadOnly, Wrapper
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, new_cluster_uuid
 
@@ -307,7 +309,7 @@ async def test_wrappers_pass_everything_on() -> None:
 
 @pytest.mark.anyio
 async def test_traced_tells_what_happens_and_no_content(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "annexpy.remote.wrappers")
+    caplog.set_level(logging.DEBUG, "annexpy.remote.traced")
     remote = Traced(MemoryRemote(A, name="vault"))
     await store(remote, KEY, CONTENT)
     assert await read(remote, KEY) == CONTENT
