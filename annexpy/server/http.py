@@ -18,60 +18,22 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, Self, TypeAlias, assert_never
+from typing import Final, Self
 
 import anyio
 from anyio.abc import TaskGroup
 
 from annexpy.clock import Clock
-from annexpy.errors import (
-    AnnexError,
-    ContentError,
-    KeyNotPresent,
-)
-from annexpy.keys.key import Key
-from annexpy.p2p.http import (
-    DATA_LENGTH,
-    CheckPresentRequest,
-    GetRequest,
-    GetTimestampRequest,
-    KeepLockedRequest,
-    LockContentRequest,
-    PossessionRequest,
-    PutOffsetRequest,
-    PutRequest,
-    RemoveBeforeRequest,
-    RemoveRequest,
-    Request,
-    Route,
-    WrongMethod,
-    parse_request,
-    parse_route,
-)
-from annexpy.p2p.http_answers import (
-    JSON_TYPE,
-    AlreadyHaveAnswer,
-    Answer,
-    LockAnswer,
-    OffsetAnswer,
-    PossessionAnswer,
-    PresentAnswer,
-    StoredAnswer,
-    TimestampAnswer,
-    format_answer,
-)
-from annexpy.remote.base import Remote
-from annexpy.remote.possession import possession
+from annexpy.errors import AnnexError
+from annexpy.p2p.http import DATA_LENGTH, WrongMethod, parse_request, parse_route
 from annexpy.server.auth import Access, Role, Verdict, Visitor
 from annexpy.server.commits import Commits
-from annexpy.server.http_content import receive_content, send_content
 from annexpy.server.http_locks import HeldLocks
-from annexpy.server.http_removal import RemovalRequest, answer_to, deadline_of, remove_together, sent_behind
 from annexpy.server.http_told import Asked, hardest, line, refuse, say, tell
+from annexpy.server.http_verbs import Verbs
 from annexpy.server.limits import LockQuota, Quota
 from annexpy.server.metrics import METRICS_TYPE, Metrics
 from annexpy.server.shown import Find, Mount, Shown, ShownRepositories
-from annexpy.server.wire import others
 from annexpy.system import CLOCK, new_uuid
 from annexpy.transport.base import Transport
 from annexpy.transport.http_exchange import Exchange
@@ -97,7 +59,6 @@ _ROLES: Final = {
     b"remove": Role.WRITE,
     b"remove-before": Role.WRITE,
 }
-_JSON: Final = (b"Content-Type", JSON_TYPE)
 _QUICK: Final = 100  # the cost of a repository on this machine
 
 
@@ -141,6 +102,7 @@ class Routes:
         self._quota = LockQuota() if locks is None else locks
         self._group: TaskGroup | None = None
         self._locks: HeldLocks | None = None
+        self._verbs: Verbs | None = None
         self.metrics = Metrics()
         usual = HTTPDeadlines() if deadlines is None else deadlines
         self.connections = HTTPConnections(self.answer, deadlines=usual, clock=clock)
@@ -152,7 +114,8 @@ class Routes:
 
     async def __aenter__(self) -> Self:
         self._group = await anyio.create_task_group().__aenter__()
-        self._locks = HeldLocks(self._group, self._quota, new_uuid)
+        locks = self._locks = HeldLocks(self._group, self._quota, new_uuid)
+        self._verbs = Verbs(locks, self._commits, self._note, self._clock, allow_unverifiable=self._allow_unverifiable)
         self._group.start_soon(self.connections.watch)
         self._group.start_soon(self._commits.run)
         return self
@@ -271,21 +234,12 @@ class Routes:
                 request = parse_request(route, head.headers.get(DATA_LENGTH))
             remote = await way.find(route.uuid, request.bypass)
             if remote is not None:
-                await self._ask(exchange, remote, route, request, asked)
+                assert self._verbs is not None
+                if remote.cost > _QUICK:
+                    await exchange.flush()  # what was asked before has its answer, and this one may take its time
+                await self._verbs.do(exchange, remote, route, request, asked)
                 return
         refuse(exchange, Verdict.NOT_THERE if request is not None else refused)
-
-    async def _ask(self, exchange: Exchange, remote: Remote, route: Route, request: Request, asked: Asked) -> None:
-        if remote.cost > _QUICK:
-            await exchange.flush()  # what was asked before has its answer, and this one may take its time
-        if isinstance(request, GetRequest):
-            await send_content(exchange, remote, request)
-            return
-        if isinstance(request, RemoveRequest | RemoveBeforeRequest):
-            await self._remove(exchange, remote, route, request, asked)
-            return
-        answer = await self._do(exchange, remote, request, asked)
-        exchange.answer(200, (_JSON,), format_answer(answer, request.version))
 
     def _visitor(self, exchange: Exchange, asked: Asked) -> Visitor:
         visitor = self.access.visitor(exchange.head.headers.get(b"authorization"), secure=exchange.secure)
@@ -315,84 +269,6 @@ class Routes:
                     self._commits.note()
                 return
         refuse(exchange, Verdict.NOT_THERE)
-
-    async def _do(self, exchange: Exchange, remote: Remote, request: _Verb, asked: Asked) -> Answer:
-        match request:
-            case CheckPresentRequest(key=key):
-                return PresentAnswer(await remote.check_present(key))
-            case PutOffsetRequest(key=key):
-                return await _offset(remote, key)
-            case PutRequest():
-                return await self._put(exchange, remote, request, asked)
-            case GetTimestampRequest():
-                return TimestampAnswer(int(self._clock.now() // 1))
-            case PossessionRequest(key=key, nonce=nonce):
-                try:
-                    return PossessionAnswer(await possession(remote, key, nonce))
-                except KeyNotPresent:
-                    return PossessionAnswer(None)
-            case LockContentRequest(uuid=uuid, key=key, client=client):
-                assert self._locks is not None
-                who = asked.user or exchange.peer.rpartition(":")[0]
-                lock_id = await self._locks.take(remote, key, uuid, owner=asked.user, client=client or "", who=who)
-                return LockAnswer(lock_id)
-            case KeepLockedRequest(uuid=uuid, lock_id=lock_id):
-                assert self._locks is not None
-                await self._locks.keep(lock_id, uuid, asked.user, exchange)
-                return LockAnswer()
-            case other:
-                assert_never(other)
-
-    async def _put(self, exchange: Exchange, remote: Remote, request: PutRequest, asked: Asked) -> Answer:
-        try:
-            answer = await receive_content(exchange, remote, request, allow_unverifiable=self._allow_unverifiable)
-        except ContentError as error:
-            asked.why = str(error)
-            return StoredAnswer(False)
-        if answer.stored:
-            self._commits.note()
-        return answer
-
-    async def _remove(
-        self, exchange: Exchange, remote: Remote, route: Route, request: RemovalRequest, asked: Asked
-    ) -> None:
-        """Answer *request*, and those that the client has sent right behind it for the same."""
-        deadline, begun = deadline_of(request, self._clock), self._clock.now()
-        together = [(exchange, request.key, asked)]
-        for behind, key in sent_behind(exchange, route, request):
-            together.append((behind, key, Asked(asked.verb, asked.user)))
-        try:
-            told = await remove_together(remote, [key for _, key, _ in together], deadline)
-            for (one, _, about), removed in zip(together, told, strict=True):
-                said, about.why = answer_to(removed, remote)
-                if isinstance(said, AnnexError):
-                    tell(one, said)
-                else:
-                    one.answer(200, (_JSON,), format_answer(said, request.version))
-            if not all(isinstance(removed, AnnexError) for removed in told):
-                self._commits.note()
-        finally:
-            for one, _, about in together[1:]:
-                self._note(one, about, begun)
-
-
-_Verb: TypeAlias = (
-    CheckPresentRequest
-    | PutOffsetRequest
-    | PutRequest
-    | GetTimestampRequest
-    | PossessionRequest
-    | LockContentRequest
-    | KeepLockedRequest
-)
-
-
-async def _offset(remote: Remote, key: Key) -> Answer:
-    async with remote.put(key) as upload:
-        if upload.already:
-            return AlreadyHaveAnswer(others(upload.already, remote))
-        # Left without a word: what is there already stays.
-        return OffsetAnswer(upload.offset)
 
 
 async def serve_http(

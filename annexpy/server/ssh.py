@@ -14,36 +14,27 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 import anyio
 import anyio.abc
-from anyio import to_thread
 
 from annexpy.clock import Clock
-from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, NotARepository, ProtocolError
-from annexpy.p2p.connection import Connection, Role
-from annexpy.server.authorized import AuthorizedKeys, Rights
-from annexpy.server.direct import find_uuid, in_annex
-from annexpy.server.gateway import Gateway
-from annexpy.server.git_process import make_visible, take_in
-from annexpy.server.limits import Deadlines, LockQuota, Quota, ServerMode
+from annexpy.errors import AnnexError, ConnectFailed, InvalidInput, ProtocolError
+from annexpy.server.authorized import AuthorizedKeys
+from annexpy.server.limits import LockQuota, Quota
 from annexpy.server.metrics import Metrics
 from annexpy.server.places import Places
 from annexpy.server.refusal import Refusal
-from annexpy.server.serve import serve
-from annexpy.server.shell import Asked, parse_command
-from annexpy.server.ssh_git import push, relay
+from annexpy.server.shell import parse_command
+from annexpy.server.ssh_commands import Commands
 from annexpy.server.ssh_session import SSHClient, SSHSession
 from annexpy.system import CLOCK
 from annexpy.transport.descriptors import on_asyncio
 from annexpy.transport.ssh_library import PACKET, leave_out_empty, load_asyncssh, write_together
 from annexpy.transport.ssh_packets import receive_quickly
-from annexpy.uuids import UUID, parse_uuid
 
 __all__ = ["SSHLimits", "SSHServer", "host_key"]
 
@@ -59,7 +50,6 @@ _WINDOW: Final = 4 * 1024 * 1024
 _TOO_MANY: Final = 4  # SSH_OPEN_RESOURCE_SHORTAGE
 _BY_APPLICATION: Final = 11  # SSH_DISCONNECT_BY_APPLICATION
 _TOO_MANY_CONNECTIONS: Final = 12  # SSH_DISCONNECT_TOO_MANY_CONNECTIONS
-_CONFIG: Final = b"annex.uuid=%s\ncore.gcrypt-id=\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +133,9 @@ class SSHServer:
         self.places = places
         self.limits = SSHLimits() if limits is None else limits
         self._keys, self._host_keys = keys, host_keys
-        self._locks = LockQuota() if locks is None else locks
-        self._metrics = metrics
-        self._allow_unverifiable, self._clock = allow_unverifiable, clock
-        self._deadlines = Deadlines(first=self.limits.idle, idle=self.limits.idle)
+        self._metrics, self._clock = metrics, clock
+        quota = LockQuota() if locks is None else locks
+        self._commands = Commands(places, self.limits.idle, quota, allow_unverifiable=allow_unverifiable, clock=clock)
         self._doors: dict[_AsyncSSH, SSHClient] = {}
         self._running: set[SSHSession] = set()
         self._acceptors: list[_AsyncSSH] = []
@@ -304,7 +293,7 @@ class SSHServer:
         try:
             asked = parse_command(["-c", session.command or "shell"], limited=session.rights.limited)
             verb = asked.name
-            code = await self._answer(session, asked)
+            code = await self._commands.answer(session, asked)
         except Refusal as refusal:
             why, said, code = str(refusal), refusal.said, refusal.code
         except AnnexError as error:
@@ -334,79 +323,6 @@ class SSHServer:
                 seconds * 1000,
                 because,
             )
-
-    async def _answer(self, session: SSHSession, asked: Asked) -> int:
-        rights = session.rights
-        directory = self.places.find(asked.path, root=rights.root, directory=rights.directory)
-        if asked.git:
-            with anyio.fail_after(self.limits.idle):
-                return await self._git(session, asked, directory)
-        async with AsyncExitStack() as stack:
-            try:
-                gateway = await stack.enter_async_context(self.places.using(directory))
-            except NotARepository:
-                if not await to_thread.run_sync(partial(_made_annex, directory, asked, rights)):
-                    if asked.name == "configlist":
-                        await session.send(_CONFIG % b"")
-                        return 0
-                    raise Refusal("Not a git-annex or gcrypt repository.") from None
-                gateway = await stack.enter_async_context(self.places.using(directory))
-            return await self._ask(session, gateway, asked)
-
-    async def _ask(self, session: SSHSession, gateway: Gateway, asked: Asked) -> int:
-        own = gateway.uuid
-        expected = parse_uuid(asked.options.get("--uuid") or own)
-        if not gateway.knows(expected):
-            raise Refusal(f"expected repository UUID {expected} but found UUID {own}")
-        if asked.name == "p2pstdio":
-            return await self._p2p(session, gateway, expected, asked.client())
-        if expected != own:
-            raise Refusal(f"Cannot proxy {asked.name} command.")
-        if asked.name == "configlist":
-            await session.send(_CONFIG % own.encode())
-            return 0
-        return await to_thread.run_sync(in_annex, gateway.repository.path, asked.parameters)
-
-    async def _p2p(self, session: SSHSession, gateway: Gateway, uuid: UUID, client: str) -> int:
-        session.protocol = Connection(Role.SERVER)
-        ended = await serve(
-            session,
-            gateway.shown(uuid),
-            mode=session.rights.mode,
-            connection=session.protocol,
-            client=client,
-            who=session.rights.who,
-            deadlines=self._deadlines,
-            locks=self._locks,
-            bypass=gateway.bypassing(uuid),
-            allow_unverifiable=self._allow_unverifiable,
-            clock=self._clock,
-            on_idle=gateway.commit,
-        )
-        if ended is not None:
-            raise ended
-        return 0
-
-    async def _git(self, session: SSHSession, asked: Asked, directory: str) -> int:
-        async with AsyncExitStack() as stack:
-            try:
-                gateway = await stack.enter_async_context(self.places.using(directory))
-            except NotARepository:  # git without git-annex
-                gateway = None
-            if gateway is not None:
-                await make_visible(gateway.repository)
-            if asked.name != "git-receive-pack":
-                return await relay(session, [asked.name.removeprefix("git-"), directory])
-            code = await push(session, directory, gateway)
-            if gateway is not None:
-                await take_in(gateway.repository)
-            return code
-
-
-def _made_annex(directory: str, asked: Asked, rights: Rights) -> bool:
-    """Has a git repository become an annex? As git-annex-shell does it: one with a git-annex branch, or on request."""
-    wanted, read_only = bool(asked.options.get("autoinit")), rights.mode is ServerMode.READ_ONLY
-    return bool(find_uuid(directory, wanted=wanted, read_only=read_only))
 
 
 # -- what asyncssh calls ------------------------------------------------------------------------------------
