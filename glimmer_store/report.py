@@ -174,6 +174,60 @@ def assemble(
     return Report(str(root), tuple(places), tuple(objects))
 
 
+@dataclass(frozen=True, slots=True)
+class _At:
+    """What is known of one key at one place.
+
+    Attributes:
+        asked: Somebody asked the place.
+        there: It is there now; None where the place gave no answer.
+        recorded, logged: It is there by the node, and by the location log.
+        proof: Why it is believed to be there.
+    """
+
+    place: Place
+    asked: bool
+    there: bool | None
+    recorded: bool
+    logged: bool
+    proof: Proof | None
+
+    @property
+    def bad(self) -> bool:
+        return self.proof is not None and not self.proof.good and bool(self.there)
+
+    @property
+    def durable(self) -> bool:
+        return self.place.tier is Tier.BARE
+
+    def cell(self, now: datetime, *, short: bool) -> Cell:
+        """How it is shown; *short*: there are fewer copies than there must be."""
+        somewhere_said = self.recorded or self.logged
+        if not self.asked:
+            return Cell.CLAIMED if self.logged else Cell.ABSENT
+        if self.there is None:
+            return Cell.UNREACHABLE if somewhere_said else Cell.UNKNOWN
+        if self.bad:
+            return Cell.BAD
+        if self.there:
+            return Cell.PROVEN if self.proof is not None and self.proof.fresh(now) else Cell.THERE
+        if somewhere_said:
+            return Cell.LOST
+        return Cell.MISSING if self.durable and short else Cell.ABSENT
+
+    def drift(self) -> str:
+        """How it differs from what is recorded; "" where that cannot be said, or it does not."""
+        if not self.asked or self.there is None:
+            return ""
+        if self.bad:
+            return f"at {self.place.name}, found bad"
+        if not self.there:
+            return f"recorded at {self.place.name}, not there" if self.recorded or self.logged else ""
+        if not (self.recorded if self.durable else self.logged):
+            return f"at {self.place.name}, not recorded"
+        return "" if self.logged else f"at {self.place.name}, not in the location log"
+
+
 def _compare(node: GlimmerNode, needed: int, places: Sequence[Place], known: Known) -> ObjectStatus:
     """One node against everything that is known of its key."""
     if node.key is None:
@@ -185,57 +239,33 @@ def _compare(node: GlimmerNode, needed: int, places: Sequence[Place], known: Kno
     proofs = known.proofs.get(node.key, {})
     if not proofs and node.record is not None and node.record.verified:
         proofs = {place.remote: Proof() for place in node.stored_at}
-    there: dict[str, bool | None] = {}
+    seen = []
     for place in places:
         answers = known.present.get(place.name, {})
-        there[place.name] = None if answers is None else answers.get(node.key, False)
-    durable = [place for place in places if place.tier is Tier.BARE]
-    bad = {name for name, proof in proofs.items() if not proof.good and there.get(name)}
-    live = tuple(place.name for place in durable if there[place.name] and place.name not in bad)
-    now, drift, cells = datetime.now(UTC), [], []
-    for place in places:
-        node_says, log_says = place.uuid in recorded, place.uuid in logged or place.uuid in untrusted
-        state = there[place.name]
-        if place.name not in known.present:  # not asked
-            cells.append(Cell.CLAIMED if log_says else Cell.ABSENT)
-            continue
-        if state is None:
-            cells.append(Cell.UNREACHABLE if node_says or log_says else Cell.UNKNOWN)
-            continue
-        expected = node_says if place.tier is Tier.BARE else log_says
-        if place.name in bad:
-            cells.append(Cell.BAD)
-            drift.append(f"at {place.name}, found bad")
-        elif state:
-            proof = proofs.get(place.name)
-            cells.append(Cell.PROVEN if proof is not None and proof.fresh(now) else Cell.THERE)
-            if not expected:
-                drift.append(f"at {place.name}, not recorded")
-            elif not log_says:
-                drift.append(f"at {place.name}, not in the location log")
-        elif node_says or log_says:
-            cells.append(Cell.LOST)
-            drift.append(f"recorded at {place.name}, not there")
-        else:
-            cells.append(Cell.MISSING if place.tier is Tier.BARE and len(live) < needed else Cell.ABSENT)
+        there = None if answers is None else answers.get(node.key, False)
+        in_log = place.uuid in logged or place.uuid in untrusted
+        asked, proof = place.name in known.present, proofs.get(place.name)
+        seen.append(_At(place, asked, there, place.uuid in recorded, in_log, proof))
+    live = tuple(at.place.name for at in seen if at.durable and at.there and not at.bad)
+    now, short = datetime.now(UTC), len(live) < needed
+    cells = tuple(at.cell(now, short=short) for at in seen)
+    durable = [(at, cell) for at, cell in zip(seen, cells, strict=True) if at.durable]
     names = {place.name for place in places}
-    drift += [
-        f"recorded at {place.remote}, which is not set up" for place in node.stored_at if place.remote not in names
-    ]
+    gone = [f"recorded at {place.remote}, which is not set up" for place in node.stored_at if place.remote not in names]
     return ObjectStatus(
         node,
         needed,
         live,
-        tuple(place.name for place in durable if there[place.name] is None),
-        sum(cell is Cell.UNREACHABLE for cell, place in zip(cells, places, strict=True) if place.tier is Tier.BARE),
-        tuple(p.name for p, cell in zip(places, cells, strict=True) if cell is Cell.THERE and p.tier is Tier.BARE),
-        tuple(sorted(drift)),
-        tuple(place.name for place in places if place.tier is Tier.ADJUNCT and there[place.name]),
-        logged,
-        untrusted,
-        proofs,
-        tuple(cells),
-        known.history.get(node.key, ()),
+        unreachable=tuple(at.place.name for at, _ in durable if at.there is None),
+        hoped=sum(cell is Cell.UNREACHABLE for _, cell in durable),
+        unproven=tuple(at.place.name for at, cell in durable if cell is Cell.THERE),
+        drift=tuple(sorted([*filter(None, (at.drift() for at in seen)), *gone])),
+        adjuncts=tuple(at.place.name for at in seen if at.place.tier is Tier.ADJUNCT and at.there),
+        logged=logged,
+        untrusted=untrusted,
+        proofs=proofs,
+        cells=cells,
+        history=known.history.get(node.key, ()),
     )
 
 
