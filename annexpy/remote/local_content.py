@@ -95,8 +95,11 @@ class LocalPut:
             source = None if local.store.settings.soon(key.size) else self._client
             receiving = local.store.receive(key, source=source, associated_file=self._associated_file)
             self._receiving = await receiving.__aenter__()
+            if self._receiving.there:  # somebody else brought it before it was our turn: it is not we who do
+                await local.record_present(key)
+                return LocalUpload(local, key, None)
         except BaseException as error:
-            await self._leave(type(error), error, error.__traceback__)
+            await self.__aexit__(type(error), error, error.__traceback__)
             raise
         return LocalUpload(local, key, receiving)
 
@@ -161,8 +164,9 @@ class LocalUpload:
         await self._open().copy(source, progress)
 
     async def finish(self, valid: bool = True) -> Stored:
-        await self._open().finish(valid)
-        return Stored(uuids=frozenset((self._local.uuid,)))
+        new = await self._open().finish(valid)
+        here = frozenset((self._local.uuid,))
+        return Stored(uuids=here) if new else Stored(already=here)
 
     async def data_present(self) -> Stored:
         local, key = self._local, self._key

@@ -95,6 +95,8 @@ async def _one(
             return begun
         async with AsyncExitStack() as leaving:
             receiving = await leaving.enter_async_context(begun)
+            if receiving.there:  # somebody else brought it before it was our turn
+                return None
             with giver.store.open(key) as stored:
                 if receiving.offset or stored.size != key.size:
                     return None

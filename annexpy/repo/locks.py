@@ -52,12 +52,13 @@ class ContentLock:
         status: Of the object, when it was looked at last under the lock; None when it was not there.
     """
 
-    __slots__ = ("_before", "_clock", "_key_folder", "_lock", "_own", "_retained", "expires", "key", "status")
+    __slots__ = ("_before", "_clock", "_first", "_key_folder", "_lock", "_own", "_retained", "expires", "key", "status")
 
     def __init__(self, key: Key, folder: KeyFolder, lock: HeldLock, clock: Clock) -> None:
         self.key, self._key_folder, self._lock, self._clock = key, folder, lock, clock
         self.status: Status | None = None
         self._own = self._before = NEVER
+        self._first: tuple[int, int, int] | None = None
         self._retained = False
         self.expires = clock.now() + LOCK_RETENTION
 
@@ -104,6 +105,7 @@ class ContentLock:
                     if content_lock.status is None:
                         content_lock.release()
                         continue
+                    content_lock._first = _identity(content_lock.status)
                 if retention:
                     content_lock._retained = True
                     content_lock._write_retention()
@@ -131,9 +133,15 @@ class ContentLock:
             self._own, self._before = own, found.until
 
     def held(self) -> bool:
-        """The lock still keeps others out, and the object is still there; its ``status`` is that of now then."""
+        """The lock still keeps others out, and the object is as it was when it was looked at first.
+
+        Its ``status`` is that of now then. One that is a hard link to an unlocked file may be written to at any time.
+        """
         self.status = self._key_folder.regular() if self._lock.stands else None
-        return self.status is not None
+        if self.status is None:
+            return False
+        self._first = self._first or _identity(self.status)
+        return self._first == _identity(self.status)
 
     @property
     def path(self) -> bytes:
@@ -207,6 +215,10 @@ class ContentLock:
                     folder.retain(found._replace(vanished=found.whole), before=found)
         finally:
             self._let_go()
+
+
+def _identity(status: Status) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class Removal:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -59,6 +60,7 @@ class Receiving:
     Attributes:
         key: What arrives.
         offset: The first byte that is wanted. May exceed the size of the key.
+        there: The content was there when it was our turn to receive it.
     """
 
     __slots__ = (
@@ -77,6 +79,7 @@ class Receiving:
         "_where",
         "key",
         "offset",
+        "there",
     )
 
     def __init__(
@@ -98,7 +101,7 @@ class Receiving:
         self._pipeline: Pipeline | None = None
         self._verifier: Verifier | None = None
         self._published = False
-        self._new = False
+        self._new = self.there = False
 
     async def __aenter__(self) -> Receiving:
         """Find out what is there.
@@ -116,6 +119,8 @@ class Receiving:
             if self._verifier is None and self._partial.size:
                 # Nothing could tell whether what comes continues what is here: two versions would be joined.
                 self._partial.empty()
+            with suppress(AnnexError):  # nobody can tell: putting it in place will meet the same
+                self.there = self._arrivals.present(self.key)
         except BaseException as error:
             self._close()
             if isinstance(error, OSError):
