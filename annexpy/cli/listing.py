@@ -5,19 +5,20 @@ In git-annex's words and fields.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from email.utils import formatdate
 from itertools import islice
 from typing import Final
 
 from annexpy.actions.facts import Facts
-from annexpy.actions.info import Info
+from annexpy.actions.info import Info, RemoteInfo
 from annexpy.actions.log import Logged
 from annexpy.actions.whereis import Whereis
 from annexpy.cli.options import Options
-from annexpy.cli.show import Report, human_size, printable, whereis_locations, write_json, write_line
+from annexpy.cli.show import Report, human_size, long_size, printable, whereis_locations, write_json, write_line
 
-__all__ = ["WhereisLines", "show_info", "show_logged"]
+__all__ = ["WhereisLines", "show_info", "show_logged", "show_remote"]
 
 _AT_ONCE: Final = 1000
 _REMEMBERED: Final = 1024
@@ -46,13 +47,23 @@ def show_info(options: Options, found: Info, asked: Iterable[str] = ()) -> None:
             "available local disk space": _space(found.free, found.reserve),
         }
         if found.here is not None:
-            fields |= {"local annex keys": found.here.keys, "local annex size": human_size(found.here.size)}
+            fields |= {"local annex keys": found.here.keys, "local annex size": long_size(found.here.size)}
             fields["annex sizes of repositories"] = [
                 {"uuid": one.uuid, "description": one.description, "here": one.here, "size": human_size(held.size)}
                 for one, held in found.sizes
             ]
+        fields["transfers in progress"] = [
+            {
+                "transfer": one.direction,
+                "key": str(one.key),
+                "file": None if one.file is None else os.fsdecode(one.file),
+                "remote": one.uuid,
+            }
+            for one in found.transfers
+        ]
         write_json(fields | groups)
         return
+    names = {place.uuid: place.description for places in found.by_trust.values() for place in places}
     kind = "bare repository" if found.bare else "repository"
     write_line(f"{kind} {printable(found.path)}, version {found.version}")
     write_line(f"uuid: {found.uuid}")
@@ -61,17 +72,41 @@ def show_info(options: Options, found: Info, asked: Iterable[str] = ()) -> None:
         write_line(f"{level} repositories: {len(places)}")
         for place in places:
             write_line(f"\t{printable(str(place))}")
+    write_line("transfers in progress:" + ("" if found.transfers else " none"))
+    for one in found.transfers:
+        what = str(one.key) if one.file is None else os.fsdecode(one.file)
+        way = "from" if one.direction == "download" else "to"
+        write_line(f"\t{one.direction}ing {printable(what)} {way} {printable(names.get(one.uuid) or one.uuid)}")
     write_line(f"available local disk space: {_space(found.free, found.reserve)}")
     if found.here is not None:
         write_line(f"local annex keys: {found.here.keys}")
-        write_line(f"local annex size: {human_size(found.here.size)}")
+        write_line(f"local annex size: {long_size(found.here.size)}")
         write_line("annex sizes of repositories:")
         for place, held in found.sizes:
             write_line(f"\t{human_size(held.size):>10}: {printable(str(place))}")
 
 
+def show_remote(report: Report, found: RemoteInfo) -> None:
+    """What is known of a remote; a failure when it does not answer."""
+    place = found.location
+    fields: dict[str, object] = {"remote": found.name, "cost": f"{found.cost:.1f}"}
+    if place is not None:
+        fields |= {"uuid": place.uuid, "description": place.description, "trust": str(place.trust)}
+    fields["available"] = "true" if found.problem is None else "false"
+    if found.nodes:
+        fields["nodes"] = list(found.nodes) if report.options.json else ", ".join(found.nodes)
+    if found.held is not None:
+        fields |= {"remote annex keys": found.held.keys, "remote annex size": long_size(found.held.size)}
+    if not report.options.json:
+        write_line("\n".join(f"{name}: {printable(str(value))}" for name, value in fields.items()))
+    if found.problem is not None:
+        report.failed(found.problem, input=[found.name], fields=fields)
+    elif report.options.json:
+        report.done(input=[found.name], fields=fields)
+
+
 def _space(free: int, reserve: int) -> str:
-    return f"{human_size(max(0, free - reserve))} (+{human_size(reserve)} reserved)"
+    return f"{long_size(max(0, free - reserve))} (+{long_size(reserve)} reserved)"
 
 
 def show_logged(options: Options, entry: Logged, facts: Facts) -> None:

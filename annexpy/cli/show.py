@@ -28,7 +28,16 @@ if TYPE_CHECKING:  # it brings more than the commands without a network need
     from annexpy.actions.verify import Checked
     from annexpy.actions.whereis import Location
 
-__all__ = ["Report", "human_size", "printable", "whereis_locations", "write_bytes", "write_json", "write_line"]
+__all__ = [
+    "Report",
+    "human_size",
+    "long_size",
+    "printable",
+    "whereis_locations",
+    "write_bytes",
+    "write_json",
+    "write_line",
+]
 
 
 class Report:
@@ -296,11 +305,22 @@ def human_size(size: int | None) -> str:
     """``300.01 kB``: decimal units and two places, as git-annex prints sizes."""
     if size is None:
         return "unknown"
-    power = 0
-    while power < len(_UNITS) - 1 and size >= 1000 ** (power + 1):
-        power += 1
-    rounded = f"{size / 1000**power:.2f}".rstrip("0").rstrip(".")
+    rounded, power = _rounded(size)
     return f"{rounded} {_UNITS[power]}"
 
 
+def long_size(size: int) -> str:
+    """``300.01 kilobytes``: as ``human_size``, in words, as git-annex prints the sizes of a whole repository."""
+    rounded, power = _rounded(size)
+    return f"{rounded} {_WORDS[power]}byte{'' if rounded == '1' else 's'}"
+
+
+def _rounded(size: int) -> tuple[str, int]:
+    power = 0
+    while power < len(_UNITS) - 1 and size >= 1000 ** (power + 1):
+        power += 1
+    return f"{size / 1000**power:.2f}".rstrip("0").rstrip("."), power
+
+
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+_WORDS = ("", "kilo", "mega", "giga", "tera", "peta", "exa", "zetta", "yotta")

@@ -72,6 +72,15 @@ class Work:
             self._stack.push_async_callback(self._here.aclose)
         return self._here
 
+    def receiver(self, source: Remote) -> Local:
+        """The repository as a remote that tells who looks on, by its transfer locks, that *source* sends."""
+        here, client = self.here, source.uuid
+        if client == here.uuid:
+            return self.local()
+        made = Local(here, durability=self.options.durability, name="here", commit=False, client=client)
+        self._stack.push_async_callback(made.aclose)
+        return made
+
     async def remote(self, address: str) -> Remote:
         """The remote at *address*, connected. What it stores and gives up is recorded in the repository.
 

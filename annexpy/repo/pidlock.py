@@ -26,9 +26,9 @@ from annexpy.errors import LockHeld, UnsupportedRepository
 from annexpy.patterns import regex
 from annexpy.repo.files import DiskFiles, Files
 
-__all__ = ["PidLock", "side_lock_path"]
+__all__ = ["PIDLOCK", "PidLock", "side_lock_path"]
 
-_PIDLOCK: Final = b"annex/pidlock"
+PIDLOCK: Final = b"annex/pidlock"
 _SHARED_MEMORY: Final = b"/dev/shm"
 _LONGEST: Final = 32
 _POLL: Final = 0.05
@@ -37,7 +37,7 @@ _HOLDER: Final = regex(rb'PidLock \{lockingPid = (\d+), lockingHost = "(.*)"\}\Z
 
 def side_lock_path(git_dir: bytes) -> bytes:
     """The lock in shared memory that goes with the pid lock of *git_dir* (absolute, links resolved)."""
-    flat = (git_dir + b"/" + _PIDLOCK).lstrip(b"/").replace(b"/", b"_")
+    flat = (git_dir + b"/" + PIDLOCK).lstrip(b"/").replace(b"/", b"_")
     if len(flat) <= _LONGEST:
         return _SHARED_MEMORY + flat + b".lck"  # without a slash: what git-annex does
     digest = hashlib.md5(flat, usedforsecurity=False).hexdigest().encode()
@@ -101,7 +101,7 @@ class PidLock:
         self._count -= 1
         if self._count == 0:
             side, self._side = self._side, None
-            self._files.unlink(_PIDLOCK)
+            self._files.unlink(PIDLOCK)
             _release_side(side)
 
     async def take(self, seconds: float, clock: Clock) -> None:
@@ -113,12 +113,12 @@ class PidLock:
         until = clock.now() + seconds
         while not self.try_acquire():
             if clock.now() >= until:
-                raise LockHeld(os.fsdecode(self.path + b"/" + _PIDLOCK), self.holder(), seconds)
+                raise LockHeld(os.fsdecode(self.path + b"/" + PIDLOCK), self.holder(), seconds)
             await anyio.sleep(_POLL)
 
     def holder(self) -> str:
         """Who has it, as the file says."""
-        match = _HOLDER.match(self._files.read(_PIDLOCK) or b"")
+        match = _HOLDER.match(self._files.read(PIDLOCK) or b"")
         return f"pid {int(match[1])} on {match[2].decode('utf-8', 'replace')}" if match else "an unknown process"
 
     def _take_side(self) -> tuple[Files, bytes, int] | None:
@@ -153,12 +153,12 @@ class PidLock:
             aside, b'PidLock {lockingPid = %d, lockingHost = "%s"}' % (os.getpid(), host), mode=0o444, sync=False
         )
         try:
-            files.link(aside, _PIDLOCK)
+            files.link(aside, PIDLOCK)
         except FileExistsError:
-            match = _HOLDER.match(files.read(_PIDLOCK) or b"")
+            match = _HOLDER.match(files.read(PIDLOCK) or b"")
             if match is None or match[2] != host:
                 return False
-            files.rename(aside, _PIDLOCK)  # stale: its process would hold the lock in shared memory
+            files.rename(aside, PIDLOCK)  # stale: its process would hold the lock in shared memory
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
                 raise
@@ -169,7 +169,7 @@ class PidLock:
 
     def _take_without_links(self) -> bool:
         try:
-            fd = self._files.open_write(_PIDLOCK, exclusive=True, mode=0o444)
+            fd = self._files.open_write(PIDLOCK, exclusive=True, mode=0o444)
         except FileExistsError:
             return False
         try:

@@ -7,17 +7,86 @@ repository-format, section 2, "Transfers").
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from typing import Final
+
 from annexpy.clock import Clock
-from annexpy.errors import TransferInProgress
+from annexpy.errors import InvalidKey, TransferInProgress
 from annexpy.keys.key import Key
-from annexpy.keys.layout import key_file
+from annexpy.keys.layout import file_key, key_file
 from annexpy.repo.files import Files
 from annexpy.repo.folders import DOWNLOAD_LOCKS, AnnexFolders
 from annexpy.repo.lockfile import HeldLock, lock_holder, take_lock
-from annexpy.repo.pidlock import PidLock
+from annexpy.repo.pidlock import PIDLOCK, PidLock
 from annexpy.uuids import UUID
 
-__all__ = ["TransferLock"]
+__all__ = ["InProgress", "TransferLock", "transfers_in_progress"]
+
+_FOLDER: Final = b"annex/transfer"
+_DIRECTIONS: Final = ("download", "upload")
+_LONGEST: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class InProgress:
+    """One transfer that some process has under way.
+
+    Attributes:
+        direction: "download" or "upload", as seen from this repository.
+        uuid: The other one.
+        key: What is transferred.
+        file: Path in the work tree, or None.
+    """
+
+    direction: str
+    uuid: UUID
+    key: Key
+    file: bytes | None
+
+
+def transfers_in_progress(files: Files) -> list[InProgress]:
+    """What processes of git-annex and annexpy are transferring, as far as they tell (small contents are over too soon).
+
+    Args:
+        files: The git directory that holds ``annex/``.
+    """
+    found = []
+    for direction in _DIRECTIONS:
+        for uuid in _names(files, _FOLDER + b"/" + direction.encode()):
+            folder = _FOLDER + b"/" + direction.encode() + b"/" + uuid
+            for name in _names(files, folder):
+                if uuid == b"lck" or name.startswith(b"lck.") or not _is_held(files, folder + b"/lck." + name):
+                    continue
+                try:
+                    told = (files.read(folder + b"/" + name) or b"")[:_LONGEST].split(b"\n")
+                    found.append(InProgress(direction, UUID(os.fsdecode(uuid)), file_key(name), _file(told)))
+                except (InvalidKey, OSError):
+                    continue  # none of ours, or over by now
+    return found
+
+
+def _names(files: Files, folder: bytes) -> list[bytes]:
+    try:
+        return sorted(files.names(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _file(told: list[bytes]) -> bytes | None:
+    return told[1] if len(told) > 1 and told[1] else None
+
+
+def _is_held(files: Files, lock: bytes) -> bool:
+    try:
+        fd = files.open_read(lock)
+    except OSError:
+        return False
+    try:
+        # Where the pid lock stands for all locks, a lock file has none of its own.
+        return files.locked_by_other(fd) or files.status(PIDLOCK) is not None
+    finally:
+        files.close_fd(fd)
 
 
 class TransferLock:

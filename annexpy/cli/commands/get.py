@@ -80,10 +80,11 @@ def command(options: Options, remote: str, keys: tuple[str, ...], output: str | 
                     except AnnexError as error:
                         return Transfer(key, error=error)
 
+                here = at.receiver(source) if output is None else None
                 async for some in key_batches(keys, batch, report):
                     fetched = (
-                        copy(source, at.local(), some, jobs=options.jobs, progress=told)
-                        if output is None
+                        copy(source, here, some, jobs=options.jobs, progress=told)
+                        if here is not None
                         else Each(some, to_file, jobs=options.jobs, same=lambda key: key)
                     )
                     await fetched.tell(lambda result: report.transfer(result, note=note))

@@ -13,12 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
 from annexpy.keys.layout import object_paths
+from annexpy.remote.local import Local
 from annexpy.repo.repository import Repository
+from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.interop
 CONTENT = b"some content\n"
@@ -345,11 +348,53 @@ def test_info_counts_what_git_annex_counts(lab: Lab, cli) -> None:
     (theirs,) = lab.annex_json("info")
 
     assert ours["local annex keys"] == theirs["local annex keys"] == 1
+    assert ours["local annex size"] == theirs["local annex size"]
     for name in ("semitrusted repositories", "trusted repositories", "untrusted repositories"):
         assert sorted(map(str, ours[name])) == sorted(map(str, theirs[name]))
     sizes = {place["uuid"]: place["size"] for place in theirs["annex sizes of repositories"]}
     assert {place["uuid"]: place["size"] for place in ours["annex sizes of repositories"]} == sizes
     assert cli("info", lab.folder / "one", "--fast").code == 0
+
+
+def test_info_of_a_remote_has_the_words_of_git_annex_whatever_leads_there(lab: Lab, cli) -> None:
+    cli("put", "one", "file.txt")
+    cli("sync")
+    with Repository.open(lab.work) as work:
+        work.config.change({f"remote.{name}.annex-cluster-node": "safe" for name in ("one", "two")})
+
+    (ours,) = cli("info", "one", "--json").json
+    (theirs,) = lab.annex_json("info", "one")
+
+    same = {"uuid", "description", "trust", "remote", "cost", "available", "remote annex keys", "remote annex size"}
+    assert {name: ours[name] for name in same} == {name: theirs[name] for name in same}
+    (cluster,) = cli("info", "safe", "--json").json
+    assert (cluster["nodes"], cluster["remote annex keys"]) == (["one", "two"], 1)
+    assert "remote annex keys: 1" in cli("info", "one").lines
+    assert cli("info", f"exec:{' '.join(ANNEXPY)} -C {lab.folder / 'one'} serve --stdio", "--fast", "--json").json[0][
+        "uuid"
+    ] == lab.uuid("one")
+    (lab.folder / "one").rename(lab.folder / "away")
+    away = cli("info", "one", "--json")
+    assert (away.code, away.json[0]["available"], away.json[0]["uuid"]) == (1, "false", theirs["uuid"])
+    assert cli("info", "nosuch").code == 1
+
+
+def test_transfers_in_progress_are_those_that_git_annex_sees(lab: Lab, cli) -> None:
+    big = os.urandom(400_000)
+    key = name_content([big], extension=b".bin")
+
+    async def look() -> list[list[dict[str, Any]]]:
+        with Repository.open(lab.work) as work:
+            async with Local(work, client=UUID(lab.uuid("one"))).put(key, associated_file="big.bin"):
+                both = [lab.annex_json("info", "--fast")[0], cli("info", "--fast", "--json").json[0]]
+                assert "\tdownloading big.bin from " in "\n".join(cli("info", "--fast").lines)
+        return [one["transfers in progress"] for one in both]
+
+    theirs, ours = anyio.run(look)
+
+    told = {"transfer": "download", "key": str(key), "file": "big.bin", "remote": lab.uuid("one")}
+    assert ours == theirs == [told]
+    assert cli("info", "--fast", "--json").json[0]["transfers in progress"] == []
 
 
 def test_progress_lines_are_those_of_git_annex(lab: Lab, cli) -> None:
