@@ -1,14 +1,17 @@
 """Delete safely: here, or at one remote, and only while enough *verified* copies stay elsewhere.
 
 What the location log claims is no proof. A copy counts when its newest signed attestation is good and not older than
-the policy allows; only such copies take part in the drop, which then locks them and decides once more (``annex.drop``).
+the policy allows, in a repository that is neither untrusted nor dead. Only such copies take part in the drop, which
+then locks them and decides once more (``annex.drop``); before something goes here, they are asked whether they have it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Final
 
 import annexpy as annex
 from glimmer_store.attest import Verdict
@@ -18,6 +21,8 @@ from glimmer_store.manifest.inspecting import Inspection, Row, place_of
 from glimmer_store.sidecar import Sidecar
 
 __all__ = ["Deleted", "delete_at", "delete_here", "remedy_for"]
+
+_NEVER: Final = (annex.TrustLevel.UNTRUSTED, annex.TrustLevel.DEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +42,22 @@ class Deleted:
     shared: tuple[annex.Key, ...] = ()
 
 
-def delete_here(inspection: Inspection, row: Row) -> Deleted:
+async def delete_here(inspection: Inspection, row: Row) -> Deleted:
     """Remove the bytes at its own place on this machine, and take it out of the state.
 
     Raises:
-        NotEnoughCopies: Fewer verified copies are elsewhere than it needs.
+        NotEnoughCopies: Fewer verified copies are elsewhere now than it needs.
         ManifestError: It is not here, or the user's own file, or read from a pool.
     """
     declared = row.declared
     if place_of(declared) is None:
         why = "is the user's own file" if not declared.managed else "is not at its own place here"
         raise ManifestError(f"{declared.name}: {declared.path} {why}", remedy="nothing of it is removed")
-    _check(inspection, row, list(row.verified))
+    facts = annex.Facts(inspection.graph.archive.repository)
+    _check(inspection, row, _counting(inspection, row, facts))
+    missing = await _not_there(inspection, row)
+    others = [one for one in _counting(inspection, row, facts) if one not in missing]
+    _check(inspection, row, others, missing=missing)
     inspection.project.remove(declared)
     inspection.project.forget(declared)
     return Deleted(row, str(declared.target))
@@ -58,7 +67,7 @@ async def delete_at(inspection: Inspection, row: Row, name: str) -> Deleted:
     """Drop it from the durable remote *name*, with proof; its node and proofs are brought up to date.
 
     Raises:
-        NotEnoughCopies: Nothing was asked of the remote.
+        NotEnoughCopies, RequiredContent: Nothing was asked of the remote.
         DropIncomplete, TransportError: Some of it is gone there; what is gone is recorded.
         ManifestError: There is no such remote, or it was never archived.
     """
@@ -66,18 +75,22 @@ async def delete_at(inspection: Inspection, row: Row, name: str) -> Deleted:
     remotes = {place.name: (place, remote) for place, remote in graph.archive.remotes}
     if name not in remotes:
         raise ManifestError(f"{name}: no durable remote of the dataset", remedy=f"one of {', '.join(remotes)}")
-    others = [one for one in row.verified if one != name]
+    facts = annex.Facts(graph.archive.repository)
+    others = [one for one in _counting(inspection, row, facts) if one != name]
     _check(inspection, row, others, leaving=name)
     assert record is not None
     place, remote = remotes[name]
     keys = [key for key in inspection.keys(record) if inspection.uses[key] == 1]
     shared = tuple(key for key in inspection.keys(record) if inspection.uses[key] > 1)
     target = annex.Recording(remote, graph.archive.repository.branch)
-    copies = annex.Copies(row.required, min=row.required)
+    keeping = annex.Wanted(facts).keeping(facts.copies, [place.uuid])
     dropped: list[annex.Key] = []
     try:
         for key in keys:
-            await annex.drop(key, from_=target, others=[remotes[one][1] for one in others], copies=copies)
+            found = keeping(key)
+            copies = annex.Copies(max(found.num, row.required), max(found.min, row.required))
+            stay = [remotes[one][1] for one in others]
+            await annex.drop(key, from_=target, others=stay, copies=copies, trust=facts.trust)
             dropped.append(key)
     finally:
         if dropped:
@@ -85,7 +98,35 @@ async def delete_at(inspection: Inspection, row: Row, name: str) -> Deleted:
     return Deleted(row, name, tuple(dropped), shared)
 
 
-def _check(inspection: Inspection, row: Row, others: Sequence[str], *, leaving: str = "") -> None:
+def _counting(inspection: Inspection, row: Row, facts: annex.Facts) -> list[str]:
+    """Names of the verified copies that may count."""
+    uuids = {place.name: place.uuid for place, _ in inspection.graph.archive.remotes}
+    return [name for name in row.verified if facts.trust_of(uuids[name]) not in _NEVER]
+
+
+async def _not_there(inspection: Inspection, row: Row) -> dict[str, str]:
+    """Verified copies of which something is not there now, or that cannot be asked, and why."""
+    assert row.record is not None
+    missing = {}
+    keys = inspection.keys(row.record)
+    for place, remote in inspection.graph.archive.remotes:
+        if place.name in row.verified:
+            try:
+                if not all(await annex.has_many(remote, keys)):
+                    missing[place.name] = "it was verified, and is not there any more"
+            except annex.AnnexError as error:
+                missing[place.name] = str(error)
+    return missing
+
+
+def _check(
+    inspection: Inspection,
+    row: Row,
+    others: Sequence[str],
+    *,
+    leaving: str = "",
+    missing: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Refuse unless as many verified copies stay as it needs."""
     if row.record is None:
         raise ManifestError(
@@ -94,6 +135,7 @@ def _check(inspection: Inspection, row: Row, others: Sequence[str], *, leaving: 
         )
     if len(others) < row.required:
         unproven = {one: "no good proof that is new enough" for one in row.copies if one not in (*others, leaving)}
+        unproven |= dict.fromkeys(set(row.verified) - {*others, leaving}, "it is untrusted or dead") | dict(missing)
         key = annex.Key.parse(row.record.key)
         counted = dict.fromkeys(others, "verified")
         raise annex.NotEnoughCopies(key, len(others), row.required, counted=counted, missing=unproven)

@@ -123,7 +123,7 @@ async def _delete(inspection: Inspection, rows: list[Row], remote: str | None, a
     failed = False
     for row in rows:
         try:
-            done = delete_here(inspection, row) if remote is None else await delete_at(inspection, row, remote)
+            done = await (delete_here(inspection, row) if remote is None else delete_at(inspection, row, remote))
         except AnnexError as error:
             failed = True
             remedy = remedy_for(inspection, row) if isinstance(error, NotEnoughCopies) else remedy_of(error)

@@ -246,13 +246,47 @@ async def test_what_is_here_goes_only_when_the_archive_has_it(study: Study) -> N
     async with GlimmerGraph.open(study.root, numcopies=2) as graph:
         inspection = Inspection(graph, study.project)
         co2, mask = inspection.rows(("co2", "mask"))
-        delete_here(inspection, co2)
+        await delete_here(inspection, co2)
         with pytest.raises(ManifestError, match="never archived"):
-            delete_here(inspection, mask)
+            await delete_here(inspection, mask)
         with pytest.raises(ManifestError, match="not at its own place"):
-            delete_here(inspection, inspection.row(study.project.find("co2")))
+            await delete_here(inspection, inspection.row(study.project.find("co2")))
     assert not path.exists()
     assert study.project.recorded(study.project.find("co2")) == ""
+
+
+async def test_what_is_here_stays_when_the_archive_does_not_have_it_any_more(study: Study) -> None:
+    """Whoever dropped it there has signed nothing."""
+    (path,) = study.download("co2")
+    await archived(study, "co2")
+    for number in (1, 2):
+        (found,) = objects(study, number)
+        found.parent.chmod(0o755)
+        found.unlink()
+    async with GlimmerGraph.open(study.root, numcopies=2) as graph:
+        inspection = Inspection(graph, study.project)
+        (co2,) = inspection.rows(("co2",))
+        with pytest.raises(annex.NotEnoughCopies, match="not there any more"):
+            await delete_here(inspection, co2)
+    assert path.exists()
+
+
+async def test_copies_in_untrusted_repositories_do_not_count_for_a_deletion(study: Study) -> None:
+    (path,) = study.download("co2")
+    await archived(study, "co2")
+    async with GlimmerGraph.open(study.root, numcopies=3) as graph:
+        repository = graph.archive.repository
+        place = graph.archive.remotes[1][0]
+        repository.config.set(f"remote.{place.name}.annex-uuid", str(place.uuid))
+        repository.config.set(f"remote.{place.name}.annex-trustlevel", "untrusted")
+        inspection = Inspection(graph, study.project)
+        (co2,) = inspection.rows(("co2",))
+        with pytest.raises(annex.NotEnoughCopies, match="untrusted"):
+            await delete_here(inspection, co2)
+    with pytest.raises(annex.NotEnoughCopies, match="untrusted"):
+        await dropped(study, "co2", "vault1")
+    assert path.exists()
+    assert len(objects(study, 1)) == 1
 
 
 def test_the_command_tells_all_of_it_in_one_line_of_json(study: Study) -> None:
