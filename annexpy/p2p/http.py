@@ -371,7 +371,9 @@ def format_request(request: Request, base: bytes = BASE) -> bytes:
     path += b"/" + request.verb
     if isinstance(request, GetRequest):
         path += b"/" + encoded(request.key.raw)
-    elif not isinstance(request, GetTimestampRequest | KeepLockedRequest):
+    elif isinstance(request, KeepLockedRequest):
+        say(b"lockid", encoded(request.lock_id.encode()))
+    elif not isinstance(request, GetTimestampRequest):
         say(b"key", encoded(request.key.raw))
     if request.client is not None:
         say(b"clientuuid", encoded(request.client.encode()))
@@ -391,8 +393,6 @@ def format_request(request: Request, base: bytes = BASE) -> bytes:
             say(b"timestamp", b"%d" % request.timestamp)
         case PossessionRequest():
             say(b"nonce", request.nonce.hex().encode())
-        case KeepLockedRequest():
-            say(b"lockid", encoded(request.lock_id.encode()))
     return path + b"?" + b"&".join(query) if query else path
 
 

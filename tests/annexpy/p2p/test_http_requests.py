@@ -45,7 +45,7 @@ EXACT = [
     (h.GetTimestampRequest(U1, C1), TOP + b"/v4/gettimestamp?clientuuid=client"),
     (h.PossessionRequest(U1, KEY, b"\xab" * 32, C1), TOP + b"/v4/possession?" + NAMED + b"&nonce=" + b"ab" * 32),
     (h.LockContentRequest(U1, KEY, C1), TOP + b"/v4/lockcontent?" + NAMED),
-    (h.KeepLockedRequest(U1, "a-1", C1), TOP + b"/v4/keeplocked?clientuuid=client&lockid=a-1"),
+    (h.KeepLockedRequest(U1, "a-1", C1), TOP + b"/v4/keeplocked?lockid=a-1&clientuuid=client"),
 ]
 
 

@@ -14,14 +14,17 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from uuid import NAMESPACE_DNS, uuid5
 
 from recorded_node import RecordedNode, has_name
-from recordings import TRANSCRIPTS, Deviation, content_of, rows
+from recordings import TRANSCRIPTS, Deviation, Session, content_of, rows
+from recordings import said as said_in
 
 from annexpy.keys.key import Key
+from annexpy.uuids import is_cluster
 
 _KEY = re.compile(r"SHA256E?-s\d+--[0-9a-f]{64}(?:\.\w+)?")
-_NODE = re.compile(r"p2pstdio \S*/(\w+) \S+")
+_NODE = re.compile(r"p2pstdio \S*/([^/\s]+) \S+")
 _REQUESTS = {"VERSION", "CHECKPRESENT", "GETTIMESTAMP", "LOCKCONTENT", "REMOVE", "REMOVE-BEFORE", "GET", "PUT"}
 _WHOLE = 8 * 1024
 """Bytes above which a recording has only a digest of what was sent."""
@@ -34,15 +37,20 @@ NO_CLOCK = "a node is too old, or has no clock"
 REFUSED = "a GET was refused"
 DEVIATIONS = (
     Deviation(
-        r"FOO\n", r"(<EOF>)?", r"ERROR unknown command\n",
+        r"(?!(VERSION|BYPASS|CHECKPRESENT|LOCKCONTENT|GETTIMESTAMP|REMOVE|REMOVE-BEFORE|GET|PUT)\b).*\n",
+        r"(ERROR protocol error\n)?(<EOF>)?", r"ERROR (unknown|unexpected) command\n",
         "one server for all",
     ),
     Deviation(
-        r"VERSION 4\n", r"ERROR protocol error\n(<EOF>)?", r"VERSION 4\n",
+        r"(CONNECT .*|NOTIFYCHANGE)\n", r"ERROR protocol error\n(<EOF>)?", r"ERROR .*\n",
+        "services that are not offered are refused, and the session goes on",
+    ),
+    Deviation(
+        r"VERSION \d\n", r"ERROR protocol error\n(<EOF>)?", r"VERSION \d\n",
         "one server for all",
     ),
     Deviation(
-        r"ERROR .*\n", r"ERROR protocol error\n(<EOF>)?", r"",
+        r"ERROR .*\n", r"(ERROR protocol error\n)?(<EOF>)?", r"",
         "one server for all",
     ),
     Deviation(
@@ -113,11 +121,11 @@ DEVIATIONS = (
         when=MORE,
     ),
     Deviation(
-        r"REMOVE .*\n", r"ERROR (this repository is append-only.*)\n", r"ERROR n\d: this repository is append-only.*\n",
+        r"REMOVE .*\n", r"ERROR (this repository is append-only.*)\n", r"ERROR \S+: this repository is append-only.*\n",
         "so that one knows which",
     ),
     Deviation(
-        r"REMOVE .*\n", r"FAILURE\n", r"ERROR .* in n\d: it answered FAILURE to the removal\n",
+        r"REMOVE .*\n", r"FAILURE\n", r"ERROR .* in \S+: it answered FAILURE to the removal\n",
         "the client can say why",
     ),
     Deviation(
@@ -134,8 +142,14 @@ DEVIATIONS = (
 
 
 def recordings() -> list[Path]:
-    """Conversations with a gateway about its cluster."""
-    return sorted(TRANSCRIPTS.glob("cluster-*.jsonl"))
+    """Conversations with a gateway about its cluster, or about a repository that it is a proxy for."""
+    found = (*TRANSCRIPTS.glob("cluster*-*.jsonl"), *TRANSCRIPTS.glob("proxy-*.jsonl"))
+    return [path for path in sorted(found) if not is_special(path)]
+
+
+def is_special(path: Path) -> bool:
+    """What was proxied is a special remote: test_special_replays."""
+    return "special" in rows(path)[0].get("comment", "")
 
 
 def lines_of(path: Path) -> tuple[list[dict], dict[bytes, bytes]]:
@@ -159,16 +173,27 @@ def lines_of(path: Path) -> tuple[list[dict], dict[bytes, bytes]]:
             offset = int(said.split()[1])
         elif row["dir"] == "C>S" and (match := _KEY.search(said)):
             subject = match[0].encode()
+            offset = int(said.split()[1]) if said.startswith("GET ") else 0
             if subject not in contents:
                 contents[subject] = content_of(Key.parse(subject))
         elif row["dir"] == "C>S" and "b64" in row:
             content = base64.b64decode(row["b64"]).partition(b"\n")[2]
             contents[subject] = content if has_name(subject, content) else contents[subject]
         elif row["dir"] == "C>S" and "head_b64" in row:
-            head = base64.b64decode(row["head_b64"]).partition(b"\n")[0] + b"\n"
-            body = contents[subject][offset : offset + row["len"] - len(head)]
-            row["b64"] = base64.b64encode(head + body).decode()
+            row["b64"] = base64.b64encode(said_in(row) or _stand_in(row, contents[subject][offset:])).decode()
+        elif row["dir"] == "S>C" and "text" not in row and len(contents[subject]) > _WHOLE:
+            length = row.get("len") or len(base64.b64decode(row["b64"]))
+            row["b64"] = base64.b64encode(contents[subject][offset : offset + length]).decode()
+            offset += length
     return lines, contents
+
+
+def _stand_in(row: dict, content: bytes) -> bytes:
+    """What was sent of a content that was replaced, and what came after it."""
+    head = base64.b64decode(row["head_b64"]).partition(b"\n")[0] + b"\n"
+    length = int(head.split()[1])
+    tail = {6: b"VALID\n", 8: b"INVALID\n"}.get(row["len"] - len(head) - length, b"")
+    return (head + content[:length])[: row["len"]] + tail
 
 
 def so(nodes: dict[str, RecordedNode], key: bytes, theirs: bytes, ours: bytes, comment: str) -> set[str]:
@@ -192,15 +217,54 @@ def so(nodes: dict[str, RecordedNode], key: bytes, theirs: bytes, ours: bytes, c
 
 
 @cache
-def node_uuids() -> dict[str, str]:
-    """Name → UUID of the nodes that any recording knows."""
-    known: dict[str, str] = {}
+def _known_together() -> dict[str, dict[str, str]]:
+    """UUID of what was asked for → name → UUID of the nodes that any recording knows with it."""
+    known: dict[str, dict[str, str]] = {}
     for path in recordings():
-        for row in rows(path):
-            said = row.get("text", "").split()
-            if (name := _node(row)) and said[:1] == ["AUTH-SUCCESS"] and not said[1].startswith("deadbeef"):
-                known.setdefault(name, said[1])
+        lines = rows(path)
+        greeted = {
+            name: row["text"].split()[1]
+            for row in lines
+            if (name := _node(row)) and re.match("AUTH-SUCCESS (?!deadbeef)", row.get("text", ""))
+        }
+        for uuid in {*_asked_for(lines), *greeted.values()}:
+            known[uuid] = greeted | known.get(uuid, {})
     return known
+
+
+def _asked_for(lines: Iterable[dict]) -> list[str]:
+    found = (re.search(r"--uuid (\S+)", row["comment"]) for row in lines if row["dir"] == "exec")
+    return [uuid[1] for uuid in found if uuid]
+
+
+def node_uuids(lines: list[dict]) -> dict[str, str]:
+    """Name → UUID of the nodes that are behind the gateway in a recording.
+
+    Those that are known from any recording; who never greeted anybody has one that means nothing.
+    """
+    found: dict[str, str] = {}
+    for uuid in _asked_for(lines):
+        found |= _known_together().get(uuid, {})
+        if not is_cluster(uuid) and uuid not in found.values():
+            found["asked-for"] = uuid
+    for name in sorted({_node(row) for row in lines} - {"", *found}):
+        found[name] = str(uuid5(NAMESPACE_DNS, name))
+    return found
+
+
+def wanted_in(found: Iterable[Session], nodes: dict[str, RecordedNode]) -> dict[str, str]:
+    """Name → preferred content of the nodes, by what some but not all of them got."""
+    wanted: dict[str, set[str]] = {name: set() for name in nodes}
+    for session in found:
+        file = b""
+        for step in session.steps:
+            if step.sent.startswith(b"PUT "):
+                file = step.sent.split(b" ")[1]
+            got = {name for name, node in nodes.items() if node.uuid.encode() in step.heard}
+            if step.heard.startswith(b"SUCCESS-PLUS ") and got != {*nodes}:
+                for name in got:
+                    wanted[name].add("include=*" + file[file.rindex(b".") :].decode())
+    return {name: " or ".join(sorted(globs)) or "nothing" for name, globs in wanted.items()}
 
 
 def _node(row: dict) -> str:
@@ -211,7 +275,8 @@ def _node(row: dict) -> str:
 
 def nodes_in(lines: Iterable[dict], contents: dict[bytes, bytes]) -> list[dict[str, RecordedNode]]:
     """For each session the nodes, which keep their contents from one to the next."""
-    first = {name: RecordedNode(uuid, all_contents=contents) for name, uuid in node_uuids().items()}
+    lines = list(lines)
+    first = {name: RecordedNode(uuid, all_contents=contents) for name, uuid in node_uuids(lines).items()}
     known: set[tuple[str, bytes]] = set()
     found: list[dict[str, RecordedNode]] = []
     readers: dict[str, _Reader] = {}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from recorded_clusters import DEVIATIONS, ENDED, REFUSED, lines_of, nodes_in, recordings, so
+from recorded_clusters import DEVIATIONS, ENDED, REFUSED, lines_of, nodes_in, recordings, so, wanted_in
 from recorded_node import RecordedNode
 from recordings import TRANSCRIPTS, Deviation, Session, Step, deviation, sessions
 
@@ -24,13 +24,11 @@ from annexpy.repo.repository import Repository
 from annexpy.server.gateway import Gateway
 from annexpy.server.limits import ServerMode
 from annexpy.transport.sockets import listen_unix
-from annexpy.uuids import UUID
+from annexpy.uuids import UUID, is_cluster
 
 pytestmark = pytest.mark.transcripts
 
 GATEWAY = UUID("03029bf7-f6b2-4f2d-9b5b-27ee5a48ef4a")
-WANTED = {"n1": "include=*.dat", "n2": "include=*.txt", "n3": "nothing"}
-"""Where nodes were chosen by preferred content."""
 MODES = {"readonly": ServerMode.READ_ONLY, "appendonly": ServerMode.APPEND_ONLY}
 
 
@@ -51,19 +49,26 @@ async def listening(nodes: dict[str, RecordedNode], sockets: str) -> AsyncIterat
         group.cancel_scope.cancel()
 
 
-async def gateway_of(path: Path, cluster: str, nodes: dict[str, RecordedNode], sockets: str, comment: str) -> None:
-    """A repository that is the gateway of *nodes*."""
+async def gateway_of(
+    path: Path, found: list[Session], nodes: dict[str, RecordedNode], sockets: str, comment: str
+) -> None:
+    """A repository that is the gateway of *nodes*, and a proxy for each of them that was asked for."""
+    asked_for = {session.uuid for session in found}
     with Repository.init(path, bare=True, uuid=GATEWAY) as made:
-        made.config.set("annex.cluster.safe", cluster)
+        for cluster in filter(is_cluster, asked_for):
+            made.config.set("annex.cluster.safe", cluster)
         made.config.set("annexpy.deadline", "4")
         for name, node in nodes.items():
             made.config.set(f"remote.{name}.url", f"unix:{sockets}/{name}")
             made.config.set(f"remote.{name}.annex-uuid", node.uuid)
-            if "no usable nodes" not in comment:
+            if node.uuid in asked_for:
+                made.config.set(f"remote.{name}.annex-proxy", "true")
+            elif "no usable nodes" not in comment:
                 made.config.set(f"remote.{name}.annex-cluster-node", "safe")
         await clusters.update(made)
         if "preferred content" in comment:
-            lines = "".join(f"{nodes[name].uuid} {wanted} timestamp=1s\n" for name, wanted in WANTED.items())
+            every = wanted_in(found, nodes).items()
+            lines = "".join(f"{nodes[name].uuid} {wanted} timestamp=1s\n" for name, wanted in every)
             made.branch.change(b"preferred-content.log", lambda _: lines.encode())
         await made.branch.commit()
 
@@ -74,7 +79,7 @@ async def test_the_gateway_answers_as_git_annex_does(serving, clock_of, tmp_path
     lines, contents = lines_of(path)
     found, nodes = sessions(lines), nodes_in(lines, contents)
     comment = lines[0]["comment"]
-    await gateway_of(tmp_path / "gw", found[0].uuid, nodes[0], sockets, comment)
+    await gateway_of(tmp_path / "gw", found, nodes[0], sockets, comment)
     clock = clock_of()
     for session, there in zip(found, nodes, strict=True):
         with anyio.fail_after(60), Repository.open(tmp_path / "gw", clock=clock) as repository:
@@ -114,6 +119,8 @@ async def replay(comment: str, session: Session, peer, nodes: dict[str, Recorded
             assert known, (step.sent[:200], step.heard, heard)
             if known.over:
                 break
+        if heard.endswith(b"<EOF>"):
+            break
         before = {REFUSED} if words[0] == b"GET" and heard.startswith(b"ERROR") else set()
         before |= {ENDED} if b"protocol error" in step.heard or step.heard.endswith(b"<EOF>") else set()
 

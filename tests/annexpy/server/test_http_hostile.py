@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from hashlib import sha256
 from pathlib import Path
 
 import anyio
-import pytest
 import trio
 import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annexpy.errors import InvalidInput
 from annexpy.keys.key import Key
-from annexpy.p2p.http_query import decoded, key_of
 from annexpy.remote.base import Remote
 from annexpy.remote.memory import MemoryRemote
-from annexpy.server.auth import EVERYTHING, Access, Grants, User, everywhere, open_to_all, users_of_environment
+from annexpy.server.auth import EVERYTHING, Access, Grants, User, everywhere
 from annexpy.server.http import Routes
 from annexpy.server.shown import Shown, ShownRepositories
-from annexpy.transport.http_body import BodyReader
 from annexpy.transport.memory import memory_pair
 from annexpy.uuids import UUID
 
@@ -142,163 +136,3 @@ def test_anything_is_answered_or_hung_up_on_and_nothing_wrong_is_stored(said: by
     assert re.search(rb'\{"present":(true|false)\}\Z', answers[1])
     assert set(remote.objects.values()) <= {CONTENT}
     assert set(remote.objects) <= {KEY}
-
-
-# -- what the reference allowed -----------------------------------------------------------------------
-
-ENV = {  # those of the recordings
-    "GIT_ANNEX_P2PHTTP_PASSWORD_alice": "foo123",
-    "GIT_ANNEX_P2PHTTP_PASSWORD_bob": "b",
-    "GIT_ANNEX_P2PHTTP_PERMISSIONS_bob": "readonly",
-    "GIT_ANNEX_P2PHTTP_PASSWORD_carl": "c",
-    "GIT_ANNEX_P2PHTTP_PERMISSIONS_carl": "appendonly",
-}
-LOGINS = {"alice": "alice:foo123", "bob": "bob:b", "carl": "carl:c"}
-
-
-def _recorded(path: Path) -> tuple[str, list[tuple[bytes, int]]]:
-    """The options of a recording, and its requests with the status of each answer."""
-    options, said, last = "", [], b""
-    for line in path.read_text().splitlines():
-        row = json.loads(line) if line.strip() else {}
-        raw = base64.b64decode(row["b64"]) if "b64" in row else row.get("text", "").encode()
-        if row.get("dir") == "comment":
-            options = row.get("comment") or ""
-        elif row.get("dir") == "C>S":
-            last = raw
-        elif row.get("dir") == "S>C" and last and (status := re.match(rb"HTTP/1.1 (\d+)", raw)):
-            said.append((last, int(status[1])))
-            last = b""
-    return options, said
-
-
-def _who(request: bytes) -> str:
-    """Login and password of a request; "" for nobody."""
-    credentials = re.search(rb"(?i)Basic +(\S+)", request)
-    try:
-        return "" if credentials is None else base64.b64decode(credentials[1]).decode()
-    except ValueError:
-        return "malformed"
-
-
-def _known_there(words: str, said: list[tuple[bytes, int]]) -> list[str]:
-    """Whom the recorded server knew: who was allowed what nobody else was, or less than everybody else."""
-    asked = [(request.partition(b"\r\n")[0], _who(request), status) for request, status in said]
-    others = {line: status for line, who, status in asked if not who}
-
-    def differs(login: str) -> bool:
-        mine = [(others.get(line), status) for line, who, status in asked if who == login]
-        return any((theirs == 200) != (status == 200) for theirs, status in mine if theirs in (200, 401, 403))
-
-    return [name for name in LOGINS if name == "alice" or differs(LOGINS[name])]
-
-
-@pytest.mark.transcripts
-@pytest.mark.parametrize("path", sorted(TRANSCRIPTS.glob("http-auth-*.jsonl")), ids=lambda path: path.stem)
-def test_who_may_do_what_is_as_recorded(path: Path) -> None:
-    words, said = _recorded(path)
-    names = _known_there(words, said)
-    users = tuple(user for user in users_of_environment(ENV) if user.name in names) if "--authenv" in words else ()
-    anonymous = open_to_all(
-        wideopen="--wideopen" in words,
-        unauth_readonly="--unauth-readonly" in words,
-        unauth_appendonly="--unauth-appendonly" in words,
-        unauth_nolocking="--unauth-nolocking" in words,
-    )
-
-    for request, expected in said:
-        target = re.search(rb"(?:/key/|[?&]key=)([^?& ]+)", request)
-        held = {Key.parse(target[1]): b""} if target and b"/put" not in request else {}
-        request = request.replace(b"timestamp=99999999", b"timestamp=2100")  # further ahead than we believe
-        closing = request.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
-        (answer,) = talk(
-            [closing],
-            MemoryRemote(HERE, objects=held),
-            anonymous=anonymous,
-            users=users,
-            plain="--authenv-http" in words,
-            clock=Clock(2000),
-        )
-        status = int(answer[9:12])
-        who = _who(request)
-        known = who in ("", *(LOGINS[name] for name in names))
-        if b"Bearer" in request:
-            assert expected == 400  # git-annex knows no tokens
-            assert status in (200, 401, 403)
-        elif re.search(rb"lockcontent|keeplocked", request) and {"--unauth-appendonly", "--unauth-nolocking"} <= {
-            *words.split()
-        }:
-            assert status in (expected, 401, 403)  # docs/deviations.md
-        elif not known and "--authenv-http" in words and expected == 403:
-            assert status == 401  # docs/deviations.md
-        elif not who and "--authenv" in words.split() and expected == 401:
-            assert status == 403  # likewise
-        else:
-            assert status == expected, (request[:120], answer)
-
-
-# -- what the reference answered ----------------------------------------------------------------------
-
-LISTED = {  # docs/deviations.md: what the reference answered, what we do
-    (400, 404),  # versions
-    (400, 405),  # methods
-    (400, 200),  # presence by GET, HEAD of content, data-present without a length
-    (200, 400),  # negative offsets, lengths that cannot be
-    (200, 404),  # absent content
-    (200, 206),  # ranges
-}
-SET_UP_OTHERWISE = ("1200", "1300", "partial")
-"""Steps for which the recording changed the repository by hand."""
-
-
-def _body(answer: bytes) -> tuple[int, bytes]:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if b"hunked" in head:
-        reader = BodyReader(None)
-        body = reader.take(body)[0]
-    return int(head[9:12]), body
-
-
-@pytest.mark.transcripts
-@pytest.mark.parametrize("name", ["http-checkpresent", "http-putoffset", "http-get", "http-remove", "http-put"])
-def test_requests_are_answered_as_recorded(name: str) -> None:
-    path = TRANSCRIPTS / f"{name}.jsonl"
-    remote, same, last, comment = MemoryRemote(HERE), 0, b"", ""
-    for line in path.read_text().splitlines() if path.exists() else ():
-        row = json.loads(line) if line.strip() else {}
-        raw = base64.b64decode(row["b64"]) if "b64" in row else row.get("text", "").encode()
-        if row.get("dir") == "C>S":
-            last, comment = raw, row.get("comment") or ""
-        if row.get("dir") != "S>C" or not last or "len" in row or HERE.encode() not in last:
-            continue
-        said, last = last, b""
-        status, body = _body(raw)
-        target = re.search(rb"(?:/key/|[?&]key=)([^?& ]+)", said)
-        try:
-            key = key_of(decoded("key", target[1])) if target else KEY
-        except InvalidInput:
-            key = KEY
-        if b"/key/" in said and body and status == 200 and b"offset" not in said:
-            remote.objects[key] = body  # what parts of it are compared with
-        elif b'"present":true' in body:
-            remote.objects.setdefault(key, bytes(key.size or 0))
-        if b"remove-before" in said or any(word in comment for word in SET_UP_OTHERWISE):
-            continue  # they depend on the clock of that day
-        if b"%FF" in said:
-            continue  # bytes that are no text: nothing for the reference, the key that has them for us
-        (answer,) = talk([said.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)], remote)
-        ours, our_body = _body(answer)
-        if (status, ours) in LISTED:
-            continue
-        assert ours == status, (said[:150], answer)
-        if status == 200 and b"json" in answer:
-            unlike = {"lockid", "timestamp", "already"}
-            recorded, told = json.loads(body), json.loads(our_body)
-            assert {k: v for k, v in told.items() if k not in unlike} == {
-                k: v for k, v in recorded.items() if k not in unlike
-            }, (comment, said[:200])
-            same += 1
-        elif status == 200:
-            assert our_body == body
-            same += 1
-    assert same > 3 or not path.exists()
