@@ -37,7 +37,7 @@ class Answer:
     body: bytes
 
     def text(self) -> bytes:
-        """What is compared: status, type, length of the content, body; not names of locks, times and the order of nodes."""
+        """What is compared: all but names of locks, times and the order of nodes."""
         told = [self.headers.get(name, b"") for name in (b"content-type", b"x-git-annex-data-length")]
         body = re.sub(rb'"lockid":"[^"]*"', b'"lockid":""', self.body)
         body = re.sub(rb'\A\{"timestamp":\d+\}\Z', b'{"timestamp":0}', body)
