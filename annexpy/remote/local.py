@@ -130,8 +130,10 @@ class Local:
         Raises:
             KeyNotPresent: It was removed meanwhile.
         """
-        if self._durability != "fast" and self._uuid not in self.repository.branch.locations(key).present:
-            # Whoever stored it has promised it to nobody: he was killed, or its sync failed. It may not be on disk.
+        if self._durability != "fast" and not (
+            self._store.settled(key) and self._uuid in self.repository.branch.locations(key).present
+        ):
+            # Whoever stored it was killed, or his sync failed, or he syncs nothing, like git-annex.
             await self._store.sync_content(key)
             if not self._store.present(key):
                 raise KeyNotPresent(key, self._name)

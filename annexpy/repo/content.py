@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from types import TracebackType
+from typing import Final
 
 from annexpy.clock import Clock
 from annexpy.errors import AnnexError, InvalidKey, KeyNotPresent, NotLocked, NotRegularFile, RepositoryError
@@ -32,6 +33,9 @@ from annexpy.repo.settings import ContentSettings, Durability
 from annexpy.uuids import UUID
 
 __all__ = ["ContentStore", "StoredObject"]
+
+_SETTLED: Final = 3600.0
+"""Seconds after which the system has written back what nobody synced. Linux begins with that after 30."""
 
 
 class StoredObject:
@@ -387,11 +391,20 @@ class ContentStore:
         except OSError as error:
             raise self.folders.error(lock.key, error) from error
 
+    def settled(self, key: Key) -> bool:
+        """The content has been here for so long that it is on disk, whoever stored it and synced it or not."""
+        found = self._find(key)
+        return found is not None and self._has_settled(found[1])
+
+    def _has_settled(self, status: Status) -> bool:
+        return self._clock.wall() - status.st_ctime > _SETTLED
+
     async def sync_lock(self, lock: ContentLock) -> None:
-        """Have the retention of *lock* on disk when this returns, unless the durability is "fast"."""
+        """Have the retention of *lock* and the content on disk when this returns, unless the durability is "fast"."""
         if self._arrivals.group is not None:
             try:
-                await self._arrivals.group.commit(Change(lock.sync_retention))
+                with self._relied_upon(lock) as change:
+                    await self._arrivals.group.commit(change)
             except OSError as error:
                 raise self.folders.error(lock.key, error) from error
 
@@ -399,10 +412,23 @@ class ContentStore:
         """``sync_lock``, in this thread and by itself."""
         if self._arrivals.group is not None:
             try:
-                for folder in lock.sync_retention():
-                    self._files.sync_folder(folder)
+                with self._relied_upon(lock) as change:
+                    if change.fd is not None:
+                        self._files.sync(change.fd)
+                    change.publish()
+                    for folder in change.folders:
+                        self._files.sync_folder(folder)
             except OSError as error:
                 raise self.folders.error(lock.key, error) from error
+
+    @contextmanager
+    def _relied_upon(self, lock: ContentLock) -> Iterator[Change]:
+        """What must be on disk before somebody drops another copy."""
+        if lock.status is not None and self._has_settled(lock.status):
+            yield Change(lock.sync_retention)
+            return
+        with self.open(lock.key) as stored:
+            yield Change(lambda: [*lock.sync_retention(), *self.folders.above(stored.path)], fd=stored.fd)
 
     def removal(self, key: Key) -> Removal:
         """A context in which the object is about to be removed. See ``Removal``."""

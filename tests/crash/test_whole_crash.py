@@ -27,6 +27,7 @@ from annexpy.repo.branch import Branch
 from annexpy.repo.config import GitConfig
 from annexpy.repo.content import ContentStore
 from annexpy.repo.door import Files
+from annexpy.repo.durability import GroupCommit
 from annexpy.repo.faulty_files import Faults, FaultyFiles, Killed
 from annexpy.repo.format import Tuning
 from annexpy.repo.memory_files import MemoryFiles
@@ -113,6 +114,15 @@ async def commits(local: Local, said: Said) -> None:
     local.repository.branch.set_present(KEYS[1], UUID("other"), True)
     local.repository.branch.set_present(KEYS[2], UUID("other"), True)
     await local.repository.branch.commit()
+
+
+async def stores_fast(local: Local, said: Said) -> None:
+    await put(Local(local.repository, durability="fast"), KEYS[2])
+
+
+async def locks_what_came(local: Local, said: Said) -> None:
+    async with local.lock_content(KEYS[2]):
+        pass
 
 
 Scenario = Callable[[Local, Said], Awaitable[None]]
@@ -236,6 +246,25 @@ def test_what_was_found_there_and_promised_survives_a_power_cut(commit: bool) ->
         files.crash()
         check(files, said, power_cut=True)
     assert at > 20
+
+
+@pytest.mark.parametrize("trusting", [False, True])
+@pytest.mark.parametrize("scenario", [stores, locks_what_came], ids=lambda scenario: scenario.__name__)
+def test_what_somebody_stored_who_syncs_nothing_is_on_disk_before_it_is_promised(
+    scenario: Scenario, trusting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes what has just come for what is on disk is caught."""
+    monkeypatch.setattr("annexpy.repo.content._SETTLED", float("-inf" if trusting else "inf"))
+    monkeypatch.setattr(  # no syncfs: it does more than was asked for
+        "annexpy.repo.content.GroupCommit", lambda *args, **options: GroupCommit(*args, **{**options, "syncfs": False})
+    )
+    files, said = fresh(), Said()
+    perform(files, stores_fast, Said(), commit=False)
+    perform(files, scenario, said, commit=False)
+    files.crash()
+    assert (dict(objects(files)).get(KEYS[2]) == ALL[KEYS[2]]) is not trusting
+    if not trusting:
+        check(files, said, power_cut=True)
 
 
 def state_of(files: Files) -> dict[bytes, object]:
@@ -384,10 +413,8 @@ def test_without_syncs_this_test_would_find_a_loss() -> None:
     for seed in range(20):
         files, said = fresh(), Said()
 
-        async def fast(local: Local, said: Said) -> None:
-            await stores(Local(local.repository, durability="fast"), said)
-
-        perform(files, fast, said)
+        perform(files, stores_fast, said)
+        said.stored.add(KEYS[2])
         files.crash(random.Random(seed).randrange)
         try:
             check(files, said, power_cut=True)
