@@ -22,7 +22,7 @@ from glimmer_store.adjunct import connect_adjuncts, store_copies
 from glimmer_store.attest import Attestation, Signer, Verdict
 from glimmer_store.config import Config, Durable
 from glimmer_store.errors import ConfigError, Shortfall, SourceRefused, shell_line
-from glimmer_store.policy import StorageClass, check_place, check_source
+from glimmer_store.policy import StorageClass, check_name, check_place, check_source
 from glimmer_store.proving import prove
 from glimmer_store.record import Location, StorageRecord
 from glimmer_store.tree import Tree, annexed, members, tree_of
@@ -193,12 +193,9 @@ class Archive:
                 raise SourceRefused(f"{path}: is the dataset itself", remedy="archive the folder that a step wrote")
             tree = await tree_of(self.root / relative, self.root, self.config.backend)
             return Output(relative, tree.key(self.config.backend), tree)
-        key = annexed(whole, self.root)
+        key = await annexed(whole, self.root, self.config.backend)
         if key is not None:
-            if not whole.exists():
-                remedy = shell_line("git", "-C", self.root, "annex", "get", whole)
-                raise SourceRefused(f"{path}: its content is not here", remedy=remedy)
-            return Output(check_place(whole.parent, self.root) / whole.name, key)
+            return Output(check_name(check_place(whole.parent, self.root) / whole.name), key)
         relative = check_source(path, self.root)
         return Output(relative, await annex.key_of(self.root / relative, backend=self.config.backend))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from glimmer_store.errors import SourceRefused
 
-__all__ = ["NUMCOPIES", "StorageClass", "check_place", "check_source", "temporary_folders"]
+__all__ = ["NUMCOPIES", "StorageClass", "check_name", "check_place", "check_source", "temporary_folders"]
 
 
 class StorageClass(Enum):
@@ -42,7 +42,7 @@ def check_source(path: str | os.PathLike[str], dataset: Path) -> Path:
     """
     relative = check_place(path, dataset)
     if not (dataset.resolve() / relative).is_file():
-        raise SourceRefused(f"{path}: is not a regular file", remedy="archive the files in it one by one")
+        raise SourceRefused(f"{path}: is not a regular file", remedy="archive a file, or a folder with files")
     return relative
 
 
@@ -53,7 +53,8 @@ def check_place(path: str | os.PathLike[str], dataset: Path) -> Path:
     temporary folder is the operator's choice (a demonstration, a test) and is not second-guessed.
 
     Raises:
-        SourceRefused: In a temporary folder, outside the dataset, inside ``.git``, or nothing is there.
+        SourceRefused: In a temporary folder, outside the dataset, inside ``.git``, or nothing is there; or as
+            ``check_name``.
     """
     given, root = Path(path), dataset.resolve()
     absolute = given.resolve() if given.is_absolute() else (Path.cwd() / given).resolve()
@@ -79,4 +80,19 @@ def check_place(path: str | os.PathLike[str], dataset: Path) -> Path:
         raise SourceRefused(f"{given}: is git's own", remedy="archive files of the work tree")
     if not absolute.exists():
         raise SourceRefused(f"{given}: does not exist", remedy="run the step that writes it first")
+    return check_name(relative)
+
+
+def check_name(relative: Path) -> Path:
+    """*relative* itself, when a node can name it: nodes are text.
+
+    Raises:
+        SourceRefused: It is not UTF-8.
+    """
+    try:
+        str(relative).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(relative).decode("utf-8", "backslashreplace")
+        remedy = "rename it; or archive the folder that it is in, whose list can say such names"
+        raise SourceRefused(f"{shown}: its name is not UTF-8", remedy=remedy) from None
     return relative

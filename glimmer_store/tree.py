@@ -131,16 +131,34 @@ def _plain(text: bytes) -> bytes:
     return first + b"".join(bytes((int(part[:2], 16),)) + part[2:] for part in more)
 
 
-def annexed(path: str | bytes | os.PathLike[str], root: Path) -> annex.Key | None:
-    """The key of a file whose content git-annex has put away, with a link into ``.git/annex/objects`` in its place."""
-    raw = os.fsencode(path)
-    if not os.path.islink(raw):
-        return None
-    target = os.path.normpath(os.path.join(os.path.dirname(raw), os.readlink(raw)))
-    if not target.startswith(os.fsencode(root) + b"/.git/annex/objects/"):
-        return None
-    key = annex.annexed_key(path)
-    return key if key is not None and annex.is_secure(key) else None
+async def annexed(path: str | bytes | os.PathLike[str], root: Path, backend: str) -> annex.Key | None:
+    """The key of a file whose content git-annex has put away, with a link into ``.git/annex/objects`` in its place.
+
+    The repository is that of *root*, or one below it. Content whose key proves nothing (MD5, which DataLad uses) gets
+    one of *backend*, as it would if it was not put away.
+
+    Raises:
+        SourceRefused: The content is not here; also of a pointer, which git-annex leaves in place of an unlocked file.
+    """
+    key = _put_away(os.fsencode(path), os.fsencode(root))
+    return key if key is None or annex.is_secure(key) else await annex.key_of(path, backend=backend)
+
+
+def _put_away(path: bytes, root: bytes) -> annex.Key | None:
+    linked = os.path.islink(path)
+    if linked:
+        target = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(path)))
+        repository, inside, _ = target.partition(b"/.git/annex/objects/")
+        if not inside or not (repository + b"/").startswith(root + b"/"):
+            return None
+    key = annex.annexed_key(path) if linked or os.path.isfile(path) else None
+    if key is not None and not (linked and os.path.exists(path)):
+        folder, name = os.path.split(os.path.abspath(os.fsdecode(path)))
+        raise SourceRefused(
+            f"{os.fsdecode(path)}: its content is not here",
+            remedy=shell_line("git", "-C", folder, "annex", "get", "--", name),
+        )
+    return key
 
 
 async def tree_of(folder: Path, root: Path, backend: str, *, without: Collection[bytes] = ()) -> Tree:
@@ -164,24 +182,13 @@ async def _entry(top: bytes, path: bytes, kind: Kind, root: Path, backend: str) 
         case "d":
             return TreeEntry(path, "d")
         case "l":
-            return _link(top, path, root)
+            key = await annexed(whole, root, backend)
+            if key is None:
+                return TreeEntry(path, "l", None, _inside(top, path))
+            return TreeEntry(path, "x" if os.stat(whole).st_mode & stat.S_IXUSR else "f", key)
         case _:
+            await annexed(whole, root, backend)  # a pointer is not what is to be kept
             return TreeEntry(path, kind, await annex.key_of(os.fsdecode(whole), backend=backend))
-
-
-def _link(top: bytes, path: bytes, root: Path) -> TreeEntry:
-    whole = os.path.join(top, path)
-    key = annexed(whole, root)
-    if key is None:
-        return TreeEntry(path, "l", None, _inside(top, path))
-    try:
-        mode = os.stat(whole).st_mode
-    except FileNotFoundError:
-        raise SourceRefused(
-            f"{os.fsdecode(whole)}: its content is not here",
-            remedy=shell_line("git", "-C", root, "annex", "get", os.fsdecode(whole)),
-        ) from None
-    return TreeEntry(path, "x" if mode & stat.S_IXUSR else "f", key)
 
 
 def _walk(top: bytes, below: bytes) -> Iterator[tuple[bytes, Kind]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -174,3 +175,46 @@ async def test_a_journal_that_others_keep_locked_does_not_undo_an_emit_that_is_d
     async with GlimmerGraph.open(study) as graph:
         (entry,) = (await look(graph)).objects
     assert (entry.safe, entry.drift) == (True, ())
+
+
+async def test_what_git_annex_has_put_away_by_md5_is_stored_by_its_sha256(study: Path, graph: GlimmerGraph) -> None:
+    inner = study / "inner"
+    annex.Repository.init(inner, bare=False).close()
+    nodes = []
+    for folder in (study, inner):
+        kept = folder / ".git/annex/objects/x2/pM/MD5E-s6--b1946ac92492d2347c6235b4d2611184.tsv"
+        kept.mkdir(parents=True)
+        (kept / kept.name).write_bytes(b"hello\n")
+        (folder / "sub-01").mkdir()
+        (folder / "sub-01" / f"of-{folder.name}.tsv").symlink_to(f"../.git/annex/objects/x2/pM/{kept.name}/{kept.name}")
+        nodes.append(await graph.derivative(folder / "sub-01" / f"of-{folder.name}.tsv"))
+    key = "SHA256E-s6--5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03.tsv"
+    assert [str(node.key) for node in nodes] == [key, key]
+    assert [str(node.output) for node in nodes] == ["sub-01/of-study.tsv", "inner/sub-01/of-inner.tsv"]
+    assert object_of(study.parent / "vault1.git", annex.Key.parse(key)).read_bytes() == b"hello\n"
+    whole = await graph.archive.look(study / "sub-01")
+    assert whole.tree is not None
+    assert [str(one) for one in whole.tree.keys] == [key]
+
+
+async def test_a_content_that_is_not_here_is_not_stood_for_by_its_pointer(study: Path, graph: GlimmerGraph) -> None:
+    key = "SHA256E-s6--5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03.tsv"
+    (study / "sub").mkdir()
+    (study / "sub" / "-unlocked.tsv").write_text(f"/annex/objects/{key}\n")
+    (study / "locked.tsv").symlink_to(f".git/annex/objects/x2/pM/{key}/{key}")
+    for path in ("sub/-unlocked.tsv", "sub", "locked.tsv"):
+        with pytest.raises(SourceRefused, match="its content is not here") as refused:
+            await graph.derivative(study / path)
+        assert "annex get -- " in refused.value.remedy
+
+
+async def test_a_name_that_is_not_utf8_is_refused_and_a_list_of_a_folder_can_say_it(
+    study: Path, graph: GlimmerGraph
+) -> None:
+    (study / "odd").mkdir()
+    odd = study / "odd" / os.fsdecode(b"n\xffx.nii")
+    odd.write_bytes(b"odd")
+    with pytest.raises(SourceRefused, match=r"odd/n\\xffx.nii: its name is not UTF-8"):
+        await graph.derivative(odd)
+    assert not any((study.parent / "vault1.git/annex/objects").glob("*"))
+    assert (await graph.derivative(study / "odd")).copies == 3
