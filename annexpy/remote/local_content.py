@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Final, Protocol
 
 from anyio import to_thread
+from anyio.lowlevel import checkpoint
 
 from annexpy.errors import KeyNotPresent, LocalProtocolError, VerificationFailed
 from annexpy.keys.backend import Verifier
@@ -17,6 +18,7 @@ from annexpy.remote.base import Stored
 from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.folders import content_error
 from annexpy.repo.locks import ContentLock
+from annexpy.repo.memory_reader import MemoryReader
 from annexpy.repo.receiving import Readable, Receiving
 from annexpy.repo.settings import INLINE
 from annexpy.uuids import UUID
@@ -26,6 +28,8 @@ __all__ = ["LocalDownload", "LocalLock", "LocalPut", "LocalUpload", "StoringPlac
 _PIECE: Final = 256 * 1024
 _HOP: Final = 2 * _PIECE
 """Bytes that are read in one hop to a thread. Every get that is under way holds about so many."""
+_RUN: Final = 8 * _PIECE
+"""Bytes that are read without giving other tasks a turn."""
 
 
 class StoringPlace(Protocol):
@@ -212,13 +216,27 @@ class LocalDownload:
             if offset < end:
                 yield self._read(offset, end - offset)
         else:
+            fd = self.stored.system_fd
+            reader = None if fd is None else MemoryReader(fd)
             while offset < end:
-                # Some at once, since a hop to a thread costs as much as reading one of them.
+                if reader is not None and (piece := self._read_now(reader, offset)) is not None:
+                    offset += len(piece)
+                    yield piece
+                    if not (offset - self.offset) % _RUN:
+                        await checkpoint()
+                    continue
+                # Some at once, since a hop to a thread costs more than reading one of them.
                 pieces = await to_thread.run_sync(self._read_some, offset, min(offset + _HOP, end))
                 offset = min(offset + _HOP, end)
                 while pieces:
                     yield pieces.popleft()
         self.finish()
+
+    def _read_now(self, reader: MemoryReader, offset: int) -> bytes | None:
+        try:
+            return reader.read(min(_PIECE, self._end - offset), offset)
+        except OSError as error:
+            raise content_error(self.stored.key, self._name, error) from error
 
     def _read_some(self, start: int, end: int) -> deque[bytes]:
         return deque(self._read(at, min(_PIECE, end - at)) for at in range(start, end, _PIECE))

@@ -27,6 +27,7 @@ import anyio.lowlevel
 from anyio import to_thread
 
 from annexpy.errors import ConnectionLost
+from annexpy.transport.allocation import keep_memory
 from annexpy.transport.base import CHUNK, Transport
 
 __all__ = ["AnyioDescriptors", "AsyncioDescriptors", "Close", "descriptors", "on_asyncio"]
@@ -93,6 +94,8 @@ class _Descriptors:
             self._ended = True
             return b""
         if len(data) == size:
+            if size == CHUNK:
+                keep_memory()
             self._size = max(self._size, min(self._size * 4, max_bytes))
         elif len(data) < _SMALL:
             self._size = _SMALL

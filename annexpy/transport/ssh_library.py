@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any, Final, TypeAlias
 
+from annexpy.transport.allocation import keep_memory
+
 __all__ = [
     "PACKET",
     "AsyncSSH",
@@ -38,8 +40,6 @@ _TOGETHER: Final = 64 * 1024  # packets that are collected before they go out
 _SMALL: Final = 16 * 1024
 _UNSENT: Final = 512 * 1024  # bytes that wait for the socket before a channel waits too
 _CERTIFICATES: Final = "asyncssh.crypto.x509"
-_MALLOC: Final = ((-1, 64 << 20), (-2, 4 << 20), (-3, 16 << 20))
-"""M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD."""
 
 
 def load_asyncssh() -> AsyncSSH:
@@ -59,22 +59,8 @@ def load_asyncssh() -> AsyncSSH:
         ctypes.util.find_library = find_library
         for name in without:
             del sys.modules[name]
-    _keep_memory()
+    keep_memory()
     return asyncssh
-
-
-def _keep_memory() -> None:
-    """Let freed memory stay with this process: else glibc may fetch it anew from the system for every packet.
-
-    Whether it does depends on what lies where. At its worst that are two million page faults for a gigabyte, three
-    times as long as everything else together.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return  # no glibc
-    for setting, size in _MALLOC:
-        mallopt(setting, size)
 
 
 class _Together:

@@ -326,6 +326,28 @@ async def test_ranges_of_a_content_of_any_size(local: Local, size: int) -> None:
         assert await read(local, key_of(content), offset, end) == content[offset:end]
 
 
+@pytest.mark.parametrize("offset", [0, 5])
+async def test_a_large_content_in_memory_leaves_others_their_turns(local: Local, offset: int) -> None:
+    content, turns = content_of(5, 9_000_000), 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    await store(local, key_of(content), content)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(others)
+        async with local.get(key_of(content), offset=offset) as download:
+            await anyio.lowlevel.checkpoint()
+            turns = 0
+            async for _ in download:
+                pass
+        assert turns >= 3  # one in two MiB, at least
+        tasks.cancel_scope.cancel()
+
+
 async def test_content_that_changes_while_it_is_sent_is_invalid_and_of_the_promised_length(local: Local) -> None:
     content = content_of(6, 6_000_000)
     key = key_of(content)
