@@ -219,16 +219,25 @@ async def look_at_source(places: Places, source: str, key: annex.Key, signer: Si
 async def remove_bad(places: Places, task: Task, source: str) -> None:
     """Take a bad copy away from the destination alone: aside where it is on this machine, else by a drop with proof.
 
+    For that somebody must have it who was read just now: a copy that is only said to be there may be as bad, or worse.
+
     Raises:
         AnnexError: It is still there.
     """
     dest, key = places.remote(task.dest), annex.Key.parse(task.key)
-    giver = places.remote(source) if source else None
     if dest is None:
         return
     if places.is_here(task.dest):
         async for _ in annex.fsck(dest, [key]):
             pass
-    if not await dest.check_present(key) or giver is None:
+    if not await dest.check_present(key):
         return
-    await annex.drop(key, from_=dest, others=[giver], copies=annex.Copies(1, min=1))
+    why = "nobody is left to get it from"
+    for uuid in dict.fromkeys((source, *task.sources)):
+        giver = places.remote(uuid) if uuid else None
+        if giver is not None and uuid != task.dest and (uuid == source or not places.is_cold(uuid)):
+            verdict, why = await reread(giver, key, cached=False)
+            if verdict is Verdict.GOOD:
+                await annex.drop(key, from_=dest, others=[giver], copies=annex.Copies(1, min=1))
+                return
+    raise annex.ContentError(key, places.name(task.dest), f"no good copy is known: {why}")
