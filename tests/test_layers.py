@@ -105,8 +105,7 @@ REAL_TIME = frozenset(
 MAY_REMOVE = (
     "annexpy.actions.drop",
     "annexpy.actions.drop_here",
-    "annexpy.server.serve",
-    "annexpy.server.http_removal",
+    "annexpy.server.removal",
     "annexpy.remote",
     "annexpy.sync",
 )

@@ -5,21 +5,22 @@ Our own clients do. Each of them is answered, counted and logged by itself, as i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, TypeAlias
 
-from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
-from annexpy.errors import AnnexError, ContentLocked, InvalidInput, TimedOut, TransportError
+from annexpy.clock import Clock, Deadline
+from annexpy.errors import AnnexError, InvalidInput
 from annexpy.keys.key import Key
 from annexpy.p2p.http import RemoveBeforeRequest, RemoveRequest, Route, parse_request
 from annexpy.p2p.http_answers import RemovedAnswer
-from annexpy.remote.base import BatchRemove, Remote, Removed, may_happen_yet
+from annexpy.remote.base import Remote, Removed
+from annexpy.server.removal import obstacle, removal_deadline
 from annexpy.server.wire import others
 from annexpy.transport.http_exchange import Exchange
 from annexpy.transport.http_head import RequestHead
 
-__all__ = ["RemovalRequest", "answer_to", "deadline_of", "remove_together", "sent_behind"]
+__all__ = ["RemovalRequest", "answer_to", "deadline_of", "sent_behind"]
 
 RemovalRequest: TypeAlias = RemoveRequest | RemoveBeforeRequest
 
@@ -27,16 +28,12 @@ _TOGETHER: Final = 64
 
 
 def deadline_of(request: RemovalRequest, clock: Clock) -> Deadline | None:
-    """Until when *request* may be done.
+    """Until when *request* may be done; None: at any time.
 
     Raises:
-        InvalidInput: No lock lasts that long: the proof is older than our last reboot.
+        InvalidInput: As ``removal_deadline``.
     """
-    if isinstance(request, RemoveRequest):
-        return None
-    if request.timestamp > clock.now() + MAX_REMOVAL_AHEAD:
-        raise InvalidInput("timestamp", request.timestamp, f"at most {MAX_REMOVAL_AHEAD} seconds ahead")
-    return Deadline(float(request.timestamp))
+    return None if isinstance(request, RemoveRequest) else removal_deadline(request.timestamp, clock)
 
 
 def sent_behind(exchange: Exchange, route: Route, request: RemovalRequest) -> list[tuple[Exchange, Key]]:
@@ -66,39 +63,10 @@ def _alike(first: RequestHead, route: Route, request: RemovalRequest) -> Callabl
     return key
 
 
-async def remove_together(
-    remote: Remote, keys: Sequence[Key], deadline: Deadline | None
-) -> Sequence[Removed | AnnexError]:
-    """What becomes of each of *keys*, as if it was alone."""
-    if len(keys) > 1 and isinstance(remote, BatchRemove):
-        try:
-            return await remote.remove_content_many(keys, deadline=deadline)
-        except TransportError as error:
-            return [error] * len(keys)
-        except AnnexError:
-            pass  # one spoils it for all: what is gone by now counts as removed
-    told: list[Removed | AnnexError] = []
-    for key in keys:
-        try:
-            told.append(await remote.remove_content(key, deadline=deadline))
-        except AnnexError as error:
-            told.append(error)
-    return told
-
-
 def answer_to(removed: Removed | AnnexError, remote: Remote) -> tuple[RemovedAnswer | AnnexError, str]:
     """What to say of a removal, and what went wrong with it."""
+    why = obstacle(removed)
     if isinstance(removed, AnnexError):
-        return RemovedAnswer(False) if _is_no(removed) else removed, str(removed)
-    if removed.ok:
-        return RemovedAnswer(True, others(removed.uuids, remote)), ""
-    reasons = [error for error in removed.failed.values() if not _is_no(error)]
-    why = "; ".join(map(str, removed.failed.values()))
-    if reasons and not removed.uuids:
-        return next(filter(may_happen_yet, reasons), reasons[0]), why
-    return RemovedAnswer(False, others(removed.uuids, remote)), why
-
-
-def _is_no(error: AnnexError) -> bool:
-    """It is there and stays: not that nobody knows."""
-    return isinstance(error, ContentLocked | TimedOut) and not may_happen_yet(error)
+        return RemovedAnswer(False) if why is None else why, str(removed)
+    failures = "" if removed.ok else "; ".join(map(str, removed.failed.values()))
+    return RemovedAnswer(removed.ok, others(removed.uuids, remote)) if why is None else why, failures

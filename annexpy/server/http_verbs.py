@@ -39,8 +39,9 @@ from annexpy.remote.possession import possession
 from annexpy.server.commits import Commits
 from annexpy.server.http_content import receive_content, send_content
 from annexpy.server.http_locks import HeldLocks
-from annexpy.server.http_removal import RemovalRequest, answer_to, deadline_of, remove_together, sent_behind
+from annexpy.server.http_removal import RemovalRequest, answer_to, deadline_of, sent_behind
 from annexpy.server.http_told import Asked, tell
+from annexpy.server.removal import remove_together
 from annexpy.server.wire import others
 from annexpy.transport.http_exchange import Exchange
 

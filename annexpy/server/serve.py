@@ -18,42 +18,20 @@ Source: fact sheet p2p-protocol, sections 3 and 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
 
-from annexpy.clock import MAX_REMOVAL_AHEAD, Clock, Deadline
-from annexpy.errors import (
-    AnnexError,
-    ConnectionLost,
-    ContentLocked,
-    InvalidInput,
-    KeyNotPresent,
-    LocalProtocolError,
-    NotLocked,
-    RemoteProtocolError,
-    TimedOut,
-    TransportError,
-)
+from annexpy.clock import Clock
+from annexpy.errors import AnnexError, KeyNotPresent, LocalProtocolError, RemoteProtocolError
 from annexpy.keys.key import Key
-from annexpy.p2p.connection import (
-    CLOSED,
-    NEED_DATA,
-    Closed,
-    Connection,
-    ConnectionEvent,
-    Data,
-    Role,
-    State,
-    Unexpected,
-)
+from annexpy.p2p.connection import NEED_DATA, Closed, Connection, ConnectionEvent, Data, Role, State, Unexpected
 from annexpy.p2p.extensions import GetRange, Possessed, Possession, agreed
 from annexpy.p2p.messages import (
     AUTH_FAILURE,
     FAILURE,
     MAX_VERSION,
-    SUCCESS,
     Auth,
     AuthSuccess,
     Bypass,
@@ -74,14 +52,15 @@ from annexpy.p2p.messages import (
     Success,
     SuccessPlus,
     Timestamp,
-    UnlockContent,
     Version,
 )
-from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many, may_happen_yet
+from annexpy.remote.base import Remote
 from annexpy.remote.possession import possession
+from annexpy.server.batches import check_waiting, remove_waiting
 from annexpy.server.limits import Authenticate, Deadlines, LockQuota, Quota, ServerMode, Services
+from annexpy.server.lockcontent import keep_locked
 from annexpy.server.transfers import receive_content, send_content
-from annexpy.server.wire import STRANGER, ClientGone, ClientWire, HangUp, others
+from annexpy.server.wire import STRANGER, ClientGone, ClientWire, HangUp
 from annexpy.system import CLOCK
 from annexpy.transport.base import Transport
 from annexpy.uuids import UUID, is_cluster
@@ -178,7 +157,6 @@ class _Session:
         self.max_version = MAX_VERSION
         self.allow_unverifiable = True
         self._tries = _AUTH_TRIES
-        self._broken: RemoteProtocolError | None = None
 
     # -- the session --------------------------------------------------------------------------------
 
@@ -206,7 +184,7 @@ class _Session:
             following: ConnectionEvent | None = None
             match event:
                 case CheckPresent():
-                    following = await self._check(event)
+                    following = await check_waiting(self._wire, self._remote, event)
                 case Get() | GetRange():
                     await send_content(self._wire, self._remote, event)
                 case Put():
@@ -218,14 +196,14 @@ class _Session:
                 case GetTimestamp():
                     self._wire.say(Timestamp(int(self._clock.now() // 1)))
                 case LockContent(key):
-                    await self._lock(key)
+                    await keep_locked(self._wire, self._remote, key, self.locks, self._client, self.who)
                 case Success() | SuccessPlus() | Failure() | FailurePlus() | Error():
                     pass  # what the client thinks of a GET; after an ERROR that is more, Closed follows
                 case Unexpected(_, answer):
                     self._objected(answer)
                 case Closed(waiting_for):
-                    if self._broken is not None:
-                        raise HangUp(self._broken)
+                    if self._wire.broken is not None:
+                        raise HangUp(self._wire.broken)
                     if waiting_for:
                         raise self._wire.gone()
                     return
@@ -264,54 +242,17 @@ class _Session:
         if not self._tries:
             raise HangUp(RemoteProtocolError(f"{_AUTH_TRIES} tries without a good AUTH"))
 
-    def _gather(self, first: CheckPresent | Remove | RemoveBefore) -> tuple[list[Key], ConnectionEvent]:
-        """The keys of *first* and of what asks the same right behind it; then the event after them."""
-        keys, kind = [first.key], type(first)
-        try:
-            while type(event := self._wire.connection.next_event()) is kind:
-                if type(event) is RemoveBefore and type(first) is RemoveBefore and event.timestamp != first.timestamp:
-                    break
-                keys.append(event.key)
-        except RemoteProtocolError as error:
-            self._broken = error  # but what came before it is answered
-            return keys, CLOSED
-        return keys, event
-
     async def _put(self, request: Put) -> None:
         if refused := self._mode.forbids_put:
             self._wire.say(Error(refused))
         else:
             await receive_content(self._wire, self._remote, request, allow_unverifiable=self.allow_unverifiable)
 
-    # -- asking and removing --------------------------------------------------------------------------
-
-    async def _check(self, request: CheckPresent) -> ConnectionEvent:
-        """Answer this presence check and those that are waiting behind it; the event after them."""
-        keys, event = self._gather(request)
-        await self._wire.make_room(self._remote)
-        present: Sequence[bool | AnnexError]
-        try:
-            present = [await self._remote.check_present(keys[0])] if len(keys) == 1 else await self._check_many(keys)
-        except AnnexError as error:
-            present = [error] * len(keys)
-        for found in present:
-            self._wire.say(SUCCESS if found is True else FAILURE if found is False else Error(str(found)))
-        return event
-
-    async def _check_many(self, keys: list[Key]) -> list[bool | AnnexError]:
-        try:
-            return [*await check_present_many(self._remote, keys)]
-        except TransportError:
-            raise
-        except AnnexError:
-            # One key spoils the batch: let it fail alone.
-            found: list[bool | AnnexError] = []
-            for key in keys:
-                try:
-                    found.append(await self._remote.check_present(key))
-                except AnnexError as error:
-                    found.append(error)
-            return found
+    async def _remove(self, request: Remove | RemoveBefore) -> ConnectionEvent | None:
+        if refused := self._mode.forbids_remove:
+            self._wire.say(Error(refused))
+            return None
+        return await remove_waiting(self._wire, self._remote, request, self._clock)
 
     async def _prove(self, key: Key, nonce: bytes) -> None:
         """Read the content, however long that takes, unless the client leaves."""
@@ -326,99 +267,6 @@ class _Session:
             self._wire.say(Error(str(error)))
         else:
             self._wire.say(Possessed(digest))
-
-    async def _remove(self, first: Remove | RemoveBefore) -> ConnectionEvent | None:
-        """Answer this removal and those that are waiting behind it; the event after them, if known."""
-        deadline = None
-        if refused := self._mode.forbids_remove:
-            self._wire.say(Error(refused))
-            return None
-        if isinstance(first, RemoveBefore):
-            deadline = Deadline(float(first.timestamp))
-            if deadline.at > self._clock.now() + MAX_REMOVAL_AHEAD:
-                # No lock lasts that long: the proof is older than our last reboot.
-                error = InvalidInput("timestamp", first.timestamp, f"at most {MAX_REMOVAL_AHEAD} seconds ahead")
-                self._wire.say(Error(str(error)))
-                return None
-        keys, event = [first.key], None
-        if isinstance(self._remote, BatchRemove):
-            keys, event = self._gather(first)
-        await self._wire.make_room(self._remote)
-        try:
-            if len(keys) > 1 and isinstance(self._remote, BatchRemove):
-                results = await self._remote.remove_content_many(keys, deadline=deadline)
-            else:
-                results = [await self._remote.remove_content(first.key, deadline=deadline)]
-        except AnnexError as error:
-            if may_happen_yet(error):
-                raise HangUp(error) from error  # which alone says that nobody knows
-            answer = FAILURE if isinstance(error, (ContentLocked, TimedOut)) else Error(str(error))
-            for _ in keys:
-                self._wire.say(answer)
-        else:
-            for result in results:
-                self._tell_removed(result)
-        return event
-
-    def _tell_removed(self, removed: Removed) -> None:
-        self._wire.changed = True
-        named = others(removed.uuids, self._remote) if self._wire.connection.version >= 2 else ()
-        if removed.ok:
-            self._wire.say(SuccessPlus(named) if named else SUCCESS)
-            return
-        if named:
-            self._wire.say(FailurePlus(named))
-            return
-        if may_happen_yet(*removed.failed.values()):
-            raise HangUp(ConnectionLost(self._remote.name, "the outcome of a removal"))
-        reasons = [e for e in removed.failed.values() if not isinstance(e, (ContentLocked, TimedOut))]
-        self._wire.say(Error(str(reasons[0])) if reasons and not removed.uuids else FAILURE)
-
-    # -- locks ----------------------------------------------------------------------------------------
-
-    async def _lock(self, key: Key) -> None:
-        if self.locks is not None and not self.locks.take(self._client, self.who):
-            self._wire.say(Error("too many content locks are held for this client"))
-            return
-        told = unlocked = False
-        stopped: BaseException | None = None
-        try:
-            async with self._remote.lock_content(key) as lock:
-                self._wire.say(SUCCESS)
-                told = True
-                self._wire.held = lock
-                try:
-                    await self._until_unlocked()
-                except (anyio.get_cancelled_exc_class(), KeyboardInterrupt, SystemExit) as error:
-                    stopped = error  # we are ended; the client may go on, and relies on the lock
-                    raise self._wire.gone("the server ends") from None
-                unlocked = True
-        except ClientGone:
-            if stopped is not None:
-                raise stopped from None
-            raise
-        except AnnexError as error:
-            if stopped is not None:
-                raise stopped from None
-            if told:
-                log.warning("%s: unlocking %s: %s", self._wire.peer, key, error)
-            elif isinstance(error, (NotLocked, KeyNotPresent)):
-                self._wire.say(FAILURE)
-            else:
-                self._wire.say(Error(str(error)))
-        finally:
-            self._wire.held = None
-            if self.locks is not None:
-                self.locks.give_back(self._client, self.who, left_behind=told and not unlocked)
-
-    async def _until_unlocked(self) -> None:
-        match await self._wire.next():
-            case UnlockContent():
-                pass
-            case Unexpected(_, answer):
-                self._wire.say(answer)
-            case _:
-                raise self._wire.gone()
 
     # -- services -----------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The wire of one session as its server sees it: answers that are collected, waits that end, a watch.
 
-What the verbs in ``serve`` and ``transfers`` need: say, flush, next event, and two ways for a session
+What the verbs in ``serve`` and the modules beside it need: say, flush, next event, and two ways for a session
 to end in the middle, ``ClientGone`` and ``HangUp``.
 """
 
@@ -66,6 +66,7 @@ class ClientWire:
         deadlines: How long the client may take.
         held: The lock that the client holds, for the watch.
         changed: Something was stored or removed since ``on_idle`` was called.
+        broken: What the client said that nobody can follow, when what it said before that had no answer yet.
         out_of_time: Set when the watch has closed the wire because the client took too long.
     """
 
@@ -89,6 +90,7 @@ class ClientWire:
         self._listening = False
         self.held: LockedCopy | None = None
         self.changed = False
+        self.broken: RemoteProtocolError | None = None
         self.out_of_time: TimedOut | None = None
 
     @property

@@ -32,7 +32,7 @@ from annexpy.remote import (
     recording,
 )
 from annexpy.repo import durability, locks, retention
-from annexpy.server import serve
+from annexpy.server import batches
 from glimmer_store import archive, proving
 
 __all__ = ["EXHAUSTIVE", "MUTANTS", "Change", "Mutant", "planted"]
@@ -215,7 +215,7 @@ MUTANTS = (
             "named = frozenset()",
         ),
     ),
-    _mutant("FAILURE-PLUS is not said", "half removed", (serve._Session, "_tell_removed", "if named:", "if False:")),
+    _mutant("FAILURE-PLUS is not said", "half removed", (batches, "_tell_removed", "if named:", "if False:")),
     # -- puts
     _mutant(
         "late copies go on while their key is removed",

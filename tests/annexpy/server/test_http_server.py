@@ -14,7 +14,7 @@ import pytest
 from faulty_remote import Faulty
 
 from annexpy.clock import Deadline
-from annexpy.errors import AnnexError, ConnectFailed, ContentLocked, NoSpace
+from annexpy.errors import AnnexError, ConnectFailed, ContentLocked, NoSpace, RemoteProtocolError
 from annexpy.keys.key import Key
 from annexpy.p2p import http as h
 from annexpy.p2p import http_answers as a
@@ -497,6 +497,18 @@ async def test_what_goes_wrong_with_a_batch_of_removals_is_told_of_each_key() ->
     async with serving(Batches(remote := holding(), Unreachable)) as client:
         assert await ahead(client, requests) == [502] * 3
         assert set(remote.objects) == set(keys)
+
+
+async def test_a_batch_of_removals_that_may_happen_yet_is_not_asked_for_again() -> None:
+    keys = [KEY, NO_HASH, NO_SIZE]
+    async with serving(Batches(remote := holding(), Garbled)) as client:
+        assert await ahead(client, [h.RemoveRequest(HERE, key, CLIENT) for key in keys]) == [502] * 3
+        assert set(remote.objects) == set(keys)
+
+
+class Garbled(RemoteProtocolError):
+    def __init__(self, key: Key, where: str, reason: str) -> None:
+        super().__init__(reason)
 
 
 class Unreachable(ConnectFailed):

@@ -615,6 +615,21 @@ async def test_pipelined_removals_go_to_a_remote_that_takes_many_at_once(serving
         assert remote.asked == [K, KN]
 
 
+async def test_a_removal_that_spoils_a_batch_fails_alone(serving) -> None:
+    class Many(MemoryRemote):
+        async def remove_content_many(self, keys, *, deadline=None) -> list[Removed]:
+            raise ContentLocked(KN)
+
+        async def remove_content(self, key, *, deadline=None) -> Removed:
+            if key == KN:
+                raise ContentLocked(key)
+            return await super().remove_content(key, deadline=deadline)
+
+    async with serving(Many(ME, objects={K: ABC, KN: ABC})) as peer:
+        said = await peer.say(b"REMOVE " + K.raw + b"\nREMOVE " + KN.raw + b"\nREMOVE " + K.raw + b"\n")
+        assert said == b"SUCCESS\nFAILURE\nSUCCESS\n"
+
+
 async def test_pipelined_removals_go_together_where_they_have_the_same_deadline(serving, clock) -> None:
     class Many(MemoryRemote):
         async def remove_content_many(self, keys, *, deadline=None) -> list[Removed]:
