@@ -24,7 +24,7 @@ def command(options: Options, place: str | None, fast: bool) -> int:
     if place is not None and _is_remote(options, place):
         return _remote(options, place, count=not fast)
     from annexpy.actions.info import info
-    from annexpy.cli.listing import show_info
+    from annexpy.cli.show_info import show_info
     from annexpy.cli.work import merge_fetched
     from annexpy.repo.repository import Repository
 
@@ -56,7 +56,7 @@ def _remote(options: Options, place: str, *, count: bool) -> int:
 
     async def work() -> int:
         from annexpy.actions.info import info_of_remote
-        from annexpy.cli.listing import show_remote
+        from annexpy.cli.show_info import show_remote
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:

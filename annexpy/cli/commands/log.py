@@ -24,7 +24,7 @@ def command(options: Options, keys: tuple[str, ...], limit: int | None) -> int:
 
     async def work() -> int:
         from annexpy.actions.log import log
-        from annexpy.cli.listing import show_logged
+        from annexpy.cli.show_log import show_logged
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:

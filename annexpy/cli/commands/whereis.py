@@ -26,7 +26,7 @@ def command(options: Options, keys: tuple[str, ...], batch: bool) -> int:
 
     async def work() -> int:
         from annexpy.actions.whereis import WhereisReader, whereis_all
-        from annexpy.cli.listing import WhereisLines
+        from annexpy.cli.show_whereis import WhereisLines
         from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
