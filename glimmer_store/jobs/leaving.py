@@ -25,14 +25,12 @@ from glimmer_store.graph import GlimmerGraph
 from glimmer_store.jobs.event import Task
 from glimmer_store.jobs.floor import Floor, floor_of
 from glimmer_store.jobs.spec import JobError, JobSpec
-from glimmer_store.manifest.standing import Policy
+from glimmer_store.manifest.standing import AHEAD, Policy
 from glimmer_store.policy import StorageClass
 
 __all__ = ["Leaving", "leaving"]
 
 _STRENGTHS: Final = ("stream", "peer", "reread")
-_AHEAD: Final = timedelta(minutes=5)
-"""How far the clock of whoever signed may be ahead of ours; a proof of the far future would never grow old."""
 _COUNTING: Final = (annex.TrustLevel.TRUSTED, annex.TrustLevel.SEMITRUSTED)
 
 
@@ -115,7 +113,7 @@ class Leaving:
         usual = self._ages.get(storage_class, self._ages[StorageClass.IRREPLACEABLE.value])
         most = timedelta(seconds=self._spec.select.max_age) if self._spec.select.max_age else usual
         strong = _STRENGTHS.index(one.method) >= _STRENGTHS.index(self._spec.verify)
-        return strong and -_AHEAD <= age <= most
+        return strong and -AHEAD <= age <= most
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from glimmer_store.bids import read_node
 from glimmer_store.entry import Part
 from glimmer_store.errors import StoreError
 from glimmer_store.graph import GlimmerGraph, GlimmerNode
+from glimmer_store.manifest.standing import AHEAD
 from glimmer_store.receipts import Receipts, fold, rank
 from glimmer_store.record import Location, StorageRecord
 from glimmer_store.status import STALE
@@ -78,7 +79,8 @@ def _record(
 
 def _is_fresh(one: Attestation, now: datetime) -> bool:
     """It proves a copy now, and not only that somebody received it."""
-    return one.verdict is Verdict.GOOD and one.method != "stream" and now - datetime.fromisoformat(one.time) <= STALE
+    age = now - datetime.fromisoformat(one.time)
+    return one.verdict is Verdict.GOOD and one.method != "stream" and -AHEAD <= age <= STALE
 
 
 class _Known:

@@ -14,9 +14,11 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Final
 
-__all__ = ["Observed", "Policy", "Standing", "standing"]
+__all__ = ["AHEAD", "Observed", "Policy", "Standing", "standing"]
 
 _AGES: Final = MappingProxyType({"irreplaceable": timedelta(days=90), "generated": timedelta(days=365)})
+AHEAD: Final = timedelta(minutes=5)
+"""How far the clock of whoever looked may be ahead of ours."""
 
 
 class Standing(Enum):
@@ -60,8 +62,9 @@ class Policy:
     sample: float = 0.01
 
     def stale(self, observed: Observed, storage_class: str, now: datetime) -> bool:
-        """The observation is older than the class allows."""
-        return now - observed.when > self.max_age.get(storage_class, _AGES["irreplaceable"])
+        """The observation is older than the class allows; or of the future, where it would never grow old."""
+        age = now - observed.when
+        return age > self.max_age.get(storage_class, _AGES["irreplaceable"]) or age < -AHEAD
 
     def due(self, name: str, observed: Observed | None, storage_class: str, now: datetime) -> bool:
         """It is to be looked at now: never observed, stale, or drawn. The draw is by name and day."""

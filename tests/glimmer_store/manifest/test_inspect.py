@@ -83,9 +83,14 @@ def test_what_is_stale_is_always_due(days: int, storage_class: str, name: str) -
     assert replace(policy, sample=1.0).due(name, seen, storage_class, NOW)
 
 
+def test_what_was_seen_in_the_far_future_is_stale() -> None:
+    assert not Policy().stale(Observed(A, NOW + timedelta(minutes=4)), "generated", NOW)
+    assert Policy().stale(Observed(A, NOW + timedelta(minutes=6)), "generated", NOW)
+
+
 def test_the_sample_touches_every_place_in_time() -> None:
-    policy = Policy(sample=0.05)
-    seen = Observed(A, NOW + timedelta(days=300))
+    policy = Policy({"irreplaceable": timedelta(days=300)}, sample=0.05)
+    seen = Observed(A, NOW)
     drawn = {
         name
         for day in range(200)
