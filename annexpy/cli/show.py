@@ -296,9 +296,13 @@ def printable(text: str, keep: str = "") -> str:
     """*text* with control characters and undecodable bytes shown as escapes, so that no key can drive a terminal."""
     if text.isprintable():
         return text
-    return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape", "backslashreplace").decode() for c in text
-    )
+    return "".join(c if c.isprintable() or c in keep else _escaped(c) for c in text)
+
+
+def _escaped(c: str) -> str:
+    if "\udc80" <= c <= "\udcff":  # a byte of a name that is no UTF-8
+        return f"\\x{ord(c) - 0xDC00:02x}"
+    return c.encode("unicode_escape", "backslashreplace").decode()
 
 
 def human_size(size: int | None) -> str:

@@ -6,11 +6,12 @@ would be legal. Lines that were read ahead (a script on standard input) wait unt
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 import anyio
 
@@ -84,7 +85,7 @@ class Talk:
             return
         try:
             if verb == b"DATA" and rest.startswith(b"@"):
-                await self._send_file(Path(rest[1:].decode("utf-8", "surrogateescape")))
+                await self._send_named(Path(os.fsdecode(rest[1:])))
                 return
             message = parse(verb + line[len(verb) :])
             if isinstance(message, Unknown):
@@ -110,19 +111,27 @@ class Talk:
         self._said("C", message)
         await self._listen()
 
-    async def _send_file(self, path: Path) -> None:
+    async def _send_named(self, path: Path) -> None:
         try:
-            with path.open("rb") as file:
-                length = max(0, file.seek(0, os.SEEK_END) - self._offset)
-                header = DataHeader(length)
-                await self._send(self._connection.send(header))
-                self._said("C", header)
-                file.seek(self._offset)
-                while length and (chunk := file.read(min(length, 1024 * 1024))):
-                    length -= len(chunk)
-                    await self._send(self._connection.send_data(chunk))
+            file = _opened(path)
         except OSError as error:
-            raise InvalidPath("file", str(path), error.strerror or "cannot be read") from error
+            self._refuse(f"{path}: {error.strerror}")
+            return
+        with file:
+            await self._send_file(file, path)
+
+    async def _send_file(self, file: BinaryIO, path: Path) -> None:
+        length = max(0, file.seek(0, os.SEEK_END) - self._offset)
+        header = DataHeader(length)
+        await self._send(self._connection.send(header))
+        self._said("C", header)
+        file.seek(self._offset)
+        while length:
+            chunk = file.read(min(length, 1024 * 1024))
+            if not chunk:
+                raise InvalidPath("file", str(path), "was cut while it was sent")
+            length -= len(chunk)
+            await self._send(self._connection.send_data(chunk))
         self.show(f"C: ({human_size(header.length)} of {printable(str(path))})")
         await self._listen()
 
@@ -170,3 +179,10 @@ class Talk:
     def _record(self, sender: Role, data: bytes) -> None:
         if self.transcript is not None:
             print(format_row(sender, data, CLOCK.now() - self._start), file=self.transcript, flush=True)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """The regular file at *path*: a pipe could keep us waiting for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "no regular file")
+    return path.open("rb")

@@ -143,6 +143,10 @@ def test_nothing_printed_can_drive_a_terminal(text: str) -> None:
     assert all(c.isprintable() for c in printable(text))
 
 
+def test_bytes_of_a_name_that_are_no_text_are_shown_as_bytes() -> None:
+    assert printable("caf\udce9\n.txt") == "caf\\xe9\\n.txt"
+
+
 @pytest.mark.interop
 def test_sizes_read_as_git_annex_prints_them(git_annex: str, tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)

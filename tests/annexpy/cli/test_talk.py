@@ -93,6 +93,22 @@ async def test_what_is_no_message_is_refused_and_the_conversation_goes_on(line: 
     assert talk.refused == 1
 
 
+async def test_a_file_that_is_none_is_refused_and_may_be_named_again(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"xyz")
+    shown, talk = await conversation(
+        {b"VERSION": b"VERSION 4\n", b"PUT": b"PUT-FROM 1\n", b"DATA": b"", b"VALID": b"SUCCESS\n"},
+        b"PUT f SHA256E-s3--abc",
+        f"DATA @{tmp_path}/nosuch".encode(),
+        f"DATA @{tmp_path}".encode(),
+        f"DATA @{tmp_path}/f".encode(),
+        b"VALID",
+    )
+
+    assert [line.split()[0] for line in shown[5:]] == ["refused:", "refused:", "C:", "C:", "C:", "S:"]
+    assert "(legal: DATA, DATA-PRESENT, ERROR)" in shown[5]
+    assert talk.refused == 2
+
+
 async def test_a_hang_up_is_named_with_what_was_owed() -> None:
     with pytest.raises(ConnectionLost, match="the answer to CHECKPRESENT"):
         await conversation({b"VERSION": b"VERSION 4\n", b"CHECKPRESENT": b"EOF"}, b"CHECKPRESENT SHA256E-s3--abc")
