@@ -88,6 +88,8 @@ def adopt_pidlock(path: str | os.PathLike[str]) -> bool:
     with Repository.open(path) as repository:
         if repository.config.get_bool("annex.pidlock"):
             return True
+        if not repository.writable:
+            return False  # nobody locks there, so nobody has to know
         files = repository.files
         make_folders(files, STATE, Lockdown.of(repository.config.get("core.sharedrepository")))
         folder = files.folder(STATE)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from annexpy.server.http import Routes, serve_http
     from annexpy.server.limits import Authenticate, Deadlines, LockQuota, ServerMode, Services
     from annexpy.server.places import Places
-    from annexpy.server.process import ORDERS, prepare_process, run_server
+    from annexpy.server.process import ORDERS, one_of, prepare_process, run_server
     from annexpy.server.serve import serve as serve_remote
     from annexpy.server.shown import Mount, Shown, ShownRepositories
     from annexpy.server.ssh import SSHServer, host_key
@@ -46,6 +46,7 @@ __all__ = [
     "Visitor",
     "host_key",
     "listen_tcp",
+    "one_of",
     "prepare_process",
     "run_server",
     "serve_http",
@@ -78,6 +79,7 @@ _PLACES = {
     "Visitor": "annexpy.server.auth",
     "host_key": "annexpy.server.ssh",
     "listen_tcp": "annexpy.transport.sockets",
+    "one_of": "annexpy.server.process",
     "prepare_process": "annexpy.server.process",
     "run_server": "annexpy.server.process",
     "serve_http": "annexpy.server.http",

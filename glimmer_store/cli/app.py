@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 something failed, 2 usage or setup, 3 under-replicated, 4 
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -13,7 +15,7 @@ from itertools import pairwise
 import click
 
 from annexpy import AnnexError, __version__
-from glimmer_store.errors import ConfigError, Shortfall
+from glimmer_store.errors import ConfigError, Shortfall, StoreError
 
 __all__ = ["main"]
 
@@ -47,6 +49,12 @@ COMMANDS = {
 UNDER_REPLICATED = 3
 UNREACHABLE = 4
 INTERRUPTED = 130
+_OF_SYSTEM = {
+    errno.EROFS: "work where that can be written to: git clone the dataset, or have it mounted so",
+    errno.EACCES: "ask its owner to let you in, or git clone the dataset to a place of your own",
+    errno.ENOSPC: "make room there, then run the same command again: it completes what is missing",
+    errno.EDQUOT: "make room there, then run the same command again: it completes what is missing",
+}
 
 
 class _Lazy(click.Group):
@@ -72,6 +80,18 @@ def glimmer_store() -> None:
     """Creating a research object is storing it durably, and every copy that is claimed has been proven."""
 
 
+def _run(argv: Sequence[str] | None) -> object:
+    """What the command gives. Of a group of errors the one that says most is raised."""
+    try:
+        return glimmer_store.main(
+            args=None if argv is None else list(argv), prog_name="glimmer-store", standalone_mode=False
+        )
+    except BaseExceptionGroup as group:
+        from annexpy.server import one_of
+
+        raise one_of(group, KeyboardInterrupt, AnnexError, OSError) from None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     if argv is None and sys.argv[1:2] == ["serve"]:
@@ -79,9 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         ORDERS.expect()  # to the very end of the process
     try:
-        answer = glimmer_store.main(
-            args=None if argv is None else list(argv), prog_name="glimmer-store", standalone_mode=False
-        )
+        answer = _run(argv)
+        sys.stdout.flush()
     except click.UsageError as error:
         error.show()
         return 2
@@ -96,7 +115,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, Shortfall):
             return UNDER_REPLICATED
         return 2 if isinstance(error, ConfigError) else 1
+    except BrokenPipeError:  # whoever read our output has gone; nothing may be flushed into the closed pipe at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a disk that is full or read-only, somebody else's folder
+        complain(of_system(error))
+        return 1
     return answer if isinstance(answer, int) else 0
+
+
+def of_system(error: OSError) -> AnnexError:
+    """*error* of the operating system as one of ours, which names the file."""
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    return StoreError(f"{where}{error.strerror or error}", remedy=_OF_SYSTEM.get(error.errno or 0, ""))
 
 
 def complain(error: AnnexError, remedy: str = "", *, root: str = ".") -> None:

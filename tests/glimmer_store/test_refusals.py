@@ -301,3 +301,26 @@ def test_an_annexed_output_whose_content_is_elsewhere_is_fetched_first(
     run(said.split("remedy: ")[1])
 
     assert main(["archive", "-C", str(lab.study), str(path)]) == 0
+
+
+def test_what_the_system_refuses_is_said_in_two_lines(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.write("scan.nii")
+    assert main(["archive", "-C", str(lab.study), str(lab.study / "scan.nii")]) == 0
+    capsys.readouterr()
+    page = lab.root / "nowhere" / "report.html"
+    assert main(["report", "-C", str(lab.study), "--html", str(page)]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == f"glimmer-store: {page}: No such file or directory"
+    assert said[1].startswith("  remedy: ")
+
+
+def test_a_dataset_that_cannot_be_written_to_is_looked_at_all_the_same(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(self: object, name: bytes, *, exclusive: bool) -> int:
+        raise OSError(30, "Read-only file system", name)
+
+    monkeypatch.setattr(annex.Repository, "writable", False)
+    monkeypatch.setattr("annexpy.repo.files.Files.lock_file", refused)
+    assert main(["status", "-C", str(lab.study)]) == 0
+    assert main(["report", "-C", str(lab.study)]) == 0
