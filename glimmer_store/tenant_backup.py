@@ -10,6 +10,7 @@ from pathlib import Path
 
 import annexpy as annex
 from glimmer_store.errors import TenantError
+from glimmer_store.synced import sync
 from glimmer_store.tenant import Tenant
 from glimmer_store.tenants import STATE, VERSION, Tenants
 
@@ -29,9 +30,9 @@ def backup(tenants: Tenants, path: Path) -> None:
         with closing(sqlite3.connect(tenants.folder / STATE)) as db, closing(sqlite3.connect(aside)) as copy:
             aside.chmod(0o600)
             db.backup(copy)
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(aside)
         aside.replace(path)
+        sync(path.parent)
     except (OSError, sqlite3.Error) as error:
         raise TenantError(f"{path}: {error}") from error
     finally:

@@ -32,6 +32,7 @@ from glimmer_store.jobs.spec import JobSpec, Place, Select, Strength
 from glimmer_store.jobs.states import JobState
 from glimmer_store.jobs.survey import Survey
 from glimmer_store.jobs.waterfall import FINAL, JobLog
+from glimmer_store.synced import sync_above
 from glimmer_store.tenant import Held, Tenant
 
 __all__ = ["ASKED", "TYPES", "TenantJobs", "ledger_of"]
@@ -164,6 +165,7 @@ class TenantJobs:
         folder = self._folder / tenant.uuid / id_
         folder.mkdir(mode=0o700, parents=True)
         replace_file(folder / ASKED, spec.to_toml().encode())
+        sync_above(folder / ASKED, self._folder)
         JobLog(folder).say("job accepted", JobState.ACCEPTED)
         return folder
 

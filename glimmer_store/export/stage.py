@@ -12,6 +12,7 @@ from typing import Final
 
 from annexpy import AnnexError
 from glimmer_store.errors import ConfigError
+from glimmer_store.synced import sync
 
 __all__ = ["DATA", "keep_only", "publish", "staged"]
 
@@ -94,17 +95,9 @@ def publish(aside: Path, target: Path) -> None:
     """Everything on disk, then the name."""
     for folder, _, names in os.walk(aside):
         for name in names:
-            _sync(os.path.join(folder, name))
-        _sync(folder)
+            sync(Path(folder, name))
+        sync(Path(folder))
     with suppress(FileNotFoundError):
         target.rmdir()  # it was empty
     aside.rename(target)
-    _sync(target.absolute().parent)
-
-
-def _sync(path: str | Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync(target.absolute().parent)

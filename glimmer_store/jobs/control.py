@@ -19,6 +19,7 @@ from typing import Final
 
 from glimmer_store.errors import ConfigError
 from glimmer_store.jobs.limits import Limits
+from glimmer_store.synced import sync
 
 __all__ = ["BY_OPERATOR", "CONTROL", "Control", "ControlFile", "locked", "replace_file"]
 
@@ -159,6 +160,7 @@ class ControlFile:
         with locked(self.path.parent):
             new = change(self.read())
             replace_file(self.path, new.format().encode())
+            sync(self.path.parent)
         return new
 
 

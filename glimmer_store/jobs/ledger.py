@@ -28,6 +28,7 @@ from glimmer_store.jobs.event import Event, Folded, Task, fold_shard, read_event
 from glimmer_store.jobs.lease import Holding, Lease, claim, holdings
 from glimmer_store.jobs.spec import JobError, JobSpec
 from glimmer_store.receipts import Receipts
+from glimmer_store.synced import sync, sync_above
 
 __all__ = ["Ledger", "Writer"]
 
@@ -51,6 +52,7 @@ class Ledger:
         if (folder / SPEC).exists():
             raise JobError(f"{folder}: there is a job already", remedy="run it, or name another folder")
         keys = folder / "keys"
+        there = next(above for above in folder.absolute().parents if above.exists())
         keys.mkdir(parents=True, exist_ok=True)
         for left in keys.iterdir():  # of a plan that was interrupted
             left.unlink()
@@ -59,7 +61,9 @@ class Ledger:
                 file.writelines(task.to_line() + "\n" for task in tasks)
                 file.flush()
                 os.fsync(file.fileno())
+        sync(keys)
         write_whole(folder / SPEC, spec.to_toml().encode())
+        sync_above(folder.absolute(), there)
         return cls(folder, spec)
 
     @classmethod
@@ -165,7 +169,12 @@ class Ledger:
         return _names(self.folder / "settled")
 
     def settle(self, shard: str) -> None:
-        """Nothing is left in it for a worker."""
+        """Nothing is left in it for a worker: the events that say so, whoever wrote them, are on disk before this."""
+        events = _files(self.folder / "events" / shard, ".jsonl")
+        for path in events:
+            sync(path)
+        if events:
+            sync_above(events[0], self.folder)
         (self.folder / "settled").mkdir(exist_ok=True)
         (self.folder / "settled" / shard).touch()
 
@@ -220,6 +229,7 @@ class Writer:
         if not data:
             return
         file = self._files.get(path)
+        opened = file is None
         if file is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = self._files[path] = path.open("ab", buffering=0)
@@ -227,6 +237,8 @@ class Writer:
                 data = b"\n" + data  # what a process of the same name left torn ends here
         file.write(data)
         os.fsync(file.fileno())
+        if opened:
+            sync_above(path, self._ledger.folder)
 
     def close(self, shard: str | None = None) -> None:
         """Close the files of a shard, or all."""

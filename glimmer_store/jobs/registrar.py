@@ -25,6 +25,7 @@ from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.ran import Registered
 from glimmer_store.jobs.states import FailureKind, State
 from glimmer_store.receipts import Receipts
+from glimmer_store.synced import append
 
 __all__ = ["register", "registering"]
 
@@ -203,10 +204,7 @@ def _read_told(path: Path) -> set[tuple[str, str, int]]:
 def _tell(path: Path, absent: Iterable[tuple[str, str, int]]) -> None:
     lines = [json.dumps(one).encode() + b"\n" for one in absent]
     if lines:
-        with path.open("ab") as file:
-            file.write(b"\n" + b"".join(lines))
-            file.flush()
-            os.fsync(file.fileno())
+        append(path, [b"\n", *lines])
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:

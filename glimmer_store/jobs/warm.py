@@ -10,7 +10,6 @@ Source: fact sheet datamanifest-and-backfill, B6.6.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import annexpy as annex
 from glimmer_store.errors import ConfigError, StoreError
 from glimmer_store.jobs.cold import Availability, Cold, ColdTier, Expired, Online, Warming, readable_until
 from glimmer_store.jobs.spec import Warm
+from glimmer_store.synced import append
 
 __all__ = ["ColdTask", "WarmLog", "WarmStep", "WarmUp"]
 
@@ -115,10 +115,7 @@ class WarmLog:
         line: dict[str, object] = {"v": 1, "t": round(now, 3), "what": what, "place": tasks[0].place, "cost": cost}
         line |= {"bytes": sum(task.size for task in tasks), "keys": [str(task.key) for task in tasks]}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append(self._path, [json.dumps(line).encode(), b"\n"])
         self._take(line)
 
 

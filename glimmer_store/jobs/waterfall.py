@@ -19,6 +19,7 @@ from typing import Any, Final
 import annexpy as annex
 from glimmer_store.jobs.control import locked
 from glimmer_store.jobs.states import JobState
+from glimmer_store.synced import sync
 
 __all__ = ["ALLOWED", "FINAL", "JobEvent", "JobLog", "allowed", "status_of"]
 
@@ -115,4 +116,6 @@ class JobLog:
             file.write(JobEvent(self._clock.wall(), status, text).to_line())
             file.flush()
             os.fsync(file.fileno())
+            if not end:
+                sync(self._folder)
         return self.status
