@@ -23,7 +23,7 @@ touches the library, with ``raise … from``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = [
     "AccessDenied",
@@ -84,6 +84,16 @@ class AnnexError(Exception):
 
     retryable = False
     """True when the same call may succeed later with nothing changed by the caller."""
+
+    def __reduce__(self) -> tuple[Callable[..., AnnexError], tuple[object, ...]]:
+        """Workers in other processes raise it here with its facts; exceptions would be made anew of their message."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(kind: type[AnnexError], args: tuple[object, ...], facts: dict[str, object]) -> AnnexError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 # -- what the caller handed in --------------------------------------------------------------------

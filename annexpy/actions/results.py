@@ -62,6 +62,8 @@ class Transfer:
 class DropResult:
     """How the drop of one key ended.
 
+    It pickles without its proof, which is valid only here and now.
+
     Attributes:
         key: The key.
         removed: Who no longer has it; None when nobody was asked to give it up, or nobody answered.
@@ -73,6 +75,9 @@ class DropResult:
     removed: Removed | None = None
     proof: DropProof | None = None
     error: AnnexError | None = None
+
+    def __reduce__(self) -> tuple[type[DropResult], tuple[object, ...]]:
+        return DropResult, (self.key, self.removed, None, self.error)
 
     @property
     def ok(self) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 from annexpy.abilities import Ability
@@ -39,7 +38,6 @@ __all__ = [
 ]
 
 _NOBODY: frozenset[UUID] = frozenset()
-_NO_FAILURES: Mapping[UUID, AnnexError] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Stored:
 
     uuids: frozenset[UUID] = _NOBODY
     already: frozenset[UUID] = _NOBODY
-    failed: Mapping[UUID, AnnexError] = field(default_factory=lambda: _NO_FAILURES)
+    failed: Mapping[UUID, AnnexError] = field(default_factory=dict)
 
     @property
     def copies(self) -> frozenset[UUID]:
@@ -79,7 +77,7 @@ class Removed:
 
     ok: bool
     uuids: frozenset[UUID] = _NOBODY
-    failed: Mapping[UUID, AnnexError] = field(default_factory=lambda: _NO_FAILURES)
+    failed: Mapping[UUID, AnnexError] = field(default_factory=dict)
 
 
 class LockedCopy(Protocol):
@@ -187,7 +185,7 @@ class NamesFailures(Protocol, metaclass=Ability):
 
 def found(upload: Upload) -> Stored:
     """How a put ended that has nothing to send: who has the content, and who failed in finding out."""
-    failed = upload.failed if isinstance(upload, NamesFailures) else _NO_FAILURES
+    failed = upload.failed if isinstance(upload, NamesFailures) else {}
     return Stored(already=upload.already or _NOBODY, failed=failed)
 
 

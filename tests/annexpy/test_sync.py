@@ -19,6 +19,8 @@ from pathlib import Path
 import pytest
 
 import annexpy.sync as annex
+from annexpy import errors
+from annexpy.actions.results import DropResult
 from annexpy.errors import ConnectFailed, KeyNotPresent, NotEnoughCopies, NotLocked
 from annexpy.keys.backend import name_content
 from annexpy.keys.key import Key
@@ -172,6 +174,47 @@ def test_handles_go_to_other_processes(how: str, vaults: list[annex.Handle]) -> 
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_results_and_errors_come_back_from_other_processes(vaults: list[annex.Handle], tmp_path: Path) -> None:
+    one, two = vaults[:2]
+    key = annex.name_content([b"x"])
+    results: list[object] = [
+        annex.put(one, key, b"x"),
+        annex.get(one, key, tmp_path / "f"),
+        *annex.copy(one, two, [key]),
+    ]
+    results.append(annex.drop(key, from_=one, others=[two], copies=annex.Copies(1)))
+    for result in results:
+        assert pickle.loads(pickle.dumps(result)) == result
+
+    (dropped,) = annex.drop_many([key], from_=one, others=[two], copies=annex.Copies(1))
+    assert dropped.proof is not None
+    assert pickle.loads(pickle.dumps(dropped)) == DropResult(key, dropped.removed)
+    (refused,) = annex.drop_many([key], from_=two, others=[one], copies=annex.Copies(1))
+    assert pickle.loads(pickle.dumps(refused)).error.missing == refused.error.missing  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.NotEnoughCopies("k", 1, 2, counted={"a": "locked"}, missing={"b": "away"}),
+        errors.NodesFailed("safe", "to store k", [("u", errors.ConnectFailed("a", "away"))]),
+        errors.InvalidPath("file", b"\xff", "is none"),
+        errors.KeyNotPresent("k", "vault"),
+        errors.DropIncomplete("k", ["u"], {"v": "away"}),
+        errors.LockHeld("journal", "pid 7", 5),
+        errors.InvalidExpression("nope", 3, "a term"),
+        errors.NotWanted("nobody"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_pickles_with_its_facts(error: annex.AnnexError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert repr(vars(again)) == repr(vars(error))
+
+
 def test_a_forked_child_goes_on_with_what_it_inherited(vaults: list[annex.Handle]) -> None:
     one, _ = vaults
     annex.put(one, KEY, CONTENT)
