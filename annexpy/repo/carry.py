@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from binascii import hexlify, unhexlify
 from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha1
 from itertools import chain
 from typing import Final
 
 from annexpy.errors import BranchConflict, RepositoryError
-from annexpy.repo.format import repository_error
+from annexpy.repo.format import STATE, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.journal import LOCK_SECONDS, JournalLock
 from annexpy.repo.merge import is_ancestor
@@ -122,12 +123,16 @@ def _carry_once(
         writer.abandon()
         raise
     try:
-        moved = all(old[ref] == tip or refs.swap(ref, old[ref], tip) for ref, tip in tips.items())
+        moved = all(old[ref] == tip or refs.swap(ref, old[ref], tip, aside=_aside(ref)) for ref, tip in tips.items())
         if moved:
             on_disk.add(tips.values())
         return moved
     finally:
         writer.done()
+
+
+def _aside(ref: bytes) -> bytes:
+    return STATE + b"/ref-" + sha1(ref).hexdigest()[:12].encode()
 
 
 class Gathered:

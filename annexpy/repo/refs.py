@@ -136,8 +136,8 @@ class Refs:
             name: The ref.
             old: What it has to be.
             new: What it becomes.
-            aside: Where to write first, when ``unlock_stale`` shall be able to tell our lock by its content: the
-                lock of the ref is then made by a link to that, so it never lacks its content.
+            aside: Where to write first, so that a lock that a kill left can be told by its content: the lock of the ref
+                is made by a link to that, so it never lacks its content. Of this ref, and of nobody else meanwhile.
             sync: On disk when it returns.
 
         Raises:
@@ -145,7 +145,11 @@ class Refs:
         """
         files, lock = self._files, name + b".lock"
         if aside is not None:
-            files.unlink(aside)
+            left = files.read(aside)
+            if left is not None:  # by one who was killed here, and may have had the lock
+                if left.strip():  # else it had not come to that; a lock that is empty is git's
+                    self.unlock_stale(name, left.strip())
+                files.unlink(aside)
             self._write(files.open_write(aside, exclusive=True, mode=0o666), new, sync)
         fd = self._lock(lock, aside)
         try:

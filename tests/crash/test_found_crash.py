@@ -10,6 +10,8 @@ import random
 import zlib
 from collections.abc import Callable
 from hashlib import sha1
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -17,6 +19,7 @@ from annexpy.errors import RepositoryError
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
 from annexpy.repo.branch import Branch
+from annexpy.repo.carry import carry
 from annexpy.repo.config import GitConfig
 from annexpy.repo.faulty_files import Faults, FaultyFiles
 from annexpy.repo.files import Files
@@ -25,6 +28,7 @@ from annexpy.repo.memory_files import MemoryFiles
 from annexpy.repo.on_disk import ON_DISK, OnDisk
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX
+from annexpy.repo.repository import Repository
 from annexpy.repo.spool_file import SPOOL
 from annexpy.uuids import UUID
 
@@ -237,6 +241,41 @@ def test_what_one_left_who_was_killed_at_any_operation_is_on_disk_when_the_next_
             files, dead = killed_and_again(at, seed)
             assert [present(files, key) for key in KEYS] == [{ME}, {ME}, {ME}], (at, seed)
     assert at > 60
+
+
+SYNCED = b"refs/heads/synced/git-annex"
+
+
+def carried(source: MemoryFiles, there: Files) -> None:
+    """A process that brings the branch to another repository."""
+
+    def whole(files: Files) -> Repository:
+        parts = {"config": GitConfig(files, environ={}), "clock": Clock(), "bare": True, "path": "it.git"}
+        return cast("Repository", SimpleNamespace(files=files, **parts))
+
+    carry(whole(source), whole(there), {SYNCED: (source.read(GIT_ANNEX) or b"").strip()}, seconds=0)
+
+
+def test_what_one_carried_who_was_killed_at_any_operation_is_on_disk_when_the_next_finds_it_there() -> None:
+    source = repository()
+    record(source, *KEYS)
+    at, dead = 0, True
+    while dead:
+        at += 1
+        there, faults = repository(), Faults(at)
+        try:
+            carried(source, FaultyFiles(there, faults))
+        except BaseException:
+            if not faults.dead:
+                raise
+        there.kill()
+        carried(source, there)
+        there.crash(None if at % 2 else random.Random(at).randrange)
+
+        dead = faults.dead
+        there.replace(GIT_ANNEX, there.read(SYNCED) or b"")
+        assert [present(there, key) for key in KEYS] == [{ME}, {ME}, {ME}], at
+    assert at > 30
 
 
 class Skipping(FaultyFiles):
