@@ -7,6 +7,7 @@ git, git-annex and annexpy alike.
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -82,4 +83,4 @@ def _keep(root: Path, server: str, granted: dict[str, Any]) -> None:
             file.write(line)
         name = f"credential.{parts.scheme}://{parts.netloc}.helper"
         if repository.config.get(name) is None:
-            repository.config.set(name, f"store --file='{store}'")
+            repository.config.set(name, f"store --file={shlex.quote(str(store))}")

@@ -97,7 +97,7 @@ def provision(
             taken.add(place.durable.name)
             known.append(place.durable)
             new.append(place)
-            add_remote(repository, place.durable.name, place.git_url, place.durable.uuid)
+            add_remote(repository, place.durable.name, place.git_url, place.durable)
         if forge is not None:
             add_remote(repository, FORGE, forge, None)
         _tell_git_annex(repository, new)
@@ -129,10 +129,17 @@ def identify(repository: annex.Repository) -> None:
         config.change({"user.name": config.get("user.name") or user, "user.email": f"{user}@{os.uname().nodename}"})
 
 
-def add_remote(repository: annex.Repository, name: str, url: str, uuid: annex.UUID | None) -> None:
-    """Make *name* a git remote, whose contents git-annex leaves alone when it has no *uuid*."""
+def add_remote(repository: annex.Repository, name: str, url: str, place: Durable | None) -> None:
+    """Make *name* a git remote at *url*, for the contents of *place*; without one git-annex leaves it alone."""
     settings = {"url": url, "fetch": f"+refs/heads/*:refs/remotes/{name}/*"}
-    settings |= {"annex-ignore": "true"} if uuid is None else {"annex-uuid": str(uuid)}
+    if place is None:
+        settings |= {"annex-ignore": "true"}
+    else:
+        settings |= {"annex-uuid": str(place.uuid)}
+        if place.url.startswith(
+            "annex+"
+        ):  # git-annex asks the server for it only of a repository that it does not know
+            settings |= {"annexurl": place.url.removesuffix(f"git-annex/{place.uuid}").rstrip("/") + "/"}
     wanted = {f"remote.{name}.{field}": value for field, value in settings.items()}
     if any(repository.config.get(field) != value for field, value in wanted.items()):
         repository.config.change(wanted)

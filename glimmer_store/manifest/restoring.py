@@ -66,7 +66,7 @@ def clone(remote: str, folder: Path, *, commit: str = "") -> None:
     with annex.Repository.init(folder, bare=False, description=f"restored in {folder.name}") as repository:
         identify(repository)
         for place in Config.load(folder).durable:
-            add_remote(repository, place.name, git_url(place.url), place.uuid)
+            add_remote(repository, place.name, git_url(place.url), place)
 
 
 def git_url(address: str) -> str:

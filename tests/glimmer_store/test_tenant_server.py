@@ -308,6 +308,19 @@ def test_a_dataset_provisions_itself_from_nothing(
         check=True,
     )
     assert set(held) <= {entry["uuid"] for entry in json.loads(found.stdout)["whereis"]}
+    if who == "invited":  # stock git-annex finds the contents by the remote as it was set up
+        subprocess.run(["git", "config", "annex.security.allowed-ip-addresses", "all"], cwd=study, check=True)
+        done = subprocess.run(
+            ["git", "annex", "get", "--from", f"{name}-vault1", "--key", said["key"]],
+            cwd=study,
+            env=os.environ | {"GIT_TERMINAL_PROMPT": "0"},
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
     secrets = list((study / ".git").rglob("*credentials*"))
     assert [path.stat().st_mode & 0o777 for path in secrets] == [0o600]
     if who != "operator":
