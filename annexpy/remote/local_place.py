@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import deque
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Final, NoReturn, Self
 
 from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, ConnectFailed, NotARepository, UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.remote.base import Download, LockedCopy, Removed, Upload
 from annexpy.remote.local import Local
+from annexpy.remote.local_repository import LocalRepository
 from annexpy.repo.discovery import as_git_finds, find_exactly
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
@@ -20,9 +23,19 @@ from annexpy.uuids import UUID
 
 __all__ = ["LocalPlace"]
 
+log = logging.getLogger(__name__)
+
+_LOOK: Final = 1.0
+"""Seconds between two looks whether it is still the repository that was opened."""
+_FORMER: Final = 4
+"""Replaced ones whose records are committed in the end; of those before, what was not is in their spools."""
+
 
 class LocalPlace:
     """A repository on this machine that is opened when it is first used, and again after it was away.
+
+    What was opened is what it was: of a repository that was moved away, and has another one in its place now, the
+    files would still be there. So it is looked at once a second whether it stands at its path and has its UUID.
 
     Pickles as its path. A forked child may go on using it.
 
@@ -52,6 +65,8 @@ class LocalPlace:
         self._path, self._expected, self._name = os.path.abspath(path), uuid, name or path
         self._cost, self._durability, self._client = cost, durability, client
         self._local: Local | None = None
+        self._looked = 0.0
+        self._former: deque[Local] = deque(maxlen=_FORMER)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _place_again, (self._path, self._expected, self._name, self._cost, self._durability, self._client)
@@ -97,6 +112,14 @@ class LocalPlace:
         return self._local is not None
 
     def _opened(self) -> Local:
+        if self._local is not None:
+            now = self._local.repository.clock.now()
+            if not 0 <= now - self._looked < _LOOK:
+                self._looked = now
+                if not _is_still(self._local.repository):
+                    log.warning("%s: %s is not the repository any more that was opened", self._name, self._path)
+                    self._former.append(self._local)  # whoever is using it goes on
+                    self._local = None
         if self._local is None:
             try:
                 place = find_exactly(as_git_finds(self._path))
@@ -114,6 +137,7 @@ class LocalPlace:
             self._local = Local(
                 repository, durability=self._durability, name=self._name, cost=self._cost, client=self._client
             )
+            self._looked = repository.clock.now()
         return self._local
 
     async def connect(self) -> UUID:
@@ -136,6 +160,14 @@ class LocalPlace:
 
     async def aclose(self) -> None:
         local, self._local = self._local, None
+        while self._former:
+            one = self._former.popleft()
+            try:
+                await one.aclose()
+            except (AnnexError, OSError) as error:
+                log.warning("%s: it was replaced: %s", self._name, error)
+            finally:
+                one.repository.close()
         if local is not None:
             try:
                 await local.aclose()
@@ -175,6 +207,18 @@ class LocalPlace:
             return self._opened().get(key, offset=offset, end=end, associated_file=associated_file)
         except AnnexError as error:
             return _Unopened(error)
+
+
+def _is_still(repository: LocalRepository) -> bool:
+    """It stands where it was opened, and is called what it was called."""
+    try:
+        there, ours = os.stat(repository.files.path), repository.files.status(b"")
+        if ours is None or (there.st_ino, there.st_dev) != (ours.st_ino, ours.st_dev):
+            return False
+        repository.config.refresh()
+    except (OSError, AnnexError):
+        return False  # opening it again tells
+    return repository.config.get("annex.uuid") == repository.uuid
 
 
 class _Unopened:
