@@ -9,6 +9,7 @@ Source: fact sheet repository-format, section 3, and the files the real one make
 from __future__ import annotations
 
 import os
+import stat
 from typing import Final
 
 from annexpy.clock import Clock
@@ -46,18 +47,21 @@ _ATTRIBUTES: Final = b"\n* filter=annex\n"
 
 
 def create(path: str, *, bare: bool, uuid: UUID | None, private: bool) -> None:
-    """Everything but the description. What is there is kept.
+    """Everything but the description, on disk when it returns. What is there is kept.
 
     Raises:
         InvalidInput: Another UUID than *uuid* is there.
         NotARepository: *path* is taken by something else than an empty directory or a git repository.
     """
-    place = find_exactly(path)
+    place, there = find_exactly(path), os.path.dirname(os.path.abspath(os.fsencode(path)))
+    while not os.path.isdir(there):
+        there = os.path.dirname(there)
     if place is None:
         place = _git_init(path, bare)
     files = DiskFiles(place.git_dir)
     try:
         _annex_init(files, place, uuid, private)
+        _sync(files, there)
     finally:
         files.close()
 
@@ -123,6 +127,32 @@ def _annex_init(files: Files, place: Place, uuid: UUID | None, private: bool) ->
     _add_sentinal(files, lockdown)
     if settings:  # in one step: one of uuid and version without the other would be an error
         config.change(settings)
+
+
+def _sync(files: Files, there: bytes) -> None:
+    """What makes it a repository, which git leaves to the system, and the folders from *there* to it."""
+    for name in (b"HEAD", b"config"):
+        status = files.status(name)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            continue  # a link leads to what somebody else keeps
+        fd = files.open_read(name)
+        try:
+            files.sync(fd)
+        finally:
+            files.close_fd(fd)
+    for folder in (b"objects", b"refs", b"annex", b""):
+        files.sync_folder(folder)
+    path = files.path
+    while path.startswith(there) and path != there:
+        path = os.path.dirname(path)
+        try:
+            above = DiskFiles(path)
+        except PermissionError:
+            return  # a folder that we may not read is none that we have made
+        try:
+            above.sync_folder(b"")
+        finally:
+            above.close()
 
 
 def _add_hook(files: Files, name: str, command: str, lockdown: Lockdown) -> None:

@@ -6,12 +6,11 @@ shard is never settled without the events that say so, whoever wrote them.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from synced_disk import Disk
 
 from annexpy import UUID
 from glimmer_store.jobs.control import ControlFile
@@ -23,37 +22,6 @@ from glimmer_store.jobs.states import State
 KEY, SHARD = "SHA256E-s3--aa.bin", "0-0-0"
 TASK = Task(KEY, 3, "generated", ("node",), ("a",), "dest")
 SPEC = JobSpec("job", "backfill", "/nowhere", (Place("new", UUID("dest"), "/new"),), (Place("a", UUID("a"), "/a"),))
-
-
-class Disk:
-    """What ``os.fsync`` has brought to the disk: the entries of folders and the contents of files."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._names: dict[int, dict[str, int]] = {}
-        self._contents: dict[int, bytes] = {}
-        monkeypatch.setattr(os, "fsync", self._fsync)
-
-    def _fsync(self, fd: int) -> None:
-        status = os.fstat(fd)
-        if stat.S_ISDIR(status.st_mode):
-            self._names[status.st_ino] = {
-                name: os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino for name in os.listdir(fd)
-            }
-        else:
-            self._contents[status.st_ino] = Path(f"/proc/self/fd/{fd}").read_bytes()
-
-    def left(self, of: Path, to: Path) -> Path:
-        """What is there of a folder, which is on disk itself, after the power was cut."""
-        self._write(of.stat().st_ino, to)
-        return to
-
-    def _write(self, number: int, to: Path) -> None:
-        to.mkdir()
-        for name, below in self._names.get(number, {}).items():
-            if below in self._contents:
-                (to / name).write_bytes(self._contents[below])
-            elif below in self._names:
-                self._write(below, to / name)
 
 
 @pytest.fixture
