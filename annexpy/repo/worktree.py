@@ -23,6 +23,7 @@ from annexpy.keys.key import Key
 from annexpy.keys.layout import key_file
 from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.files import Files, Status
+from annexpy.repo.folders import OBJECTS
 from annexpy.repo.gitindex import GitIndex, IndexEntry
 from annexpy.repo.lockfile import take_lock
 from annexpy.repo.pipeline import PIECE
@@ -136,6 +137,10 @@ class WorkTree:
                 changes.filled.append(entry.path)
                 return self._tree.status(entry.path)
         elif not is_pointer:
+            if self._store.folders.existing(OBJECTS) is None or self._store.folders.find(key) is not None:
+                # Not dropped, but away, or damaged: then this file may be the only good copy.
+                changes.kept[entry.path] = "it is not certain that its content was dropped"
+                return None
             if not self._unmodified(entry, key, status):
                 changes.kept[entry.path] = "it was modified"
                 return None
