@@ -205,7 +205,7 @@ class _Call:
     async def _deliver(self, record: Bundle) -> None:
         from glimmer_store.archive import Archive
         from glimmer_store.manifest.delivering import deliver
-        from glimmer_store.manifest.objects import sources_of
+        from glimmer_store.manifest.local_contents import sources_of
 
         assert self._dataset is not None
         async with Archive.open(self._dataset) as archive:

@@ -74,7 +74,7 @@ async def fetch_content(
     from contextlib import AsyncExitStack
 
     from glimmer_store.archive import Archive
-    from glimmer_store.manifest.objects import sources_of
+    from glimmer_store.manifest.local_contents import sources_of
 
     _make_room(target)
     problem: annex.AnnexError = annex.KeyNotPresent(key, str(dataset))

@@ -11,7 +11,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
 from annexpy.remote.failover import Stream
 from annexpy.remote.health import Node
-from annexpy.remote.lane import SETTLING_RATE, real
+from annexpy.remote.put_lane import SETTLING_RATE, real
 
 __all__ = ["catch_up"]
 

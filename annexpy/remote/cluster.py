@@ -25,12 +25,12 @@ from anyio import Semaphore
 from annexpy.clock import Clock, Deadline
 from annexpy.errors import AnnexError, InvalidInput, NodesFailed, NotLocked, NotWanted
 from annexpy.keys.key import Key
-from annexpy.remote.asking import Presence, remove_many, together
+from annexpy.remote.ask_nodes import Presence, remove_many, together
 from annexpy.remote.base import Download, LockedCopy, Remote, Removed
 from annexpy.remote.failover import Candidates, Wanted, reading
 from annexpy.remote.fanout import FanOut, Instead
 from annexpy.remote.health import Limited, Node, Patient, Usage, not_asked, reasons
-from annexpy.remote.late import Arrived, LateCopies
+from annexpy.remote.late_copies import Arrived, LateCopies
 from annexpy.remote.quick_read import read_at_once
 from annexpy.remote.refusal import Refusal
 from annexpy.system import CLOCK, new_uuid

@@ -8,7 +8,7 @@
 
 The one who holds the ``FanOut`` only ever talks to queues. Nothing is handed over before 256 KiB have
 come together or the end has come, so a small key costs each lane two wake-ups; a node that nobody has to
-wait for costs none (``quick_lane``).
+wait for costs none (``quick_put``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
 from annexpy.remote.catch_up import catch_up
 from annexpy.remote.health import Node, reasons
-from annexpy.remote.lane import Course, End, Lane
-from annexpy.remote.quick_lane import QuickLane, lane_of
+from annexpy.remote.put_lane import Course, End, Lane
+from annexpy.remote.quick_put import QuickLane, lane_of
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 

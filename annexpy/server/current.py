@@ -10,7 +10,7 @@ from annexpy.errors import AnnexError, TransportError
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Upload
 from annexpy.remote.cached import ReadsThrough
-from annexpy.server.placing import Placing
+from annexpy.server.node_choice import Placing
 from annexpy.uuids import UUID
 
 if TYPE_CHECKING:

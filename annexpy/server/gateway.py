@@ -32,26 +32,26 @@ from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster, Place, Select
 from annexpy.remote.connect import Connected, connect_route
 from annexpy.remote.health import Node, Usage
-from annexpy.remote.late import LateCopies
+from annexpy.remote.late_copies import LateCopies
 from annexpy.remote.local import Local
 from annexpy.remote.local_place import LocalPlace
-from annexpy.remote.lone import Lone
+from annexpy.remote.lone_node import Lone
+from annexpy.remote.other_gateway import Relayed, patience
 from annexpy.remote.quota import WithinQuota, quota_of
 from annexpy.remote.recording import Recording, record
-from annexpy.remote.relay import Relayed, patience
 from annexpy.remote.wrappers import ReadOnly
 from annexpy.repo.in_use import InUse
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Durability
 from annexpy.repo.topology import topology
 from annexpy.server.current import Current
-from annexpy.server.keeping import Keeping, KeptLocks
-from annexpy.server.placing import Placing
+from annexpy.server.kept_locks import Keeping, KeptLocks
+from annexpy.server.node_choice import Placing
 from annexpy.uuids import UUID
 
 if TYPE_CHECKING:
     from annexpy.repo.read_cache import ReadCache
-    from annexpy.server.telling import Teller
+    from annexpy.server.tell_gateways import Teller
 
 __all__ = ["Gateway"]
 
@@ -334,7 +334,7 @@ class Gateway:
         """Have other gateways of the same clusters hear of what was recorded."""
         if any(near.gateway_of for near in self.topology().neighbours):
             if self._teller is None:
-                from annexpy.server.telling import Teller  # only where there is somebody to tell
+                from annexpy.server.tell_gateways import Teller  # only where there is somebody to tell
 
                 self._teller = Teller(self.repository)
             self._teller.tell(self.topology())

@@ -5,7 +5,7 @@ every version of the protocol, and hooks and configuration of the repository hol
 are, everything that is journalled is committed, so that a client gets all that is known and a push of the
 git-annex branch starts from it; both sides compare and swap that ref. What was pushed is merged afterwards.
 
-A push of somebody who speaks for some repositories only is judged, as over ssh (``judged``).
+A push of somebody who speaks for some repositories only is judged, as over ssh (``judged_push``).
 
 ``NAME/config`` tells git-annex the UUID and, as ``annex.url``, where the contents are.
 """
@@ -28,7 +28,7 @@ from annexpy.repo.repository import Repository
 from annexpy.server.auth import Role, Verdict, Visitor
 from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, git_protocol, make_visible, take_in
-from annexpy.server.judged import judged_push
+from annexpy.server.judged_push import judged_push
 from annexpy.system import new_uuid
 from annexpy.transport.base import CHUNK
 from annexpy.transport.http_exchange import Exchange

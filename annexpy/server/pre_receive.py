@@ -1,7 +1,7 @@
 """The pre-receive hook with which a server judges pushes of somebody who may not do everything.
 
 git runs it when the objects have arrived and before any ref moves; what is refused leaves nothing behind. The hooks of
-the repository run as well, afterwards in the case of its own pre-receive. ``pushes`` says what is allowed.
+the repository run as well, afterwards in the case of its own pre-receive. ``push_rules`` says what is allowed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 import anyio
 
 from annexpy.errors import AccessDenied, ConnectFailed
-from annexpy.server.pushes import PushRules, is_annex_branch, ref_objection, tree_objection
+from annexpy.server.push_rules import PushRules, is_annex_branch, ref_objection, tree_objection
 from annexpy.system import CLOCK
 from annexpy.uuids import parse_uuid
 

@@ -14,7 +14,7 @@ from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
 from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, make_visible, take_in
-from annexpy.server.judged import judged_push
+from annexpy.server.judged_push import judged_push
 from annexpy.uuids import UUID
 
 __all__ = ["RepositoryServices", "WatchedRefs"]

@@ -12,7 +12,7 @@ import anyio.abc
 from annexpy.errors import TransportError
 from annexpy.server.gateway import Gateway
 from annexpy.server.git_process import RunningGit, git_protocol
-from annexpy.server.judged import judged_push
+from annexpy.server.judged_push import judged_push
 from annexpy.server.limits import READ_ONLY_TEXT, ServerMode
 from annexpy.server.refusal import Refusal
 from annexpy.server.ssh_session import SSHSession

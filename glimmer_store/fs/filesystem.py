@@ -24,7 +24,7 @@ from fsspec.asyn import AbstractAsyncStreamedFile, AsyncFileSystem
 from fsspec.spec import AbstractBufferedFile
 
 import annexpy as annex
-from glimmer_store.fs.problems import read_only, translated, unlistable
+from glimmer_store.fs.errors import read_only, translated, unlistable
 from glimmer_store.fs.sources import Sources
 
 __all__ = ["AnnexFile", "AnnexFileSystem"]

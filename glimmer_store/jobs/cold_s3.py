@@ -24,8 +24,8 @@ from anyio import CapacityLimiter, create_task_group, to_thread
 
 import annexpy as annex
 from glimmer_store.errors import TooManyRequests
+from glimmer_store.jobs.aws_signature import Request, signed
 from glimmer_store.jobs.cold import Availability, Cold, Expired, Online, Warming
-from glimmer_store.jobs.signing import Request, signed
 
 __all__ = ["S3Tier", "availability_of"]
 

@@ -18,9 +18,9 @@ from glimmer_store.jobs.copying import Failure, kind_of
 from glimmer_store.jobs.event import Folded, Task
 from glimmer_store.jobs.leaving import Leaving
 from glimmer_store.jobs.places import Places
+from glimmer_store.jobs.rereader import Rereader
 from glimmer_store.jobs.states import FailureKind
 from glimmer_store.jobs.throttle import JobHeld, Throttle
-from glimmer_store.jobs.verifying import Rereader
 
 __all__ = ["Drained", "Draining"]
 

@@ -8,8 +8,8 @@ import annexpy as annex
 from glimmer_store.attest import Signer
 from glimmer_store.jobs.ledger import Ledger, Writer
 from glimmer_store.jobs.places import Places
+from glimmer_store.jobs.rereader import Rereader
 from glimmer_store.jobs.throttle import Throttle
-from glimmer_store.jobs.verifying import Rereader
 
 __all__ = ["Hands", "WorkerSummary"]
 

@@ -12,9 +12,9 @@ from glimmer_store.jobs.copying import LARGE, Copied, Copying, Failure, batches,
 from glimmer_store.jobs.event import Event, Task
 from glimmer_store.jobs.hands import Hands
 from glimmer_store.jobs.lease import Lease
+from glimmer_store.jobs.rereader import Found
 from glimmer_store.jobs.states import FailureKind, State
 from glimmer_store.jobs.throttle import JobHeld
-from glimmer_store.jobs.verifying import Found
 
 __all__ = ["ShardCopy"]
 

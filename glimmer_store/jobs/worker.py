@@ -15,7 +15,7 @@ from glimmer_store.attest import Signer
 from glimmer_store.jobs.lease import new_worker
 from glimmer_store.jobs.ledger import Ledger
 from glimmer_store.jobs.limits import Share
-from glimmer_store.jobs.verifying import rereader
+from glimmer_store.jobs.rereader import rereader
 
 if TYPE_CHECKING:
     from glimmer_store.jobs.hands import WorkerSummary
@@ -53,7 +53,7 @@ async def run_worker(
         from glimmer_store.jobs.hands import Hands, WorkerSummary
         from glimmer_store.jobs.places import connected
         from glimmer_store.jobs.throttle import JobHeld, Throttle
-        from glimmer_store.jobs.working import Working
+        from glimmer_store.jobs.worker_loop import WorkerLoop
 
         summary, time = WorkerSummary(name), clock or annex.SystemClock()
         throttle = Throttle(ledger.folder, ledger.spec.planned_limits, clock=time, share=_share(ledger, name))
@@ -62,7 +62,7 @@ async def run_worker(
                 writer.public_key(signer.name, signer.public)
                 hands = Hands(ledger, writer, places, throttle, rereading, signer, time, summary)
                 try:
-                    await Working(hands).run(shards, wait=wait)
+                    await WorkerLoop(hands).run(shards, wait=wait)
                 except* JobHeld:
                     summary.left += 1  # it was cancelled
     return summary

@@ -14,7 +14,7 @@ from glimmer_store.archive import Archive
 from glimmer_store.manifest.archiving import chosen
 from glimmer_store.manifest.bundle import WorkTree
 from glimmer_store.manifest.library import Declared, Project
-from glimmer_store.manifest.objects import Objects, sources_of
+from glimmer_store.manifest.local_contents import Objects, sources_of
 from glimmer_store.manifest.viewing import Link, View
 
 __all__ = ["Shown", "fill_view"]

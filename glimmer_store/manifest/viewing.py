@@ -22,7 +22,7 @@ from glimmer_store.entry import write_whole
 from glimmer_store.manifest.bundle import Bundle
 from glimmer_store.manifest.errors import ManifestError
 from glimmer_store.manifest.library import MARKER
-from glimmer_store.manifest.objects import Objects
+from glimmer_store.manifest.local_contents import Objects
 from glimmer_store.tree import Tree
 
 __all__ = ["LINKS", "Entry", "Link", "View"]

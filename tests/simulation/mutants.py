@@ -20,15 +20,15 @@ from annexpy.actions import gather, prove
 from annexpy.keys import backend
 from annexpy.policy import numcopies
 from annexpy.remote import (
-    asking,
-    lane,
-    late,
+    ask_nodes,
+    late_copies,
     local,
     local_removal,
     memory,
     p2p_lock,
     p2p_removal,
     p2p_upload,
+    put_lane,
     recording,
 )
 from annexpy.repo import durability, locks, retention
@@ -203,7 +203,7 @@ MUTANTS = (
     _mutant(
         "a cluster is said to have removed what a node kept",
         "half removed",
-        (asking, "_removed", "ok = False\n            if isinstance", "ok = True\n            if isinstance"),
+        (ask_nodes, "_removed", "ok = False\n            if isinstance", "ok = True\n            if isinstance"),
     ),
     _mutant(
         "the repositories of FAILURE-PLUS are lost",
@@ -220,7 +220,7 @@ MUTANTS = (
     _mutant(
         "late copies go on while their key is removed",
         "late copies",
-        (late.LateCopies, "settle", "if not self._puts:", "if True:"),
+        (late_copies.LateCopies, "settle", "if not self._puts:", "if True:"),
     ),
     _mutant(
         "a bare ALREADY-HAVE is believed",
@@ -236,7 +236,7 @@ MUTANTS = (
     _mutant(
         "a node that failed is said to have stored it",
         "half removed",
-        (lane.Lane, "_leave", "self.error = error", "self.stored = Stored(frozenset((self.node.uuid,)))"),
+        (put_lane.Lane, "_leave", "self.error = error", "self.stored = Stored(frozenset((self.node.uuid,)))"),
     ),
     # -- proofs of glimmer_store
     _mutant(

@@ -18,7 +18,7 @@ from trio._core import _run
 
 import annexpy.repo.durability as durability
 import annexpy.server.gateway as gateway
-import annexpy.server.keeping as keeping
+import annexpy.server.kept_locks as keeping
 import annexpy.server.wire as server_wire
 from annexpy.remote.p2p import P2PRemote
 from tests.simulation import jumps

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import click
 
-from annexpy.cli.changes import Changes, Work, record_changes
 from annexpy.cli.options import CommandGroup, Options, as_command
 from annexpy.cli.places import REMOTE
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
+from annexpy.cli.show_cluster import Changes, Work, record_changes
 
 __all__ = ["command"]
 
@@ -110,7 +110,7 @@ def status(options: Options, names: tuple[str, ...]) -> int:
 
     async def work() -> int:
         from annexpy.actions.cluster_status import cluster_status
-        from annexpy.cli.changes import show_status
+        from annexpy.cli.show_cluster import show_status
         from annexpy.cli.work import at_work, merge_fetched
 
         async with at_work(options) as at:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from annexpy.cli.changes import Changes, Work, record_changes
 from annexpy.cli.options import CommandGroup, Options, as_command
+from annexpy.cli.show_cluster import Changes, Work, record_changes
 
 __all__ = ["command"]
 

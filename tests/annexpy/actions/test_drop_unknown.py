@@ -26,7 +26,7 @@ from annexpy.remote.base import Remote, Removed
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.p2p import P2PRemote
-from annexpy.server.keeping import Keeping, KeptLocks
+from annexpy.server.kept_locks import Keeping, KeptLocks
 from annexpy.server.serve import serve
 from annexpy.system import CLOCK
 from annexpy.transport.base import Transport

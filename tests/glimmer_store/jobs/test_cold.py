@@ -10,10 +10,10 @@ from s3_server import serving
 
 import annexpy as annex
 from glimmer_store.errors import ContentCold, TooManyRequests
+from glimmer_store.jobs.aws_signature import Request, signed
 from glimmer_store.jobs.cold import Cold, ColdRemote, Expired, Online, Warming, rank
 from glimmer_store.jobs.cold_s3 import S3Tier, availability_of
 from glimmer_store.jobs.cold_simulated import SimulatedTier, TierSettings
-from glimmer_store.jobs.signing import Request, signed
 
 pytestmark = pytest.mark.anyio
 ASYNCIO = pytest.mark.parametrize("anyio_backend", ["asyncio"])

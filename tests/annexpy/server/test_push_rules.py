@@ -10,7 +10,7 @@ from annexpy.keys.key import Key
 from annexpy.logs.line import union_merge
 from annexpy.logs.paths import FORMATS, Log, key_log
 from annexpy.logs.presence import present
-from annexpy.server.pushes import LOCKED, PushRules, is_annex_branch, ref_objection, tree_objection
+from annexpy.server.push_rules import LOCKED, PushRules, is_annex_branch, ref_objection, tree_objection
 from annexpy.uuids import UUID, WEB
 
 MINE = UUID("11111111-1111-4111-8111-111111111111")

@@ -1,4 +1,4 @@
-"""A worker at work: it claims shards until none is left, copies what is in them and has it read back."""
+"""The loop of a worker: which shard is next, and when there is nothing left."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glimmer_store.jobs.hands import Hands
 from glimmer_store.jobs.lease import Lease
 from glimmer_store.jobs.shard_copy import ShardCopy
 
-__all__ = ["Working"]
+__all__ = ["WorkerLoop"]
 
 _AT_ONCE = 2
 """Shards: one whose copies are read back, and one that is copied meanwhile."""
@@ -22,7 +22,7 @@ _POLL = 0.2, 5.0
 """Shortest and longest pause between two looks for work while others have it."""
 
 
-class Working:
+class WorkerLoop:
     """One worker at work."""
 
     def __init__(self, hands: Hands) -> None:

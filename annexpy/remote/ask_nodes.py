@@ -16,7 +16,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import BatchRemove, Remote, Removed, check_present_many
 from annexpy.remote.health import Node, not_asked, reasons
 from annexpy.remote.kinds import bare_local
-from annexpy.remote.lane import real
+from annexpy.remote.put_lane import real
 from annexpy.remote.waiting import Waiting
 from annexpy.uuids import UUID
 

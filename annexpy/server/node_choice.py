@@ -14,7 +14,7 @@ from annexpy.logs.paths import Log
 from annexpy.policy.placement import Candidate, Choice, Unwanted, Wants, choose
 from annexpy.remote.base import Remote, Upload
 from annexpy.remote.cluster import Verb
-from annexpy.remote.relay import Relayed
+from annexpy.remote.other_gateway import Relayed
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 

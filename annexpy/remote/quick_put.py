@@ -11,7 +11,7 @@ from annexpy.errors import AnnexError
 from annexpy.remote.base import Upload
 from annexpy.remote.health import Node
 from annexpy.remote.kinds import bare_local
-from annexpy.remote.lane import Course, End, Lane
+from annexpy.remote.put_lane import Course, End, Lane
 
 __all__ = ["QuickLane", "lane_of"]
 

@@ -25,7 +25,7 @@ from annexpy.remote.base import Stored
 from annexpy.remote.catch_up import catch_up
 from annexpy.remote.fanout import FanOut
 from annexpy.remote.health import Node
-from annexpy.remote.lane import Lane
+from annexpy.remote.put_lane import Lane
 
 __all__ = ["Arrived", "LateCopies", "LatePut"]
 

@@ -1,4 +1,4 @@
-"""Gateways of the same cluster tell each other where contents are: ``python -m annexpy.server.telling GATEWAY``.
+"""Gateways of the same cluster tell each other where contents are: ``python -m annexpy.server.tell_gateways GATEWAY``.
 
 git-annex leaves that to whoever syncs next, so a gateway does not know what was stored through another one. Here a
 process beside the server exchanges the git-annex branch with the other gateways whenever something was recorded;

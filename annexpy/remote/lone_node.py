@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from annexpy.clock import Clock, Deadline
 from annexpy.keys.key import Key
-from annexpy.remote.asking import answer_within
+from annexpy.remote.ask_nodes import answer_within
 from annexpy.remote.base import Download, LockedCopy, Remote, Removed, Upload
 from annexpy.remote.health import Node, Usage, not_asked
 from annexpy.remote.wrappers import Wrapper

@@ -1,6 +1,6 @@
 """Pushes over whatever wire: what git is run with, so that ``receive-pack`` takes what who pushes may say, and no more.
 
-The one place where ssh, smart HTTP and CONNECT meet; ``pushes`` has the rules and ``pre_receive`` the hook.
+The one place where ssh, smart HTTP and CONNECT meet; ``push_rules`` has the rules and ``pre_receive`` the hook.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 from annexpy.repo.repository import Repository
 from annexpy.server.gateway import Gateway
 from annexpy.server.pre_receive import guarded
-from annexpy.server.pushes import PushRules
+from annexpy.server.push_rules import PushRules
 from annexpy.uuids import UUID
 
 __all__ = ["judged_push"]
