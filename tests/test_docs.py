@@ -253,3 +253,10 @@ def test_every_page_is_in_the_navigation_and_every_link_leads_somewhere() -> Non
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_test_that_the_manual_names_exists() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    modules = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {name for name in named if f"def {name}(" not in tests} <= modules
