@@ -12,7 +12,8 @@ from http_peers import over_http, routes_for
 from remote_contract import CONTENT, KEY, A, B, HandClock, RemoteContract, content_of, key_of, read, store
 
 from annexpy.actions.reader import open_key
-from annexpy.remote.base import BatchPresence, BatchRemove, Ranged, Remote
+from annexpy.errors import AnnexError, RemoteProtocolError, TimedOut
+from annexpy.remote.base import BatchPresence, BatchRemove, Ranged, Remote, may_happen_yet
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.health import Limited
 from annexpy.remote.http import HTTPRemote
@@ -203,3 +204,41 @@ async def test_what_it_can_do_is_seen_through_a_wrapper() -> None:
     async with over_http(MemoryRemote(A, objects={KEY: CONTENT}, clock=HandClock()), HandClock()) as far:
         assert await read(far, KEY) == CONTENT
         assert far.ranges
+
+
+# -- removals that may come yet --
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("error", [TimedOut("n2", "answer to REMOVE", 5), RemoteProtocolError("nonsense")])
+async def test_a_lock_that_a_removal_may_rely_on_is_not_given_back(error: AnnexError) -> None:
+    clock = HandClock()
+    async with over_http(MemoryRemote(A, clock=clock, objects={KEY: CONTENT}), clock) as remote:
+        with pytest.raises(type(error)):
+            async with remote.lock_content(KEY):
+                raise error
+        await anyio.wait_all_tasks_blocked()
+        assert not (await remote.remove_content(KEY)).ok
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("many", [False, True])
+async def test_what_a_gateway_does_not_know_about_a_removal_nobody_knows(many: bool) -> None:
+    class Silent(MemoryRemote):
+        async def remove_content(self, key, *, deadline=None):  # type: ignore[no-untyped-def]
+            raise TimedOut("n1", "answer to REMOVE", 5)
+
+        async def remove_content_many(self, keys, *, deadline=None):  # type: ignore[no-untyped-def]
+            raise TimedOut("n1", "answer to REMOVE", 5)
+
+    clock = HandClock()
+    async with over_http(Silent(A, clock=clock, objects={KEY: CONTENT}), clock) as remote:
+        if many:
+            found = await remote.remove_content_many([KEY, key_of(b"other")])
+            assert all(may_happen_yet(*one.failed.values()) for one in found)
+        else:
+            with pytest.raises(AnnexError) as raised:
+                await remote.remove_content(KEY)
+            assert may_happen_yet(raised.value)
