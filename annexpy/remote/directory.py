@@ -400,7 +400,9 @@ class _Place:
         return await self._remote.check_present(key)
 
     async def record_present(self, key: Key) -> None:
-        """Nothing to do: who stores in a special remote records it in his own repository."""
+        """Have it on disk. Who stores in a special remote records it in his own repository."""
+        if not self.store.settled(key):  # git-annex syncs nothing
+            await self.store.sync_content(key)
 
 
 def _again(

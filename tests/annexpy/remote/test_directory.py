@@ -244,6 +244,25 @@ async def test_the_disk_reserve_is_looked_at_before_the_first_byte(disk: Path) -
 
 
 @ASYNCIO
+async def test_what_git_annex_has_just_stored_is_on_disk_before_it_is_promised(
+    remote: DirectoryRemote, disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place(disk).parent.mkdir(parents=True)
+    place(disk).write_bytes(CONTENT)
+    synced: list[int] = []
+    fsync = os.fsync
+
+    def watched(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    async with remote.put(KEY) as upload:
+        assert upload.already == {A}
+        assert place(disk).stat().st_ino in synced
+
+
+@ASYNCIO
 async def test_what_a_killed_put_left_is_thrown_away_after_a_week(remote: DirectoryRemote, disk: Path) -> None:
     arriving = disk / "tmp/annexpy"
     arriving.mkdir(parents=True)
