@@ -1,6 +1,9 @@
 """One job brings all keys of two sources to a new repository: killed again and again, moved to Dask and back.
 
 ``pytest --campaign --keys 100000 -s tests/glimmer_store/jobs/test_backfill_campaign.py``
+
+It ends by itself, whatever happens: after half an hour and ``EACH`` for every key at the latest. A key takes about
+45 KiB of disk and 11 inodes, so 100,000 of them 5 GB; ``--basetemp`` says where.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ BYTES = 450
 """Of events, for one key, at least: so the last kill comes before the end."""
 MOST_MEMORY = {"run": 128, "worker": 96, "re-reader": 96, "run with Dask": 192, "worker of Dask": 192}
 """MiB of each kind of process, for any number of keys."""
-SECONDS = 7200  # nothing here takes that long; a machine that is busy may
+SECONDS = 1800
+EACH = 0.15
+"""Seconds in all, and for each key; nothing here takes that long, but a machine that is busy may."""
 
 
 @dataclass
@@ -65,6 +70,15 @@ class Campaign:
 
     def __post_init__(self) -> None:
         self.choose = random.Random(self.seed)
+        keys = sum(1 for shard in self.ledger.shards() for _ in self.ledger.tasks(shard))
+        self._end = time.monotonic() + SECONDS + EACH * keys
+
+    @property
+    def left(self) -> float:
+        """Seconds until it has to be over."""
+        left = self._end - time.monotonic()
+        assert left > 0, "it does not get on"
+        return left
 
     def note_leases(self) -> None:
         """Somebody is about to be killed: what is leased now may be moved once more."""
@@ -88,18 +102,16 @@ class Campaign:
 
     def until(self, said: Callable[[], bool], run: subprocess.Popen[bytes], launch: str) -> bool:
         """Wait for it; False when the run ended before."""
-        deadline = time.monotonic() + SECONDS
-        while not said():
+        while not said() and self.left:
             if run.poll() is not None:
                 return False
-            assert time.monotonic() < deadline, "it does not get on"
             self.watch(run, launch)
             time.sleep(0.05)
         return True
 
     def kill_one(self, run: subprocess.Popen[bytes], launch: str) -> bool:
         """Kill one process that works, and let the run go on; False when the run ended before there was one."""
-        while run.poll() is None:
+        while run.poll() is None and self.left:
             workers = {pid: kind for pid, kind in self.watch(run, launch).items() if pid != run.pid}
             if workers:
                 pid = self.choose.choice(sorted(workers))
@@ -154,10 +166,10 @@ async def test_one_job_survives_kills_and_changes_of_its_launcher(
         most = thirds[number + 1][1] if number + 1 < len(thirds) else whole + 1
         campaign.changes += number > 0
         _phase(campaign, launch, [mark for mark in marks if least <= mark < most], most)
-        await _same_count(backfill, ledger, git_annex)
+        await _same_count(backfill, campaign, git_annex)
 
     argv = backfill_argv("run", "--json", "--job", str(ledger.folder), "--workers", "2")
-    told = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=SECONDS).stdout)
+    told = json.loads(subprocess.run(argv, capture_output=True, check=True, timeout=campaign.left).stdout)
     seconds = time.monotonic() - begun
     moved = _moved(ledger)
     twice = [key for key, (times, _) in moved.items() if times > 1]
@@ -171,7 +183,7 @@ async def test_one_job_survives_kills_and_changes_of_its_launcher(
     assert campaign.kills["worker"] + campaign.kills["re-reader"] + campaign.kills["worker of Dask"] > 0
     too_often = {key: times for key, (times, shard) in moved.items() if times > 1 + campaign.may_repeat[shard]}
     assert not too_often, "moved again although nobody was killed while it was leased"
-    assert await _same_count(backfill, ledger, git_annex) == 0
+    assert await _same_count(backfill, campaign, git_annex) == 0
     assert backfill.holds("new") == set(backfill.keys) == backfill.recorded("new")
     assert set(campaign.memory) == set(MOST_MEMORY), "every kind of process was seen"
     assert {kind: peak for kind, peak in campaign.memory.items() if peak > MOST_MEMORY[kind]} == {}
@@ -184,7 +196,7 @@ def _phase(campaign: Campaign, launch: str, marks: list[int], end: int) -> None:
     def reached(mark: int) -> bool:
         return written(ledger.folder) >= mark or not open_shards(ledger)
 
-    while written(ledger.folder) < end and open_shards(ledger):
+    while written(ledger.folder) < end and open_shards(ledger) and campaign.left:
         with running(campaign, launch) as run:
             while left:
                 if not campaign.until(lambda at=left[0]: reached(at), run, launch):  # type: ignore[misc]
@@ -208,16 +220,21 @@ def _moved(ledger: Ledger) -> dict[str, tuple[int, str]]:
     return moved
 
 
-async def _same_count(backfill: Backfill, ledger: Ledger, git_annex: str) -> int:
+async def _same_count(backfill: Backfill, campaign: Campaign, git_annex: str) -> int:
     """What ``report --missing`` says is missing is what the real git-annex finds missing; how many keys that is."""
     with annex.Repository.open(backfill.dataset) as repository:
         await repository.branch.commit()  # what a run that was killed had recorded and not committed yet
-    argv = backfill_argv("report", "--missing", "--json", "--job", str(ledger.folder), "-C", str(backfill.dataset))
-    ended = subprocess.run(argv, capture_output=True, text=True, check=False)
+    argv = backfill_argv(
+        "report", "--missing", "--json", "--job", str(campaign.ledger.folder), "-C", str(backfill.dataset)
+    )
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=campaign.left)
     assert ended.returncode in (0, 3), ended.stderr
     found = json.loads(ended.stdout)
     find = [git_annex, "findkeys", "--not", "--in", "new"]
-    lines = subprocess.run(find, cwd=backfill.dataset, capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        find, cwd=backfill.dataset, capture_output=True, text=True, check=True, timeout=campaign.left
+    )
+    lines = listed.stdout.split()
     assert found["missing"] == len(lines)
     assert ended.returncode == (3 if lines or found["unproven"] else 0)
     assert lines or not found["unproven"]
