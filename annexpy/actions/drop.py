@@ -140,7 +140,8 @@ async def examine(
 ) -> DropResult:
     """What ``drop`` would decide now. Locks are taken and given back; nothing is removed.
 
-    The proof in the result is a report, no permission: its locks are over.
+    The proof in the result is a report, no permission: its locks are over. The arguments are those of ``drop``, and
+    what it would raise is the result's ``error``.
     """
     return await _Drop(from_, others, copies, trust, nodes, False, clock).one(key, _same(recorded), only_look=True)
 

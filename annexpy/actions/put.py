@@ -63,6 +63,12 @@ def put_many(
 
     One that fails does not stop the others. A path is also the associated file. Into a repository on this machine
     three times as many small ones go at a time: they wait for the disk together.
+
+    Args:
+        remote: Where to.
+        items: Keys, and where the content of each is; taken as there is room for them.
+        jobs: How many at a time.
+        progress: Told of every transfer while bytes move.
     """
     slots = Semaphore(jobs) if jobs > 1 and is_local(remote) else None
 

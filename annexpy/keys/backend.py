@@ -186,6 +186,11 @@ class Hasher:
 def name_content(chunks: Iterable[Buffer], backend: bytes = DEFAULT_BACKEND, extension: bytes = b"") -> Key:
     """The key of a content given in pieces.
 
+    Args:
+        chunks: The bytes, in order.
+        backend: Its name: ``b"SHA256E"``, and so on.
+        extension: With its dot, for a backend that ends in ``E``; others leave it out.
+
     Raises:
         Refused: As ``Hasher``.
     """

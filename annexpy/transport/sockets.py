@@ -273,6 +273,11 @@ def _abandoned(path: str) -> bool:
 async def listen_tcp(host: str = "127.0.0.1", port: int = 0, *, backlog: int = 256) -> Listener:
     """Listen on one address. Nothing here asks who connects: use it on loopback, or behind something that does.
 
+    Args:
+        host: An IPv4 or IPv6 address, or a name of one.
+        port: 0: a free one; ``Listener.address`` says which.
+        backlog: Connections that may wait to be accepted.
+
     Raises:
         ConnectFailed: The address is taken, or not ours.
     """
