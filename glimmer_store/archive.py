@@ -191,6 +191,11 @@ class Archive:
             relative = check_place(path, self.root)
             if relative == Path():
                 raise SourceRefused(f"{path}: is the dataset itself", remedy="archive the folder that a step wrote")
+            if relative.is_relative_to(self.config.graph) or relative.is_relative_to(".glimmer-store"):
+                raise SourceRefused(
+                    f"{path}: changes with every emit, and is kept by the history",
+                    remedy="archive the folder that a step wrote",
+                )
             tree = await tree_of(self.root / relative, self.root, self.config.backend)
             return Output(relative, tree.key(self.config.backend), tree)
         key = await annexed(whole, self.root, self.config.backend)

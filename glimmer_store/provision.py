@@ -77,13 +77,12 @@ def provision(
         RepositoryError: A repository cannot be made or opened.
     """
     config = Config.load(root) if (root / CONFIG_NAME).exists() else Config()
-    repository = annex.Repository.open(root) if _is_annex(root) else annex.Repository.init(root, bare=False)
-    with repository:
+    with _opened(root, bare=False) as repository:
         identify(repository)
         known = list(config.durable)
         taken = {place.name for place in known}
         new: list[Place] = []
-        for place in (*(_place(repository, url, taken) for url in durable), *places):
+        for place in (*(_place(repository, root, url, taken) for url in durable), *places):
             if any(place.durable.uuid == one.uuid for one in known):
                 continue
             if place.durable.name in taken:
@@ -161,13 +160,30 @@ def _tell_git_annex(repository: annex.Repository, new: Sequence[Place]) -> None:
 # -- one durable repository -----------------------------------------------------------------------
 
 
-def _place(repository: annex.Repository, url: str, taken: set[str]) -> Place:
+def _opened(path: Path, *, bare: bool, description: str | None = None) -> annex.Repository:
+    """The repository at *path*, made when there is none."""
+    if _is_annex(path):
+        return annex.Repository.open(path)
+    try:
+        return annex.Repository.init(path, bare=bare, description=description)
+    except (annex.AnnexError, OSError) as error:
+        shown = str(error) if isinstance(error, annex.AnnexError) else f"{path}: {error.strerror}"
+        raise ConfigError(
+            shown, remedy="name a folder, or a path that does not exist yet, where you may write"
+        ) from error
+
+
+def _place(repository: annex.Repository, root: Path, url: str, taken: set[str]) -> Place:
     if _is_remote(url):
         return _reached(repository, url, taken)
     path = Path(os.path.abspath(url))  # not resolved: a link may be how the disk is meant to be found
+    if path.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(
+            f"{path}: lies in the dataset, and would go when that goes",
+            remedy="name a path outside of it, and better one on another disk",
+        )
     name = _free_name(repository, path.name, taken, str(path))
-    there = _is_annex(path)
-    with annex.Repository.open(path) if there else annex.Repository.init(path, bare=True, description=name) as bare:
+    with _opened(path, bare=True, description=name) as bare:
         if not bare.bare:
             raise ConfigError(
                 f"{path}: has a work tree; a durable copy is a bare repository",

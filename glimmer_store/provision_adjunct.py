@@ -94,7 +94,7 @@ def _parsed(url: str) -> tuple[str, str, dict[str, str]]:
         settings = {**_USUAL, **options, "bucket": parts.netloc}
         return "s3", parts.netloc.replace(".", "-"), settings | ({"fileprefix": prefix} if prefix else {})
     path = os.path.abspath(url.removeprefix("directory:"))
-    if "://" in url:
+    if re.match("[A-Za-z0-9+.-]+:", url) and not url.startswith("directory:"):
         raise ConfigError(f"{url}: an adjunct is directory:PATH or s3://BUCKET")
     return "directory", os.path.basename(path) or "directory", {"directory": path}
 

@@ -114,6 +114,7 @@ def key_in(study: Path, git_annex: str) -> str:
         ("s3://lab:9000/study/", "give s3://BUCKET"),
         ("s3://lab/study/?encryption=shared&chunk=1MiB", "chunk, encryption not offered; give s3://BUCKET"),
         ("s3://lab//study/", "fileprefix"),
+        ("tape:study", "an adjunct is directory:PATH or s3://BUCKET"),
         ("s3://lab/a/%2e%2e/study", "fileprefix"),
     ],
 )
@@ -156,6 +157,20 @@ def test_a_folder_that_git_annex_has_set_up_is_used_as_what_it_is(study: Path, a
     for _ in range(2):
         (adjunct,) = provision(study, [], adjuncts=[f"directory:{study.parent / 'disk'}"]).adjuncts
     assert (adjunct.name, adjunct.uuid) == ("shelf", DISK)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [("study/inner.git", "lies in the dataset"), ("file", "not a directory"), ("file/v.git", "v.git: ")],
+)
+def test_a_durable_repository_that_cannot_be_one_is_refused_with_what_to_do(
+    study: Path, anyio_backend: str, place: str, said: str
+) -> None:
+    (study.parent / "file").write_text("a file")
+    with pytest.raises(ConfigError, match=said) as refused:
+        provision(study, [str(study.parent / place)])
+    assert refused.value.remedy.startswith("name ")
+    assert len(Config.load(study).durable) == 2
 
 
 def test_somebodys_git_remote_of_the_same_name_stays_as_it_is(study: Path, anyio_backend: str) -> None:

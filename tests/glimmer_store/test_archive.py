@@ -218,3 +218,10 @@ async def test_a_name_that_is_not_utf8_is_refused_and_a_list_of_a_folder_can_say
         await graph.derivative(odd)
     assert not any((study.parent / "vault1.git/annex/objects").glob("*"))
     assert (await graph.derivative(study / "odd")).copies == 3
+
+
+async def test_the_graph_itself_is_no_output(study: Path, graph: GlimmerGraph) -> None:
+    await graph.derivative(study / "derivatives" / "brain.nii.gz")
+    for folder in (graph.folder, graph.folder / "derivatives", study / ".glimmer-store"):
+        with pytest.raises(SourceRefused, match="changes with every emit"):
+            await graph.derivative(folder)
