@@ -14,6 +14,7 @@ from typing import Final
 from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog
 from annexpy.logs.paths import Log
+from annexpy.logs.remotes import SPECIAL_REMOTES
 from annexpy.logs.repos import DESCRIPTIONS, TRUST, clusters
 from annexpy.logs.settings import MINCOPIES, NUMCOPIES
 from annexpy.policy.numcopies import Copies, FileCopies, find_copies, read_number
@@ -27,6 +28,7 @@ __all__ = ["Facts"]
 
 _NUMCOPIES: Final = b"annex.numcopies"
 _MINCOPIES: Final = b"annex.mincopies"
+_YES: Final = ("yes", "true")
 _ATTRIBUTES: Final = (_NUMCOPIES, _MINCOPIES)
 _BUILT_IN: Final = {WEB: "web", BITTORRENT: "bittorrent"}
 
@@ -66,7 +68,10 @@ class Facts:
         """Trust levels, the configuration's over the log's; semitrusted where silent."""
         remotes = self.repository.config.remotes().values()
         configured = [(UUID(r.uuid), r.trustlevel) for r in remotes if r.uuid is not None and r.trustlevel is not None]
-        return trust_levels(TRUST.parse(self.repository.branch.read(Log.TRUST.value)), configured)
+        read = self.repository.branch.read
+        special = SPECIAL_REMOTES.parse(read(Log.REMOTE.value))
+        trees = [uuid for uuid, settings in special.items() if _holds_a_tree(settings)]
+        return trust_levels(TRUST.parse(read(Log.TRUST.value)), configured, trees)
 
     @cached_property
     def clusters(self) -> Mapping[UUID, frozenset[UUID]]:
@@ -174,6 +179,12 @@ class Facts:
         assert self._attributes is not None
         values = self._attributes.values(path, _ATTRIBUTES)
         return FileCopies(path, _number(values.get(_NUMCOPIES)), _number(values.get(_MINCOPIES)))
+
+
+def _holds_a_tree(settings: Mapping[str, str]) -> bool:
+    """It is no store of keys; with versions it is one, because nothing is overwritten."""
+    said = {field for field in ("exporttree", "importtree", "versioning") if settings.get(field, "").lower() in _YES}
+    return bool(said) and "versioning" not in said
 
 
 def _number(value: bytes | bool | None) -> int | None:

@@ -299,3 +299,33 @@ def test_trust_and_clusters_are_read_from_branch_and_configuration(tmp_path: Pat
         assert facts.recorded(KEY) == {}
         repository.branch.set_present(KEY, B, True)
         assert facts.recorded(KEY) == {B: "b"}
+
+
+def test_a_special_remote_that_holds_a_tree_is_never_trusted(tmp_path: Path) -> None:
+    kinds = {A: "exporttree=yes", B: "importtree=yes", C: "exporttree=yes versioning=yes", D: "exporttree=no"}
+    lines = [f"{uuid} encryption=none name=n type=S3 {kind} timestamp=1s\n" for uuid, kind in kinds.items()]
+    with Repository.init(tmp_path / "here", bare=True) as repository:
+        branch = repository.branch
+        branch.change(b"remote.log", lambda _: "".join(lines).encode())
+        branch.change(b"trust.log", lambda _: "".join(f"{uuid} 1 timestamp=1s\n" for uuid in kinds).encode())
+        for uuid in kinds:
+            repository.config.set(f"remote.r{uuid[0]}.annex-uuid", uuid)
+            repository.config.set(f"remote.r{uuid[0]}.annex-trustlevel", "trusted")
+        trust = Facts(repository).trust
+    assert trust == {
+        A: TrustLevel.UNTRUSTED,
+        B: TrustLevel.UNTRUSTED,
+        C: TrustLevel.TRUSTED,
+        D: TrustLevel.TRUSTED,
+    }
+
+
+def test_that_is_so_for_git_annex(annexes: Callable[[str], Annex]) -> None:
+    annex = annexes("tree")
+    (annex.path.parent / "tree").mkdir()
+    annex("initremote", "tree", "type=directory", "directory=../tree", "exporttree=yes", "encryption=none")
+    annex("trust", "--force", "tree")
+    uuid = UUID(annex.git("config", "remote.tree.annex-uuid").strip())
+    assert annex.json("info", "tree")[0]["trust"] == "untrusted"
+    with Repository.open(annex.path) as repository:
+        assert Facts(repository).trust[uuid] is TrustLevel.UNTRUSTED
