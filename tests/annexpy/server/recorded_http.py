@@ -179,16 +179,23 @@ def _turns(lines: Iterable[dict], contents: dict[bytes, bytes], renamed: dict[by
                 continue  # pieces of what was sent with the head
             yield Turn(wires[conn], raw, comment=row.get("comment") or "")
         elif conn in requests:
-            heard[conn] += raw if raw is not None else base64.b64decode(row["head_b64"])
             request = requests[conn]
-            answer = answer_in(heard[conn], request.split(b" ", 1)[0], over=raw is None)
+            if raw is None:  # its beginning, and the rest is known
+                answer = _content_of(request, base64.b64decode(row["head_b64"]), contents)
+            else:
+                heard[conn] += raw
+                answer = answer_in(heard[conn], request.split(b" ", 1)[0])
             if answer is not None:
-                if raw is None or len(answer.body) > _WHOLE:
-                    key = key_in(request)
-                    assert key is not None
-                    answer.body = contents[key.raw][offset_in(request) :]
                 yield Turn(wires[conn], heard=answer)
                 del requests[conn]
+
+
+def _content_of(request: bytes, head: bytes, contents: dict[bytes, bytes]) -> Answer:
+    key = key_in(request)
+    assert key is not None
+    body = contents[key.raw][offset_in(request) :]
+    headers = {b"content-type": b"application/octet-stream", b"x-git-annex-data-length": b"%d" % len(body)}
+    return Answer(int(head.split()[1]), headers, body)
 
 
 def _sent(head: bytes, contents: dict[bytes, bytes]) -> bytes:
