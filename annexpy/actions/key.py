@@ -13,11 +13,12 @@ from annexpy.keys.backend import DEFAULT_BACKEND, Hasher, extension, worm_key
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key
 
-__all__ = ["annexed_key", "key_of", "read_key"]
+__all__ = ["annexed_key", "key_of", "pointed_to", "read_key"]
 
 _CHUNK = 1024 * 1024
 _INLINE = 256 * 1024
 _POINTER = 32 * 1024
+_POINTS = b"/annex/objects/"
 
 
 async def key_of(
@@ -51,7 +52,7 @@ def annexed_key(path: str | bytes | os.PathLike[str]) -> Key | None:
     """The key of an annexed file of a work tree, from its link or its pointer; None for any other file.
 
     A pointer stands where the content of an unlocked file is not present. An unlocked file that is present
-    looks like any other: its key is in git's index, which is not read here.
+    looks like any other: its key is in git's index, which is not read here (``UnlockedFiles``).
     """
     name = os.fsencode(path)
     try:
@@ -69,10 +70,16 @@ def annexed_key(path: str | bytes | os.PathLike[str]) -> Key | None:
         raise InvalidPath("file", name, error.strerror or "cannot be read") from error
     except InvalidKey:
         return None
-    if not first.startswith(b"/annex/objects/") or not first.endswith(b"\n"):
+    return pointed_to(first)
+
+
+def pointed_to(content: bytes) -> Key | None:
+    """The key that a pointer file with this *content* stands for; None when it is none."""
+    first, end, _ = content.partition(b"\n")
+    if not end or not first.startswith(_POINTS):
         return None
     try:
-        return file_key(first[len(b"/annex/objects/") : -1])
+        return file_key(first[len(_POINTS) :])
     except InvalidKey:
         return None
 

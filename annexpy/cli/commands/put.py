@@ -27,8 +27,8 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
     """Store each FILE on REMOTE.
 
     REMOTE checks size and hash before a file counts as stored. What it has already is found out and not sent again,
-    and a put that was interrupted goes on where it was. A locked file of a git-annex work tree keeps its key,
-    whatever --backend says.
+    and a put that was interrupted goes on where it was. An annexed file of the work tree keeps its key, whatever
+    --backend says; one that is unlocked and was modified gets a new one.
     """
     if bool(files) == batch:
         raise click.UsageError("Give FILEs, or --batch to read their names from standard input.")
@@ -46,7 +46,7 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
         async def items() -> AsyncIterator[tuple[Key, str]]:
             async for file in _names(files):
                 try:
-                    key = Key.parse(named) if named else annexed_key(file) or await key_of(file, backend=backend)
+                    key = Key.parse(named) if named else annexed_key(file) or await tree.key_of(file, backend=backend)
                 except AnnexError as error:
                     report.failed(error, file=file, input=[file])
                     continue
@@ -56,10 +56,13 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
         async with at_work(options) as at:
             target = await at.remote(remote)
 
-            from annexpy.actions.key import annexed_key, key_of  # while a server far away does the same
+            from annexpy.actions.key import annexed_key  # while a server far away does the same
             from annexpy.actions.put import put_many
             from annexpy.actions.results import Transfer
+            from annexpy.actions.unlocked import UnlockedFiles
             from annexpy.cli.progress import progress
+
+            tree = UnlockedFiles(at.repository)
 
             note = f"to {target.name}..."
             with progress(options, "put", note) as told:

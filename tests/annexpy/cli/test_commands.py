@@ -157,6 +157,24 @@ def test_a_locked_file_of_the_work_tree_keeps_the_key_it_has(lab: Lab, cli) -> N
     assert cli("check", "one", key).code == 0
 
 
+def test_an_unlocked_file_keeps_its_key_until_it_is_modified(lab: Lab, cli) -> None:
+    (lab.work / "sub").mkdir()
+    for name in ("file.dat", "sub/g.txt"):
+        (lab.work / name).write_bytes(CONTENT + name.encode())
+    lab.annex("add", "-q", "--backend", "MD5E", "file.dat", "sub/g.txt")
+    lab.annex("unlock", "-q", "file.dat", "sub/g.txt")
+    keys = [lab.annex("lookupkey", name).decode().strip() for name in ("file.dat", "sub/g.txt")]
+    subprocess.run(["git", "mv", "file.dat", "moved"], cwd=lab.work, check=True)
+
+    put = cli("put", "one", "moved", "sub/../sub/g.txt", "--json").json
+    (lab.work / "moved").write_bytes(b"modified")
+    (new,) = cli("put", "one", "moved", "--json").json
+
+    assert [one["key"] for one in put] == keys
+    assert [key.partition("-")[0] for key in keys] == ["MD5E", "MD5E"]
+    assert new["key"] == str(name_content([b"modified"]))
+
+
 def test_copies_are_locked_while_a_command_runs(lab: Lab, cli) -> None:
     cli("put", "one", "file.txt")
     cli("copy", "one", "two", KEY)
