@@ -88,7 +88,7 @@ class Explained:
             yield f"{missing} more {'copy is' if missing == 1 else 'copies are'} needed"
         for matter in entry.findings:
             yield f"{matter.kind}: {matter.text}"
-            if matter.command:
+            if matter.command and matter.kind != "unreachable":  # which is to come here
                 yield f"  remedy: {matter.command}"
         for name in entry.unreachable if entry.state is State.UNREACHABLE else ():
             yield f"  remedy: try again when {name} answers"

@@ -205,6 +205,10 @@ async def test_a_place_that_does_not_answer_leaves_the_question_open(study: Path
     (record,) = records(report)
     assert (record["status"], record["refds"]) == ("impossible", str(study))
     assert "no answer" in screen(report)
+    async with GlimmerGraph.open(study) as graph:
+        told = "\n".join((await explain(graph, "a.tsv"))[0].lines())
+    assert "remedy: try again when vault3 answers" in told
+    assert "remedy: glimmer-store explain" not in told  # that is what was run
 
 
 async def test_maxsize_says_what_is_free(study: Path) -> None:
