@@ -6,6 +6,7 @@ import hashlib
 from contextlib import AsyncExitStack
 
 import pytest
+from remote_contract import HandClock
 
 from annexpy.clock import LOCK_RETENTION, MAX_REMOVAL_AHEAD, Deadline
 from annexpy.errors import (
@@ -33,20 +34,6 @@ CONTENT = b"0123456789"
 HASHED = Key(b"SHA256", hashlib.sha256(CONTENT).hexdigest().encode(), len(CONTENT))
 WORM = Key(b"WORM", b"ten", len(CONTENT), mtime=1)
 URL = Key(b"URL", b"http://example.org/x")
-
-
-class HandClock:
-    def __init__(self) -> None:
-        self.time = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def booted(self) -> float:
-        return 0.0
-
-    def wall(self) -> float:
-        return 1.7e9 + self.time
 
 
 def memory(*keys: Key) -> MemoryRemote:
