@@ -14,6 +14,8 @@ from annexpy import __version__
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
@@ -46,10 +48,13 @@ def _end(code: int) -> None:
     import os
     import threading
 
+    interrupted = code == _INTERRUPTED
     working = [thread for thread in threading.enumerate() if not thread.daemon]
-    if len(working) > 1 or sys.gettrace() is not None or sys.getprofile() is not None:
+    if (len(working) > 1 and not interrupted) or sys.gettrace() is not None or sys.getprofile() is not None:
         return
     atexit._run_exitfuncs()
+    if interrupted:  # all is closed and said; a thread that waits for input, or for our reader, would wait for ever
+        os._exit(code)
     try:
         sys.stdout.flush()
         sys.stderr.flush()

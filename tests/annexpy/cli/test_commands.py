@@ -662,6 +662,26 @@ def test_ctrl_c_in_the_middle_of_a_put_leaves_what_the_same_command_goes_on_from
     assert cli("check", "one", key).code == 0
 
 
+@pytest.mark.parametrize("stuck", ["input", "output"])
+def test_ctrl_c_ends_a_command_that_waits_for_its_input_or_its_reader(lab: Lab, cli, stuck: str) -> None:
+    (lab.work / "big").write_bytes(bytes(3_000_000))
+    cli("put", "one", "big")
+    key = str(name_content([bytes(3_000_000)]))
+    words = ["check", "one", "--batch"] if stuck == "input" else ["get", "one", key, "-o", "-"]
+
+    with subprocess.Popen([*ANNEXPY, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(key.encode() + b"\n")
+        child.stdin.flush()
+        assert child.stdout.read(1)
+        child.send_signal(signal.SIGINT)
+        try:
+            assert child.wait(60) == 130
+        finally:
+            child.kill()
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     for _ in range(600):
         if condition():
