@@ -6,8 +6,8 @@
     ├── InvalidInput             InvalidKey · InvalidUUID · InvalidPath · InvalidExpression ·
     │                            Refused
     ├── ProtocolError            LocalProtocolError · RemoteProtocolError · PeerError
-    ├── TransportError           ConnectFailed · ConnectionLost · AuthFailed · TimedOut ·
-    │                            NodesFailed
+    ├── TransportError           ConnectFailed · ConnectionLost · OutcomeUnknown · AuthFailed ·
+    │                            TimedOut · NodesFailed
     ├── ContentError             KeyNotPresent · VerificationFailed · ContentChanged ·
     │                            IncompleteTransfer · ContentLocked · NotLocked ·
     │                            TransferInProgress · NoSpace · NotRegularFile
@@ -52,6 +52,7 @@ __all__ = [
     "NotLocked",
     "NotRegularFile",
     "NotWanted",
+    "OutcomeUnknown",
     "PeerError",
     "PolicyError",
     "ProtocolError",
@@ -192,6 +193,14 @@ class ConnectionLost(TransportError):
         self.peer, self.waiting_for, self.reason = peer, waiting_for, reason
         because = f" ({_text(reason)})" if reason else ""
         super().__init__(f"{_text(peer)} hung up while waiting for {waiting_for}{because}")
+
+
+class OutcomeUnknown(TransportError):
+    """*peer* was asked for *what*, and what it said, if anything, leaves open whether that was or will be done."""
+
+    def __init__(self, peer: str, what: str, reason: str) -> None:
+        self.peer, self.what, self.reason = peer, what, reason
+        super().__init__(f"{_text(peer)}: the outcome of {what} is unknown ({_text(reason)})")
 
 
 class AuthFailed(TransportError):

@@ -19,6 +19,7 @@ from annexpy.errors import (
     ConnectionLost,
     ContentError,
     InvalidInput,
+    OutcomeUnknown,
     TimedOut,
     TransportError,
 )
@@ -131,7 +132,7 @@ async def remove_one(session: HTTPSession, clock: Clock, key: Key, deadline: Dea
         except ConnectFailed as error:
             if not asked:
                 raise
-            raise ConnectionLost(session.name, "the outcome of a removal", str(error)) from error
+            raise OutcomeUnknown(session.name, "a removal", str(error)) from error
         try:
             before = None if deadline is None else await _in_its_clock(session, clock, line, deadline)
             if isinstance(before, Said):
@@ -259,5 +260,5 @@ def _removed(session: HTTPSession, key: Key, answer: Answer) -> Removed:
     named = frozenset(one for one in answer.uuids if not is_cluster(one))
     error: AnnexError = ContentError(key, session.name, "it answered that it did not remove it")
     if named:  # some nodes of a gateway did not do it, for whatever reason: they may not have answered it
-        error = ConnectionLost(session.name, "the outcome of a removal", "some nodes did not remove it")
+        error = OutcomeUnknown(session.name, "a removal", "some nodes did not remove it")
     return Removed(ok=False, uuids=named, failed={} if uuid in named else {uuid: error})

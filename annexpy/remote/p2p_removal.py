@@ -13,6 +13,7 @@ from annexpy.errors import (
     ConnectionLost,
     ContentError,
     InvalidInput,
+    OutcomeUnknown,
     PeerError,
     TimedOut,
 )
@@ -147,7 +148,7 @@ class Remover:
 
 
 def _unknown(peer: str, error: AnnexError) -> AnnexError:
-    return error if may_happen_yet(error) else ConnectionLost(peer, "the outcome of a removal", str(error))
+    return error if may_happen_yet(error) else OutcomeUnknown(peer, "a removal", str(error))
 
 
 def open_end(removed: Removed, name: str) -> Removed:
@@ -169,6 +170,6 @@ def _removed(wire: Wire, key: Key, answer: Message) -> Removed:
         case FailurePlus(uuids):
             named = frozenset(uuid for uuid in uuids if not is_cluster(uuid))
             # Some nodes of a gateway did not do it, for whatever reason: they may not have answered it.
-            error = ConnectionLost(wire.name, "the outcome of a removal", "it answered FAILURE-PLUS")
+            error = OutcomeUnknown(wire.name, "a removal", "it answered FAILURE-PLUS")
             return Removed(ok=False, uuids=named, failed={} if wire.uuid in named else {wire.uuid: error})
     return Removed(ok=False, failed={wire.uuid: refusal(wire, key, answer, "the removal")})

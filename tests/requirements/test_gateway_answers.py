@@ -346,7 +346,8 @@ def test_a_lock_behind_a_proxy_outlives_who_relies_on_it(three: Gateways, shell:
     first.process.stdin.close()
     try:
         (answer,) = ask(three, f"REMOVE {KEY}", target="2")
-        assert answer == "FAILURE" or answer.startswith("ERROR ")
+        # A stock node hangs up in place of an answer: nobody knows what becomes of it, and the gateway says no more.
+        assert answer in ("", "FAILURE") or answer.startswith("ERROR ")
         assert three.holders(KEY, CONTENT) == "12"
     finally:
         first.process.terminate()
