@@ -8,7 +8,8 @@ in the same way as from a socket. Here
   to the waiting task itself;
 * without a waiting task at most one chunk is read ahead, which also tells of a peer that hung up;
 * ``send`` writes straight from the caller's bytes and waits only when the kernel takes no more;
-* reads start small and grow while they come back full.
+* reads start small and grow while they come back full;
+* of a large body a thread gathers pieces, and naps in between: the event loop would be woken for every packet.
 
 On trio (or any loop but asyncio) the same reads and writes wait through anyio. Fact sheet
 performance, section 3.2 and 3.5.
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -29,6 +29,7 @@ from anyio import to_thread
 from annexpy.errors import ConnectionLost
 from annexpy.transport.allocation import keep_memory
 from annexpy.transport.base import CHUNK, Transport
+from annexpy.transport.bulk import Gathering, Own, send_file
 
 __all__ = ["AnyioDescriptors", "AsyncioDescriptors", "Close", "descriptors", "on_asyncio"]
 
@@ -37,9 +38,8 @@ Close: TypeAlias = Callable[[], Awaitable[None]]
 
 _SMALL = 64 * 1024
 _HOP = 4 * 1024 * 1024  # bytes of a file that are sent in one thread hop at most
-_NAP = 0.0005  # seconds for 300 KiB to be read, by somebody who keeps up
-_NAPS = 4
-_KEEPS_UP = 64 * 1024  # bytes in so many naps: 32 MB/s
+_PACKET = 16 * 1024  # bytes of the least piece of a stream that flows
+_FLOWS = 1024 * 1024  # bytes in such pieces, one after the other, until it counts as one
 _RUN = 2 * 1024 * 1024  # bytes that may move without giving other tasks a turn
 
 
@@ -50,6 +50,7 @@ class _Descriptors:
         "_close",
         "_ended",
         "_failure",
+        "_flow",
         "_kept",
         "_read_fd",
         "_run",
@@ -73,14 +74,26 @@ class _Descriptors:
         self._soon = b""
         self._size = _SMALL
         self._run = 0
+        self._flow = 0  # bytes that came in large pieces, without a small one
 
     @property
     def at_eof(self) -> bool:
+        self._look()
         return self._ended or self._close is None
 
     @property
     def has_input(self) -> bool:
+        self._look()
         return bool(self._kept) or self._ended or self._close is None
+
+    def _look(self) -> None:
+        """Read ahead where nothing else does so between two ``receive``."""
+        if not (self._kept or self._ended or self._close is None or self._is_read()):
+            self._kept = self._read(CHUNK) or b""
+
+    def _is_read(self) -> bool:
+        """Somebody reads just now, or will do so as soon as there is something."""
+        raise NotImplementedError
 
     def _read(self, max_bytes: int) -> bytes | None:
         """Bytes, b"" at the end, None when there is nothing now."""
@@ -93,6 +106,7 @@ class _Descriptors:
             self._failure = error.strerror or str(error)
             self._ended = True
             return b""
+        self._flow = self._flow + len(data) if len(data) >= _PACKET else 0
         if len(data) == size:
             if size == CHUNK:
                 keep_memory()
@@ -153,13 +167,14 @@ class _Descriptors:
     async def send_file(self, fd: int, offset: int, size: int) -> int:
         """As ``SendsFiles`` has it."""
         await self.send(b"")  # what was to go out soon
-        sent, target = 0, os.dup(self._write_fd)  # ours until the thread is done with it, whoever closes this
+        sent = 0
         try:
+            target, source = Own(self._write_fd), Own(fd)
             self._unsendable = "cancelled while sending"
             while sent < size:
                 hop = min(size - sent, _HOP)
                 # In a thread, because the file may have to come from a slow disk.
-                part, ended = await to_thread.run_sync(_send_file, target, fd, offset + sent, hop)
+                part, ended = await to_thread.run_sync(send_file, target, source, offset + sent, hop)
                 sent += part
                 if ended:
                     break
@@ -169,8 +184,6 @@ class _Descriptors:
         except OSError as error:
             self._unsendable = error.strerror or str(error)
             raise ConnectionLost(self.peer, "the peer to read", self._unsendable) from error
-        finally:
-            os.close(target)
         return sent
 
     async def _room(self) -> None:
@@ -178,35 +191,10 @@ class _Descriptors:
         raise NotImplementedError
 
 
-def _send_file(target: int, fd: int, offset: int, size: int) -> tuple[int, bool]:
-    """Send what fits; how much that was, and whether the file has ended.
-
-    A reader that keeps up has emptied a good part of the pipe or socket after a nap. To be woken as soon as there is
-    room would be once for each page, and the event loop takes longer than that. It waits for those who do not keep up,
-    so a thread is kept for 0.13 s at most.
-    """
-    sent = naps = rested = 0
-    while sent < size:
-        try:
-            part = os.sendfile(target, fd, offset + sent, size - sent)
-        except (BlockingIOError, InterruptedError):
-            if sent - rested >= _KEEPS_UP:
-                rested, naps = sent, 0
-            elif naps == _NAPS:
-                break
-            naps += 1
-            time.sleep(_NAP)
-            continue
-        if not part:
-            return sent, True
-        sent += part
-    return sent, False
-
-
 class AsyncioDescriptors(_Descriptors):
     """A transport on an asyncio loop. Make it with ``descriptors()``."""
 
-    __slots__ = ("_loop", "_receiver", "_registered", "_sender", "_want")
+    __slots__ = ("_gathering", "_loop", "_receiver", "_registered", "_sender", "_want")
 
     def __init__(self, read_fd: int, write_fd: int, peer: str, close: Close, prefix: bytes = b"") -> None:
         super().__init__(read_fd, write_fd, peer, close, prefix)
@@ -214,7 +202,7 @@ class AsyncioDescriptors(_Descriptors):
         self._receiver: asyncio.Future[bytes] | None = None
         self._sender: asyncio.Future[None] | None = None
         self._want = CHUNK
-        self._registered = False
+        self._registered = self._gathering = False
         self._register()
 
     def _register(self) -> None:
@@ -251,6 +239,8 @@ class AsyncioDescriptors(_Descriptors):
         if self._ended or self._close is None:
             await asyncio.sleep(0)
             return self._end()
+        if self._flow >= _FLOWS and _a_thread_is_free() and (gathered := await self._gather(max_bytes)):
+            return gathered
         if self._size > _SMALL or not self._registered:
             # The last read came back full, so the next one is likely to find something too.
             data = self._read(max_bytes)
@@ -271,6 +261,36 @@ class AsyncioDescriptors(_Descriptors):
         finally:
             self._receiver = None
         return data or self._end()
+
+    async def _gather(self, max_bytes: int) -> bytes:
+        """What a stream that flows brings in a moment; b"" when it does so no longer, or has ended."""
+        try:
+            gathering = Gathering(self._read_fd)
+        except OSError:  # no number is left: as if nothing flowed
+            self._flow = 0
+            return b""
+        self._unregister()
+        self._gathering = True
+        try:
+            gathered = await to_thread.run_sync(gathering.run, max_bytes)
+        except BaseException:
+            if not gathering.call_off():
+                # Cancelled by others than anyio, which waits for its threads: nobody knows what this one has read.
+                self._failure, self._ended = "cancelled while receiving", True
+            raise
+        finally:
+            self._gathering = False
+        self._run = 0
+        if len(gathered) >= _SMALL:
+            keep_memory()
+        else:
+            self._flow = 0
+            if self._close is not None:
+                self._register()
+        return gathered
+
+    def _is_read(self) -> bool:
+        return self._registered or self._gathering
 
     def send_soon(self, data: bytes) -> None:
         if not self._soon:
@@ -335,20 +355,8 @@ class AnyioDescriptors(_Descriptors):
         super().__init__(read_fd, write_fd, peer, close, prefix)
         self._waiting = False
 
-    @property
-    def at_eof(self) -> bool:
-        self._look()
-        return self._ended or self._close is None
-
-    @property
-    def has_input(self) -> bool:
-        self._look()
-        return bool(self._kept) or self._ended or self._close is None
-
-    def _look(self) -> None:
-        """Read ahead: nothing does it for us between two ``receive``."""
-        if not (self._kept or self._ended or self._waiting or self._close is None):
-            self._kept = self._read(CHUNK) or b""
+    def _is_read(self) -> bool:
+        return self._waiting
 
     async def receive(self, max_bytes: int = CHUNK) -> bytes:
         await anyio.lowlevel.checkpoint()
@@ -414,6 +422,10 @@ def descriptors(read_fd: int, write_fd: int, peer: str, close: Close, *, prefix:
         prefix: Bytes that were already read from *read_fd* by somebody else.
     """
     return (AsyncioDescriptors if on_asyncio() else AnyioDescriptors)(read_fd, write_fd, peer, close, prefix)
+
+
+def _a_thread_is_free() -> bool:
+    return to_thread.current_default_thread_limiter().available_tokens >= 1
 
 
 def on_asyncio() -> bool:
