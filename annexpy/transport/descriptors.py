@@ -8,8 +8,7 @@ in the same way as from a socket. Here
   to the waiting task itself;
 * without a waiting task at most one chunk is read ahead, which also tells of a peer that hung up;
 * ``send`` writes straight from the caller's bytes and waits only when the kernel takes no more;
-* reads start small and grow while they come back full;
-* of a large body a thread gathers pieces, and naps in between: the event loop would be woken for every packet.
+* reads start small and grow while they come back full.
 
 On trio (or any loop but asyncio) the same reads and writes wait through anyio. Fact sheet
 performance, section 3.2 and 3.5.
@@ -29,7 +28,7 @@ from anyio import to_thread
 from annexpy.errors import ConnectionLost
 from annexpy.transport.allocation import keep_memory
 from annexpy.transport.base import CHUNK, Transport
-from annexpy.transport.bulk import Gathering, Own, send_file
+from annexpy.transport.sendfile import Own, send_file
 
 __all__ = ["AnyioDescriptors", "AsyncioDescriptors", "Close", "descriptors", "on_asyncio"]
 
@@ -38,8 +37,6 @@ Close: TypeAlias = Callable[[], Awaitable[None]]
 
 _SMALL = 64 * 1024
 _HOP = 4 * 1024 * 1024  # bytes of a file that are sent in one thread hop at most
-_PACKET = 16 * 1024  # bytes of the least piece of a stream that flows
-_FLOWS = 1024 * 1024  # bytes in such pieces, one after the other, until it counts as one
 _RUN = 2 * 1024 * 1024  # bytes that may move without giving other tasks a turn
 
 
@@ -50,7 +47,6 @@ class _Descriptors:
         "_close",
         "_ended",
         "_failure",
-        "_flow",
         "_kept",
         "_read_fd",
         "_run",
@@ -74,26 +70,14 @@ class _Descriptors:
         self._soon = b""
         self._size = _SMALL
         self._run = 0
-        self._flow = 0  # bytes that came in large pieces, without a small one
 
     @property
     def at_eof(self) -> bool:
-        self._look()
         return self._ended or self._close is None
 
     @property
     def has_input(self) -> bool:
-        self._look()
         return bool(self._kept) or self._ended or self._close is None
-
-    def _look(self) -> None:
-        """Read ahead where nothing else does so between two ``receive``."""
-        if not (self._kept or self._ended or self._close is None or self._is_read()):
-            self._kept = self._read(CHUNK) or b""
-
-    def _is_read(self) -> bool:
-        """Somebody reads just now, or will do so as soon as there is something."""
-        raise NotImplementedError
 
     def _read(self, max_bytes: int) -> bytes | None:
         """Bytes, b"" at the end, None when there is nothing now."""
@@ -106,7 +90,6 @@ class _Descriptors:
             self._failure = error.strerror or str(error)
             self._ended = True
             return b""
-        self._flow = self._flow + len(data) if len(data) >= _PACKET else 0
         if len(data) == size:
             if size == CHUNK:
                 keep_memory()
@@ -194,7 +177,7 @@ class _Descriptors:
 class AsyncioDescriptors(_Descriptors):
     """A transport on an asyncio loop. Make it with ``descriptors()``."""
 
-    __slots__ = ("_gathering", "_loop", "_receiver", "_registered", "_sender", "_want")
+    __slots__ = ("_loop", "_receiver", "_registered", "_sender", "_want")
 
     def __init__(self, read_fd: int, write_fd: int, peer: str, close: Close, prefix: bytes = b"") -> None:
         super().__init__(read_fd, write_fd, peer, close, prefix)
@@ -202,7 +185,7 @@ class AsyncioDescriptors(_Descriptors):
         self._receiver: asyncio.Future[bytes] | None = None
         self._sender: asyncio.Future[None] | None = None
         self._want = CHUNK
-        self._registered = self._gathering = False
+        self._registered = False
         self._register()
 
     def _register(self) -> None:
@@ -239,8 +222,6 @@ class AsyncioDescriptors(_Descriptors):
         if self._ended or self._close is None:
             await asyncio.sleep(0)
             return self._end()
-        if self._flow >= _FLOWS and _a_thread_is_free() and (gathered := await self._gather(max_bytes)):
-            return gathered
         if self._size > _SMALL or not self._registered:
             # The last read came back full, so the next one is likely to find something too.
             data = self._read(max_bytes)
@@ -261,36 +242,6 @@ class AsyncioDescriptors(_Descriptors):
         finally:
             self._receiver = None
         return data or self._end()
-
-    async def _gather(self, max_bytes: int) -> bytes:
-        """What a stream that flows brings in a moment; b"" when it does so no longer, or has ended."""
-        try:
-            gathering = Gathering(self._read_fd)
-        except OSError:  # no number is left: as if nothing flowed
-            self._flow = 0
-            return b""
-        self._unregister()
-        self._gathering = True
-        try:
-            gathered = await to_thread.run_sync(gathering.run, max_bytes)
-        except BaseException:
-            if not gathering.call_off():
-                # Cancelled by others than anyio, which waits for its threads: nobody knows what this one has read.
-                self._failure, self._ended = "cancelled while receiving", True
-            raise
-        finally:
-            self._gathering = False
-        self._run = 0
-        if len(gathered) >= _SMALL:
-            keep_memory()
-        else:
-            self._flow = 0
-            if self._close is not None:
-                self._register()
-        return gathered
-
-    def _is_read(self) -> bool:
-        return self._registered or self._gathering
 
     def send_soon(self, data: bytes) -> None:
         if not self._soon:
@@ -355,8 +306,20 @@ class AnyioDescriptors(_Descriptors):
         super().__init__(read_fd, write_fd, peer, close, prefix)
         self._waiting = False
 
-    def _is_read(self) -> bool:
-        return self._waiting
+    @property
+    def at_eof(self) -> bool:
+        self._look()
+        return self._ended or self._close is None
+
+    @property
+    def has_input(self) -> bool:
+        self._look()
+        return bool(self._kept) or self._ended or self._close is None
+
+    def _look(self) -> None:
+        """Read ahead: nothing does it for us between two ``receive``."""
+        if not (self._kept or self._ended or self._waiting or self._close is None):
+            self._kept = self._read(CHUNK) or b""
 
     async def receive(self, max_bytes: int = CHUNK) -> bytes:
         await anyio.lowlevel.checkpoint()
@@ -422,10 +385,6 @@ def descriptors(read_fd: int, write_fd: int, peer: str, close: Close, *, prefix:
         prefix: Bytes that were already read from *read_fd* by somebody else.
     """
     return (AsyncioDescriptors if on_asyncio() else AnyioDescriptors)(read_fd, write_fd, peer, close, prefix)
-
-
-def _a_thread_is_free() -> bool:
-    return to_thread.current_default_thread_limiter().available_tokens >= 1
 
 
 def on_asyncio() -> bool:
