@@ -150,14 +150,18 @@ class _Descriptors:
     async def send_file(self, fd: int, offset: int, size: int) -> int:
         """As ``SendsFiles`` has it."""
         await self.send(b"")  # what was to go out soon
-        sent = 0
+        sent, at_work = 0, False
+        owned: list[Own] = []
         try:
-            target, source = Own(self._write_fd), Own(fd)
+            owned += [target := Own(self._write_fd)]
+            owned += [source := Own(fd)]
             self._unsendable = "cancelled while sending"
             while sent < size:
                 hop = min(size - sent, _HOP)
+                at_work = True
                 # In a thread, because the file may have to come from a slow disk.
                 part, ended = await to_thread.run_sync(send_file, target, source, offset + sent, hop)
+                at_work = False
                 sent += part
                 if ended:
                     break
@@ -165,8 +169,13 @@ class _Descriptors:
                     await self._room()
             self._unsendable = ""
         except OSError as error:
+            at_work = False
             self._unsendable = error.strerror or str(error)
             raise ConnectionLost(self.peer, "the peer to read", self._unsendable) from error
+        finally:
+            if not at_work:  # else it was cancelled by others than anyio, which waits for its threads
+                for one in owned:
+                    one.close()
         return sent
 
     async def _room(self) -> None:

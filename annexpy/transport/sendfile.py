@@ -13,7 +13,7 @@ _KEEPS_UP = 64 * 1024  # bytes in so many naps: 32 MB/s
 
 
 class Own:
-    """A second number for the descriptor *fd*, open for as long as anybody holds this.
+    """A second number for the descriptor *fd*, open until it is closed, or for as long as anybody holds this.
 
     A thread that works on after its task was cancelled must not meet another file under the number of the first.
     """
@@ -24,9 +24,13 @@ class Own:
         self.fd = -1
         self.fd = os.dup(fd)
 
-    def __del__(self) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
+    def close(self) -> None:
+        """Give the number back, when no thread works with it."""
+        number, self.fd = self.fd, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close
 
 
 def send_file(target: Own, source: Own, offset: int, size: int) -> tuple[int, bool]:
