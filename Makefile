@@ -18,8 +18,8 @@ export PYTHON
 # Compiled modules are kept whatever the environment says: three workers and thousands of processes read them.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_OPTIONS ?=
-# One more than there are cores: many tests wait for another process.
-WORKERS ?= $(shell expr 1 + $$(nproc))
+# Two more than there are cores: many tests wait for another process, and three workers left a quarter of two cores idle.
+WORKERS ?= $(shell expr 2 + $$(nproc))
 
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.complete
