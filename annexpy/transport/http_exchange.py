@@ -18,7 +18,7 @@ __all__ = ["Exchange"]
 
 T = TypeVar("T")
 
-_BULK: Final = 1024 * 1024
+_BULK: Final = 512 * 1024  # 16 contents that come at once hold one each
 _DRAIN: Final = 16 * 1024 * 1024  # this much of a body that nobody wanted is read, so that its sender hears why
 _SERVER: Final = (b"Server", b"annexpy")
 """By this our clients know that they may send requests ahead of the answers."""
