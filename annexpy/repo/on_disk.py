@@ -85,15 +85,15 @@ class OnDisk:
                 paths.add(ref if files.status(ref) is not None else b"packed-refs")
             for path in sorted(paths):
                 _sync_file(files, path)
+            folders = set[bytes]()
+            for path in paths:
+                while path:
+                    path = os.path.dirname(path)
+                    folders.add(path)
+            for folder in sorted(folders):
+                files.sync_folder(folder)
         except (FileNotFoundError, RepositoryError):
-            return False
-        folders = set[bytes]()
-        for path in paths:
-            while path:
-                path = os.path.dirname(path)
-                folders.add(path)
-        for folder in sorted(folders):
-            files.sync_folder(folder)
+            return False  # git gc packs objects, and takes their empty folders away
         return True
 
     def _beyond(self, commits: Iterable[bytes], known: Collection[bytes]) -> Iterator[bytes]:

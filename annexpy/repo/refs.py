@@ -175,10 +175,13 @@ class Refs:
 
     def _sync_name(self, name: bytes) -> None:
         folder = os.path.dirname(name)
-        self._files.sync_folder(folder)
-        while folder.count(b"/") > 1:  # below refs/heads and the like, which are as old as the repository
-            folder = os.path.dirname(folder)
+        try:
             self._files.sync_folder(folder)
+            while folder.count(b"/") > 1:  # below refs/heads and the like, which are as old as the repository
+                folder = os.path.dirname(folder)
+                self._files.sync_folder(folder)
+        except FileNotFoundError:  # git gc has packed the ref meanwhile, and taken its empty folder away
+            self._files.sync_all()
 
     def _write(self, fd: int, new: bytes, sync: bool) -> None:
         try:

@@ -7,9 +7,12 @@ works alone, upon commits of ours, does not pay for it.
 from __future__ import annotations
 
 import random
+import re
+import subprocess
 import zlib
 from collections.abc import Callable
 from hashlib import sha1
+from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
@@ -22,13 +25,14 @@ from annexpy.repo.branch import Branch
 from annexpy.repo.carry import carry
 from annexpy.repo.config import GitConfig
 from annexpy.repo.faulty_files import Faults, FaultyFiles
-from annexpy.repo.files import Files
+from annexpy.repo.files import DiskFiles, Files
 from annexpy.repo.journal import JOURNAL
 from annexpy.repo.memory_files import MemoryFiles
 from annexpy.repo.on_disk import ON_DISK, OnDisk
 from annexpy.repo.pack import ObjectWriter
-from annexpy.repo.refs import GIT_ANNEX
+from annexpy.repo.refs import GIT_ANNEX, Refs
 from annexpy.repo.repository import Repository
+from annexpy.repo.settings import Lockdown
 from annexpy.repo.spool_file import SPOOL
 from annexpy.uuids import UUID
 
@@ -324,6 +328,61 @@ def test_a_commit_that_trusts_what_one_left_who_was_killed_is_caught(
             return True
 
     assert any(lost(at, None) for at in range(1, 100))
+
+
+# -- others tidy up --
+
+
+class Packing(FaultyFiles):
+    """``git gc`` comes before a folder is synced, packs what is in it and takes it away."""
+
+    tidied = re.compile(rb"objects/..")
+    synced_all = packed = False
+
+    def sync_folder(self, path: bytes) -> None:
+        if self.tidied.fullmatch(path) and not self.packed:
+            self.packed = True
+            subprocess.run(["git", "gc", "--quiet"], cwd=self.path, check=True, timeout=60)
+        super().sync_folder(path)
+
+    def sync_all(self) -> None:
+        self.synced_all = True
+        super().sync_all()
+
+
+class PackingRefs(Packing):
+    tidied = re.compile(rb"refs/heads/synced")
+
+
+def bare(path: Path) -> DiskFiles:
+    """A repository that git made, and that git can tidy up."""
+    subprocess.run(["git", "init", "--quiet", "--bare", path], check=True, timeout=60)
+    files = DiskFiles(path)
+    files.make_folders(b"annex")
+    files.replace(b"config", CONFIG % b"")
+    return files
+
+
+def test_a_commit_goes_on_when_git_packs_what_it_is_made_upon(tmp_path: Path) -> None:
+    files = bare(tmp_path)
+    commit_as_git(files, GIT_ANNEX, {LOGS[0]: b"900s 1 other\n"})
+    packing = Packing(files, Faults())
+
+    record(packing, KEYS[1])
+
+    assert packing.synced_all
+    assert [present(files, key) for key in KEYS[:2]] == [{OTHER}, {ME}]
+
+
+def test_history_is_carried_when_git_packs_the_ref_meanwhile(tmp_path: Path) -> None:
+    source, there = repository(), bare(tmp_path)
+    record(source, *KEYS)
+    packing = PackingRefs(there, Faults())
+
+    carried(source, packing)
+
+    assert packing.synced_all
+    assert Refs(there, Lockdown()).read(SYNCED) == (source.read(GIT_ANNEX) or b"").strip()
 
 
 # -- what it costs --
