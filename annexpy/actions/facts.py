@@ -19,7 +19,8 @@ from annexpy.logs.repos import DESCRIPTIONS, TRUST, clusters
 from annexpy.logs.settings import MINCOPIES, NUMCOPIES
 from annexpy.policy.numcopies import Copies, FileCopies, find_copies, read_number
 from annexpy.policy.trust import TrustLevel, trust_levels
-from annexpy.repo.attributes import Attributes, FilesOfKeys, IndexEntry, read_index
+from annexpy.repo.annexed_files import FilesOfKeys, IndexEntry, read_index
+from annexpy.repo.attributes import Attributes
 from annexpy.repo.objects import Objects
 from annexpy.repo.repository import Repository
 from annexpy.uuids import BITTORRENT, UUID, WEB
@@ -148,10 +149,7 @@ class Facts:
 
     @cached_property
     def _attributes(self) -> Attributes | None:
-        repository = self.repository
-        if repository.work_tree is None:
-            return None
-        return Attributes(repository.work_tree, repository.git_dir + b"/info", repository.config)
+        return Attributes.of(self.repository)
 
     @cached_property
     def _files(self) -> FilesOfKeys | None:

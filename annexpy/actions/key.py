@@ -8,17 +8,15 @@ from collections.abc import Callable
 
 from anyio import to_thread
 
-from annexpy.errors import ContentChanged, InvalidKey, InvalidPath
+from annexpy.errors import ContentChanged, InvalidPath
 from annexpy.keys.backend import DEFAULT_BACKEND, Hasher, extension, worm_key
 from annexpy.keys.key import Key
-from annexpy.keys.layout import file_key
+from annexpy.keys.pointer import MAX_POINTER, key_of_link, key_of_pointer
 
-__all__ = ["annexed_key", "key_of", "pointed_to", "read_key"]
+__all__ = ["annexed_key", "key_of", "read_key"]
 
 _CHUNK = 1024 * 1024
 _INLINE = 256 * 1024
-_POINTER = 32 * 1024
-_POINTS = b"/annex/objects/"
 
 
 async def key_of(
@@ -52,36 +50,19 @@ def annexed_key(path: str | bytes | os.PathLike[str]) -> Key | None:
     """The key of an annexed file of a work tree, from its link or its pointer; None for any other file.
 
     A pointer stands where the content of an unlocked file is not present. An unlocked file that is present
-    looks like any other: its key is in git's index, which is not read here (``UnlockedFiles``).
+    looks like any other: its key is in git's index, which is not read here (``WorkTreeKeys``).
     """
     name = os.fsencode(path)
     try:
         status = os.lstat(name)
         if stat.S_ISLNK(status.st_mode):
-            target = os.readlink(name)
-            if b"annex/objects/" not in target:
-                return None
-            return file_key(os.path.basename(target))
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _POINTER:
+            return key_of_link(os.readlink(name))
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_POINTER:
             return None
         with open(name, "rb") as file:
-            first = file.readline()
+            return key_of_pointer(file.read(MAX_POINTER + 1))
     except OSError as error:
         raise InvalidPath("file", name, error.strerror or "cannot be read") from error
-    except InvalidKey:
-        return None
-    return pointed_to(first)
-
-
-def pointed_to(content: bytes) -> Key | None:
-    """The key that a pointer file with this *content* stands for; None when it is none."""
-    first, end, _ = content.partition(b"\n")
-    if not end or not first.startswith(_POINTS):
-        return None
-    try:
-        return file_key(first[len(_POINTS) :])
-    except InvalidKey:
-        return None
 
 
 def read_key(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from annexpy.cli.around import repository_around
 from annexpy.cli.options import Options
 from annexpy.errors import AnnexError, NotARepository, RepositoryError, UnknownUUID
 from annexpy.remote.base import Connects, HasNodes, Remote
@@ -154,7 +155,7 @@ async def at_work(options: Options) -> AsyncIterator[Work]:
     if options.debug:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="[%(asctime)s] (%(name)s) %(message)s")
         logging.getLogger("annexpy").setLevel(logging.DEBUG)
-    repository = _repository(options)
+    repository = repository_around(options)
     async with AsyncExitStack() as stack:
         if repository is not None:
             stack.callback(repository.close)
@@ -192,12 +193,3 @@ async def _leave(work: Work) -> None:
                     failure = error
     if failure is not None:
         raise failure
-
-
-def _repository(options: Options) -> Repository | None:
-    if options.repository is not None:
-        return Repository.open(options.repository)
-    try:
-        return Repository.open(options.place)
-    except NotARepository:
-        return None

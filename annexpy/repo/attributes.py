@@ -1,4 +1,4 @@
-"""Git attributes of the files of one work tree, as git resolves them; and which files have a key.
+"""Git attributes of the files of one work tree, as git resolves them.
 
 For each attribute the last line that matches and mentions it counts, in this order of sources, later
 ones winning: system, user, the ``.gitattributes`` of the top and of each directory down to the file's
@@ -10,36 +10,23 @@ Source: gitattributes(5).
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Self
 
-from annexpy.errors import InvalidKey
-from annexpy.keys.key import Key
-from annexpy.keys.layout import file_key, key_file
 from annexpy.patterns import regex
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import DiskFiles
-from annexpy.repo.gitindex import GitIndex
-from annexpy.repo.objects import Objects
 
 if TYPE_CHECKING:
     from dulwich.attrs import Pattern
 
-__all__ = [
-    "AttributeLine",
-    "Attributes",
-    "FilesOfKeys",
-    "IndexEntry",
-    "key_of_link",
-    "key_of_pointer",
-    "parse_attributes",
-    "read_index",
-]
+    from annexpy.repo.repository import Repository
+
+__all__ = ["AttributeLine", "Attributes", "parse_attributes"]
 
 _MOST: Final = 16 * 1024 * 1024
 _MACRO: Final = b"[attr]"
@@ -163,6 +150,13 @@ class Attributes:
         for source in (*self._before, self._of_folder(b""), self._after):
             self._macros.update((line.pattern, line.values) for line in source.lines if line.macro)
 
+    @classmethod
+    def of(cls, repository: Repository) -> Self | None:
+        """Those of the work tree of *repository*; None where there is none."""
+        if repository.work_tree is None:
+            return None
+        return cls(repository.work_tree, repository.git_dir + b"/info", repository.config)
+
     def close(self) -> None:
         self._top.close()
 
@@ -274,98 +268,3 @@ def _outside(path: bytes | None) -> _Lines:
 
 def _lines(content: bytes | None, base: bytes) -> _Lines:
     return _Lines(parse_attributes(content) if content is not None and len(content) <= _MOST else (), base)
-
-
-# -- the index ------------------------------------------------------------------------------------
-
-_POINTER: Final = b"/annex/objects/"
-_POINTER_MOST: Final = 32 * 1024
-_LINK_OBJECTS: Final = regex(rb"(?:\A|/)annex/objects/(?:[^/]+/)*([^/]+)/\1\Z")
-
-
-class IndexEntry(NamedTuple):
-    """One file that git tracks: its path, and the blob with its mode."""
-
-    path: bytes
-    mode: int
-    sha: bytes
-
-
-def read_index(git_dir: bytes) -> list[IndexEntry]:
-    """The index of a work tree; empty when there is none. Unmerged files are there once for each side.
-
-    Args:
-        git_dir: The directory that holds ``index``.
-
-    Raises:
-        UnsupportedRepository: It is damaged, or split in two files.
-    """
-    files = DiskFiles(git_dir)
-    try:
-        content = files.read(b"index")
-    finally:
-        files.close()
-    return [] if content is None else [IndexEntry(*blob) for blob in GitIndex(content).blobs()]
-
-
-def key_of_link(target: bytes) -> Key | None:
-    """The key of a locked file, from the target of its symbolic link."""
-    match = _LINK_OBJECTS.search(target.rstrip(b"\n").replace(b"\\", b"/"))
-    return None if match is None else _key(match[1])
-
-
-def key_of_pointer(content: bytes) -> Key | None:
-    """The key of an unlocked file, from what git holds of it.
-
-    Source: fact sheet repository-format, section 2, "Unlocked files".
-    """
-    if not content.startswith(_POINTER) or len(content) > _POINTER_MOST:
-        return None
-    first, *rest = content.split(b"\n")
-    if any(line and b"/annex/" not in line for line in rest):
-        return None
-    return _key(first.rstrip(b"\r").rpartition(b"/")[2])
-
-
-def _key(name: bytes) -> Key | None:
-    try:
-        return file_key(name)
-    except InvalidKey:
-        return None
-
-
-class FilesOfKeys:
-    """Which files of the index have which key. A moment's view: the index is read once.
-
-    Locked files are found by reading their links. Unlocked ones are found by the id that git gives to the
-    pointer of a key, so that no file that is not annexed has to be read; a pointer that somebody wrote in
-    another form than git-annex does is not found.
-    """
-
-    def __init__(self, entries: Iterable[IndexEntry], objects: Objects) -> None:
-        self.paths: list[bytes] = []
-        self._by_key: dict[Key, list[bytes]] = {}
-        self._by_sha: dict[bytes, list[bytes]] = {}
-        links = []
-        for entry in entries:
-            self.paths.append(entry.path)
-            match entry.mode & 0o170000:
-                case 0o120000:
-                    links.append(entry)
-                case 0o100000:
-                    self._by_sha.setdefault(entry.sha, []).append(entry.path)
-        for entry, target in zip(links, objects.get_many([entry.sha for entry in links]), strict=True):
-            key = key_of_link(target)
-            if key is not None:
-                self._by_key.setdefault(key, []).append(entry.path)
-
-    def of(self, key: Key) -> list[bytes]:
-        """The paths of the files that have *key*, without those that are there twice."""
-        pointer = _POINTER + key_file(key)
-        found = list(self._by_key.get(key, ()))
-        if self._by_sha:
-            for end in (b"\n", b"", b"\r\n"):
-                content = pointer + end
-                sha = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).digest()
-                found += self._by_sha.get(sha, ())
-        return list(dict.fromkeys(found))

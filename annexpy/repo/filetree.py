@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from binascii import unhexlify
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from annexpy.errors import InvalidKey, RepositoryError
+from annexpy.errors import RepositoryError
 from annexpy.keys.key import Key
-from annexpy.keys.layout import file_key
+from annexpy.keys.pointer import key_of_link, key_of_pointer
 from annexpy.patterns import regex
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.objects import Objects, git_command, git_environment
@@ -28,8 +27,6 @@ _LINK: Final = b"120000"
 _NO_BLOBS: Final[dict[bytes, Kind]] = {FOLDER: "directory", b"160000": "submodule"}
 _COMMIT: Final = 1  # kinds of objects, as in a pack
 _TAG: Final = 4
-_POINTER: Final = 32 * 1024  # git-annex looks for a pointer in no larger file
-_POINTS: Final = b"/annex/objects/"
 _FOLDERS_KEPT: Final = 1024
 _HEX: Final = regex(r"[0-9a-f]{40}")
 
@@ -167,24 +164,7 @@ class FileTree:
 
 
 def _file(name: bytes, mode: bytes, sha: bytes, content: bytes) -> TreeFile:
-    key = _key_of_link(content) if mode == _LINK else _key_of_pointer(content)
+    key = key_of_link(content) if mode == _LINK else key_of_pointer(content)
     if key is not None:
         return TreeFile(name, "file", sha, key, key.size)
     return TreeFile(name, "link", sha) if mode == _LINK else TreeFile(name, "file", sha, None, len(content))
-
-
-def _key_of_link(target: bytes) -> Key | None:
-    return _key(os.path.basename(target)) if _POINTS[1:] in target else None
-
-
-def _key_of_pointer(content: bytes) -> Key | None:
-    if not content.startswith(_POINTS) or len(content) > _POINTER:
-        return None
-    return _key(os.path.basename(content.split(b"\n", 1)[0].rstrip(b"\r")))
-
-
-def _key(name: bytes) -> Key | None:
-    try:
-        return file_key(name)
-    except InvalidKey:
-        return None

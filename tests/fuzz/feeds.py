@@ -12,6 +12,7 @@ from annexpy.cli.serve_config import read_config
 from annexpy.keys.backend import digest_of, extension, verifier
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key, key_file, object_paths
+from annexpy.keys.pointer import key_of_link, key_of_pointer
 from annexpy.keys.storable import check_storable
 from annexpy.logs.compact import COMPACT, malformed_lines
 from annexpy.logs.line import union_merge
@@ -35,7 +36,7 @@ from annexpy.policy.numcopies import read_number
 from annexpy.remote.address import resolve
 from annexpy.remote.http_line import seconds_of
 from annexpy.remote.http_url import parse_annex_url, parse_http_url
-from annexpy.repo.attributes import key_of_link, key_of_pointer, parse_attributes
+from annexpy.repo.attributes import parse_attributes
 from annexpy.repo.gitconfig import parse_config, setting_name, with_value, without
 from annexpy.repo.gitindex import GitIndex
 from annexpy.repo.memory_files import MemoryFiles

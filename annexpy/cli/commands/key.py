@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import click
 
@@ -19,21 +20,26 @@ __all__ = ["command"]
 @as_command("key")
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(readable=False))
 @click.option(
-    "--backend", metavar="NAME", type=BACKEND, default="SHA256E", help="SHA256E, SHA512E, MD5, WORM … (SHA256E)"
+    "--backend", metavar="NAME", type=BACKEND, help="SHA256E, SHA512E, MD5, WORM … (annex.backend, else SHA256E)"
 )
 @click.option("--batch", is_flag=True, help="Read file names from standard input, one a line.")
 @click.option("--names", is_flag=True, help="Print the file's name after its key.")
-def command(options: Options, files: tuple[str, ...], backend: str, batch: bool, names: bool) -> int:
+def command(options: Options, files: tuple[str, ...], backend: str | None, batch: bool, names: bool) -> int:
     """Print the key of each FILE.
 
     The same key that git-annex gives: two people who run this on the same bytes, with the same extension,
     print the same line.
     """
     from annexpy.actions.key import read_key
+    from annexpy.actions.work_tree_keys import configured_backend
+    from annexpy.cli.around import repository_around
 
     if bool(files) == batch:
         raise click.UsageError("Give FILEs, or --batch to read their names from standard input.")
     report = Report(options, "key")
+    if backend is None:
+        with repository_around(options) or nullcontext() as repository:
+            backend = os.fsdecode(configured_backend(repository))
     for file in _lines() if batch else files:
         try:
             key = read_key(file, backend=backend)

@@ -20,10 +20,12 @@ __all__ = ["command"]
 @as_command("put")
 @click.argument("remote", type=REMOTE)
 @click.argument("files", metavar="[FILE]...", nargs=-1, type=click.Path(readable=False))
-@click.option("--backend", metavar="NAME", type=BACKEND, default="SHA256E", help="How keys are made (SHA256E).")
+@click.option("--backend", metavar="NAME", type=BACKEND, help="How keys are made (annex.backend, else SHA256E).")
 @click.option("--key", "named", metavar="KEY", help="The key of the only FILE, instead of computing it.")
 @click.option("--batch", is_flag=True, help="Read file names from standard input, one a line.")
-def command(options: Options, remote: str, files: tuple[str, ...], backend: str, named: str | None, batch: bool) -> int:
+def command(
+    options: Options, remote: str, files: tuple[str, ...], backend: str | None, named: str | None, batch: bool
+) -> int:
     """Store each FILE on REMOTE.
 
     REMOTE checks size and hash before a file counts as stored. What it has already is found out and not sent again,
@@ -59,10 +61,10 @@ def command(options: Options, remote: str, files: tuple[str, ...], backend: str,
             from annexpy.actions.key import annexed_key  # while a server far away does the same
             from annexpy.actions.put import put_many
             from annexpy.actions.results import Transfer
-            from annexpy.actions.unlocked import UnlockedFiles
+            from annexpy.actions.work_tree_keys import WorkTreeKeys
             from annexpy.cli.progress import progress
 
-            tree = UnlockedFiles(at.repository)
+            tree = WorkTreeKeys(at.repository)
 
             note = f"to {target.name}..."
             with progress(options, "put", note) as told:

@@ -157,6 +157,36 @@ def test_a_locked_file_of_the_work_tree_keeps_the_key_it_has(lab: Lab, cli) -> N
     assert cli("check", "one", key).code == 0
 
 
+def test_new_keys_are_made_as_attributes_and_the_configuration_say(lab: Lab, cli) -> None:
+    """In the order of git-annex, whose ``calckey`` looks at no attributes."""
+    (lab.work / "sub").mkdir()
+    for name in ("a.txt", "sub/b.dat"):
+        (lab.work / name).write_bytes(CONTENT + name.encode())
+    (lab.work / ".gitattributes").write_text("sub/* annex.backend=MD5E\n")
+    with Repository.open(lab.work) as work:
+        work.config.set("annex.backend", "SHA1")
+
+    put = [one["key"] for one in cli("put", "one", "a.txt", "sub/b.dat", "--json").json]
+    asked = [one["key"] for one in cli("put", "one", "sub/b.dat", "--backend", "SHA512", "--json").json]
+    named = cli("key", "a.txt", "sub/b.dat").out.decode().split()
+    calculated = lab.annex("calckey", "a.txt", "sub/b.dat").decode().split()
+    lab.annex("add", "-q", "a.txt", "sub/b.dat")
+
+    assert put == lab.annex("lookupkey", "a.txt", "sub/b.dat").decode().split()
+    assert named == calculated
+    assert [key.partition("-")[0] for key in (*put, *asked, *named)] == ["SHA1", "MD5E", "SHA512", "SHA1", "SHA1"]
+
+
+def test_a_backend_that_nobody_knows_is_named_when_a_key_has_to_be_made(lab: Lab, cli) -> None:
+    with Repository.open(lab.work) as work:
+        work.config.set("annex.backend", "FOO")
+
+    for words in (("put", "one", "file.txt"), ("key", "file.txt")):
+        said = cli(*words)
+        assert said.code == 1
+        assert "FOO" in said.err
+
+
 def test_an_unlocked_file_keeps_its_key_until_it_is_modified(lab: Lab, cli) -> None:
     (lab.work / "sub").mkdir()
     for name in ("file.dat", "sub/g.txt"):

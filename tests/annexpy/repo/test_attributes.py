@@ -1,4 +1,4 @@
-"""Attributes resolve as in git, and files have the keys that git-annex says."""
+"""Attributes resolve as in git."""
 
 from __future__ import annotations
 
@@ -10,19 +10,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from annexpy.keys.key import Key
-from annexpy.repo.attributes import (
-    AttributeLine,
-    Attributes,
-    FilesOfKeys,
-    key_of_link,
-    key_of_pointer,
-    parse_attributes,
-    read_index,
-)
+from annexpy.repo.attributes import AttributeLine, Attributes, parse_attributes
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import DiskFiles
-from annexpy.repo.objects import Objects
 
 NAMES = (b"annex.numcopies", b"annex.mincopies")
 
@@ -150,70 +140,6 @@ def test_lines_that_git_ignores_are_no_lines() -> None:
         AttributeLine(b"*", ((b"a", True),)),
         AttributeLine(b"*", ((b"a", b"b"),)),
     ]
-
-
-# -- files and keys --
-
-
-@pytest.mark.parametrize(
-    ("target", "key"),
-    [
-        (b".git/annex/objects/2W/V5/SHA256E-s1--aa/SHA256E-s1--aa", b"SHA256E-s1--aa"),
-        (b"../../.git/annex/objects/abc/def/WORM-s1-m1--x&sy/WORM-s1-m1--x&sy", b"WORM-s1-m1--x%y"),
-        (b"../.git/modules/sub/annex/objects/2W/V5/MD5--a/MD5--a", b"MD5--a"),
-        (b".git/annex/objects/2W/V5/MD5--a/MD5--b", None),
-        (b"/somewhere/else", None),
-        (b"annex/objects/x/x", None),
-    ],
-)
-def test_the_key_of_a_link(target: bytes, key: bytes | None) -> None:
-    assert key_of_link(target) == (None if key is None else Key.parse(key))
-
-
-@pytest.mark.parametrize(
-    ("content", "key"),
-    [
-        (b"/annex/objects/SHA256E-s1--aa\n", b"SHA256E-s1--aa"),
-        (b"/annex/objects/SHA256E-s1--aa\r\n", b"SHA256E-s1--aa"),
-        (b"/annex/objects/SHA256E-s1--aa", b"SHA256E-s1--aa"),
-        (b"/annex/objects/URL--a%b\n/annex/ more\n", b"URL--a/b"),
-        (b"/annex/objects/SHA256E-s1--aa\nother\n", None),
-        (b"/annex/objects/nokey\n", None),
-        (b"content", None),
-        (b"/annex/objects/SHA256E-s1--aa\n" + b"/annex/" * 5000, None),
-    ],
-)
-def test_the_key_of_a_pointer(content: bytes, key: bytes | None) -> None:
-    assert key_of_pointer(content) == (None if key is None else Key.parse(key))
-
-
-@pytest.mark.interop
-def test_the_files_of_a_key_are_those_that_git_annex_finds(tree: Path, git_annex: str) -> None:
-    def annex(*words: str) -> bytes:
-        return subprocess.run([git_annex, *words], cwd=tree, capture_output=True, check=True).stdout
-
-    annex("init")
-    (tree / "d/e").mkdir(parents=True)
-    for name in ("one", "two", "d/e/one again", "unlocked", "plain"):
-        (tree / name).write_text("plain\n" if name == "plain" else f"content {'one' if 'one' in name else name}\n")
-    annex("add", "one", "two", "d")
-    git(tree, "-c", "annex.largefiles=nothing", "add", "plain")
-    annex("add", "unlocked")
-    annex("unlock", "unlocked", "two")
-    git(tree, "add", "-A")
-
-    files = FilesOfKeys(read_index(os.fsencode(tree / ".git")), Objects(DiskFiles(tree / ".git")))
-
-    for name in ("one", "two", "d/e/one again", "unlocked"):
-        key = Key.parse(annex("lookupkey", name).strip())
-        expected = {b"one", b"d/e/one again"} if "one" in name else {name.encode()}
-        assert set(files.of(key)) == expected
-    assert sorted(files.paths) == [b"d/e/one again", b"one", b"plain", b"two", b"unlocked"]
-    assert files.of(Key.parse(b"MD5--x")) == []
-
-
-def test_a_repository_without_index_has_no_files(tree: Path) -> None:
-    assert read_index(os.fsencode(tree / ".git")) == []
 
 
 def test_a_backslash_before_a_digit_that_is_not_octal_stands_for_the_digit() -> None:
