@@ -61,7 +61,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     subject.add_argument("--list", action="store_true", help="show the requirements, and try nothing")
 
     more = parser.add_argument_group("about it")
-    more.add_argument("--init", metavar="COMMAND", default="", help="makes the fresh repository ready: {path}, {uuid}")
+    more.add_argument("--init", metavar="COMMAND", default="", help="run in a fresh repository, to make it ready")
     more.add_argument("--versions", type=versions, default=list(range(NEWEST + 1)), metavar="0-4")
     more.add_argument("--role", choices=[str(role) for role in Role], default="write", help="what a client may do")
     more.add_argument("--writer", metavar="COMMAND|unix:PATH|URL", default="", help="may write, where the role may not")

@@ -65,7 +65,7 @@ def fresh(path: Path, random: Random, init: str = "") -> Place:
     Args:
         path: Where nothing is yet.
         random: Decides the UUID.
-        init: A command that makes it ready, with ``{path}`` and ``{uuid}``.
+        init: A command that is run in it and makes it ready, with ``{path}`` and ``{uuid}``.
 
     Raises:
         Unusable: It cannot be made.
@@ -78,7 +78,7 @@ def fresh(path: Path, random: Random, init: str = "") -> Place:
     if init:
         argv = fill(init, path=str(path), uuid=place.uuid, client="")
         try:
-            subprocess.run(argv, check=True, timeout=120, capture_output=True, stdin=subprocess.DEVNULL)
+            subprocess.run(argv, cwd=path, check=True, timeout=120, capture_output=True, stdin=subprocess.DEVNULL)
         except (OSError, subprocess.SubprocessError) as error:
             said = getattr(error, "stderr", None) or b""
             raise Unusable(f"--init: {error} {said.decode('utf-8', 'replace').strip()}") from error

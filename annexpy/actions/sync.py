@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import anyio
@@ -16,7 +17,7 @@ from anyio import to_thread
 from annexpy.errors import AnnexError, BranchConflict, ConnectionLost, InvalidInput, NotARepository, TimedOut
 from annexpy.remote.p2p_git import p2p_git_place
 from annexpy.repo.config import RemoteConfig
-from annexpy.repo.exchange import Exchange, GitPlace, git_place
+from annexpy.repo.exchange import SYNCED, Exchange, GitPlace, git_place, synced_by
 from annexpy.repo.history import History
 from annexpy.repo.p2p_networks import SCHEME
 from annexpy.repo.repository import Repository
@@ -58,6 +59,7 @@ async def sync(
     *,
     pull: bool = True,
     push: bool = True,
+    own: bool = False,
     seconds: float = _SECONDS,
 ) -> list[Synced]:
     """Exchange the git-annex branch with *remotes*. One that fails does not stop the others.
@@ -70,13 +72,15 @@ async def sync(
         remotes: Names of git remotes; every one that is a git repository and not ignored, when None.
         pull: Fetch and merge.
         push: Send.
+        own: Send to a ref that nobody else sends to. For who does so unasked: of two that send to ``synced/git-annex``
+            at the same moment, git-annex among them, one is refused.
         seconds: That each exchange may take.
 
     Raises:
         InvalidInput: There is no such remote.
         LockHeld, BranchConflict: Our own branch cannot be merged.
     """
-    syncing = [_Syncing(repository, remote, seconds) for remote in _chosen(repository, remotes)]
+    syncing = [_Syncing(repository, remote, own, seconds) for remote in _chosen(repository, remotes)]
     await repository.branch.commit()
     if pull:
         for one in syncing:
@@ -103,8 +107,9 @@ def _chosen(repository: Repository, names: Sequence[str] | None) -> list[RemoteC
 class _Syncing:
     """One remote."""
 
-    def __init__(self, repository: Repository, remote: RemoteConfig, seconds: float) -> None:
+    def __init__(self, repository: Repository, remote: RemoteConfig, own: bool, seconds: float) -> None:
         self._repository, self._remote, self._seconds = repository, remote, seconds
+        self._into = synced_by(repository.uuid) if own else SYNCED
         self._fetched = self._sent = False
         self._error: AnnexError | None = None
 
@@ -143,7 +148,7 @@ class _Syncing:
             if tip is None:
                 return True  # nobody recorded anything here yet
             raw = tip.encode()
-            if await self._talk(lambda exchange, raw=raw: exchange.push(raw, annex=annex), place):  # type: ignore[misc]
+            if await self._talk(partial(Exchange.push, tip=raw, annex=annex, into=self._into), place):
                 return True
             if not pull:
                 raise BranchConflict(f"{self._remote.name} has a git-annex branch that was not fetched")

@@ -6,8 +6,9 @@ other object store is read and written directly. Only branches named ``git-annex
 What is sent goes to ``refs/heads/synced/git-annex``, which git-annex merges at the start of its next
 command, and not to ``refs/heads/git-annex`` itself: where the journal of the other repository holds a file
 that the branch gains another change of, git-annex would write the journal over it and the change were
-lost (fact sheet repository-format, section 0 rule 2). The branch itself is only made where there is
-none, and moved forward in repositories that are no annexes and so have no journal.
+lost (fact sheet repository-format, section 0 rule 2). Who sends unasked uses ``refs/heads/synced/UUID/git-annex``:
+of two pushes to one ref at the same moment one is refused. The branch itself is only made where there is none,
+and moved forward in repositories that are no annexes and so have no journal.
 
 Calls block; ``stop`` from another thread ends them.
 """
@@ -30,6 +31,7 @@ from annexpy.repo.discovery import as_git_finds
 from annexpy.repo.history import History
 from annexpy.repo.merge import is_ancestor
 from annexpy.repo.refs import GIT_ANNEX
+from annexpy.uuids import UUID
 
 if TYPE_CHECKING:
     import subprocess
@@ -40,12 +42,22 @@ if TYPE_CHECKING:
     from dulwich.protocol import Protocol as Lines
     from dulwich.refs import Ref
 
-__all__ = ["SYNCED", "Carried", "Carrier", "Exchange", "GitPlace", "git_place"]
+__all__ = ["SYNCED", "Carried", "Carrier", "Exchange", "GitPlace", "git_place", "synced_by"]
 
 SYNCED: Final = b"refs/heads/synced/git-annex"
+_WAITING: Final = b"refs/heads/synced/"
 _HEADS: Final = b"refs/heads/"
 _SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _SCP: Final = regex(r"(?:([^/@:\s]+)@)?(\[[^\]]+\]|[^/:\s\[\]]+):(.+)", re.DOTALL)
+
+
+def synced_by(uuid: UUID) -> bytes:
+    """The ref that the repository *uuid* alone sends its git-annex branch to. git-annex merges it as well."""
+    return _WAITING + uuid.encode() + b"/git-annex"
+
+
+def _is_annex(ref: bytes) -> bool:
+    return ref == GIT_ANNEX or (ref.startswith(_WAITING) and ref.endswith(b"/git-annex"))
 
 
 class Carried(Protocol):
@@ -190,7 +202,7 @@ class Exchange:
         try:
 
             def wanted(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
-                said: dict[bytes, ObjectID] = {ref: sha for ref, sha in refs.items() if ref in (GIT_ANNEX, SYNCED)}
+                said: dict[bytes, ObjectID] = {ref: sha for ref, sha in refs.items() if _is_annex(ref)}
                 found.update(said)
                 return [sha for sha in dict.fromkeys(said.values()) if sha not in store]
 
@@ -228,12 +240,13 @@ class Exchange:
 
     # -- pushing --
 
-    def push(self, tip: bytes, *, annex: bool = True) -> bool:
+    def push(self, tip: bytes, *, annex: bool = True, into: bytes = SYNCED) -> bool:
         """Send the history of *tip*.
 
         Args:
             tip: The commit, 40 hex digits.
             annex: The other repository is an annex, or may be one: its own branch is not moved.
+            into: The ref that waits there to be merged.
 
         Returns:
             False when there is something new over there: fetch and merge first.
@@ -241,9 +254,9 @@ class Exchange:
         Raises:
             As ``fetch``; RepositoryError too when the other side refuses it.
         """
-        moved = self._send(tip, lambda refs: [SYNCED, *([] if annex and GIT_ANNEX in refs else [GIT_ANNEX])])
+        moved = self._send(tip, lambda refs: [into, *([] if annex and GIT_ANNEX in refs else [GIT_ANNEX])])
         if not moved:
-            self._remember(SYNCED, tip)
+            self._remember(into, tip)
         return not moved
 
     def push_branch(self, ref: bytes, tip: bytes) -> bool:

@@ -79,7 +79,7 @@ async def _tell(path: str) -> None:
                 tip = (repository.branch.tip or "").encode()
                 if not tip or files.pread(fd, 64, 0) == tip:
                     return
-                results = await sync(repository, gateways(topology(repository)), seconds=_SECONDS)
+                results = await sync(repository, gateways(topology(repository)), own=True, seconds=_SECONDS)
                 for result in results:
                     if result.error is not None:
                         log.warning("%s: %s", result.remote, result.error)

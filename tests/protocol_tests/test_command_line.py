@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 from xml.etree import ElementTree
 
 import pytest
 from broken_shell import FAULTS
+
+from protocol_tests import place
 
 ROOT = Path(__file__).parents[2]
 BROKEN = Path(__file__).with_name("broken_shell.py")
@@ -52,6 +55,15 @@ def test_a_broken_server_exits_1_and_is_named_with_a_transcript(fault: str, requ
     suite = ElementTree.parse(tmp_path / "report.xml").getroot()
     assert suite.get("failures") == "1"
     assert time.monotonic() - began < 60
+
+
+def test_the_command_that_makes_a_repository_ready_is_run_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    uuid = "11111111-1111-4111-8111-111111111111"
+
+    assert place.fresh(tmp_path / "it.git", Random(1), f"git config annex.uuid {uuid}").uuid == uuid
 
 
 def test_a_server_that_hangs_does_not_hang_the_harness(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -110,6 +111,27 @@ async def test_both_sides_know_everything_afterwards(connected: tuple[Path, Path
     assert git(here, "fsck", "--strict", "--no-dangling") == ""
 
 
+@pytest.mark.interop
+async def test_who_sends_to_a_ref_of_its_own_meets_nobody_else(connected: tuple[Path, Path], git_annex: str) -> None:
+    """``git annex sync`` has the lock of the usual ref when it sends at the same moment."""
+    here, there = connected
+    lock = there / "refs/heads/synced/git-annex.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+
+    for keys in ([], [KEYS[17]]):
+        log(here, A, *keys)
+        assert [result.ok for result in await synced(here, "there", own=True)] == [True]
+
+    third = here.parent / "third"
+    make(third)
+    remote(third, "there", str(there))
+    await synced(third, push=False)
+    subprocess.run([git_annex, "merge", "--quiet"], cwd=there, check=True, capture_output=True)
+    for path in (third, there):
+        assert [known(path, KEYS[n]) for n in (0, 7, 12, 17)] == [[A], [A, B], [B], [A]]
+
+
 @pytest.mark.parametrize("anyio_backend", ["trio"])
 async def test_it_works_on_trio_too(pair: tuple[Path, Path]) -> None:
     here, there = pair
@@ -208,12 +230,12 @@ async def test_what_moves_while_it_is_sent_to_is_fetched_again(
     pushes = []
     push = sync_module.Exchange.push
 
-    def slow(exchange: sync_module.Exchange, tip: bytes, *, annex: bool = True) -> bool:
+    def slow(exchange: sync_module.Exchange, tip: bytes, **how: Any) -> bool:
         if not pushes:  # somebody else is faster, once
             log(there, B, KEYS[19])
             git(there, "update-ref", "refs/heads/synced/git-annex", "git-annex")
         pushes.append(tip)
-        return push(exchange, tip, annex=annex)
+        return push(exchange, tip, **how)
 
     monkeypatch.setattr(sync_module.Exchange, "push", slow)
     assert (await synced(here))[0].ok
