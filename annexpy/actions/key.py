@@ -11,7 +11,7 @@ from anyio import to_thread
 from annexpy.errors import ContentChanged, InvalidPath
 from annexpy.keys.backend import DEFAULT_BACKEND, Hasher, extension, worm_key
 from annexpy.keys.key import Key
-from annexpy.keys.pointer import MAX_POINTER, key_of_link, key_of_pointer
+from annexpy.keys.pointer import MAX_POINTER, key_of_pointer
 
 __all__ = ["annexed_key", "key_of", "read_key"]
 
@@ -56,7 +56,7 @@ def annexed_key(path: str | bytes | os.PathLike[str]) -> Key | None:
     try:
         status = os.lstat(name)
         if stat.S_ISLNK(status.st_mode):
-            return key_of_link(os.readlink(name))
+            return key_of_pointer(os.readlink(name))
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_POINTER:
             return None
         with open(name, "rb") as file:

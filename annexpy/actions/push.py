@@ -18,7 +18,7 @@ from annexpy.actions.sync import remote_place, talk_to
 from annexpy.errors import AnnexError, BranchConflict, InvalidInput, NotARepository
 from annexpy.repo.carry import Gathered, carry
 from annexpy.repo.config import RemoteConfig
-from annexpy.repo.exchange import SYNCED, GitPlace
+from annexpy.repo.exchange import SENT, GitPlace
 from annexpy.repo.head import Head
 from annexpy.repo.journal import LOCK_SECONDS
 from annexpy.repo.repository import Repository
@@ -137,7 +137,7 @@ def _carry(
         to(tips)
         return
     try:
-        to({**tips, SYNCED: annex.encode()})
+        to({**tips, SENT: annex.encode()})
     except BranchConflict:
         to(tips)  # location logs of others wait there to be merged: that is for a sync
 

@@ -17,7 +17,7 @@ from anyio import to_thread
 from annexpy.errors import AnnexError, BranchConflict, ConnectionLost, InvalidInput, NotARepository, TimedOut
 from annexpy.remote.p2p_git import p2p_git_place
 from annexpy.repo.config import RemoteConfig
-from annexpy.repo.exchange import SYNCED, Exchange, GitPlace, git_place, synced_by
+from annexpy.repo.exchange import SENT, Exchange, GitPlace, git_place, synced_by
 from annexpy.repo.history import History
 from annexpy.repo.p2p_networks import SCHEME
 from annexpy.repo.repository import Repository
@@ -109,7 +109,7 @@ class _Syncing:
 
     def __init__(self, repository: Repository, remote: RemoteConfig, own: bool, seconds: float) -> None:
         self._repository, self._remote, self._seconds = repository, remote, seconds
-        self._into = synced_by(repository.uuid) if own else SYNCED
+        self._into = synced_by(repository.uuid) if own else SENT
         self._fetched = self._sent = False
         self._error: AnnexError | None = None
 

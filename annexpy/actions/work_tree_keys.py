@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from annexpy.actions.key import key_of
 from annexpy.errors import RepositoryError
-from annexpy.keys.backend import DEFAULT_BACKEND, digest_of, is_verifiable
+from annexpy.keys.backend import BACKENDS, DEFAULT_BACKEND, digest_of, is_verifiable
 from annexpy.keys.key import Key
 from annexpy.keys.pointer import key_of_pointer
 from annexpy.repo.objects import Objects
@@ -21,21 +21,23 @@ from annexpy.repo.repository import Repository
 
 if TYPE_CHECKING:
     from annexpy.repo.attributes import Attributes
+    from annexpy.repo.config import GitConfig
 
 __all__ = ["WorkTreeKeys", "configured_backend"]
 
 _BACKEND: Final = (b"annex.backend",)
 
 
-def configured_backend(repository: Repository | None) -> bytes:
-    """The backend of new keys by the configuration of *repository*, where no attribute says another one.
+def configured_backend(config: GitConfig | None) -> bytes:
+    """The backend of new keys by the configuration of a repository, where no attribute says another one.
 
-    It may be one that annexpy cannot compute. Source: git-annex(1), ``annex.backend`` and its older name.
+    It may be one that annexpy cannot compute, or that nobody knows.
+    Source: git-annex(1), ``annex.backend``; its older name is a list, of which the first counts.
     """
-    if repository is None:
-        return DEFAULT_BACKEND
-    said = repository.config.get("annex.backend") or repository.config.get("annex.backends") or ""
-    return os.fsencode(said.split(" ")[0]) or DEFAULT_BACKEND
+    said = None if config is None else config.get("annex.backend")
+    if said is None and config is not None:
+        said = (config.get("annex.backends") or "").split(" ")[0]
+    return os.fsencode(said or "") or DEFAULT_BACKEND
 
 
 class WorkTreeKeys:
@@ -54,25 +56,24 @@ class WorkTreeKeys:
         Raises:
             InvalidPath, Refused, ContentChanged: As ``annexpy.actions.key.key_of``.
         """
-        known = self._known(path)
+        name = self._in_tree(path)
+        known = None if name is None else self._known(name)
         if known is not None and is_verifiable(known):
             made = await key_of(path, backend=known.backend)
             if (made.size, digest_of(made)) == (known.size, digest_of(known)):
                 return known
-        return await key_of(path, backend=self._backend(path) if backend is None else backend)
+        return await key_of(path, backend=self._backend(name) if backend is None else backend)
 
-    def _backend(self, path: str) -> bytes:
-        name, attributes = self._in_tree(path), self._attributes
-        if name is not None and attributes is not None and attributes.mention(_BACKEND, (name,)):
-            said = attributes.values(name, _BACKEND).get(_BACKEND[0])
-            if isinstance(said, bytes):
+    def _backend(self, name: bytes | None) -> bytes:
+        if name is not None and self._attributes is not None and self._attributes.mention(_BACKEND, (name,)):
+            said = self._attributes.values(name, _BACKEND).get(_BACKEND[0])
+            if isinstance(said, bytes) and (said in BACKENDS or said.startswith(b"X")):  # git-annex passes over others
                 return said
-        return configured_backend(self._repository)
+        return configured_backend(None if self._repository is None else self._repository.config)
 
-    def _known(self, path: str) -> Key | None:
-        """What the index has for *path*, if that is a pointer."""
-        name = self._in_tree(path)
-        sha = None if name is None else self._blobs.get(name)
+    def _known(self, name: bytes) -> Key | None:
+        """What the index has for the file *name*, if that is a pointer."""
+        sha = self._blobs.get(name)
         if sha is None:
             return None
         assert self._repository is not None
@@ -98,7 +99,10 @@ class WorkTreeKeys:
     def _attributes(self) -> Attributes | None:
         from annexpy.repo.attributes import Attributes
 
-        return None if self._repository is None else Attributes.of(self._repository)
+        try:
+            return None if self._repository is None else Attributes.of(self._repository)
+        except OSError:
+            return None  # the work tree is not there
 
     @cached_property
     def _blobs(self) -> dict[bytes, bytes]:
@@ -108,6 +112,6 @@ class WorkTreeKeys:
         assert self._repository is not None
         try:
             entries = read_index(self._repository.worktree_git_dir)
-        except RepositoryError:
+        except (RepositoryError, OSError):
             return {}  # damaged, or of a kind that is not read here
         return {entry.path: entry.sha for entry in entries if stat.S_ISREG(entry.mode)}

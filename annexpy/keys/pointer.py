@@ -12,7 +12,7 @@ from annexpy.errors import InvalidKey
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key, key_file
 
-__all__ = ["MAX_POINTER", "key_of_link", "key_of_pointer", "pointer"]
+__all__ = ["MAX_POINTER", "key_of_pointer", "pointer"]
 
 MAX_POINTER: Final = 32 * 1024
 """Bytes of a pointer: a file that is larger is none."""
@@ -20,28 +20,22 @@ MAX_POINTER: Final = 32 * 1024
 _OBJECTS: Final = b"/annex/objects/"
 
 
-def key_of_link(target: bytes) -> Key | None:
-    """The key of a locked file, from the *target* of its symbolic link; None for any other link."""
-    return _key(target) if _OBJECTS in target else None
-
-
 def key_of_pointer(content: bytes) -> Key | None:
-    """The key of an unlocked file, from the *content* that git has of it; None for any other content."""
-    if not content.startswith(_OBJECTS) or len(content) > MAX_POINTER:
+    """The key of an annexed file, from the *content* of its pointer or the target of its link; None for any other file.
+
+    A link is a pointer where symbolic links are regular files, so one rule serves both.
+    """
+    if len(content) > MAX_POINTER or _OBJECTS not in content:
         return None
     first, *more = content.split(b"\n")
-    if more and (more.pop() or any(b"/annex/" not in line for line in more)):
-        return None  # something was appended to it
-    return _key(first.removesuffix(b"\r"))
+    if _OBJECTS not in first or (more and (more.pop() or any(b"/annex/" not in line for line in more))):
+        return None  # or something was appended to it
+    try:
+        return file_key(first.removesuffix(b"\r").rpartition(b"/")[2])
+    except InvalidKey:
+        return None
 
 
 def pointer(key: Key) -> bytes:
-    """What git has of an unlocked file with *key*, without the end of the line."""
-    return _OBJECTS + key_file(key)
-
-
-def _key(path: bytes) -> Key | None:
-    try:
-        return file_key(path.rpartition(b"/")[2])
-    except InvalidKey:
-        return None
+    """What git has of an unlocked file with *key*."""
+    return _OBJECTS + key_file(key) + b"\n"

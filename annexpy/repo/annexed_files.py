@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from annexpy.keys.key import Key
-from annexpy.keys.pointer import key_of_link, pointer
+from annexpy.keys.pointer import key_of_pointer, pointer
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.gitindex import GitIndex
 from annexpy.repo.objects import Objects
@@ -61,13 +61,13 @@ class FilesOfKeys:
                 case 0o100000:
                     self._by_sha.setdefault(entry.sha, []).append(entry.path)
         for entry, target in zip(links, objects.get_many([entry.sha for entry in links]), strict=True):
-            key = key_of_link(target)
+            key = key_of_pointer(target)
             if key is not None:
                 self._by_key.setdefault(key, []).append(entry.path)
 
     def of(self, key: Key) -> list[bytes]:
         """The paths of the files that have *key*, without those that are there twice."""
-        content = pointer(key)
+        content = pointer(key).removesuffix(b"\n")
         found = list(self._by_key.get(key, ()))
         if self._by_sha:
             for end in (b"\n", b"", b"\r\n"):

@@ -23,7 +23,7 @@ from annexpy.repo.merge import is_ancestor
 from annexpy.repo.objects import Objects
 from annexpy.repo.on_disk import OnDisk
 from annexpy.repo.pack import COMMIT, ObjectWriter, remove_leftovers
-from annexpy.repo.refs import Refs
+from annexpy.repo.refs import GIT_ANNEX, SYNCED, Refs
 from annexpy.repo.repository import Repository
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.treeedit import TreeEdit
@@ -34,8 +34,6 @@ __all__ = ["Commits", "FileChange", "SyncedBranch", "Where"]
 _TRIES: Final = 20
 _REF_ASIDE: Final = STATE + b"/head-ref"
 _HEADS: Final = b"refs/heads/"
-_SYNCED: Final = b"refs/heads/synced/"
-_ANNEX: Final = b"refs/heads/git-annex"
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,13 +223,13 @@ class SyncedBranch(Commits):
     @property
     def branch(self) -> str | None:
         """The ref of BRANCH, ``refs/heads/…``; None when there is no commit that could be followed."""
-        heads = {name: tip for name, tip in self._refs.heads().items() if name != _ANNEX}
+        heads = {name: tip for name, tip in self._refs.heads().items() if name != GIT_ANNEX}
         raw = self._files.read(b"HEAD") or b""
         named = raw[5:].strip() if raw.startswith(b"ref: ") else b""
-        others = [name for name in heads if not name.startswith(_SYNCED)]
+        others = [name for name in heads if not name.startswith(SYNCED)]
         if named not in heads and len(others) == 1:
             named = others[0]
-        synced = _SYNCED + named.removeprefix(_HEADS)
+        synced = SYNCED + named.removeprefix(_HEADS)
         return os.fsdecode(named) if named in heads or synced in heads else None
 
     def _noted(self, ref: bytes, commit: bytes, paths: Sequence[bytes]) -> None:
@@ -242,7 +240,7 @@ class SyncedBranch(Commits):
         if branch is None:
             raise RepositoryError(f"{self._repository.path}: there is no branch to follow")
         name = os.fsencode(branch)
-        ref = _SYNCED + name.removeprefix(_HEADS)
+        ref = SYNCED + name.removeprefix(_HEADS)
         tip, old = self._refs.read(name), self._refs.read(ref)
         follows = old is None or (tip is not None and is_ancestor(self._history, old, tip))
         return Where(ref, old, tip if follows else old, self._refs)

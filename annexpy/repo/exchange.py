@@ -30,7 +30,7 @@ from annexpy.repo.config import GitConfig
 from annexpy.repo.discovery import as_git_finds
 from annexpy.repo.history import History
 from annexpy.repo.merge import is_ancestor
-from annexpy.repo.refs import GIT_ANNEX
+from annexpy.repo.refs import GIT_ANNEX, SYNCED
 from annexpy.uuids import UUID
 
 if TYPE_CHECKING:
@@ -42,22 +42,19 @@ if TYPE_CHECKING:
     from dulwich.protocol import Protocol as Lines
     from dulwich.refs import Ref
 
-__all__ = ["SYNCED", "Carried", "Carrier", "Exchange", "GitPlace", "git_place", "synced_by"]
+__all__ = ["SENT", "Carried", "Carrier", "Exchange", "GitPlace", "git_place", "synced_by"]
 
-SYNCED: Final = b"refs/heads/synced/git-annex"
-_WAITING: Final = b"refs/heads/synced/"
+SENT: Final = SYNCED + b"git-annex"
 _HEADS: Final = b"refs/heads/"
+_ANNEX: Final = regex(rb"refs/heads/(synced/([0-9a-f-]{36}/)?)?git-annex")
+"""What is fetched: exactly these, so that none of them can stand where another one needs a folder."""
 _SCHEME: Final = regex(r"([A-Za-z][A-Za-z0-9+.-]*)(://|::)")
 _SCP: Final = regex(r"(?:([^/@:\s]+)@)?(\[[^\]]+\]|[^/:\s\[\]]+):(.+)", re.DOTALL)
 
 
 def synced_by(uuid: UUID) -> bytes:
-    """The ref that the repository *uuid* alone sends its git-annex branch to. git-annex merges it as well."""
-    return _WAITING + uuid.encode() + b"/git-annex"
-
-
-def _is_annex(ref: bytes) -> bool:
-    return ref == GIT_ANNEX or (ref.startswith(_WAITING) and ref.endswith(b"/git-annex"))
+    """Where the repository *uuid* alone sends its git-annex branch to. git-annex merges it as it does ``SENT``."""
+    return SYNCED + uuid.encode() + b"/git-annex"
 
 
 class Carried(Protocol):
@@ -202,7 +199,7 @@ class Exchange:
         try:
 
             def wanted(refs: Mapping[Ref, ObjectID], depth: int | None = None) -> list[ObjectID]:
-                said: dict[bytes, ObjectID] = {ref: sha for ref, sha in refs.items() if _is_annex(ref)}
+                said: dict[bytes, ObjectID] = {ref: sha for ref, sha in refs.items() if _ANNEX.fullmatch(ref)}
                 found.update(said)
                 return [sha for sha in dict.fromkeys(said.values()) if sha not in store]
 
@@ -227,8 +224,11 @@ class Exchange:
         finally:
             store.close()
         self._history.objects.close()
-        for ref, sha in found.items():
-            self._remember(ref, sha)
+        try:
+            for ref, sha in found.items():
+                self._remember(ref, sha)
+        except OSError as error:
+            raise RepositoryError(f"cannot note what {self._place.name} has: {error.strerror}") from error
         return found
 
     def _remember(self, ref: bytes, sha: bytes) -> None:
@@ -240,7 +240,7 @@ class Exchange:
 
     # -- pushing --
 
-    def push(self, tip: bytes, *, annex: bool = True, into: bytes = SYNCED) -> bool:
+    def push(self, tip: bytes, *, annex: bool = True, into: bytes = SENT) -> bool:
         """Send the history of *tip*.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Final, Literal, TypeAlias
 
 from annexpy.errors import RepositoryError
 from annexpy.keys.key import Key
-from annexpy.keys.pointer import key_of_link, key_of_pointer
+from annexpy.keys.pointer import key_of_pointer
 from annexpy.patterns import regex
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.objects import Objects, git_command, git_environment
@@ -164,7 +164,7 @@ class FileTree:
 
 
 def _file(name: bytes, mode: bytes, sha: bytes, content: bytes) -> TreeFile:
-    key = key_of_link(content) if mode == _LINK else key_of_pointer(content)
+    key = key_of_pointer(content)
     if key is not None:
         return TreeFile(name, "file", sha, key, key.size)
     return TreeFile(name, "link", sha) if mode == _LINK else TreeFile(name, "file", sha, None, len(content))

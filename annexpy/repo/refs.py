@@ -21,9 +21,11 @@ from annexpy.repo.format import apply_mode, make_folders
 from annexpy.repo.settings import Lockdown
 from annexpy.system import CLOCK
 
-__all__ = ["GIT_ANNEX", "NO_LINKS", "Refs"]
+__all__ = ["GIT_ANNEX", "NO_LINKS", "SYNCED", "Refs"]
 
 GIT_ANNEX: Final = b"refs/heads/git-annex"
+SYNCED: Final = b"refs/heads/synced/"
+"""Below it is what others sent, which waits to be merged."""
 
 _LOCK_SECONDS: Final = 5.0
 _SETTLED: Final = 2.0

@@ -20,7 +20,7 @@ from typing import Final
 
 from annexpy.keys.backend import verifier
 from annexpy.keys.key import Key
-from annexpy.keys.layout import key_file
+from annexpy.keys.pointer import MAX_POINTER, key_of_pointer, pointer
 from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.files import Files, Status
 from annexpy.repo.folders import OBJECTS
@@ -28,18 +28,11 @@ from annexpy.repo.gitindex import GitIndex, IndexEntry
 from annexpy.repo.lockfile import take_lock
 from annexpy.repo.pipeline import PIECE
 
-__all__ = ["WorkTree", "WorkTreeChanges", "pointer"]
+__all__ = ["WorkTree", "WorkTreeChanges"]
 
-_LARGEST_POINTER: Final = 32 * 1024
-_POINTER: Final = b"/annex/objects/"
 _SCRATCH: Final = b"annex/annexpy/worktree"
 
 log = logging.getLogger(__name__)
-
-
-def pointer(key: Key) -> bytes:
-    """The content of a pointer file of *key*."""
-    return _POINTER + key_file(key) + b"\n"
 
 
 def _blob(content: bytes) -> bytes:
@@ -54,10 +47,8 @@ def _pieces(stored: StoredObject) -> Iterator[bytes]:
 
 
 def _points_to(content: bytes, key: Key) -> bool:
-    """*content* is a pointer file of *key*, as git-annex reads them."""
-    first, *more = content.split(b"\n")
-    name = first.removesuffix(b"\r")
-    return name == _POINTER + key_file(key) and all(b"/annex/" in line for line in more if line)
+    """*content* is a pointer file of *key*, and nothing else that stands before it."""
+    return content.startswith(pointer(key).rstrip(b"\n")) and key_of_pointer(content) == key
 
 
 @dataclass(slots=True)
@@ -129,7 +120,7 @@ class WorkTree:
         if not stat.S_ISREG(status.st_mode):
             changes.kept[entry.path] = "it is not a regular file any more"
             return None
-        is_pointer = status.st_size <= _LARGEST_POINTER and _points_to(self._tree.read(entry.path) or b"", key)
+        is_pointer = status.st_size <= MAX_POINTER and _points_to(self._tree.read(entry.path) or b"", key)
         if self._store.present(key):
             if is_pointer:
                 with self._store.open(key) as stored:

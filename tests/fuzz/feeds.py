@@ -12,7 +12,7 @@ from annexpy.cli.serve_config import read_config
 from annexpy.keys.backend import digest_of, extension, verifier
 from annexpy.keys.key import Key
 from annexpy.keys.layout import file_key, key_file, object_paths
-from annexpy.keys.pointer import key_of_link, key_of_pointer
+from annexpy.keys.pointer import key_of_pointer
 from annexpy.keys.storable import check_storable
 from annexpy.logs.compact import COMPACT, malformed_lines
 from annexpy.logs.line import union_merge
@@ -72,7 +72,6 @@ def other_names(data: bytes, _random: Random) -> None:
     identify(data)
     branch_path(data)
     extension(data)
-    key_of_link(data)
     key_of_pointer(data)
     read_number(data)
     parse_size(text_of(data))

@@ -9,7 +9,8 @@ from annexpy.cli.options import Options, as_command
 from annexpy.cli.show import Report, human_size, write_json, write_line
 from annexpy.errors import InvalidKey
 from annexpy.keys.key import Key
-from annexpy.keys.layout import hash_dir_lower, hash_dir_mixed, key_file, object_paths
+from annexpy.keys.layout import hash_dir_lower, hash_dir_mixed, object_paths
+from annexpy.keys.pointer import pointer
 
 __all__ = ["command"]
 
@@ -55,5 +56,5 @@ def _fields(key: Key, bare: bool) -> dict[str, object]:
         "objectpath": (b"./annex/objects/" + lower if bare else b".git/annex/objects/" + mixed).decode(
             "utf-8", "surrogateescape"
         ),
-        "objectpointer": "/annex/objects/" + key_file(key).decode("utf-8", "surrogateescape") + "\n",
+        "objectpointer": pointer(key).decode("utf-8", "surrogateescape"),
     }

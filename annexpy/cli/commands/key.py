@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import click
 
@@ -27,19 +26,18 @@ __all__ = ["command"]
 def command(options: Options, files: tuple[str, ...], backend: str | None, batch: bool, names: bool) -> int:
     """Print the key of each FILE.
 
-    The same key that git-annex gives: two people who run this on the same bytes, with the same extension,
-    print the same line.
+    The same key that `git annex calckey` gives: two people who run this on the same bytes, with the same extension and
+    backend, print the same line.
     """
     from annexpy.actions.key import read_key
     from annexpy.actions.work_tree_keys import configured_backend
-    from annexpy.cli.around import repository_around
+    from annexpy.cli.around import config_around
 
     if bool(files) == batch:
         raise click.UsageError("Give FILEs, or --batch to read their names from standard input.")
     report = Report(options, "key")
     if backend is None:
-        with repository_around(options) or nullcontext() as repository:
-            backend = os.fsdecode(configured_backend(repository))
+        backend = os.fsdecode(configured_backend(config_around(options)))
     for file in _lines() if batch else files:
         try:
             key = read_key(file, backend=backend)

@@ -244,6 +244,21 @@ async def test_what_moves_while_it_is_sent_to_is_fetched_again(
     assert known(here, KEYS[19]) == known(there, KEYS[19]) == [B]
 
 
+async def test_a_strange_ref_at_a_remote_is_left_there(pair: tuple[Path, Path]) -> None:
+    """It would need a folder where the usual ref is noted as a file."""
+    here, there = pair
+    remote(here, "there", str(there))
+    assert (await synced(here))[0].ok
+    log(there, B, KEYS[19])
+    git(there, "update-ref", "-d", "refs/heads/synced/git-annex")
+    git(there, "update-ref", "refs/heads/synced/git-annex/git-annex", "git-annex")
+
+    await synced(here, push=False)
+
+    assert known(here, KEYS[19]) == [B]
+    assert "git-annex/git-annex" not in git(here, "show-ref")
+
+
 async def test_one_remote_that_fails_does_not_stop_the_others(
     pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,7 +162,7 @@ def test_new_keys_are_made_as_attributes_and_the_configuration_say(lab: Lab, cli
     (lab.work / "sub").mkdir()
     for name in ("a.txt", "sub/b.dat"):
         (lab.work / name).write_bytes(CONTENT + name.encode())
-    (lab.work / ".gitattributes").write_text("sub/* annex.backend=MD5E\n")
+    (lab.work / ".gitattributes").write_text("*.txt annex.backend=FOO\nsub/* annex.backend=MD5E\n")
     with Repository.open(lab.work) as work:
         work.config.set("annex.backend", "SHA1")
 
@@ -175,6 +175,33 @@ def test_new_keys_are_made_as_attributes_and_the_configuration_say(lab: Lab, cli
     assert put == lab.annex("lookupkey", "a.txt", "sub/b.dat").decode().split()
     assert named == calculated
     assert [key.partition("-")[0] for key in (*put, *asked, *named)] == ["SHA1", "MD5E", "SHA512", "SHA1", "SHA1"]
+
+
+def test_the_backend_is_configured_in_any_git_repository(lab: Lab, cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An annex or not, of whatever version and object format: a key is made and nothing else done."""
+    plain = lab.folder / "plain"
+    subprocess.run(["git", "init", "-q", "--object-format=sha256", plain], check=True)
+    (plain / "file.txt").write_bytes(CONTENT)
+    monkeypatch.chdir(plain)
+
+    backends = []
+    for name, value in (("annex.backends", "SHA1 MD5"), ("annex.backend", "MD5"), ("annex.version", "11")):
+        subprocess.run(["git", "config", name, value], check=True)
+        backends.append(cli("key", "file.txt").out.partition(b"-")[0])
+
+    assert backends == [b"SHA1", b"MD5", b"MD5"]
+
+
+def test_a_put_does_not_need_the_work_tree_or_the_index_that_it_may_look_at(lab: Lab, cli) -> None:
+    outside = lab.folder / "outside.txt"
+    outside.write_bytes(b"outside")
+    (lab.work / ".git/index").unlink(missing_ok=True)
+    (lab.work / ".git/index").mkdir()
+    assert cli("put", "one", "file.txt").code == 0
+
+    with Repository.open(lab.work) as work:
+        work.config.set("core.worktree", str(lab.folder / "gone"))
+    assert cli("-C", lab.work / ".git", "put", lab.folder / "one", outside).code == 0
 
 
 def test_a_backend_that_nobody_knows_is_named_when_a_key_has_to_be_made(lab: Lab, cli) -> None:

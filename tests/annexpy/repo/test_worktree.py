@@ -11,9 +11,10 @@ import pytest
 from places import content_of, key_of
 
 from annexpy.keys.layout import object_paths
+from annexpy.keys.pointer import pointer
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.repository import Repository
-from annexpy.repo.worktree import WorkTree, pointer
+from annexpy.repo.worktree import WorkTree
 
 CONTENT = content_of(1)
 KEY = key_of(CONTENT)

@@ -14,11 +14,12 @@ import pytest
 
 from annexpy.errors import UnsupportedRepository
 from annexpy.keys.key import Key
+from annexpy.keys.pointer import pointer
 from annexpy.remote.local import Local
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.gitindex import GitIndex
 from annexpy.repo.repository import Repository
-from annexpy.repo.worktree import WorkTree, WorkTreeChanges, pointer
+from annexpy.repo.worktree import WorkTree, WorkTreeChanges
 
 pytestmark = pytest.mark.interop
 
