@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from annexpy.cli.group import COMMANDS, annexpy
-from annexpy.p2p.messages import MAX_VERSION
 from annexpy.p2p.states import AFTER_DATA, PIPELINING, ROWS, Role, Row, State, Unexpected
+from annexpy.p2p.versions import MAX_VERSION
 from protocol_tests.specification import specification
 
 __all__ = ["PAGES", "cli_page", "spoken_page", "states_page"]

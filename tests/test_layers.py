@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("L2 logs", ("annexpy.logs",)),
     ("L2 p2p", ("annexpy.p2p",)),
     ("L3 policy", ("annexpy.policy",)),
-    ("L4 system", ("annexpy.system",)),
+    ("L4 system", ("annexpy.system", "annexpy.garbage")),
     ("L4 transport", ("annexpy.transport",)),
     ("L4 repo", ("annexpy.repo",)),
     ("L5 remote", ("annexpy.remote",)),

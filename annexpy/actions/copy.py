@@ -20,7 +20,7 @@ from annexpy.clock import Clock
 from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.remote.base import BatchPresence, HasNodes, Remote, Stored
-from annexpy.remote.kinds import bare_local, is_behind_wire, is_local
+from annexpy.remote.kinds import bare_local, is_behind_wire, is_local, is_p2p
 from annexpy.remote.local_take import Taken, take
 from annexpy.remote.recording import Recording
 from annexpy.remote.wrappers import Wrapper
@@ -208,15 +208,14 @@ async def _taken(
             if taken is not None:
                 record(key, taken.stored)
         return done
-    if giver is not None or taker is not None:
-        from annexpy.remote.p2p import P2PRemote  # not for those who never leave this machine
+    if giver is not None and is_p2p(destination):
         from annexpy.remote.p2p_small import give
+
+        return await give(giver, destination, keys, associated_file, record)
+    if taker is not None and is_p2p(source):
         from annexpy.remote.p2p_small_get import fetch
 
-        if giver is not None and isinstance(destination, P2PRemote):
-            return await give(giver, destination, keys, associated_file, record)
-        if taker is not None and isinstance(source, P2PRemote):
-            return await fetch(taker, source, keys, associated_file)
+        return await fetch(taker, source, keys, associated_file)
     return [None] * len(keys)
 
 

@@ -1,4 +1,4 @@
-"""What one repository knows about all of them: who they are, how far they are trusted, how many copies must stay.
+"""What one repository knows about all of them, and how many copies of a key must stay.
 
 Everything a decision needs besides the remotes themselves, read from the repository's branch, configuration
 and work tree, each part when it is first asked for. A moment's view: make a new one for a new command.
@@ -7,107 +7,39 @@ and work tree, each part when it is first asked for. A moment's view: make a new
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Final
 
+from annexpy.actions.repository_facts import RepositoryFacts
 from annexpy.keys.key import Key
-from annexpy.logs.location import LocationLog
 from annexpy.logs.paths import Log
-from annexpy.logs.remotes import SPECIAL_REMOTES
-from annexpy.logs.repos import DESCRIPTIONS, TRUST, clusters
 from annexpy.logs.settings import MINCOPIES, NUMCOPIES
 from annexpy.policy.numcopies import Copies, FileCopies, find_copies, read_number
-from annexpy.policy.trust import TrustLevel, trust_levels
 from annexpy.repo.annexed_files import FilesOfKeys, IndexEntry, read_index
 from annexpy.repo.attributes import Attributes
 from annexpy.repo.objects import Objects
 from annexpy.repo.repository import Repository
-from annexpy.uuids import BITTORRENT, UUID, WEB
 
 __all__ = ["Facts"]
 
 _NUMCOPIES: Final = b"annex.numcopies"
 _MINCOPIES: Final = b"annex.mincopies"
-_YES: Final = ("yes", "true")
 _ATTRIBUTES: Final = (_NUMCOPIES, _MINCOPIES)
-_BUILT_IN: Final = {WEB: "web", BITTORRENT: "bittorrent"}
 
 
-class Facts:
-    """What *repository* knows.
-
-    Attributes:
-        repository: Whose knowledge it is; it stays open as long as this is used.
-    """
+class Facts(RepositoryFacts):
+    """What *repository* knows."""
 
     def __init__(self, repository: Repository, *, numcopies: int | None = None, mincopies: int | None = None) -> None:
         """Read nothing yet.
 
         Args:
-            repository: Open.
+            repository: As for ``RepositoryFacts``.
             numcopies, mincopies: From the command line, where they were given.
         """
-        self.repository = repository
+        super().__init__(repository)
         self._command_line = (numcopies, mincopies)
-
-    # -- repositories --
-
-    @cached_property
-    def descriptions(self) -> Mapping[UUID, str]:
-        """uuid.log: what people call each repository."""
-        return {**_BUILT_IN, **DESCRIPTIONS.parse(self.repository.branch.read(Log.UUID.value))}
-
-    @cached_property
-    def remote_names(self) -> Mapping[UUID, str]:
-        """What the git remotes that lead to a repository are called."""
-        remotes = self.repository.config.remotes().values()
-        return {UUID(remote.uuid): remote.name for remote in remotes if remote.uuid is not None}
-
-    @cached_property
-    def trust(self) -> Mapping[UUID, TrustLevel]:
-        """Trust levels, the configuration's over the log's; semitrusted where silent."""
-        remotes = self.repository.config.remotes().values()
-        configured = [(UUID(r.uuid), r.trustlevel) for r in remotes if r.uuid is not None and r.trustlevel is not None]
-        read = self.repository.branch.read
-        special = SPECIAL_REMOTES.parse(read(Log.REMOTE.value))
-        trees = [uuid for uuid, settings in special.items() if _holds_a_tree(settings)]
-        return trust_levels(TRUST.parse(read(Log.TRUST.value)), configured, trees)
-
-    @cached_property
-    def clusters(self) -> Mapping[UUID, frozenset[UUID]]:
-        """Cluster → its nodes."""
-        return clusters(self.repository.branch.read(Log.CLUSTER.value))
-
-    def trust_of(self, uuid: UUID) -> TrustLevel:
-        """How far *uuid* is trusted."""
-        return self.trust.get(uuid, TrustLevel.SEMITRUSTED)
-
-    def description(self, uuid: UUID) -> str:
-        """What people call *uuid*, and in brackets the remote that leads there; empty when nobody calls it anything.
-
-        To the letter as git-annex shows it: ``desk [usb]``, ``[usb]`` where both are the same, and ``usb``
-        where only the remote has a name.
-        """
-        described, name = self.descriptions.get(uuid, ""), self.remote_names.get(uuid)
-        if name is None or not described:
-            return described or name or ""
-        return f"[{name}]" if described == name else f"{described} [{name}]"
-
-    def name(self, uuid: UUID) -> str:
-        """*uuid* as a place in a message; never empty."""
-        described = self.description(uuid)
-        return f"{described} [here]".lstrip() if uuid == self.repository.uuid else described or uuid
-
-    # -- keys --
-
-    def recorded(self, key: Key) -> dict[UUID, str]:
-        """Who has *key* according to the location log, and what they are called."""
-        return self.recorded_in(self.repository.branch.locations(key))
-
-    def recorded_in(self, log: LocationLog) -> dict[UUID, str]:
-        """As ``recorded``, of a log that was read already."""
-        return {uuid: self.name(uuid) for uuid in log.present}
 
     def copies(self, key: Key) -> Copies:
         """How many copies of *key* must stay, from every source in git-annex's order."""
@@ -177,12 +109,6 @@ class Facts:
         assert self._attributes is not None
         values = self._attributes.values(path, _ATTRIBUTES)
         return FileCopies(path, _number(values.get(_NUMCOPIES)), _number(values.get(_MINCOPIES)))
-
-
-def _holds_a_tree(settings: Mapping[str, str]) -> bool:
-    """It is no store of keys; with versions it is one, because nothing is overwritten."""
-    said = {field for field in ("exporttree", "importtree", "versioning") if settings.get(field, "").lower() in _YES}
-    return bool(said) and "versioning" not in said
 
 
 def _number(value: bytes | bool | None) -> int | None:

@@ -16,7 +16,7 @@ from annexpy.errors import AnnexError, ContentChanged, IncompleteTransfer, Verif
 from annexpy.keys.backend import Verifier, verifier
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote
-from annexpy.remote.kinds import bare_local, is_behind_wire
+from annexpy.remote.kinds import bare_local, is_p2p
 from annexpy.remote.local import Local
 
 __all__ = ["Checked", "quickly_verified", "verify", "verify_local", "verify_many"]
@@ -125,16 +125,14 @@ def verify_many(
 
 async def quickly_verified(remote: Remote, keys: Sequence[Key], progress: Progress | None = None) -> list[bool]:
     """Which of *keys* were read and are right, where many can be read at once; the others are for ``verify``."""
-    if is_behind_wire(remote):
-        from annexpy.remote.p2p import P2PRemote  # not for those who never leave this machine
-        from annexpy.remote.p2p_small_get import compare
+    if is_p2p(remote):
+        from annexpy.remote.p2p_small_get import compare  # not for those who never leave this machine
 
-        if isinstance(remote, P2PRemote):
-            right = await compare(remote, keys)
-            if progress is not None:
-                for key in (key for key, so in zip(keys, right, strict=True) if so):
-                    progress(key, key.size or 0, key.size)
-            return right
+        right = await compare(remote, keys)
+        if progress is not None:
+            for key in (key for key, so in zip(keys, right, strict=True) if so):
+                progress(key, key.size or 0, key.size)
+        return right
     return [False] * len(keys)
 
 

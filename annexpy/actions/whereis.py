@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from annexpy.actions.facts import Facts
+from annexpy.actions.repository_facts import RepositoryFacts
 from annexpy.keys.key import Key
 from annexpy.logs.location import LocationLog, clusters_of
 from annexpy.logs.paths import Log, key_log, log_key
-from annexpy.logs.urls import Downloader, urls
 from annexpy.policy.trust import TrustLevel
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID, WEB, is_cluster
@@ -98,12 +97,12 @@ class Whereis:
         return text
 
 
-def whereis(repository: Repository | Facts, key: Key) -> Whereis:
+def whereis(repository: Repository | RepositoryFacts, key: Key) -> Whereis:
     """Where *key* is, as far as *repository* knows."""
     return next(whereis_many(repository, (key,)))
 
 
-def whereis_many(repository: Repository | Facts, keys: Iterable[Key]) -> Iterator[Whereis]:
+def whereis_many(repository: Repository | RepositoryFacts, keys: Iterable[Key]) -> Iterator[Whereis]:
     """Where each of *keys* is, in their order. From some hundreds on much faster than one by one.
 
     The location logs are read once; the descriptions are those of the first read.
@@ -111,7 +110,7 @@ def whereis_many(repository: Repository | Facts, keys: Iterable[Key]) -> Iterato
     yield from WhereisReader(repository).many(keys)
 
 
-def whereis_all(repository: Repository | Facts) -> Iterator[Whereis]:
+def whereis_all(repository: Repository | RepositoryFacts) -> Iterator[Whereis]:
     """Where every known key is (``--all``), in no promised order. Keys that are given up are left out."""
     answers = WhereisReader(repository)
     levels = answers.levels
@@ -126,8 +125,8 @@ def whereis_all(repository: Repository | Facts) -> Iterator[Whereis]:
 class WhereisReader:
     """Answers many such questions; sets of locations that occur again are described once, at the first."""
 
-    def __init__(self, repository: Repository | Facts) -> None:
-        self.facts = repository if isinstance(repository, Facts) else Facts(repository)
+    def __init__(self, repository: Repository | RepositoryFacts) -> None:
+        self.facts = repository if isinstance(repository, RepositoryFacts) else RepositoryFacts(repository)
         self.levels = self.facts.repository.tuning.branch_levels
         self._known: dict[tuple[UUID, ...], _Described] = {}
         self._logs: dict[int, tuple[LocationLog, _Described, bool]] = {}  # by identity: many keys share a log
@@ -167,6 +166,8 @@ class WhereisReader:
         )
 
     def _with_urls(self, key: Key, locations: tuple[Location, ...]) -> tuple[Location, ...]:
+        from annexpy.logs.urls import Downloader, urls  # few keys are on the web
+
         content = self.facts.repository.branch.read(key_log(key, Log.URL, levels=self.levels))
         found = tuple(url.url for url in urls(content) if url.downloader is not Downloader.REMOTE)
         return tuple(

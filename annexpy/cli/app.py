@@ -25,9 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if argv is not None:
         return _run(words)
-    # A process of its own. Almost all it makes at first are modules, and they stay: to look for garbage among them,
-    # again and again and once more at the end, takes a fifth of the time of a short command.
-    gc.set_threshold(50_000, 20, 20)
+    from annexpy.garbage import spare_modules
+
+    spare_modules()
     if "serve" in words:
         from annexpy.server.process import ORDERS
 

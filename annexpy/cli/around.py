@@ -1,15 +1,26 @@
-"""The repository that a command works in, or its configuration, where there is one."""
+"""The repository that a command works in, or its configuration, where there is one. Nothing here waits for anybody."""
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
 from annexpy.cli.options import Options
-from annexpy.errors import NotARepository
+from annexpy.errors import NotARepository, RepositoryError
 from annexpy.repo.config import GitConfig
 from annexpy.repo.discovery import find_repository
 from annexpy.repo.files import DiskFiles
 from annexpy.repo.repository import Repository
 
-__all__ = ["config_around", "repository_around"]
+if TYPE_CHECKING:
+    from annexpy.actions.repository_facts import RepositoryFacts
+
+__all__ = ["config_around", "facts_around", "merge_fetched", "outside", "repository_around", "show_debug"]
+
+_log = logging.getLogger(__name__)
 
 
 def repository_around(options: Options) -> Repository | None:
@@ -24,6 +35,52 @@ def repository_around(options: Options) -> Repository | None:
         return Repository.open(options.place)
     except NotARepository:
         return None
+
+
+def outside(options: Options) -> NotARepository:
+    """For a command that needs a repository where there is none."""
+    return NotARepository(options.repository or ".", "not in a git-annex repository; say which with -C REPO")
+
+
+@contextmanager
+def facts_around(options: Options) -> Iterator[RepositoryFacts]:
+    """What the repository knows, all that was fetched or pushed to it included, for commands that only look at it.
+
+    Raises:
+        NotARepository: There is none.
+    """
+    from annexpy.actions.repository_facts import RepositoryFacts
+
+    show_debug(options)
+    repository = repository_around(options)
+    if repository is None:
+        raise outside(options)
+    try:
+        merge_fetched(repository)
+        yield RepositoryFacts(repository)
+    finally:
+        repository.close()
+
+
+def merge_fetched(repository: Repository) -> None:
+    """Merge other refs named ``git-annex``, as git-annex does at the start of its commands.
+
+    Whatever stands in the way is a warning: the command goes on with what the branch itself says.
+    """
+    if not repository.writable or not repository.config.get_bool("annex.merge-annex-branches", True):
+        return  # read-only repositories are read together with what is not merged
+    try:
+        if repository.branch.unmerged():
+            repository.branch.merge_now()
+    except RepositoryError as error:
+        _log.warning("%s", error)
+
+
+def show_debug(options: Options) -> None:
+    """Every protocol message on stderr, if that is wanted."""
+    if options.debug:
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="[%(asctime)s] (%(name)s) %(message)s")
+        logging.getLogger("annexpy").setLevel(logging.DEBUG)
 
 
 def config_around(options: Options) -> GitConfig | None:

@@ -13,7 +13,7 @@ from annexpy.cli.show import Report
 from annexpy.errors import InvalidKey
 from annexpy.keys.key import Key
 
-__all__ = ["key_batches", "key_lines", "wants_stdin"]
+__all__ = ["given_keys", "key_batches", "key_lines", "wants_stdin"]
 
 _AT_ONCE = 1000
 _READ = 64 * 1024
@@ -46,6 +46,15 @@ def key_lines(keys: Sequence[str], batch: bool) -> Iterator[str]:
             yield text
 
 
+def given_keys(keys: Sequence[str]) -> list[Key]:
+    """Those on the command line.
+
+    Raises:
+        InvalidKey: One is none.
+    """
+    return [Key.parse(key) for key in keys]
+
+
 async def key_batches(
     keys: Sequence[str], batch: bool, report: Report, *, at_once: int = _AT_ONCE
 ) -> AsyncIterator[list[Key]]:
@@ -61,7 +70,7 @@ async def key_batches(
         at_once: How long a list may be.
     """
     if not wants_stdin(keys, batch):
-        parsed = [Key.parse(key) for key in keys]
+        parsed = given_keys(keys)
         for start in range(0, len(parsed), at_once):
             yield parsed[start : start + at_once]
         return

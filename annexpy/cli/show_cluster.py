@@ -27,7 +27,8 @@ def record_changes(options: Options, name: str, change: Change) -> int:
     report = Report(options, name)
 
     async def work() -> int:
-        from annexpy.cli.work import at_work, merge_fetched
+        from annexpy.cli.around import merge_fetched
+        from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
             merge_fetched(at.here)

@@ -19,9 +19,10 @@ from annexpy.cli.show import human_size, printable
 from annexpy.errors import ConnectionLost, InvalidPath, LocalProtocolError, TimedOut
 from annexpy.p2p.connection import NEED_DATA, PAUSED, Closed, Connection, Data
 from annexpy.p2p.lines import parse
-from annexpy.p2p.messages import MAX_VERSION, Connect, DataHeader, Message, PutFrom, Unknown, Version
+from annexpy.p2p.messages import Connect, DataHeader, Message, PutFrom, Unknown, Version
 from annexpy.p2p.states import Role, State, transitions
 from annexpy.p2p.transcript import format_row
+from annexpy.p2p.versions import MAX_VERSION
 from annexpy.system import CLOCK
 from annexpy.transport.base import Transport
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 
-from annexpy.cli.around import repository_around
+from annexpy.cli.around import merge_fetched, outside, repository_around, show_debug
 from annexpy.cli.options import Options
-from annexpy.errors import AnnexError, NotARepository, RepositoryError, UnknownUUID
+from annexpy.errors import AnnexError, UnknownUUID
 from annexpy.remote.base import Connects, HasNodes, Remote
 from annexpy.remote.connect import Connected, cluster_nodes, connect
 from annexpy.remote.local import Local
@@ -25,7 +24,7 @@ from annexpy.uuids import UUID
 if TYPE_CHECKING:
     from annexpy.actions.facts import Facts
 
-__all__ = ["Work", "at_work", "merge_fetched"]
+__all__ = ["Work", "at_work"]
 
 _COMMIT_SECONDS = 60.0
 
@@ -54,9 +53,7 @@ class Work:
             NotARepository: There is none.
         """
         if self.repository is None:
-            raise NotARepository(
-                self.options.repository or ".", "not in a git-annex repository; say which with -C REPO"
-            )
+            raise outside(self.options)
         return self.repository
 
     def facts(self, numcopies: int | None = None, mincopies: int | None = None) -> Facts:
@@ -152,9 +149,7 @@ class Work:
 @asynccontextmanager
 async def at_work(options: Options) -> AsyncIterator[Work]:
     """Open the repository, and in the end close every remote and commit what was recorded."""
-    if options.debug:
-        logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="[%(asctime)s] (%(name)s) %(message)s")
-        logging.getLogger("annexpy").setLevel(logging.DEBUG)
+    show_debug(options)
     repository = repository_around(options)
     async with AsyncExitStack() as stack:
         if repository is not None:
@@ -162,20 +157,6 @@ async def at_work(options: Options) -> AsyncIterator[Work]:
         work = Work(options, repository, stack)
         stack.push_async_callback(_leave, work)
         yield work
-
-
-def merge_fetched(repository: Repository) -> None:
-    """Merge other refs named ``git-annex``, as git-annex does at the start of its commands.
-
-    Whatever stands in the way is a warning: the command goes on with what the branch itself says.
-    """
-    if not repository.writable or not repository.config.get_bool("annex.merge-annex-branches", True):
-        return  # read-only repositories are read together with what is not merged
-    try:
-        if repository.branch.unmerged():
-            repository.branch.merge_now()
-    except RepositoryError as error:
-        _log.warning("%s", error)
 
 
 async def _leave(work: Work) -> None:

@@ -51,7 +51,6 @@ from typing import Final, TypeAlias
 from annexpy.errors import LocalProtocolError, RemoteProtocolError
 from annexpy.p2p.lines import parse
 from annexpy.p2p.messages import (
-    MAX_VERSION,
     DataHeader,
     Error,
     Message,
@@ -73,6 +72,7 @@ from annexpy.p2p.states import (
     objection,
     transitions,
 )
+from annexpy.p2p.versions import MAX_VERSION
 
 __all__ = [
     "CLOSED",

@@ -21,7 +21,7 @@ from typing import ClassVar, Final, TypeAlias
 from annexpy.errors import InvalidInput
 from annexpy.keys.key import Key
 from annexpy.p2p.http_query import Query, decoded, encoded, key_of, number_of, text_of
-from annexpy.p2p.messages import MAX_VERSION
+from annexpy.p2p.versions import MAX_VERSION
 from annexpy.uuids import UUID, parse_uuid
 
 __all__ = [

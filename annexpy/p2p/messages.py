@@ -25,7 +25,6 @@ __all__ = [
     "GET_TIMESTAMP",
     "INVALID",
     "MAX_LINE",
-    "MAX_VERSION",
     "NOTIFY_CHANGE",
     "SUCCESS",
     "UNLOCK_CONTENT",
@@ -65,7 +64,6 @@ __all__ = [
     "format",
 ]
 
-MAX_VERSION: Final = 4
 MAX_LINE: Final = 32767
 """Characters of a line, without LF and with CR. One more and git-annex hangs up; so do we."""
 

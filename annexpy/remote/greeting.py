@@ -17,7 +17,8 @@ from annexpy.errors import (
     UnknownUUID,
 )
 from annexpy.p2p.connection import Connection, Role, State
-from annexpy.p2p.messages import MAX_VERSION, Auth, AuthFailure, AuthSuccess, Bypass, Error, Version
+from annexpy.p2p.messages import Auth, AuthFailure, AuthSuccess, Bypass, Error, Version
+from annexpy.p2p.versions import MAX_VERSION
 from annexpy.remote.wire import Wire
 from annexpy.transport.base import Dial
 from annexpy.uuids import UUID

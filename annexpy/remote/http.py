@@ -16,7 +16,7 @@ from typing import Final, Self
 from annexpy.clock import Clock, Deadline
 from annexpy.errors import UnknownUUID
 from annexpy.keys.key import Key
-from annexpy.p2p.messages import MAX_VERSION
+from annexpy.p2p.versions import MAX_VERSION
 from annexpy.remote.base import Download, LockedCopy, Removed, Upload
 from annexpy.remote.http_auth import Authorize
 from annexpy.remote.http_connections import HTTPWay

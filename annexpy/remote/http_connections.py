@@ -14,7 +14,7 @@ import anyio
 
 from annexpy.errors import AuthFailed, ConnectFailed, PeerError, UnknownUUID
 from annexpy.p2p.http import BASE
-from annexpy.p2p.messages import MAX_VERSION
+from annexpy.p2p.versions import MAX_VERSION
 from annexpy.remote.http_auth import Authorization, Authorize
 from annexpy.remote.http_line import Line
 from annexpy.remote.http_url import HTTPPlace

@@ -29,8 +29,8 @@ from annexpy.p2p.http_answers import Answer, PresentAnswer, RemovedAnswer, Times
 from annexpy.remote.base import Removed
 from annexpy.remote.http_line import Line, Said, was_stale
 from annexpy.remote.http_session import Attempts, HTTPSession, copies, is_present
-from annexpy.remote.p2p_removal import NO_DEADLINE, open_end
 from annexpy.remote.pool import MAX_CONNECTIONS, Use
+from annexpy.remote.removal_end import NO_DEADLINE, open_end
 from annexpy.uuids import is_cluster
 
 __all__ = ["check_many", "remove_many", "remove_one"]

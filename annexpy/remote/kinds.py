@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeGuard
 
 from annexpy.errors import AnnexError, UnknownUUID
 from annexpy.remote.base import Connects, HasNodes, Remote
@@ -12,7 +14,10 @@ from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.wrappers import Wrapper
 from annexpy.uuids import UUID
 
-__all__ = ["bare_local", "is_behind_wire", "is_local", "known", "members"]
+if TYPE_CHECKING:
+    from annexpy.remote.p2p import P2PRemote
+
+__all__ = ["bare_local", "is_behind_wire", "is_local", "is_p2p", "known", "members"]
 
 
 def members(remote: Remote) -> Iterator[Remote]:
@@ -48,6 +53,12 @@ def is_behind_wire(remote: Remote) -> bool:
     """*remote* is asked over connections, of which there are few."""
     inner = _innermost(remote)  # by what they can do: to import their modules takes time
     return isinstance(inner, Limited) and not isinstance(inner, HasNodes)
+
+
+def is_p2p(remote: Remote) -> TypeGuard[P2PRemote]:
+    """*remote* itself is asked in lines. Who has no such remote need not import what speaks them to hear so."""
+    p2p = sys.modules.get("annexpy.remote.p2p")
+    return p2p is not None and isinstance(remote, p2p.P2PRemote)
 
 
 async def known(remote: Remote) -> UUID:

@@ -20,7 +20,8 @@ from annexpy.clock import Clock, Deadline
 from annexpy.errors import UnknownUUID
 from annexpy.keys.key import Key
 from annexpy.p2p.extensions import PROOFS, RANGES
-from annexpy.p2p.messages import MAX_VERSION, CheckPresent, Failure, Message, Success
+from annexpy.p2p.messages import CheckPresent, Failure, Message, Success
+from annexpy.p2p.versions import MAX_VERSION
 from annexpy.remote.base import Download, LockedCopy, Removed, Upload
 from annexpy.remote.greeting import Greeting, open_wire
 from annexpy.remote.p2p_answers import refusal
@@ -30,8 +31,9 @@ from annexpy.remote.p2p_pipeline import pipeline
 from annexpy.remote.p2p_proof import Prover
 from annexpy.remote.p2p_removal import Remover
 from annexpy.remote.p2p_upload import P2PUpload
-from annexpy.remote.pool import Pool, Use
+from annexpy.remote.pool import Use
 from annexpy.remote.wire import Wire
+from annexpy.remote.wires import Wires
 from annexpy.system import CLOCK
 from annexpy.transport.base import Dial, Narrow
 from annexpy.uuids import UUID, is_cluster
@@ -94,7 +96,7 @@ class P2PRemote:
         self._dial, self._greeting, self._cost, self._clock = dial, greeting, cost, clock
         self._connections, self._price = connections, price
         self._pool, self._parts = (
-            Pool(open_, greeting.name, limit=connections, patience=10 * greeting.deadline, price=price)
+            Wires(open_, greeting.name, limit=connections, patience=10 * greeting.deadline, price=price)
             for open_ in (self._open, self._open_for_parts)
         )
         self._ranges: bool | None = None  # not known before a part was asked for
@@ -134,7 +136,7 @@ class P2PRemote:
         return self._ranges is True
 
     @property
-    def pool(self) -> Pool[Wire]:
+    def pool(self) -> Wires:
         """The wires, for what is done over one of them again and again."""
         return self._pool
 

@@ -12,8 +12,8 @@ from annexpy.p2p.extensions import RANGES, GetRange
 from annexpy.p2p.messages import FAILURE, SUCCESS, CheckPresent, DataHeader, Get, Invalid, Success, Valid
 from annexpy.remote.p2p_answers import refusal, unexpected
 from annexpy.remote.p2p_transfer import Transfer
-from annexpy.remote.pool import Pool
 from annexpy.remote.wire import Wire
+from annexpy.remote.wires import Wires
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 
@@ -29,7 +29,7 @@ class P2PDownload(Transfer):
 
     __slots__ = ("_acknowledged", "_body", "_end", "_left", "_offset", "length", "source", "valid")
 
-    def __init__(self, pool: Pool[Wire], key: Key, offset: int, end: int | None, associated_file: str) -> None:
+    def __init__(self, pool: Wires, key: Key, offset: int, end: int | None, associated_file: str) -> None:
         super().__init__(pool, key, associated_file)
         if offset < 0 or (end is not None and end < 0):
             raise InvalidInput("offset", min(offset, offset if end is None else end), "0 or more")

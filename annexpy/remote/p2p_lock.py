@@ -13,8 +13,9 @@ from annexpy.keys.key import Key
 from annexpy.p2p.messages import UNLOCK_CONTENT, Failure, LockContent, Success
 from annexpy.remote.base import is_open_end
 from annexpy.remote.p2p_answers import refusal
-from annexpy.remote.pool import Pool, Use
+from annexpy.remote.pool import Use
 from annexpy.remote.wire import Wire, was_stale
+from annexpy.remote.wires import Wires
 from annexpy.uuids import UUID
 
 __all__ = ["P2PLock"]
@@ -27,7 +28,7 @@ class P2PLock:
 
     __slots__ = ("_clock", "_key", "_pool", "_wire", "expires", "uuid")
 
-    def __init__(self, pool: Pool[Wire], key: Key, clock: Clock) -> None:
+    def __init__(self, pool: Wires, key: Key, clock: Clock) -> None:
         self._pool, self._key, self._clock = pool, key, clock
         self._wire: Wire | None = None
         self.uuid = UUID("")

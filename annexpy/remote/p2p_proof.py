@@ -10,9 +10,10 @@ from annexpy.keys.key import Key
 from annexpy.p2p.extensions import PROOFS, Possessed, Possession
 from annexpy.p2p.messages import Error, Failure, Message
 from annexpy.remote.p2p_answers import unexpected
-from annexpy.remote.pool import Pool, Use
+from annexpy.remote.pool import Use
 from annexpy.remote.possession import patience
 from annexpy.remote.wire import Wire
+from annexpy.remote.wires import Wires
 
 __all__ = ["Prover"]
 
@@ -29,7 +30,7 @@ class Prover:
     """
 
     def __init__(self, open_: Callable[[], Awaitable[Wire]], name: str, deadline: float) -> None:
-        self._pool = Pool(open_, name, limit=_WIRES, patience=10 * deadline)
+        self._pool = Wires(open_, name, limit=_WIRES, patience=10 * deadline)
         self._name, self._deadline = name, deadline
         self._offered: bool | None = None
 

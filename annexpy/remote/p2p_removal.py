@@ -29,17 +29,16 @@ from annexpy.p2p.messages import (
     SuccessPlus,
     Timestamp,
 )
-from annexpy.remote.base import Removed, may_happen_yet
+from annexpy.remote.base import Removed
 from annexpy.remote.p2p_answers import copies, refusal, unexpected
 from annexpy.remote.p2p_pipeline import pipeline
-from annexpy.remote.pool import Pool, Use
+from annexpy.remote.pool import Use
+from annexpy.remote.removal_end import NO_DEADLINE, open_end, unknown
 from annexpy.remote.wire import Wire, was_stale
+from annexpy.remote.wires import Wires
 from annexpy.uuids import is_cluster
 
-__all__ = ["NO_DEADLINE", "Remover", "open_end"]
-
-NO_DEADLINE: Final = "no-deadline"
-"""``ContentError.reason`` begins with this when the peer cannot honour a removal deadline, so was not asked."""
+__all__ = ["Remover"]
 
 _OFFSET_GOOD_FOR: Final = 60.0
 _NEW_WIRES: Final = 16
@@ -51,7 +50,7 @@ class Remover:
 
     __slots__ = ("_clock", "_pool")
 
-    def __init__(self, pool: Pool[Wire], clock: Clock) -> None:
+    def __init__(self, pool: Wires, clock: Clock) -> None:
         self._pool, self._clock = pool, clock
 
     async def remove(self, key: Key, deadline: Deadline | None) -> Removed:
@@ -71,7 +70,7 @@ class Remover:
         except ConnectFailed as error:
             if not said:
                 raise
-            raise _unknown(error.address, error) from error  # a wire that was kept took it, and was gone
+            raise unknown(error.address, error) from error  # a wire that was kept took it, and was gone
         return removed
 
     async def remove_many(self, keys: Sequence[Key], deadline: Deadline | None) -> list[Removed]:
@@ -145,16 +144,6 @@ class Remover:
         if before <= self._clock.now() + offset:
             return lambda _: TimedOut(wire.name, "removal before its deadline", 0)
         return before
-
-
-def _unknown(peer: str, error: AnnexError) -> AnnexError:
-    return error if may_happen_yet(error) else OutcomeUnknown(peer, "a removal", str(error))
-
-
-def open_end(removed: Removed, name: str) -> Removed:
-    """As *removed*, where the same was asked for before, over a wire that was lost: a failure is none that is known."""
-    failed = {uuid: _unknown(name, error) for uuid, error in removed.failed.items()}
-    return Removed(removed.ok, removed.uuids, failed)
 
 
 def _removal(key: Key, before: int | None) -> Remove | RemoveBefore:

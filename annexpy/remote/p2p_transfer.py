@@ -7,8 +7,9 @@ from annexpy.keys.key import Key
 from annexpy.p2p.associated import escape_associated_file
 from annexpy.p2p.extensions import RANGES, GetRange
 from annexpy.p2p.messages import Get, Message, Put
-from annexpy.remote.pool import Pool, Use
+from annexpy.remote.pool import Use
 from annexpy.remote.wire import Wire, was_stale
+from annexpy.remote.wires import Wires
 
 __all__ = ["Transfer", "hint"]
 
@@ -23,7 +24,7 @@ class Transfer:
 
     __slots__ = ("_associated_file", "_key", "_pool", "_settled", "_wire")
 
-    def __init__(self, pool: Pool[Wire], key: Key, associated_file: str) -> None:
+    def __init__(self, pool: Wires, key: Key, associated_file: str) -> None:
         self._pool, self._key, self._associated_file = pool, key, hint(associated_file)
         self._wire: Wire | None = None
         self._settled = False  # nothing is owed any more, by either side

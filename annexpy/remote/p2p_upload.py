@@ -34,8 +34,9 @@ from annexpy.p2p.messages import (
 from annexpy.remote.base import Stored
 from annexpy.remote.p2p_answers import message_of, refusal, stored_by
 from annexpy.remote.p2p_transfer import Transfer
-from annexpy.remote.pool import Pool, Use
+from annexpy.remote.pool import Use
 from annexpy.remote.wire import Wire
+from annexpy.remote.wires import Wires
 from annexpy.uuids import UUID
 
 __all__ = ["SMALL", "P2PUpload"]
@@ -62,7 +63,7 @@ class P2PUpload(Transfer):
 
     __slots__ = ("_left", "_length", "_withheld", "already", "claimed", "offset")
 
-    def __init__(self, pool: Pool[Wire], key: Key, associated_file: str) -> None:
+    def __init__(self, pool: Wires, key: Key, associated_file: str) -> None:
         super().__init__(pool, key, associated_file)
         self.already: frozenset[UUID] | None = None
         self.claimed: frozenset[UUID] = frozenset()

@@ -1,4 +1,4 @@
-"""The wires to one peer: opened when waiting does not pay, used again, limited in number, given up when broken."""
+"""The connections to one peer: opened when waiting does not pay, used again, few, given up when broken."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from anyio import CancelScope, Event, create_task_group, current_time
 from anyio.lowlevel import EventLoopToken, current_token
 
 from annexpy.errors import TimedOut
-from annexpy.p2p.connection import Data
-from annexpy.p2p.messages import Message
-from annexpy.remote.wire import Wire, was_stale
 
 __all__ = ["MAX_CONNECTIONS", "Pool", "Pooled", "Use"]
 
@@ -55,7 +52,6 @@ class Pooled(Protocol):
 
 
 W = TypeVar("W", bound=Pooled)
-T = TypeVar("T")
 
 
 class Pool(Generic[W]):
@@ -193,43 +189,6 @@ class Pool(Generic[W]):
                 await wire.aclose()
         finally:
             self._release(use)
-
-    async def ask(self: Pool[Wire], question: Callable[[Wire], Awaitable[T]]) -> tuple[Wire, T]:
-        """What *question* got over a wire, and the wire, for its names only; over another where it was stale."""
-        while True:
-            wire = await self.take(Use.QUESTION)
-            try:
-                answer = await question(wire)
-            except BaseException as error:
-                await self.discard(wire, Use.QUESTION)
-                if was_stale(wire, error):
-                    continue
-                raise
-            await self.give_back(wire, Use.QUESTION)
-            return wire, answer
-
-    def lend(self: Pool[Wire], wire: Wire, use: Use) -> bool:
-        """Give *wire* to the next who waits, if there is one, although one answer is still to come.
-
-        Who lent it gets that with ``last_answer``, and has nothing to do with the wire afterwards.
-        """
-        wanted = self._hoping or self._waiting[Use.QUESTION] or self._waiting[Use.TRANSFER]
-        if self._closed or not wanted or not wire.lendable:
-            return False
-        wire.lend()
-        self._came_back(wire)
-        self._release(use)
-        return True
-
-    async def last_answer(self: Pool[Wire], wire: Wire, seconds: float) -> Message | Data:
-        """What ``lend`` left open; as ``Wire.event``."""
-        try:
-            return await wire.last_answer(seconds)
-        finally:
-            if wire.broken or (self._closed and wire in self._idle):
-                if wire in self._idle:
-                    self._idle.remove(wire)
-                await wire.aclose()
 
     async def aclose(self) -> None:
         """Close what is idle; what is in use is closed when it comes back. The pool can be used again."""

@@ -360,7 +360,7 @@ class Branch:
         tip = self._history.tip()
         if all(sibling == tip for sibling in self._history.siblings().values()):
             return []
-        from annexpy.repo.merge import ignored_commits, unmerged
+        from annexpy.repo.ancestry import ignored_commits, unmerged
 
         return unmerged(self._history, ignored_commits(self._files))
 

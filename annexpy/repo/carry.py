@@ -15,10 +15,10 @@ from itertools import chain
 from typing import Final
 
 from annexpy.errors import BranchConflict, RepositoryError
+from annexpy.repo.ancestry import is_ancestor
 from annexpy.repo.format import STATE, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.journal import LOCK_SECONDS, JournalLock
-from annexpy.repo.merge import is_ancestor
 from annexpy.repo.objects import Objects
 from annexpy.repo.on_disk import OnDisk
 from annexpy.repo.pack import BLOB, COMMIT, TREE, ObjectWriter, name_of, remove_leftovers

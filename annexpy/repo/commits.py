@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from annexpy.errors import BranchConflict, RepositoryError
+from annexpy.repo.ancestry import is_ancestor
 from annexpy.repo.files import Files
 from annexpy.repo.format import STATE, is_branch_path, repository_error
 from annexpy.repo.history import History
 from annexpy.repo.identity import Identity
 from annexpy.repo.journal import LOCK_SECONDS, JournalLock
-from annexpy.repo.merge import is_ancestor
 from annexpy.repo.objects import Objects
 from annexpy.repo.on_disk import OnDisk
 from annexpy.repo.pack import COMMIT, ObjectWriter, remove_leftovers

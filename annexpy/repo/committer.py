@@ -99,7 +99,7 @@ class Committer:
 
     def _clear_up(self, left: bytes) -> None:
         """One of us died committing: undo what its commit left behind, whether it became public or not."""
-        from annexpy.repo.merge import is_ancestor
+        from annexpy.repo.ancestry import is_ancestor
 
         # who began to clear up and lost its power took the note with it; what the lock is a link to is still there
         meant = (self._files.read(STATE + b"/ref") or b"").strip()
@@ -150,7 +150,8 @@ class Committer:
 
     def _merge_siblings(self, lock: JournalLock) -> list[str]:
         # Here, and with it what it knows of logs: readers do without.
-        from annexpy.repo.merge import ignored_commits, merge_siblings
+        from annexpy.repo.ancestry import ignored_commits
+        from annexpy.repo.merge import merge_siblings
 
         ignored = ignored_commits(self._files)
         return merge_siblings(self._history, ignored, Tuning.of(self._config).differences, _noting(lock, ()))

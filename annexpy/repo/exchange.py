@@ -26,10 +26,10 @@ from urllib.parse import unquote, urlsplit
 
 from annexpy.errors import AnnexError, ConnectFailed, ConnectionLost, NotARepository, Refused, RepositoryError
 from annexpy.patterns import regex
+from annexpy.repo.ancestry import is_ancestor
 from annexpy.repo.config import GitConfig
 from annexpy.repo.discovery import as_git_finds
 from annexpy.repo.history import History
-from annexpy.repo.merge import is_ancestor
 from annexpy.repo.refs import GIT_ANNEX, SYNCED
 from annexpy.uuids import UUID
 

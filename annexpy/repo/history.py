@@ -14,7 +14,6 @@ from annexpy.errors import BranchConflict, RepositoryError
 from annexpy.repo.config import GitConfig
 from annexpy.repo.files import Files
 from annexpy.repo.format import STATE
-from annexpy.repo.identity import Identity
 from annexpy.repo.objects import Objects
 from annexpy.repo.on_disk import OnDisk
 from annexpy.repo.pack import COMMIT, TREE, ObjectWriter
@@ -171,6 +170,8 @@ class History:
         return moved
 
     def _commit(self, writer: ObjectWriter, tree: bytes, parents: Sequence[bytes], message: str) -> bytes:
+        from annexpy.repo.identity import Identity  # not for those who only read
+
         who, when = Identity.of(self._config), int(self._clock.wall())
         lines = [b"tree " + hexlify(tree)]
         lines += [b"parent " + parent for parent in dict.fromkeys(parents)]

@@ -9,9 +9,7 @@ Source: fact sheet repository-format, sections 3 ("Union merge") and 4.
 
 from __future__ import annotations
 
-import heapq
 import re
-from binascii import unhexlify
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import islice
@@ -22,16 +20,15 @@ from annexpy.logs.line import union_merge
 from annexpy.logs.paths import Log
 from annexpy.logs.repos import DIFFERENCES
 from annexpy.logs.transitions import parse_transitions
-from annexpy.patterns import regex
-from annexpy.repo.files import Files
+from annexpy.repo.ancestry import is_ancestor
 from annexpy.repo.history import History
 from annexpy.repo.objects import GitReader
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.treeedit import Changed, TreeEdit
-from annexpy.repo.trees import EMPTY_TREE, FOLDER, Entries, commit_parents, parse_tree
+from annexpy.repo.trees import EMPTY_TREE, FOLDER, Entries, parse_tree
 
-__all__ = ["changed_paths", "ignored_commits", "is_ancestor", "merge_siblings", "unmerged"]
+__all__ = ["changed_paths", "merge_siblings"]
 
 _Entry: TypeAlias = tuple[bytes, bytes]
 _Difference: TypeAlias = tuple[bytes, _Entry | None, _Entry]
@@ -40,52 +37,6 @@ _Difference: TypeAlias = tuple[bytes, _Entry | None, _Entry]
 _WINDOW: Final = 256  # top-level entries compared at a time: 6 % of a full branch
 _MUCH: Final = 200  # top-level entries that differ: then there are many objects to read
 _TRIES: Final = 50
-_DATE: Final = regex(rb"^committer .*> (-?\d+) ", re.MULTILINE)
-_OURS: Final = 1
-_OTHERS: Final = 2
-
-
-def is_ancestor(history: History, old: bytes, new: bytes) -> bool:
-    """*old* is *new* or one of the commits it was made from. Looks only as far down as the two have parted."""
-    if old == new:
-        return True
-    seen: dict[bytes, int] = {old: _OURS, new: _OTHERS}
-    queue: list[tuple[int, bytes]] = []
-    parents: dict[bytes, list[bytes]] = {}
-
-    def push(commit: bytes) -> None:
-        raw = history.objects.get(unhexlify(commit))
-        parents[commit] = [parent.hex().encode() for parent in commit_parents(raw)]
-        date = _DATE.search(raw)
-        heapq.heappush(queue, (-int(date[1]) if date else 0, commit))
-
-    push(old)
-    push(new)
-    while any(seen[commit] != _OURS | _OTHERS for _, commit in queue):
-        _, commit = heapq.heappop(queue)
-        for parent in parents[commit]:
-            reached = seen.get(parent, 0) | seen[commit]
-            if parent == old and reached & _OTHERS:
-                return True
-            if seen.get(parent) != reached:
-                seen[parent] = reached
-                push(parent)
-    return False
-
-
-def ignored_commits(files: Files) -> frozenset[bytes]:
-    """Commits that shall not be merged (``annex/ignoredrefs``)."""
-    return frozenset((files.read(b"annex/ignoredrefs") or b"").split())
-
-
-def unmerged(history: History, ignored: frozenset[bytes]) -> list[str]:
-    """Siblings that have something the branch lacks, as far as a look without the lock can tell."""
-    tip = history.tip()
-    return [
-        ref.decode("utf-8", "surrogateescape")
-        for ref, sibling in history.siblings().items()
-        if sibling not in ignored and (tip is None or not is_ancestor(history, sibling, tip))
-    ]
 
 
 def merge_siblings(

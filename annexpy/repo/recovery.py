@@ -86,7 +86,7 @@ class Recovery:
         tip = self._history.tip()
         if before is None or tip is None or before == tip:
             return {}
-        from annexpy.repo.merge import is_ancestor
+        from annexpy.repo.ancestry import is_ancestor
 
         try:
             if self._history.has(before) and is_ancestor(self._history, before, tip):

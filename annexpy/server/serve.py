@@ -31,7 +31,6 @@ from annexpy.p2p.extensions import GetRange, Possessed, Possession, agreed
 from annexpy.p2p.messages import (
     AUTH_FAILURE,
     FAILURE,
-    MAX_VERSION,
     Auth,
     AuthSuccess,
     Bypass,
@@ -54,6 +53,7 @@ from annexpy.p2p.messages import (
     Timestamp,
     Version,
 )
+from annexpy.p2p.versions import MAX_VERSION
 from annexpy.remote.base import Remote
 from annexpy.remote.possession import possession
 from annexpy.server.batches import check_waiting, remove_waiting

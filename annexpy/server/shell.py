@@ -15,10 +15,10 @@ Texts and exit codes are those of git-annex-shell (fact sheet p2p-protocol, sect
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
+from annexpy.garbage import spare_modules
 from annexpy.server.refusal import Refusal
 
 TYPE_CHECKING = False
@@ -50,8 +50,8 @@ _UUID_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; *argv* without the program's name. Returns the exit code."""
-    if argv is None:  # a process of its own: almost all it makes are modules, and no garbage is to be found among them
-        gc.set_threshold(50_000, 20, 20)
+    if argv is None:
+        spare_modules()
     try:
         return _run(sys.argv[1:] if argv is None else argv)
     except Refusal as refusal:

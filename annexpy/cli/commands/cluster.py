@@ -110,8 +110,9 @@ def status(options: Options, names: tuple[str, ...]) -> int:
 
     async def work() -> int:
         from annexpy.actions.cluster_status import cluster_status
+        from annexpy.cli.around import merge_fetched
         from annexpy.cli.show_cluster import show_status
-        from annexpy.cli.work import at_work, merge_fetched
+        from annexpy.cli.work import at_work
 
         async with at_work(options) as at:
             merge_fetched(at.here)

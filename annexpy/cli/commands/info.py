@@ -24,8 +24,8 @@ def command(options: Options, place: str | None, fast: bool) -> int:
     if place is not None and _is_remote(options, place):
         return _remote(options, place, count=not fast)
     from annexpy.actions.info import info
+    from annexpy.cli.around import merge_fetched
     from annexpy.cli.show_info import show_info
-    from annexpy.cli.work import merge_fetched
     from annexpy.repo.repository import Repository
 
     with Repository.open(place or options.place) as opened:

@@ -24,7 +24,7 @@ def command(options: Options, expression: str, key_text: str | None, file: str |
     The exit code is 0 if it does, 1 if it does not, and 42 if it is no expression or asks for what was not given.
     """
     from annexpy.actions.wanted import Wanted
-    from annexpy.cli.work import merge_fetched
+    from annexpy.cli.around import merge_fetched
     from annexpy.errors import InvalidExpression, InvalidInput
     from annexpy.keys.key import Key
     from annexpy.logs.sizes import parse_size

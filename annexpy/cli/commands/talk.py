@@ -12,8 +12,8 @@ from annexpy.cli.options import Options, as_command
 from annexpy.cli.places import REMOTE
 from annexpy.cli.run import SOME_FAILED, in_event_loop
 from annexpy.cli.show import write_line
-from annexpy.p2p.messages import MAX_VERSION
 from annexpy.p2p.states import State
+from annexpy.p2p.versions import MAX_VERSION
 
 __all__ = ["command"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from annexpy.cli.keys import key_batches
+from annexpy.cli.keys import given_keys, key_batches, wants_stdin
 from annexpy.cli.options import Options, as_command
 from annexpy.cli.run import in_event_loop
 from annexpy.cli.show import Report
@@ -22,22 +22,25 @@ def command(options: Options, keys: tuple[str, ...], batch: bool) -> int:
 
     Nobody is asked: `annexpy check` looks for itself.
     """
+    from annexpy.actions.whereis import WhereisReader, whereis_all
+    from annexpy.cli.around import facts_around
+    from annexpy.cli.show_whereis import WhereisLines
+
     report = Report(options, "whereis")
+    lines = WhereisLines(report)
+    with facts_around(options) as facts:
+        if not keys and not batch:
+            lines.show(whereis_all(facts))
+            return report.exit_code
+        reader = WhereisReader(facts)
+        with facts.repository.branch.reading():
+            if not wants_stdin(keys, batch):  # an event loop, for nothing to wait for, would take half of the time
+                lines.show(reader.many(given_keys(keys)))
+                return report.exit_code
 
-    async def work() -> int:
-        from annexpy.actions.whereis import WhereisReader, whereis_all
-        from annexpy.cli.show_whereis import WhereisLines
-        from annexpy.cli.work import at_work
+            async def work() -> int:
+                async for some in key_batches(keys, batch, report, at_once=_AT_ONCE):
+                    lines.show(reader.many(some))
+                return report.exit_code
 
-        async with at_work(options) as at:
-            lines = WhereisLines(report)
-            reader = WhereisReader(at.facts())
-            if not keys and not batch:
-                lines.show(whereis_all(reader.facts))
-            else:
-                with at.here.branch.reading():
-                    async for some in key_batches(keys, batch, report, at_once=_AT_ONCE):
-                        lines.show(reader.many(some))
-        return report.exit_code
-
-    return in_event_loop(work)
+            return in_event_loop(work)

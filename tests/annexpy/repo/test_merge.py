@@ -12,7 +12,7 @@ import pytest
 
 from annexpy.errors import BranchConflict
 from annexpy.keys.key import Key
-from annexpy.repo.merge import is_ancestor
+from annexpy.repo.ancestry import is_ancestor
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 

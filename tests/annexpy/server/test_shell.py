@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from annexpy.errors import InvalidUUID
 from annexpy.keys.key import Key
 from annexpy.keys.layout import object_paths
-from annexpy.p2p import extensions, messages
+from annexpy.p2p import extensions, versions
 from annexpy.repo.repository import Repository
 from annexpy.server import shell
 from annexpy.server.direct import in_annex
@@ -104,9 +104,9 @@ def test_the_quick_idea_of_a_uuid_is_the_usual_one(text: str) -> None:
         assert shell.is_uuid(text)
 
 
-def test_the_version_is_that_of_the_messages() -> None:
+def test_the_versions_are_those_of_the_protocol() -> None:
     assert (shell.MAX_VERSION, shell.PROOFS, shell.RANGES) == (
-        messages.MAX_VERSION,
+        versions.MAX_VERSION,
         extensions.PROOFS,
         extensions.RANGES,
     )
@@ -162,6 +162,7 @@ def test_nothing_is_imported_before_the_greeting() -> None:
     assert set(imported.decode().split()) <= {
         "__future__",
         "annexpy",
+        "annexpy.garbage",
         "annexpy.server",
         "annexpy.server.refusal",
         "annexpy.server.shell",
