@@ -162,7 +162,8 @@ class Cycle:
         return self._once([git_annex(), *words, *jobs, "-q"], side, stdin, servers)
 
     def _we(self, *words: str, keys: bytes, servers: Mapping[Path, int]) -> Once:
-        argv = [annexpy(), *words, "--batch", "--quiet", "--durability", self.durability]
+        jobs = [] if self.jobs == 1 else [f"-J{self.jobs}"]
+        argv = [annexpy(), *words, *jobs, "--batch", "--quiet", "--durability", self.durability]
         return self._once(argv, self._ours, keys, servers)
 
     def _rsynced(self, number: int) -> Once:

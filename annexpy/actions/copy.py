@@ -14,6 +14,7 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mappi
 from typing import TYPE_CHECKING, Final
 
 from annexpy.actions.get import relay
+from annexpy.actions.large import LargeTurns
 from annexpy.actions.many import TOGETHER, Each
 from annexpy.actions.results import Moved, Progress, Transfer, Verified, verified_by
 from annexpy.clock import Clock
@@ -56,11 +57,11 @@ def copy(
         source: Where from; a ``Cluster`` of several where any will do.
         destination: Where to. Wrap it in ``Recording`` where its locations are to be logged.
         keys: Taken in windows; memory does not grow with their number.
-        jobs: Transfers at once.
+        jobs: Transfers at once; of large contents four, or a quarter of them.
         associated_file: The path that goes with a key, a hint for preferred content.
         progress: Told how much of a content is at the destination.
     """
-    copying = _Copying(source, destination, associated_file, progress)
+    copying = _Copying(source, destination, associated_file, progress, jobs)
     return Each(
         keys,
         copying.one,
@@ -96,13 +97,13 @@ def move(
         copies: How many must stay; asked when the destination had the content before.
         others: Where more copies may be.
         trust, recorded, nodes, force, clock: As for ``drop``.
-        jobs: Moves at once.
+        jobs: Moves at once; as for ``copy``.
         associated_file: The path that goes with a key.
         progress: Told how much of a content is at the destination.
     """
     from annexpy.actions.drop import drop_for_move
 
-    copying = _Copying(source, destination, associated_file, progress)
+    copying = _Copying(source, destination, associated_file, progress, jobs)
     give_up = drop_for_move(source, destination, others, copies, trust, nodes, force, clock)
 
     async def one(key: Key) -> Moved:
@@ -123,8 +124,9 @@ class _Copying:
         destination: Remote,
         associated_file: Callable[[Key], str] | None,
         progress: Progress | None,
+        jobs: int,
     ) -> None:
-        self._source, self._destination = source, destination
+        self._source, self._destination, self._turns = source, destination, LargeTurns(jobs)
         self._associated_file, self._progress = associated_file, progress
         self._present: set[Key] = set()
 
@@ -189,9 +191,10 @@ class _Copying:
                 self._progress(key, key.size, key.size)
             return Transfer(key, Stored(already=frozenset((self._destination.uuid,))))
         file = self._file(key)
-        return await relay(
-            self._source, key, lambda: self._destination.put(key, associated_file=file), file, self._progress
-        )
+        async with self._turns.of(key):
+            return await relay(
+                self._source, key, lambda: self._destination.put(key, associated_file=file), file, self._progress
+            )
 
 
 async def _taken(
