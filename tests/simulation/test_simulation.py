@@ -15,7 +15,7 @@ from trio._core import _run
 
 ROOT = Path(__file__).parents[2]
 SHORT = 600
-"""What there is room for beside all other tests: a minute of both cores. ``--campaign`` runs eight minutes of them."""
+"""A minute of both cores. CI runs more of them when the tests are done, ``--campaign`` eight minutes by the clock."""
 SEEDS_OF_A_MUTANT = 400
 pytestmark = pytest.mark.slow
 
