@@ -312,6 +312,7 @@ def two_at_once(trial: Trial) -> None:
     first, second = trial.talk(), trial.talk(client=1)
     first.offer(content.key)
     second.say(b"PUT  " + content.key)
+    second.quiet(0.5)  # both are under way now, unless the second has to wait for the first
     must(first.deliver(content.body).startswith(b"SUCCESS"), "the first of them fails")
     try:
         answer = second.hear()
