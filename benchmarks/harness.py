@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 __all__ = [
     "Figures",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 BIN = Path(sys.executable).parent
+_LOOKS: Final = 0.01
+"""Seconds between two looks at the memory of a process."""
 
 
 def git_annex() -> str:
@@ -112,6 +115,7 @@ def run(
         killer = threading.Timer(timeout, child.kill)
         killer.daemon = True
         killer.start()
+        peak = _Peak(child.pid)
         if stdin is not None and child.stdin is not None:
             try:
                 child.stdin.write(stdin)
@@ -121,13 +125,14 @@ def run(
         _, status, usage = os.wait4(child.pid, 0)
         wall = time.perf_counter() - begin
         killer.cancel()
+        peak.end()
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode != expect:
             err.seek(0)
             raise RuntimeError(
                 f"{' '.join(argv[:6])} … ended with {child.returncode}: {err.read()[-2000:].decode(errors='replace')}"
             )
-        return Figures(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+        return Figures(wall, usage.ru_utime + usage.ru_stime, peak.mib)
 
 
 def run_beside(
@@ -150,9 +155,34 @@ def _cpu_of(process: int) -> float:
 
 
 def peak_of(process: int) -> float:
-    """MiB that it had resident at most."""
-    line = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+    """MiB that it had resident at most; 0 when it has ended."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+
+
+class _Peak:
+    """The peak of a process, looked at again and again until it ends.
+
+    What the system says of an ended one (``ru_maxrss``) counts the process that it was forked from: us, with all that
+    the benchmarks before have left in memory.
+    """
+
+    def __init__(self, process: int) -> None:
+        self.mib, self._ended = 0.0, threading.Event()
+        self._looking = threading.Thread(target=self._look, args=(process,), daemon=True)
+        self._looking.start()
+
+    def _look(self, process: int) -> None:
+        while not self._ended.wait(_LOOKS):
+            try:
+                self.mib = max(self.mib, peak_of(process))
+            except OSError:  # it has ended
+                return
+
+    def end(self) -> None:
+        """It has ended."""
+        self._ended.set()
+        self._looking.join()
 
 
 @dataclass(slots=True)
