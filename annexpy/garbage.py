@@ -1,4 +1,4 @@
-"""The garbage collector and the modules of a short process.
+"""The garbage collector, in a process of our own.
 
 Almost all that a process makes at first are modules, and they stay. To look for garbage among them takes a tenth of
 the time of a short command (measured: 17 of 170 ms), at the first collection and at every full one after it.

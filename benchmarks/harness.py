@@ -89,7 +89,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One run: seconds of wall and processor time, peak memory in MiB (of the largest process waited for)."""
+    """One run: seconds of wall and processor time, peak memory of the process itself in MiB (see ``_Peak``)."""
 
     wall: float
     cpu: float
@@ -155,16 +155,24 @@ def _cpu_of(process: int) -> float:
 
 
 def peak_of(process: int) -> float:
-    """MiB that it had resident at most; 0 when it has ended."""
+    """MiB that it had resident at most.
+
+    Raises:
+        OSError: It has ended.
+    """
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
+    for line in lines:
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    raise ProcessLookupError(process)
 
 
 class _Peak:
     """The peak of a process, looked at again and again until it ends.
 
     What the system says of an ended one (``ru_maxrss``) counts the process that it was forked from: us, with all that
-    the benchmarks before have left in memory.
+    the benchmarks before have left in memory. Not counted are its children, and what it does in its last moments: the
+    figure is for commands that last.
     """
 
     def __init__(self, process: int) -> None:
@@ -173,11 +181,12 @@ class _Peak:
         self._looking.start()
 
     def _look(self, process: int) -> None:
-        while not self._ended.wait(_LOOKS):
-            try:
+        try:
+            self.mib = peak_of(process)
+            while not self._ended.wait(_LOOKS):
                 self.mib = max(self.mib, peak_of(process))
-            except OSError:  # it has ended
-                return
+        except OSError:
+            pass  # it has ended
 
     def end(self) -> None:
         """It has ended."""

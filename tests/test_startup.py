@@ -123,6 +123,35 @@ def test_work_on_one_machine_imports_nothing_of_a_network(name: str, pair: tuple
         assert not sorted(one for one in loaded if one.startswith("annexpy.policy"))
 
 
+def test_whereis_of_given_keys_needs_no_event_loop(pair: tuple[Path, str]) -> None:
+    here, key = pair
+    loaded = _loaded(f"from annexpy.cli.app import main; assert main(['whereis', {key!r}]) == 0", here)
+
+    assert "annexpy.actions.whereis" in loaded
+    assert not {"anyio", "asyncio", "ssl", "annexpy.actions.facts", "annexpy.remote"} & loaded
+
+
+def test_what_asks_over_http_imports_nothing_that_speaks_in_lines() -> None:
+    loaded = _loaded("import annexpy.remote.http, annexpy.actions.copy, annexpy.actions.verify")
+
+    assert "annexpy.p2p.http" in loaded
+    lines = {f"annexpy.p2p.{name}" for name in ("connection", "lines", "messages", "states")}
+    lines |= {f"annexpy.remote.{name}" for name in ("greeting", "p2p", "p2p_removal", "wire", "wires")}
+    assert not lines & loaded
+
+
+def test_the_collector_never_looks_at_the_modules_of_a_process_of_ours() -> None:
+    code = (
+        "import gc; from annexpy.garbage import spare_modules; spare_modules(); spare_modules()\n"
+        "kept = [[] for _ in range(100)]; before = gc.get_freeze_count(); gc.collect(); frozen = gc.get_freeze_count()\n"
+        "young = []; young.append(young); del young\n"
+        "print(before, frozen > 1000, gc.collect(), gc.get_freeze_count() - frozen, gc.callbacks)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split(maxsplit=4) == ["0", "True", "1", "0", "[]\n"]
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize("name", ["check", "copy", "put"])
 def test_work_starts_in_not_much_more_than_its_libraries_do(name: str, pair: tuple[Path, str]) -> None:

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterable, Callable, Collection, Iterable, Mappi
 from typing import TYPE_CHECKING, Final
 
 from annexpy.actions.get import relay
-from annexpy.actions.large import LargeTurns
 from annexpy.actions.many import TOGETHER, Each
 from annexpy.actions.results import Moved, Progress, Transfer, Verified, verified_by
 from annexpy.clock import Clock
@@ -57,11 +56,11 @@ def copy(
         source: Where from; a ``Cluster`` of several where any will do.
         destination: Where to. Wrap it in ``Recording`` where its locations are to be logged.
         keys: Taken in windows; memory does not grow with their number.
-        jobs: Transfers at once; of large contents four, or a quarter of them.
+        jobs: Transfers at once.
         associated_file: The path that goes with a key, a hint for preferred content.
         progress: Told how much of a content is at the destination.
     """
-    copying = _Copying(source, destination, associated_file, progress, jobs)
+    copying = _Copying(source, destination, associated_file, progress)
     return Each(
         keys,
         copying.one,
@@ -97,13 +96,13 @@ def move(
         copies: How many must stay; asked when the destination had the content before.
         others: Where more copies may be.
         trust, recorded, nodes, force, clock: As for ``drop``.
-        jobs: Moves at once; as for ``copy``.
+        jobs: Moves at once.
         associated_file: The path that goes with a key.
         progress: Told how much of a content is at the destination.
     """
     from annexpy.actions.drop import drop_for_move
 
-    copying = _Copying(source, destination, associated_file, progress, jobs)
+    copying = _Copying(source, destination, associated_file, progress)
     give_up = drop_for_move(source, destination, others, copies, trust, nodes, force, clock)
 
     async def one(key: Key) -> Moved:
@@ -124,9 +123,8 @@ class _Copying:
         destination: Remote,
         associated_file: Callable[[Key], str] | None,
         progress: Progress | None,
-        jobs: int,
     ) -> None:
-        self._source, self._destination, self._turns = source, destination, LargeTurns(jobs)
+        self._source, self._destination = source, destination
         self._associated_file, self._progress = associated_file, progress
         self._present: set[Key] = set()
 
@@ -191,10 +189,9 @@ class _Copying:
                 self._progress(key, key.size, key.size)
             return Transfer(key, Stored(already=frozenset((self._destination.uuid,))))
         file = self._file(key)
-        async with self._turns.of(key):
-            return await relay(
-                self._source, key, lambda: self._destination.put(key, associated_file=file), file, self._progress
-            )
+        return await relay(
+            self._source, key, lambda: self._destination.put(key, associated_file=file), file, self._progress
+        )
 
 
 async def _taken(

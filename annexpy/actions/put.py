@@ -7,7 +7,6 @@ from typing import Final, TypeAlias
 
 from anyio import Semaphore
 
-from annexpy.actions.large import LargeTurns
 from annexpy.actions.many import Each
 from annexpy.actions.results import Progress, Transfer, Verified, verified_by
 from annexpy.actions.sources import INLINE, Content, File, Source, opened
@@ -68,19 +67,18 @@ def put_many(
     Args:
         remote: Where to.
         items: Keys, and where the content of each is; taken as there is room for them.
-        jobs: How many at a time; of large contents four, or a quarter of them.
+        jobs: How many at a time.
         progress: Told of every transfer while bytes move.
     """
-    slots, turns = Semaphore(jobs) if jobs > 1 and is_local(remote) else None, LargeTurns(jobs)
+    slots = Semaphore(jobs) if jobs > 1 and is_local(remote) else None
 
     async def work(item: tuple[Key, Source]) -> Transfer:
         key, source = item
         file = source if isinstance(source, str) else ""
-        async with turns.of(key):
-            if slots is None or (key.size is not None and key.size <= INLINE):
-                return await _put(remote, key, source, file, progress)
-            async with slots:
-                return await _put(remote, key, source, file, progress)
+        if slots is None or (key.size is not None and key.size <= INLINE):
+            return await _put(remote, key, source, file, progress)
+        async with slots:
+            return await _put(remote, key, source, file, progress)
 
     return Each(items, work, jobs=jobs if slots is None else 3 * jobs, same=lambda item: item[0])
 

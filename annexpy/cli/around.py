@@ -1,4 +1,4 @@
-"""The repository that a command works in, or its configuration, where there is one. Nothing here waits for anybody."""
+"""The repository that a command works in, or its configuration, where there is one; all without an event loop."""
 
 from __future__ import annotations
 
@@ -46,8 +46,11 @@ def outside(options: Options) -> NotARepository:
 def facts_around(options: Options) -> Iterator[RepositoryFacts]:
     """What the repository knows, all that was fetched or pushed to it included, for commands that only look at it.
 
+    In the end what waits there is committed, as every command does: a process that died may have left it.
+
     Raises:
         NotARepository: There is none.
+        LockHeld: Somebody kept the journal locked; nothing is lost.
     """
     from annexpy.actions.repository_facts import RepositoryFacts
 
@@ -58,6 +61,8 @@ def facts_around(options: Options) -> Iterator[RepositoryFacts]:
     try:
         merge_fetched(repository)
         yield RepositoryFacts(repository)
+        if repository.writable:
+            repository.branch.commit_now()
     finally:
         repository.close()
 

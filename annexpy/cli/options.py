@@ -47,9 +47,7 @@ def _common() -> list[click.Option]:
         # Wrappers of git-annex pass it; messages are always in our JSON.
         click.Option(["--json-error-messages", "json"], is_flag=True, default=None, hidden=True),
         click.Option(["--quiet", "-q"], is_flag=True, default=None, help="Print failures only."),
-        click.Option(
-            ["--jobs", "-J"], type=click.IntRange(1, 64), metavar="N", help="Transfers at once (16, of large ones 4)."
-        ),
+        click.Option(["--jobs", "-J"], type=click.IntRange(1, 64), metavar="N", help="Transfers at once (16)."),
         click.Option(
             ["--durability"],
             type=click.Choice(["full", "fast"]),

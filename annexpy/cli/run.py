@@ -105,7 +105,7 @@ def in_event_loop(work: Callable[[], Awaitable[T]]) -> T:
 def _as_interrupt(number: int, frame: FrameType | None) -> None:
     if signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL, None):
         raise KeyboardInterrupt  # started in the background of a script, where Ctrl-C is not for us
-    # The event loop turns SIGINT into a cancellation, which is the tidiest way out of it.
+    # An event loop turns SIGINT into a cancellation, which is the tidiest way out of it.
     signal.raise_signal(signal.SIGINT)
 
 

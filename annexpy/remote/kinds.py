@@ -57,8 +57,9 @@ def is_behind_wire(remote: Remote) -> bool:
 
 def is_p2p(remote: Remote) -> TypeGuard[P2PRemote]:
     """*remote* itself is asked in lines. Who has no such remote need not import what speaks them to hear so."""
-    p2p = sys.modules.get("annexpy.remote.p2p")
-    return p2p is not None and isinstance(remote, p2p.P2PRemote)
+    # Another thread may be in the middle of importing it: then there is no class yet, and no such remote.
+    kind = getattr(sys.modules.get("annexpy.remote.p2p"), "P2PRemote", None)
+    return kind is not None and isinstance(remote, kind)
 
 
 async def known(remote: Remote) -> UUID:

@@ -267,7 +267,6 @@ class UnderWay(Wrapper):
         large = (key.size or 0) > len(SMALL)
         self.now[large] += 1
         self.most[large] = max(self.most[large], self.now[large])
-        await anyio.sleep(0.01)  # the others have their turn
         async with self.remote.put(key, associated_file=associated_file) as upload:
             yield upload
         self.now[large] -= 1
@@ -609,24 +608,6 @@ async def test_invalid_content_without_a_hash_is_not_stored() -> None:
     assert isinstance(results[worm].error, ContentChanged)
     assert results[key_of(SMALL)].ok  # the hash proves it
     assert set(destination.objects) == {key_of(SMALL)}
-
-
-@pytest.mark.parametrize("how", ["copy", "put", "move"])
-async def test_of_sixteen_jobs_four_move_large_contents(how: str) -> None:
-    contents = [bytes([number]) * (4 * 1024 * 1024 + 1) for number in range(8)]
-    source, destination = place("a", *contents), UnderWay(place("b"))
-    keys = [key_of(content) for content in contents]
-
-    match how:
-        case "copy":
-            ok = [result.ok async for result in copy(source, destination, keys)]
-        case "put":
-            ok = [result.ok async for result in put_many(destination, zip(keys, contents, strict=True))]
-        case _:
-            ok = [result.ok async for result in move(source, destination, keys, copies=Copies())]
-
-    assert ok == [True] * len(keys)
-    assert destination.most[True] == 4
 
 
 async def test_copy_takes_keys_from_an_async_iterable() -> None:

@@ -388,6 +388,20 @@ def test_examinekey_says_what_git_annex_says(lab: Lab, cli) -> None:
     )
 
 
+@pytest.mark.parametrize("how", [(str(KEY),), ("--batch",), ()], ids=["a key", "batch", "all"])
+def test_whereis_commits_what_a_process_that_died_left(how: tuple[str, ...], lab: Lab, cli) -> None:
+    one = UUID(lab.uuid("one"))
+    with Repository.open(lab.work) as work:
+        work.branch.set_present(KEY, one, True)
+        work.branch.sync_now()  # and no more
+    assert lab.annex_json("whereis", "--key", str(KEY), code=1)[0]["whereis"] == []
+
+    said = cli("whereis", *how, "--json", stdin=f"{KEY}\n".encode()).json
+
+    for answers in (said, lab.annex_json("whereis", "--key", str(KEY))):
+        assert [place["uuid"] for place in answers[0]["whereis"]] == [one]
+
+
 def test_whereis_says_what_git_annex_says(lab: Lab, cli) -> None:
     cli("put", "one", "file.txt")
     cli("copy", "one", "two", KEY)
