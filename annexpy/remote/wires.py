@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Wires(Pool[Wire]):
-    """As ``Pool``; what is asked over a stale wire is asked again, and a wire can be lent while its answer is awaited."""
+    """As ``Pool``. What was asked over a stale wire is asked again; a wire can be lent while its answer is awaited."""
 
     async def ask(self, question: Callable[[Wire], Awaitable[T]]) -> tuple[Wire, T]:
         """What *question* got over a wire, and the wire, for its names only; over another where it was stale."""

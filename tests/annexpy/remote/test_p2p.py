@@ -36,8 +36,8 @@ from annexpy.keys.key import Key
 from annexpy.p2p.extensions import RANGES
 from annexpy.remote.base import BatchPresence, BatchRemove, Stored
 from annexpy.remote.p2p import P2PRemote
-from annexpy.remote.removal_end import NO_DEADLINE
 from annexpy.remote.p2p_upload import P2PUpload
+from annexpy.remote.removal_end import NO_DEADLINE
 from annexpy.transport.sockets import DialUnix
 from annexpy.uuids import UUID
 
