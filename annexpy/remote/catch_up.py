@@ -1,4 +1,4 @@
-"""Content from one node to another, for a node that was late or stands in for one that could not store it."""
+"""Content from one node to another: for one that was late, had a wrong partial, or stands in for one that failed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 from anyio import CancelScope, current_time
 
-from annexpy.errors import AnnexError, TimedOut
+from annexpy.errors import AnnexError, TimedOut, VerificationFailed
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
 from annexpy.remote.failover import Stream
@@ -17,7 +17,7 @@ __all__ = ["catch_up"]
 
 
 async def catch_up(key: Key, associated_file: str, source: Node, target: Node) -> Stored:
-    """Have *target* store *key*, which *source* has.
+    """Have *target* store *key*, which *source* has. A wrong partial costs a second attempt.
 
     Raises:
         ConnectionLost: To one or the other.
@@ -25,14 +25,21 @@ async def catch_up(key: Key, associated_file: str, source: Node, target: Node) -
     """
     began = target.begin()
     try:
-        with CancelScope(deadline=current_time() + target.deadline) as scope:
-            async with target.remote.put(key, associated_file=associated_file) as upload:
-                target.heard(began)
-                if upload.already is not None:
-                    return Stored(already=real(upload.already))
-                stored = await _filled(key, associated_file, source, target, upload, scope)
-                if stored is not None:
-                    return stored
+        for attempt in ("first", "last"):
+            with CancelScope(deadline=current_time() + target.deadline) as scope:
+                async with target.remote.put(key, associated_file=associated_file) as upload:
+                    target.heard(began)
+                    if upload.already is not None:
+                        return Stored(already=real(upload.already))
+                    try:
+                        stored = await _filled(key, associated_file, source, target, upload, scope)
+                    except VerificationFailed:
+                        if attempt == "last" or not upload.offset:
+                            raise
+                        continue  # it threw the partial away that spoilt the content
+                    if stored is not None:
+                        return stored
+            break
         raise TimedOut(target.remote.name, "late copy", target.deadline)
     except AnnexError as error:
         target.failed(error, began)

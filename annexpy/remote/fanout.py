@@ -326,17 +326,31 @@ class FanOut:
         )
 
     async def _make_up(self) -> None:
-        """Where nodes could not store what they had begun to take, others get it from one that could."""
-        source = next((lane.node for lane in self.lanes if lane.stored is not None), None)
-        while source is not None and (more := self._stand_in()):
+        """Where nodes could not store what they had begun to take, one that could gives it to them or to others.
+
+        To them where only a wrong partial was in the way; late where there are enough copies.
+        """
+        source = next((lane.node for lane in self.lanes if lane.stored is not None or lane.already), None)
+        if source is None:
+            return
+        for lane in self.lanes:
+            if lane.spoilt and self._enough_done():
+                lane.lag()
+            elif lane.spoilt:
+                await self._catch_up(source, lane)
+        while more := self._stand_in():
             for node in more:
                 lane = Lane(self.course, node)
                 lane.asked = True
                 self.lanes.append(lane)
-                try:
-                    lane.stored = await catch_up(self._key, self.course.associated_file, source, node)
-                except AnnexError as error:
-                    lane.error = error
+                await self._catch_up(source, lane)
+
+    async def _catch_up(self, source: Node, lane: Lane) -> None:
+        lane.spoilt = False
+        try:
+            lane.stored = await catch_up(self._key, self.course.associated_file, source, lane.node)
+        except AnnexError as error:
+            lane.error = error
 
     def _end(self, end: End) -> None:
         self.course.end = end

@@ -166,7 +166,7 @@ class LatePut:
                     await self._fan.launched.wait()
                 await self._left.wait()
                 for lane in self._fan.lanes:
-                    if lane.lagging and self._fan.early and not self._over:
+                    if (lane.lagging or lane.spoilt) and self._fan.early and not self._over:
                         async with self._late.turns:
                             await self._catch_up(lane)
         finally:

@@ -23,6 +23,7 @@ from annexpy.errors import (
     RemoteProtocolError,
     TimedOut,
     TransportError,
+    VerificationFailed,
 )
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
@@ -88,6 +89,7 @@ class Lane:
         stored: How the node's put ended.
         error: Why the node is out.
         lagging: It is out because the source went on without it; it may still catch up.
+        spoilt: It is out because the partial that it resumed from is wrong, and thrown away: it may take it anew.
         follows: It wants the content and its put has not ended.
         finishing: It has been sent everything, and has not answered: it may store it whatever we do.
         queue, queued: What waits for the node, and how many bytes that is.
@@ -109,12 +111,13 @@ class Lane:
         "offset",
         "queue",
         "queued",
+        "spoilt",
         "stored",
     )
 
     def __init__(self, course: Course, node: Node) -> None:
         self._course, self.node = course, node
-        self.asked = self.follows = self.finishing = self.lagging = False
+        self.asked = self.follows = self.finishing = self.lagging = self.spoilt = False
         self.offset: int | None = None
         self.already: frozenset[UUID] = frozenset()
         self.stored: Stored | None = None
@@ -297,6 +300,7 @@ class Lane:
         self.node.failed(error, began)
         if self.stored is None and not self.already and not self.lagging:  # what was said before stands
             self.error = error
+            self.spoilt = bool(self.offset) and isinstance(error, VerificationFailed)
             self._settled()
 
     def _settled(self) -> None:

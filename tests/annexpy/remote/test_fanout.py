@@ -360,12 +360,42 @@ async def test_wrong_content_is_the_fault_of_the_source() -> None:
     assert not any(node.objects or node.partials for node in nodes)
 
 
-async def test_a_corrupt_partial_is_the_fault_of_its_node_alone() -> None:
+@pytest.mark.parametrize("size", [10, 999, 1000])
+async def test_a_node_with_a_wrong_partial_takes_it_anew_from_one_that_stored_it(size: int) -> None:
     nodes = three()
+    nodes[1].partials[SMALL_KEY] = bytearray(b"x" * size)
+    stored = await store(cluster(nodes), SMALL_KEY, SMALL)
+    assert stored.uuids == {A, B, C}
+    assert not stored.failed
+    assert nodes[1].objects == {SMALL_KEY: SMALL}
+    assert at_rest(*nodes)
+
+
+async def test_a_node_with_a_wrong_partial_takes_it_anew_from_one_that_had_it() -> None:
+    nodes = three()[:2]
+    nodes[0].objects[SMALL_KEY] = SMALL
     nodes[1].partials[SMALL_KEY] = bytearray(b"x" * 10)
     stored = await store(cluster(nodes), SMALL_KEY, SMALL)
+    assert (stored.already, stored.uuids, stored.failed) == ({A}, {B}, {})
+    assert nodes[1].objects == {SMALL_KEY: SMALL}
+
+
+async def test_wrong_partials_alone_are_what_the_put_failed_of() -> None:
+    nodes = three()
+    for node in nodes:
+        node.partials[SMALL_KEY] = bytearray(b"x" * 10)
+    with pytest.raises(VerificationFailed):
+        await store(cluster(nodes), SMALL_KEY, SMALL)
+    assert not any(node.objects or node.partials for node in nodes)
+
+
+async def test_a_node_that_refuses_the_whole_content_is_not_given_it_twice() -> None:
+    nodes = three()
+    refusing = Faulty(nodes[1], "finish", lambda: VerificationFailed(SMALL_KEY, "node b"))
+    stored = await store(cluster([nodes[0], refusing, nodes[2]]), SMALL_KEY, SMALL)
     assert stored.uuids == {A, C}
     assert isinstance(stored.failed[B], VerificationFailed)
+    assert refusing.calls["put"] == 1
 
 
 async def test_content_that_changed_is_stored_only_where_a_hash_proves_it() -> None:

@@ -129,6 +129,49 @@ async def test_a_silent_node_costs_no_more_than_the_slack() -> None:
 
 
 @virtual
+async def test_a_wrong_partial_is_made_up_for_late_where_there_are_enough_copies() -> None:
+    for partial in (b"x", b"x" * 1000):
+        for delay in (0.0, 0.6):  # it says so before the answer, or after it
+            nodes, log = nodes_and_log()
+            spoilt = nodes[2]
+            spoilt.partials[SMALL_KEY] = bytearray(partial)
+            nodes[2] = Faulty(spoilt, delay=delay)
+            async with cluster(nodes, log) as whole:
+                stored = await store(whole, SMALL_KEY, SMALL)
+                assert stored.uuids == {A, B}
+                assert isinstance(stored.failed[C], TimedOut)
+                assert not log
+                await anyio.sleep(60)
+                assert spoilt.objects == {SMALL_KEY: SMALL}
+                assert log == [(SMALL_KEY, Stored(uuids=frozenset({C})))]
+
+
+@virtual
+async def test_a_wrong_partial_is_made_up_for_at_once_where_there_are_not_enough_copies() -> None:
+    nodes, log = nodes_and_log()
+    for node in nodes[1:]:
+        node.partials[SMALL_KEY] = bytearray(b"x")
+    async with cluster(nodes, log) as whole:
+        assert (await store(whole, SMALL_KEY, SMALL)).uuids == {A, B}
+        await anyio.sleep(60)
+    assert log == [(SMALL_KEY, Stored(uuids=frozenset({C})))]
+    assert all(node.objects == {SMALL_KEY: SMALL} for node in nodes)
+
+
+@virtual
+async def test_a_node_that_was_overtaken_catches_up_in_spite_of_a_wrong_partial() -> None:
+    nodes, log = nodes_and_log()
+    slow = nodes[2]
+    slow.partials[LARGE_KEY] = bytearray(b"x" * CHUNK)
+    nodes[2] = Faulty(slow, delay=0.25)  # 1 MiB a second
+    async with cluster(nodes, log) as whole:
+        assert (await store(whole, LARGE_KEY, LARGE)).uuids == {A, B}
+        await anyio.sleep(120)
+    assert slow.objects == {LARGE_KEY: LARGE}
+    assert log == [(LARGE_KEY, Stored(uuids=frozenset({C})))]
+
+
+@virtual
 async def test_too_few_quick_nodes_are_waited_for() -> None:
     nodes, log = nodes_and_log()
     nodes[1] = Faulty(nodes[1], delay=1.5)
