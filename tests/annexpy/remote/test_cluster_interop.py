@@ -102,6 +102,13 @@ async def test_three_nodes_at_three_offsets_end_intact_for_git_annex(folder: Pat
         assert uuid_of(folder / name) in git(folder / name, "annex", "whereis", "--key", str(KEY))
 
 
+async def test_a_stock_node_with_a_wrong_partial_gets_the_content_in_the_same_put(folder: Path) -> None:
+    partial(folder / "one", b"wrong" * 1000)
+    async with nodes(folder) as made:
+        assert await store(made.cluster, KEY, CONTENT) == Stored(uuids=frozenset(made.all))
+    assert '"success":true' in git(folder / "one", "annex", "fsck", "--all", "--json")
+
+
 async def test_a_node_that_has_it_and_one_that_may_not_write_are_told_apart(folder: Path) -> None:
     async with nodes(folder, (("GIT_ANNEX_SHELL_READONLY", "1"),)) as made:
         assert (await store(made.stock[1], KEY, CONTENT)).ok
