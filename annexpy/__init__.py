@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         UnknownUUID,
         UnsupportedRepository,
         VerificationFailed,
+        WrongPartial,
     )
     from annexpy.keys.backend import is_secure, is_verifiable, name_content, verifier
     from annexpy.keys.key import Key
@@ -201,6 +202,7 @@ __all__ = [
     "Wanted",
     "Whereis",
     "Wrapper",
+    "WrongPartial",
     "__version__",
     "adopt_pidlock",
     "annexed_key",
@@ -341,6 +343,7 @@ _PLACES = {
     "Wanted": "annexpy.actions.wanted",
     "Whereis": "annexpy.actions.whereis",
     "Wrapper": "annexpy.remote.wrappers",
+    "WrongPartial": "annexpy.errors",
     "adopt_pidlock": "annexpy.repo.own_lock",
     "annexed_key": "annexpy.actions.key",
     "configure": "annexpy.actions.configure",

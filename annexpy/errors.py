@@ -269,6 +269,13 @@ class VerificationFailed(ContentError):
     what = "content does not match its key"
 
 
+class WrongPartial(VerificationFailed):
+    """What came, together with the partial that was there, does not match the key. The partial is thrown away."""
+
+    what = "a part that was there before did not match its key, and is thrown away; put it again"
+    retryable = True
+
+
 class ContentChanged(ContentError):
     """The sender said ``INVALID``: what it sent is not the content of the key."""
 

@@ -11,9 +11,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import AbstractAsyncContextManager
 from typing import TypeAlias
 
+from annexpy.actions.attempts import transferred
 from annexpy.actions.destination import FilePlace
 from annexpy.actions.results import Progress, Transfer, Verified, verified_by
-from annexpy.errors import AnnexError, IncompleteTransfer, InvalidInput, VerificationFailed
+from annexpy.errors import IncompleteTransfer, InvalidInput
 from annexpy.keys.key import Key
 from annexpy.remote.base import Download, Remote, Stored, Upload, found
 from annexpy.remote.local_content import LocalDownload
@@ -109,20 +110,9 @@ async def relay(
 
     When a resumed partial turns out to be no prefix of the content, the whole is fetched again, once.
     """
-    moved, again = 0, True
-    while True:
-        relaying = _Relaying(source, key, associated_file, progress)
-        try:
-            stored = await relaying.into(entrance)
-        except (VerificationFailed, IncompleteTransfer) as error:
-            moved += relaying.moved
-            if again and relaying.offset:
-                again = False
-                continue
-            return Transfer(key, Stored(), error, moved, relaying.offset)
-        except AnnexError as error:
-            return Transfer(key, Stored(), error, moved + relaying.moved, relaying.offset)
-        return Transfer(key, stored, None, moved + relaying.moved, relaying.offset, relaying.verified)
+    return await transferred(
+        key, lambda: _Relaying(source, key, associated_file, progress), lambda relaying: relaying.into(entrance)
+    )
 
 
 class _Relaying:

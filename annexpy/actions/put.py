@@ -7,10 +7,11 @@ from typing import Final, TypeAlias
 
 from anyio import Semaphore
 
+from annexpy.actions.attempts import transferred
 from annexpy.actions.many import Each
 from annexpy.actions.results import Progress, Transfer, Verified, verified_by
 from annexpy.actions.sources import INLINE, Content, File, Source, opened
-from annexpy.errors import AnnexError, IncompleteTransfer, VerificationFailed
+from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored, Upload, found
 from annexpy.remote.kinds import is_local
@@ -28,7 +29,8 @@ async def put(
     """Store *source* as the content of *key*.
 
     A partial that the remote has is resumed. When it turns out not to be a prefix of *source*, the whole is
-    sent again, once. Cancelled or cut off, the remote keeps what arrived, so that the next put resumes.
+    sent again, once; of several nodes, to those where that was so. Cancelled or cut off, the remote keeps what
+    arrived, so that the next put resumes.
 
     Args:
         remote: Where to.
@@ -85,26 +87,17 @@ def put_many(
 
 async def _put(remote: Remote, key: Key, source: Source, associated_file: str, progress: Progress | None) -> Transfer:
     """As ``put``; what goes wrong is in the result."""
-    moved, offset = 0, 0
     again = not isinstance(source, AsyncIterable)  # a stream can be read once
     try:
         with opened(source, key) as content:
-            while True:
-                sending = _Sending(key, content, progress)
-                try:
-                    stored = await sending.to(remote, associated_file)
-                except (VerificationFailed, IncompleteTransfer):
-                    # The far side threw the partial away that spoilt it.
-                    if not again or not sending.offset:
-                        raise
-                    again = False
-                    continue
-                finally:
-                    moved += sending.moved
-                    offset = sending.offset
-                return Transfer(key, stored, None, moved, offset, sending.verified)
+            return await transferred(
+                key,
+                lambda: _Sending(key, content, progress),
+                lambda sending: sending.to(remote, associated_file),
+                again=again,
+            )
     except AnnexError as error:
-        return Transfer(key, Stored(), error, moved, offset)
+        return Transfer(key, Stored(), error)
 
 
 class _Sending:

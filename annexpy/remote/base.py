@@ -64,6 +64,15 @@ class Stored:
         """At least one repository has it now (the protocol's SUCCESS)."""
         return bool(self.uuids or self.already)
 
+    def then(self, later: Stored) -> Stored:
+        """How both ended, *later* being another put of the same content to the same place."""
+        uuids = self.uuids | later.uuids
+        already = (self.already | later.already) - uuids
+        failed = {**self.failed, **later.failed}
+        return Stored(
+            uuids, already, {uuid: failed[uuid] for uuid in failed if uuid not in uuids and uuid not in already}
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Removed:

@@ -1,75 +1,109 @@
-"""Content from one node to another: for one that was late, had a wrong partial, or stands in for one that failed."""
+"""Content from one node to another: for one that was late or had a wrong partial, or stands in for one that failed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from anyio import CancelScope, current_time
 
-from annexpy.errors import AnnexError, TimedOut, VerificationFailed
+from annexpy.errors import AnnexError, ConnectionLost, KeyNotPresent, TimedOut, VerificationFailed, WrongPartial
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
 from annexpy.remote.failover import Stream
 from annexpy.remote.health import Node
-from annexpy.remote.put_lane import SETTLING_RATE, real
+from annexpy.remote.put_lane import SETTLING_RATE, stored_by
 
 __all__ = ["catch_up"]
 
 
-async def catch_up(key: Key, associated_file: str, source: Node, target: Node) -> Stored:
-    """Have *target* store *key*, which *source* has. A wrong partial costs a second attempt.
+async def catch_up(key: Key, associated_file: str, sources: Sequence[Node], target: Node) -> Stored:
+    """Have *target* store *key*, which each of *sources* has: the next one gives it where one cannot.
+
+    A wrong partial of *target* costs a second attempt.
 
     Raises:
-        ConnectionLost: To one or the other.
         AnnexError: Why it is not stored.
     """
-    began = target.begin()
-    try:
-        for attempt in ("first", "last"):
-            with CancelScope(deadline=current_time() + target.deadline) as scope:
-                async with target.remote.put(key, associated_file=associated_file) as upload:
+    left = list(sources)
+    why: AnnexError = KeyNotPresent(key, "any node that could give it")
+    again = True
+    while left:
+        attempt = _Attempt(key, associated_file, left[0], target)
+        try:
+            return await attempt.run()
+        except WrongPartial:
+            if not again:
+                raise
+            again = False
+        except AnnexError as error:
+            if attempt.awaited is target and not isinstance(error, ConnectionLost):
+                raise
+            why = error
+            del left[0]
+    raise why
+
+
+class _Attempt:
+    """From one source.
+
+    Attributes:
+        awaited: The node that it waits for: an error is about it, and so is silence.
+    """
+
+    def __init__(self, key: Key, associated_file: str, source: Node, target: Node) -> None:
+        self._key, self._file, self._source, self._target = key, associated_file, source, target
+        self._scope = CancelScope()
+        self.awaited = target
+
+    async def run(self) -> Stored:
+        target = self._target
+        began = target.begin()
+        try:
+            with self._scope:
+                self._await(target)
+                async with target.remote.put(self._key, associated_file=self._file) as upload:
                     target.heard(began)
                     if upload.already is not None:
-                        return Stored(already=real(upload.already))
-                    try:
-                        stored = await _filled(key, associated_file, source, target, upload, scope)
-                    except VerificationFailed:
-                        if attempt == "last" or not upload.offset:
-                            raise
-                        continue  # it threw the partial away that spoilt the content
-                    if stored is not None:
+                        return stored_by(target, self._key, Stored(already=upload.already))
+                    if (stored := await self._filled(upload)) is not None:
                         return stored
-            break
-        raise TimedOut(target.remote.name, "late copy", target.deadline)
-    except AnnexError as error:
-        target.failed(error, began)
-        raise
-    finally:
-        target.end(began)
+            raise TimedOut(self.awaited.remote.name, "copy of a content", self.awaited.deadline)
+        except AnnexError as error:
+            self.awaited.failed(error, began if self.awaited is target else None)
+            raise
+        finally:
+            target.end(began)
 
+    def _await(self, node: Node) -> None:
+        self.awaited = node
+        self._scope.deadline = current_time() + node.deadline
 
-async def _filled(
-    key: Key, associated_file: str, source: Node, target: Node, upload: Upload, scope: CancelScope
-) -> Stored | None:
-    """What becomes of *upload* to *target*, None if it never says; *scope* ends it when nothing moves any more."""
-
-    def moves() -> None:
-        target.moves()
-        scope.deadline = current_time() + target.deadline
-
-    moves()
-    async with source.remote.get(key, offset=upload.offset, associated_file=associated_file) as download:
-        moves()
-        await upload.start(download.length)
-        moves()
-        async with aclosing(Stream(key, source, download)) as stream:
-            while (chunk := await stream.next()) is not None:
-                await upload.write(chunk)
-                moves()
-        scope.deadline += (upload.offset + download.length) / SETTLING_RATE
-        # It has been sent everything, so it may store it whether we wait or not: whoever ends this waits.
-        with CancelScope(shield=True, deadline=scope.deadline):
-            stored = await upload.finish(download.valid)
-            moves()
-            return Stored(real(stored.uuids), real(stored.already))
-    return None
+    async def _filled(self, upload: Upload) -> Stored | None:
+        """What becomes of *upload*, None if the target never says."""
+        key, source, target = self._key, self._source, self._target
+        self._await(source)
+        async with source.remote.get(key, offset=upload.offset, associated_file=self._file) as download:
+            self._await(target)
+            await upload.start(download.length)
+            async with aclosing(Stream(key, source, download)) as stream:
+                self._await(source)
+                while (chunk := await stream.next()) is not None:
+                    self._await(target)
+                    await upload.write(chunk)
+                    target.moves()
+                    self._await(source)
+            self._await(target)
+            # It has been sent everything, so it may store it whether we wait or not: whoever ends this waits.
+            self._scope.deadline += (upload.offset + download.length) / SETTLING_RATE
+            with CancelScope(shield=True, deadline=self._scope.deadline):
+                try:
+                    stored = await upload.finish(download.valid)
+                except VerificationFailed as error:
+                    if not upload.offset:
+                        raise
+                    raise WrongPartial(key, target.remote.name) from error
+                target.moves()
+                self._await(target)  # to be left
+                return stored_by(target, key, stored)
+        return None

@@ -150,6 +150,7 @@ class Cluster:
         self.transfers = min([transfers, *(remote.transfers for remote in nodes if isinstance(remote, Limited))])
         self._puts = Semaphore(self.transfers, fast_acquire=True)
         self._min_copies, self._late = min_copies, LateCopies(arrived) if late is None else late
+        self._late_is_shared = late is not None
         self._patience = 1.2 * max((node.deadline for node in self._nodes), default=deadline)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -163,7 +164,7 @@ class Cluster:
         other = type(self)(nodes, **self._options)
         known = {id(node.remote): node for node in self._nodes}
         other._nodes = [known.get(id(node.remote), node) for node in other._nodes]
-        other._puts, other._late = self._puts, self._late
+        other._puts, other._late, other._late_is_shared = self._puts, self._late, self._late_is_shared
         return other
 
     @property
@@ -288,7 +289,9 @@ class Cluster:
         instead: Instead | None,
     ) -> AbstractAsyncContextManager[FanOut]:
         if self._min_copies is None or not self._late.entered:
-            return FanOut(self._name, key, associated_file, nodes, not_asked, instead=instead)
+            late = self._late_is_shared and self._late.entered
+            fan = FanOut(self._name, key, associated_file, nodes, not_asked, afterwards=late, instead=instead)
+            return self._late.making_up(fan) if late else fan
         arrived = self._late.arrived
         fan = FanOut(
             self._name,
@@ -296,6 +299,7 @@ class Cluster:
             associated_file,
             nodes,
             not_asked,
+            afterwards=True,
             enough=self._min_copies,
             slack=self._hedge,
             late=None if arrived is None else partial(arrived, key),

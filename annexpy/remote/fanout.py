@@ -66,14 +66,16 @@ class FanOut:
         nodes: Sequence[Node],
         not_asked: dict[UUID, AnnexError],
         *,
+        afterwards: bool = False,
         enough: int | None = None,
         slack: float = 0.0,
         late: Callable[[Stored], None] | None = None,
         behind: Callable[[Node], bool] = lambda node: False,
         instead: Instead | None = None,
     ) -> None:
-        """*enough* copies end the put; *slack* seconds is how long all of it waits for the nodes beyond that.
+        """With *afterwards* the holder sees to it that those with a wrong partial get the content after the answer.
 
+        *enough* copies end the put; *slack* seconds is how long all of it waits for the nodes beyond that.
         Those that are *behind* with earlier puts are not waited for. What they store later goes to *late*. *instead*
         is asked for others when nodes refuse.
         """
@@ -82,7 +84,8 @@ class FanOut:
         self.lanes = [lane_of(self.course, node) for node in nodes]
         self._until = self.course.source.until
         self._not_asked = not_asked
-        self._enough, self._slack, self._late, self._instead = enough, slack, late, instead
+        self._afterwards, self._enough, self._slack = afterwards, enough, slack
+        self._late, self._instead = late, instead
         self._behind = behind
         self._group: TaskGroup | None = None
         self._own: TaskGroup | None = None
@@ -237,14 +240,19 @@ class FanOut:
             if isinstance(lane, QuickLane):
                 await lane.end()
 
+    def having(self) -> list[Node]:
+        """Nodes that have all of it."""
+        return [lane.node for lane in self.lanes if lane.stored is not None or lane.already]
+
     def _stand_in(self) -> list[Node]:
         """Nodes that were not asked yet, in place of those that are out."""
         if self._instead is None:
             return []
-        out = self.failed.keys()
+        spoilt = {lane.node.uuid for lane in self.lanes if lane.spoilt}  # who is not out: it takes the next attempt
+        out = self.failed.keys() - spoilt
         if not out:
             return []
-        taking = {lane.node.uuid for lane in self.lanes if lane.follows}
+        taking = spoilt | {lane.node.uuid for lane in self.lanes if lane.follows}
         asked = {id(lane.node) for lane in self.lanes}
         more = self._instead(frozenset(taking | self._copies()), frozenset(out))
         return [node for node in more if id(node) not in asked]
@@ -312,6 +320,9 @@ class FanOut:
         if not uuids and not already:
             self._blame_source()
             raise self._nobody()
+        for lane in self.lanes:
+            if lane.spoilt and self._afterwards:
+                lane.lag()
         failed = self.failed
         for lane in self.lanes:
             if lane.follows:
@@ -326,31 +337,16 @@ class FanOut:
         )
 
     async def _make_up(self) -> None:
-        """Where nodes could not store what they had begun to take, one that could gives it to them or to others.
-
-        To them where only a wrong partial was in the way; late where there are enough copies.
-        """
-        source = next((lane.node for lane in self.lanes if lane.stored is not None or lane.already), None)
-        if source is None:
-            return
-        for lane in self.lanes:
-            if lane.spoilt and self._enough_done():
-                lane.lag()
-            elif lane.spoilt:
-                await self._catch_up(source, lane)
-        while more := self._stand_in():
+        """Where nodes could not store what they had begun to take, others get it from one that has it."""
+        while (sources := self.having()) and (more := self._stand_in()):
             for node in more:
                 lane = Lane(self.course, node)
                 lane.asked = True
                 self.lanes.append(lane)
-                await self._catch_up(source, lane)
-
-    async def _catch_up(self, source: Node, lane: Lane) -> None:
-        lane.spoilt = False
-        try:
-            lane.stored = await catch_up(self._key, self.course.associated_file, source, lane.node)
-        except AnnexError as error:
-            lane.error = error
+                try:
+                    lane.stored = await catch_up(self._key, self.course.associated_file, sources, node)
+                except AnnexError as error:
+                    lane.error = error
 
     def _end(self, end: End) -> None:
         self.course.end = end

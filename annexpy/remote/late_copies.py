@@ -19,13 +19,12 @@ from typing import Final, TypeAlias
 from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Semaphore, create_task_group
 from anyio.abc import TaskGroup, TaskStatus
 
-from annexpy.errors import AnnexError, ConnectionLost
+from annexpy.errors import AnnexError
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored
 from annexpy.remote.catch_up import catch_up
 from annexpy.remote.fanout import FanOut
 from annexpy.remote.health import Node
-from annexpy.remote.put_lane import Lane
 
 __all__ = ["Arrived", "LateCopies", "LatePut"]
 
@@ -85,6 +84,17 @@ class LateCopies:
         finally:
             await fan.leave()
             await put.over()
+
+    @asynccontextmanager
+    async def making_up(self, fan: FanOut) -> AsyncIterator[FanOut]:
+        """As entering *fan*; nodes that had a wrong partial get the content after its answer."""
+        assert self._group is not None
+        async with fan:
+            yield fan
+        if fan.early:
+            put = LatePut(self, fan)
+            self.keep(put)
+            self._group.start_soon(put.catch_up)
 
     def is_behind(self, node: Node) -> bool:
         """It has yet to take what was put before."""
@@ -165,10 +175,17 @@ class LatePut:
                     self._fan.launch(group)
                     await self._fan.launched.wait()
                 await self._left.wait()
-                for lane in self._fan.lanes:
-                    if (lane.lagging or lane.spoilt) and self._fan.early and not self._over:
-                        async with self._late.turns:
-                            await self._catch_up(lane)
+                if self._fan.early:
+                    await self._catch_up_all()
+        finally:
+            self._late.forget(self)
+            self.ended.set()
+
+    async def catch_up(self) -> None:
+        """The task, where the lanes have ended."""
+        try:
+            with self._scope:
+                await self._catch_up_all()
         finally:
             self._late.forget(self)
             self.ended.set()
@@ -187,20 +204,16 @@ class LatePut:
                 await self.ended.wait()
             raise
 
-    async def _catch_up(self, lane: Lane) -> None:
-        """Give the node of *lane* what it lacks, from one that has all."""
-        target = lane.node
-        for other in self._fan.lanes:
-            if other.stored is None and not other.already:
+    async def _catch_up_all(self) -> None:
+        """Give the nodes that are behind what they lack, from those that have all."""
+        for lane in self._fan.lanes:
+            if not (lane.lagging or lane.spoilt) or self._over:
                 continue
-            try:
-                stored = await catch_up(self.key, self._fan.course.associated_file, other.node, target)
-            except ConnectionLost as error:  # of one or the other: the next one may do
-                log.info("%s: late copy of %s: %s", target.remote.name, self.key, error)
-            except AnnexError as error:
-                log.warning("%s: no late copy of %s: %s", target.remote.name, self.key, error)
-                return
-            else:
-                if self._late.arrived is not None:
-                    self._late.arrived(self.key, stored)
-                return
+            async with self._late.turns:
+                try:
+                    stored = await catch_up(self.key, self._fan.course.associated_file, self._fan.having(), lane.node)
+                except AnnexError as error:
+                    log.warning("%s: no late copy of %s: %s", lane.node.remote.name, self.key, error)
+                else:
+                    if self._late.arrived is not None:
+                        self._late.arrived(self.key, stored)

@@ -24,6 +24,7 @@ from annexpy.errors import (
     TimedOut,
     TransportError,
     VerificationFailed,
+    WrongPartial,
 )
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
@@ -33,7 +34,7 @@ from annexpy.remote.waiting import Waiting
 from annexpy.repo.shared_verifier import SharedVerifiers
 from annexpy.uuids import UUID, is_cluster
 
-__all__ = ["SETTLING_RATE", "Course", "End", "Lane", "real"]
+__all__ = ["SETTLING_RATE", "Course", "End", "Lane", "real", "stored_by"]
 
 SETTLING_RATE: Final = 16 * 1024 * 1024
 """Bytes a second that a node may take to hash and sync what it got, on top of the deadline."""
@@ -89,7 +90,6 @@ class Lane:
         stored: How the node's put ended.
         error: Why the node is out.
         lagging: It is out because the source went on without it; it may still catch up.
-        spoilt: It is out because the partial that it resumed from is wrong, and thrown away: it may take it anew.
         follows: It wants the content and its put has not ended.
         finishing: It has been sent everything, and has not answered: it may store it whatever we do.
         queue, queued: What waits for the node, and how many bytes that is.
@@ -111,13 +111,12 @@ class Lane:
         "offset",
         "queue",
         "queued",
-        "spoilt",
         "stored",
     )
 
     def __init__(self, course: Course, node: Node) -> None:
         self._course, self.node = course, node
-        self.asked = self.follows = self.finishing = self.lagging = self.spoilt = False
+        self.asked = self.follows = self.finishing = self.lagging = False
         self.offset: int | None = None
         self.already: frozenset[UUID] = frozenset()
         self.stored: Stored | None = None
@@ -127,6 +126,11 @@ class Lane:
         self._wake: Event | None = None
         self._what, self._limit = "answer to PUT", node.deadline
         self._scope = CancelScope()
+
+    @property
+    def spoilt(self) -> bool:
+        """It is out because its node's partial was wrong and is gone now, so that the node may get it anew."""
+        return isinstance(self.error, WrongPartial)
 
     def wake(self) -> None:
         if self._wake is not None:
@@ -284,13 +288,7 @@ class Lane:
 
     def _store(self, stored: Stored) -> None:
         """The node said who has it now."""
-        uuids, already = real(stored.uuids), real(stored.already)
-        if not uuids and not already:
-            failed = dict(stored.failed)
-            if failed:
-                raise NodesFailed(self.node.remote.name, f"to store {self._course.key}", failed.items())
-            raise RemoteProtocolError(f"{self.node.remote.name} stored {self._course.key} in no place that it names")
-        self.stored = Stored(uuids, already, stored.failed)
+        self.stored = stored_by(self.node, self._course.key, stored)
         self._settling("end of a put", 0)
         self._settled()
         if self._course.late is not None:
@@ -299,8 +297,9 @@ class Lane:
     def _leave(self, began: float, error: AnnexError) -> None:
         self.node.failed(error, began)
         if self.stored is None and not self.already and not self.lagging:  # what was said before stands
+            if self.offset and isinstance(error, VerificationFailed):
+                error = WrongPartial(self._course.key, self.node.remote.name)
             self.error = error
-            self.spoilt = bool(self.offset) and isinstance(error, VerificationFailed)
             self._settled()
 
     def _settled(self) -> None:
@@ -311,6 +310,21 @@ class Lane:
         self.queue.clear()
         self.queued = 0
         course.source.tell()
+
+
+def stored_by(node: Node, key: Key, stored: Stored) -> Stored:
+    """What *node* said of *key*, in real repositories.
+
+    Raises:
+        NodesFailed: None of its nodes stored it.
+        RemoteProtocolError: It named no place.
+    """
+    uuids, already = real(stored.uuids), real(stored.already)
+    if not uuids and not already:
+        if stored.failed:
+            raise NodesFailed(node.remote.name, f"to store {key}", stored.failed.items())
+        raise RemoteProtocolError(f"{node.remote.name} stored {key} in no place that it names")
+    return Stored(uuids, already, stored.failed)
 
 
 def real(uuids: frozenset[UUID]) -> frozenset[UUID]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import product
 from random import Random
 from typing import Any
@@ -14,6 +14,7 @@ from faulty_remote import Cancelled, Faulty
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annexpy.actions.put import put, put_many
 from annexpy.errors import (
     AccessDenied,
     AnnexError,
@@ -29,6 +30,7 @@ from annexpy.errors import (
     RemoteProtocolError,
     TimedOut,
     VerificationFailed,
+    WrongPartial,
 )
 from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored, Upload
@@ -361,23 +363,55 @@ async def test_wrong_content_is_the_fault_of_the_source() -> None:
 
 
 @pytest.mark.parametrize("size", [10, 999, 1000])
-async def test_a_node_with_a_wrong_partial_takes_it_anew_from_one_that_stored_it(size: int) -> None:
+async def test_a_wrong_partial_is_the_fault_of_its_node_alone_and_gone_at_the_next_attempt(size: int) -> None:
     nodes = three()
     nodes[1].partials[SMALL_KEY] = bytearray(b"x" * size)
-    stored = await store(cluster(nodes), SMALL_KEY, SMALL)
-    assert stored.uuids == {A, B, C}
-    assert not stored.failed
-    assert nodes[1].objects == {SMALL_KEY: SMALL}
-    assert at_rest(*nodes)
+    first = await store(cluster(nodes), SMALL_KEY, SMALL)
+    assert first.uuids == {A, C}
+    assert isinstance(first.failed[B], WrongPartial)
+    second = await store(cluster(nodes), SMALL_KEY, SMALL)
+    assert (second.uuids, second.already, second.failed) == ({B}, {A, C}, {})
+    assert first.then(second) == Stored(uuids=frozenset((A, B, C)))
 
 
-async def test_a_node_with_a_wrong_partial_takes_it_anew_from_one_that_had_it() -> None:
+@pytest.mark.parametrize("had", [False, True])
+async def test_putting_into_several_is_tried_again_for_those_with_a_wrong_partial(had: bool) -> None:
+    nodes = three()
+    if had:
+        nodes[0].objects[SMALL_KEY] = SMALL
+    for node in nodes[1:]:
+        node.partials[SMALL_KEY] = bytearray(b"x" * 10)
+    counted = [Faulty(node) for node in nodes]
+    [result] = [result async for result in put_many(cluster(counted), [(SMALL_KEY, SMALL)])]
+    assert result.stored == Stored(frozenset((B, C) if had else (A, B, C)), frozenset((A,) if had else ()))
+    assert all(node.objects == {SMALL_KEY: SMALL} for node in nodes)
+    assert [node.calls["finish"] for node in counted] == [0 if had else 1, 2, 2]
+    assert result.bytes == len(SMALL) + (len(SMALL) - 10 if had else len(SMALL))
+
+
+async def test_what_the_first_attempt_stored_stands_when_the_second_fails() -> None:
+    class Once(Faulty):
+        async def step(self, step: str) -> None:
+            await super().step(step)
+            if step == "put" and self.calls["put"] > 1:
+                raise ConnectionLost("peer", "an answer")
+
     nodes = three()[:2]
-    nodes[0].objects[SMALL_KEY] = SMALL
     nodes[1].partials[SMALL_KEY] = bytearray(b"x" * 10)
-    stored = await store(cluster(nodes), SMALL_KEY, SMALL)
-    assert (stored.already, stored.uuids, stored.failed) == ({A}, {B}, {})
-    assert nodes[1].objects == {SMALL_KEY: SMALL}
+    stored = await put(cluster([Once(node) for node in nodes]), SMALL_KEY, SMALL)
+    assert stored.uuids == {A}
+    assert isinstance(stored.failed[B], WrongPartial)
+
+
+async def test_a_stream_that_can_be_read_once_is_not_sent_twice() -> None:
+    async def once() -> AsyncIterator[bytes]:
+        yield SMALL
+
+    nodes = three()[:2]
+    nodes[1].partials[SMALL_KEY] = bytearray(b"x" * 10)
+    stored = await put(cluster(nodes), SMALL_KEY, once())
+    assert stored.uuids == {A}
+    assert isinstance(stored.failed[B], WrongPartial)
 
 
 async def test_wrong_partials_alone_are_what_the_put_failed_of() -> None:
@@ -392,7 +426,7 @@ async def test_wrong_partials_alone_are_what_the_put_failed_of() -> None:
 async def test_a_node_that_refuses_the_whole_content_is_not_given_it_twice() -> None:
     nodes = three()
     refusing = Faulty(nodes[1], "finish", lambda: VerificationFailed(SMALL_KEY, "node b"))
-    stored = await store(cluster([nodes[0], refusing, nodes[2]]), SMALL_KEY, SMALL)
+    stored = await put(cluster([nodes[0], refusing, nodes[2]]), SMALL_KEY, SMALL)
     assert stored.uuids == {A, C}
     assert isinstance(stored.failed[B], VerificationFailed)
     assert refusing.calls["put"] == 1

@@ -19,6 +19,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.fanout import WINDOW
+from annexpy.remote.late_copies import LateCopies
 from annexpy.remote.local_place import LocalPlace
 from annexpy.remote.memory import MemoryRemote
 from annexpy.remote.named_cluster import NamedCluster
@@ -129,7 +130,7 @@ async def test_a_silent_node_costs_no_more_than_the_slack() -> None:
 
 
 @virtual
-async def test_a_wrong_partial_is_made_up_for_late_where_there_are_enough_copies() -> None:
+async def test_a_wrong_partial_is_made_up_for_late() -> None:
     for partial in (b"x", b"x" * 1000):
         for delay in (0.0, 0.6):  # it says so before the answer, or after it
             nodes, log = nodes_and_log()
@@ -144,18 +145,77 @@ async def test_a_wrong_partial_is_made_up_for_late_where_there_are_enough_copies
                 await anyio.sleep(60)
                 assert spoilt.objects == {SMALL_KEY: SMALL}
                 assert log == [(SMALL_KEY, Stored(uuids=frozenset({C})))]
+                assert not whole._late._puts
 
 
 @virtual
-async def test_a_wrong_partial_is_made_up_for_at_once_where_there_are_not_enough_copies() -> None:
+async def test_whoever_shares_late_copies_makes_up_for_wrong_partials_with_any_number_of_copies() -> None:
     nodes, log = nodes_and_log()
     for node in nodes[1:]:
         node.partials[SMALL_KEY] = bytearray(b"x")
-    async with cluster(nodes, log) as whole:
-        assert (await store(whole, SMALL_KEY, SMALL)).uuids == {A, B}
+    late = LateCopies(lambda key, stored: log.append((key, stored)))
+    async with late:
+        for name, options in (("all", {}), ("two", {"min_copies": 2})):
+            whole = Cluster(nodes, clock=LoopClock(), late=late, **options)
+            stored = await store(whole, SMALL_KEY, SMALL)
+            assert stored.uuids == {A}, name
+            assert set(stored.failed) == {B, C}
+            await anyio.sleep(60)
+            assert log == [(SMALL_KEY, Stored(uuids=frozenset({uuid}))) for uuid in (B, C)]
+            assert all(node.objects == {SMALL_KEY: SMALL} for node in nodes)
+            assert not late._puts
+            for node in nodes:
+                node.objects.clear()
+                node.partials[SMALL_KEY] = bytearray(b"x" if node is not nodes[0] else b"")
+            log.clear()
+
+
+@virtual
+async def test_a_removal_ends_what_makes_up_for_a_wrong_partial() -> None:
+    for moment in (0.05, 0.35, 0.6, 1.1, 1.6):
+        nodes, log = nodes_and_log()
+        nodes[2].partials[LARGE_KEY] = bytearray(b"x")
+        slow = [Faulty(node, delay=0.01) for node in nodes]
+        late = LateCopies(lambda key, stored, log=log: log.append((key, stored)))
+        async with late:
+            whole = Cluster(slow, clock=LoopClock(), late=late)
+            assert (await store(whole, LARGE_KEY, LARGE)).uuids == {A, B}
+            await anyio.sleep(moment)
+            assert (await whole.remove_content(LARGE_KEY)).uuids == {A, B, C}
+            heard = list(log)
+            await anyio.sleep(60)
+            assert not any(node.objects for node in nodes), moment
+            assert log == heard
+
+
+@virtual
+async def test_a_node_with_a_wrong_partial_needs_nobody_to_stand_in_for_it() -> None:
+    def one(key: Key, name: str, nodes: Any, *, taking: frozenset[UUID], refused: frozenset[UUID]) -> list[Remote]:
+        return [node for node in nodes if node.uuid == A or (node.uuid not in refused and not taking - {A})][:2]
+
+    nodes, log = nodes_and_log()
+    nodes[1].partials[SMALL_KEY] = bytearray(b"x")
+    late = LateCopies(lambda key, stored: log.append((key, stored)))
+    async with late:
+        whole = Cluster(nodes, clock=LoopClock(), late=late, place=one)
+        assert (await store(whole, SMALL_KEY, SMALL)).uuids == {A}
         await anyio.sleep(60)
-    assert log == [(SMALL_KEY, Stored(uuids=frozenset({C})))]
-    assert all(node.objects == {SMALL_KEY: SMALL} for node in nodes)
+    assert [bool(node.objects) for node in nodes] == [True, True, False]
+
+
+@virtual
+async def test_who_cannot_give_what_he_has_is_no_fault_of_the_node_that_lacks_it() -> None:
+    for error in (lambda: ConnectFailed("there", "refused"), None):
+        nodes, log = nodes_and_log()
+        nodes[2].partials[SMALL_KEY] = bytearray(b"x")
+        first, lacking = Faulty(nodes[0], "get", error), Faulty(nodes[2])
+        late = LateCopies(lambda key, stored, log=log: log.append((key, stored)))
+        async with late:
+            whole = Cluster([first, nodes[1], lacking], clock=LoopClock(), late=late)
+            assert (await store(whole, SMALL_KEY, SMALL)).uuids == {A, B}
+            await anyio.sleep(60)
+            assert nodes[2].objects == {SMALL_KEY: SMALL}
+            assert [node.error is None for node in whole._nodes] == [False, True, True]
 
 
 @virtual
