@@ -19,6 +19,7 @@ MAX_EXTENSION: Final = 64
 """Bytes of extension, dot included, that a key of an E-backend may have."""
 MAX_SIZE: Final = 2**63 - 1
 
+_ZERO, _E = b"0E"
 _KEY = regex(rb"([^-]+)(?:-s(\d+))?(?:-m(\d+))?(?:-S(\d+))?(?:-C(\d+))?--(.*)", re.DOTALL)
 _WITHOUT_EXTENSION: Final = frozenset({b"WORM", b"URL", b"VURL", b"GITBUNDLE", b"GITMANIFEST"})
 
@@ -66,19 +67,7 @@ class Key:
             raw += b"-S%d" % chunk_size
         if chunk_number is not None:
             raw += b"-C%d" % chunk_number
-        raw += b"--" + name
-        if backend[-1:] == b"E" and backend not in _WITHOUT_EXTENSION:
-            dot = name.find(b".")
-            if dot >= 0 and len(name) - dot > MAX_EXTENSION:
-                raise InvalidKey("key extension", raw, f"at most {MAX_EXTENSION} bytes from the first dot")
-        put = object.__setattr__
-        put(self, "raw", raw)
-        put(self, "backend", backend)
-        put(self, "size", size)
-        put(self, "mtime", mtime)
-        put(self, "chunk_size", chunk_size)
-        put(self, "chunk_number", chunk_number)
-        put(self, "name", name)
+        _fill(self, raw + b"--" + name, backend, name, size, mtime, chunk_size, chunk_number)
 
     @classmethod
     def parse(cls, value: bytes | str) -> Key:
@@ -92,6 +81,10 @@ class Key:
         if match is None:
             raise InvalidKey("key", raw, "must be BACKEND[-sN][-mN][-SN][-CN]--NAME")
         backend, size, mtime, chunk_size, chunk_number, name = match.groups()
+        if mtime is chunk_size is chunk_number is None and size is not None and len(size) < 20 and size[0] != _ZERO:
+            key = object.__new__(cls)  # nearly every key: it is canonical, and need not be put together again
+            _fill(key, raw, backend, name, int(size), None, None, None)
+            return key
         if len(raw) > 4000 and max(map(len, filter(None, (size, mtime, chunk_size, chunk_number))), default=0) > 4000:
             raise InvalidKey("key field", raw, "at most 4000 digits")
         return cls(
@@ -135,3 +128,36 @@ class Key:
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Key.parse, (self.raw,))
+
+
+_set_raw, _set_backend, _set_name, _set_size, _set_mtime, _set_chunk_size, _set_chunk_number = (
+    Key.__dict__[name].__set__ for name in ("raw", "backend", "name", "size", "mtime", "chunk_size", "chunk_number")
+)
+
+
+def _fill(
+    key: Key,
+    raw: bytes,
+    backend: bytes,
+    name: bytes,
+    size: int | None,
+    mtime: int | None,
+    chunk_size: int | None,
+    chunk_number: int | None,
+) -> None:
+    """Set what *key* is, once.
+
+    Raises:
+        InvalidKey: Its extension is too long.
+    """
+    if backend[-1] == _E and backend not in _WITHOUT_EXTENSION:
+        dot = name.find(b".")
+        if dot >= 0 and len(name) - dot > MAX_EXTENSION:
+            raise InvalidKey("key extension", raw, f"at most {MAX_EXTENSION} bytes from the first dot")
+    _set_raw(key, raw)
+    _set_backend(key, backend)
+    _set_name(key, name)
+    _set_size(key, size)
+    _set_mtime(key, mtime)
+    _set_chunk_size(key, chunk_size)
+    _set_chunk_number(key, chunk_number)

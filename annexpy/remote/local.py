@@ -160,7 +160,7 @@ class Local:
             if self._store.settings.thin:
                 present += [await self.check_present(key) for key in keys[start : start + _BATCH]]
             else:
-                present += map(self._store.present, keys[start : start + _BATCH])
+                present += self._store.present_many(keys[start : start + _BATCH])
                 await lowlevel.checkpoint()
         return present
 

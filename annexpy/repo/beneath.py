@@ -10,10 +10,10 @@ import errno
 import os
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["open_beneath"]
+__all__ = ["OUT_OF_REACH", "open_beneath", "statuses_beneath"]
 
 _OPENAT2: Final = 437  # on every architecture
 _RESOLVE_NO_SYMLINKS: Final = 0x04
@@ -22,7 +22,13 @@ _WORTH: Final = 400
 """Calls from which on they are worth the 2 ms that ctypes costs."""
 _UNKNOWN: Final = frozenset((errno.ENOSYS, errno.EPERM, errno.EINVAL, errno.E2BIG))
 
+OUT_OF_REACH: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES, errno.ENAMETOOLONG))
+"""What the system says of a file that is not there for us, whatever else goes wrong."""
+
+_LOOK: Final = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
+
 _Opens = Callable[[int, bytes, int, int], int]
+"""``openat2``: a descriptor, or a number of ``errno`` as a negative one."""
 
 _calls = 0
 _opens: _Opens | None = None
@@ -41,19 +47,59 @@ def open_beneath(fd: int, path: bytes, flags: int, mode: int = 0) -> int:
     Returns:
         The descriptor; -1 when one has to go step by step.
     """
+    opens = _usable(fd, 1)
+    # What may lead up or has an empty part has to be looked at part by part.
+    if opens is None or path[0] == 47 or path[-1] == 47 or b".." in path or b"//" in path or b"\0" in path:
+        return -1
+    opened = opens(fd, path, flags, mode)
+    if opened < 0:
+        raise OSError(-opened, os.strerror(-opened), path)
+    return opened
+
+
+def statuses_beneath(fd: int, paths: Sequence[bytes]) -> list[os.stat_result | None] | None:
+    """As ``os.lstat`` of each of *paths*, None where nothing can be reached, as behind a symbolic link.
+
+    Args:
+        fd: Of the folder that they start from.
+        paths: Relative, of parts that are neither empty nor ``.`` or ``..``.
+
+    Returns:
+        None when one has to go step by step.
+
+    Raises:
+        OSError: One could not be looked at, and may be there.
+    """
+    opens = _usable(fd, len(paths))
+    if opens is None:
+        return None
+    fstat, close = os.fstat, os.close
+    found: list[os.stat_result | None] = []
+    for path in paths:
+        looked = opens(fd, path, _LOOK, 0) if b"\0" not in path else -errno.ENOENT
+        if looked >= 0:
+            found.append(fstat(looked))
+            close(looked)
+        elif -looked in OUT_OF_REACH:
+            found.append(None)
+        else:
+            raise OSError(-looked, os.strerror(-looked), path)
+    return found
+
+
+def _usable(fd: int, calls: int) -> _Opens | None:
+    """The system call, tried on the folder *fd*, once there were so many *calls* that it is worth it."""
     global _calls, _opens
     if _opens is None:
-        _calls += 1
+        _calls += calls
         if _calls <= _WORTH:
-            return -1
+            return None
         _opens = _system_call(fd) or _never
-    if path[0] == 47 or path[-1] == 47 or b".." in path or b"//" in path or b"\0" in path:
-        return -1
-    return _opens(fd, path, flags, mode)
+    return None if _opens is _never else _opens
 
 
 def _never(fd: int, path: bytes, flags: int, mode: int) -> int:
-    return -1
+    return -errno.ENOSYS
 
 
 def _system_call(fd: int) -> _Opens | None:
@@ -65,6 +111,7 @@ def _system_call(fd: int) -> _Opens | None:
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
     call.restype = ctypes.c_long
+    last_error = ctypes.get_errno
     hows: dict[tuple[int, int], bytes] = {}
 
     def opens(fd: int, path: bytes, flags: int, mode: int) -> int:
@@ -72,17 +119,17 @@ def _system_call(fd: int) -> _Opens | None:
         if how is None:
             how = hows[flags, mode] = _HOW.pack(flags, mode if flags & os.O_CREAT else 0, _RESOLVE_NO_SYMLINKS)
         while True:
-            opened: int = call(_OPENAT2, fd, path, how, len(how))
+            opened: int = call(_OPENAT2, fd, path, how, 24)
             if opened >= 0:
                 return opened
-            number = ctypes.get_errno()
+            number = last_error()
             if number != errno.EINTR:
-                raise OSError(number, os.strerror(number), path)
+                return -number
 
-    try:
-        os.close(opens(fd, b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, 0))
-    except OSError as error:
-        if error.errno in _UNKNOWN:
-            return None
-        raise
+    tried = opens(fd, b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, 0)
+    if -tried in _UNKNOWN:
+        return None
+    if tried < 0:
+        raise OSError(-tried, os.strerror(-tried), b".")
+    os.close(tried)
     return opens

@@ -14,7 +14,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final, Protocol
+
+from annexpy.repo.beneath import OUT_OF_REACH
 
 __all__ = ["WRITE", "ComposedFiles", "Files", "Status"]
 
@@ -45,6 +48,14 @@ class Files(Protocol):
     # -- looking --
     def status(self, path: bytes) -> Status | None:
         """lstat; None when there is nothing."""
+        ...
+
+    def statuses(self, paths: Sequence[bytes]) -> list[Status | None]:
+        """``status`` of each; None also for what cannot be reached, as behind a symbolic link.
+
+        Args:
+            paths: Of parts that are neither empty nor ``.`` or ``..``.
+        """
         ...
 
     def absent(self, path: bytes) -> bool:
@@ -199,11 +210,19 @@ class ComposedFiles:
 
     __slots__ = ()
 
+    def statuses(self: Files, paths: Sequence[bytes]) -> list[Status | None]:
+        found: list[Status | None] = []
+        for path in paths:
+            try:
+                found.append(self.status(path))
+            except OSError as error:
+                if error.errno not in OUT_OF_REACH:
+                    raise
+                found.append(None)
+        return found
+
     def absent(self: Files, path: bytes) -> bool:
-        try:
-            return self.status(path) is None
-        except NotADirectoryError:
-            return True
+        return self.statuses((path,)) == [None]
 
     def replace(
         self: Files,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from typing import Final
 
 from annexpy.errors import InvalidPath
-from annexpy.repo.beneath import open_beneath
+from annexpy.repo.beneath import open_beneath, statuses_beneath
 from annexpy.repo.descriptor_locks import DescriptorLocks
 from annexpy.repo.door import WRITE, ComposedFiles, Files, Status
 
@@ -123,6 +124,10 @@ class DiskFiles(DescriptorLocks, ComposedFiles):
                     os.close(fd)
         except FileNotFoundError:
             return None
+
+    def statuses(self, paths: Sequence[bytes]) -> list[Status | None]:
+        found = statuses_beneath(self._fd, paths)
+        return super().statuses(paths) if found is None else [*found]
 
     def absent(self, path: bytes) -> bool:
         # access() follows links on the way, which cannot make it call something absent that is there

@@ -10,14 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from annexpy.clock import Clock
 from annexpy.errors import AccessDenied, AnnexError, ContentError, InvalidKey, NoSpace, NotRegularFile
 from annexpy.keys.key import Key
-from annexpy.keys.layout import hash_dir_lower, key_file, object_paths
+from annexpy.keys.layout import hash_dir_lower, hash_dir_mixed, key_file, object_paths
+from annexpy.repo.beneath import OUT_OF_REACH
 from annexpy.repo.files import Files, Status
 from annexpy.repo.settings import ContentSettings
 from annexpy.uuids import UUID
@@ -173,11 +174,30 @@ class AnnexFolders:
                 continue
             try:
                 status = objects.status(path)
-            except OSError:
+            except OSError as error:
+                if error.errno not in OUT_OF_REACH:
+                    raise
                 continue
             if status is not None and stat.S_ISREG(status.st_mode):
                 return path, status
         return None
+
+    def look_for(self, keys: Sequence[Key], place: int) -> list[Status | None]:
+        """What is in the first or second *place* (0, 1) of each of *keys*; None where nothing can be reached.
+
+        Raises:
+            OSError: A place could not be looked at, so absence is not certain.
+        """
+        objects = self.existing(self.layout.objects)
+        if objects is None:
+            return [None] * len(keys)
+        levels = self.settings.levels
+        paths: list[bytes] = []
+        hash_dir = hash_dir_lower if self.settings.bare is (place == 0) or self.settings.lower_only else hash_dir_mixed
+        for key in keys:
+            name = key_file(key)
+            paths.append(hash_dir(key, levels) + name + b"/" + name)
+        return objects.statuses(paths)
 
     def error(self, key: Key, error: OSError) -> AnnexError:
         """*error* as annexpy's own, naming key and repository."""

@@ -27,6 +27,7 @@ from annexpy.errors import (
 )
 from annexpy.keys.key import Key
 from annexpy.keys.layout import key_file
+from annexpy.repo import beneath
 from annexpy.repo.content import ContentStore
 from annexpy.repo.faulty_files import Faults, FaultyFiles
 from annexpy.repo.files import DiskFiles, Files
@@ -270,6 +271,64 @@ async def test_an_object_in_the_other_kind_of_folder_counts(files: Files) -> Non
     assert content(bare, key) == SMALL
     assert await put(bare, key, SMALL[::-1]) is False
     assert bare.path(key) == work_tree.path(key)
+
+
+@pytest.mark.parametrize("way", ["disk", "disk, step by step", "memory"])
+@pytest.mark.parametrize("settings", [{}, {"bare": False}, {"lower_only": True}, {"levels": 1}], ids=str)
+def test_many_are_looked_for_as_each_is(
+    way: str, settings: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beneath, "_opens", beneath._never if "step" in way else None)
+    monkeypatch.setattr(beneath, "_calls", beneath._WORTH)
+    files: Files = MemoryFiles() if way == "memory" else DiskFiles(tmp_path)
+    store = make(files, **settings)
+    expected: dict[Key, bool] = {Key.parse(b"WORM-s1--" + b"n" * 300): False}
+
+    def have(key: Key, path: bytes, data: bytes, mode: int = 0o444) -> None:
+        path = b"annex/objects/" + path
+        files.make_folders(os.path.dirname(path))
+        fd = files.open_write(path, mode=0o600)
+        files.write(fd, data)
+        files.close_fd(fd)
+        files.chmod(path, mode)
+
+    places = 1 if settings.get("lower_only") else 2
+    for place in range(places):
+        for number, (data, mode, there) in enumerate(
+            ((b"1", 0o444, True), (b"12", 0o444, False), (b"1", 0o644, True), (b"", 0o400, False))
+        ):
+            key = Key.parse(f"WORM-s1--{place}/{number}..")
+            have(key, store.folders.paths(key)[place], data, mode)
+            expected[key] = there
+        folder, link, behind = (Key.parse(f"WORM-s1--{kind}{place}") for kind in ("folder", "link", "behind"))
+        files.make_folders(b"annex/objects/" + store.folders.paths(folder)[place])
+        real = Key.parse(f"WORM-s1--{place}/0..")
+        for path in (store.folders.paths(link)[place], os.path.dirname(store.folders.paths(behind)[place])):
+            files.make_folders(os.path.dirname(b"annex/objects/" + path))
+            target = b"/".join([b".."] * path.count(b"/")) + b"/" + store.folders.paths(real)[place]
+            if isinstance(files, MemoryFiles):
+                files.symlink(target, b"annex/objects/" + path)
+            else:
+                os.symlink(target, os.path.join(files.path, b"annex/objects", path))
+        expected |= dict.fromkeys((folder, link, behind), False)
+    both = Key.parse("WORM-s1--both")
+    for place in range(places):
+        have(both, store.folders.paths(both)[place], b"1" if place else b"other")
+    expected[both] = store.present(both)
+
+    assert store.present_many([*expected]) == [*expected.values()]
+    assert [store.present(key) for key in expected] == [*expected.values()]
+    assert make(files, **settings).present_many([]) == []
+
+
+def test_what_cannot_be_looked_at_is_not_called_absent(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [worm(SMALL), key_of(SMALL)]
+    for at in (1, 3):  # the first place of the first key, or that of the second one
+        faulty = FaultyFiles(files, Faults(at=at, error=errno.EIO, only=frozenset(("status",))))
+        store = make(faulty, durability="fast")
+        store.folders.needed(b"annex/objects")
+        with pytest.raises(ContentError, match="Input/output error"):
+            store.present_many(keys)
 
 
 def test_nothing_is_made_by_looking(store: ContentStore, files: Files) -> None:

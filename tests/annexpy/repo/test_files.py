@@ -85,6 +85,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("status"), NAMES),
         st.tuples(st.just("names"), NAMES),
         st.tuples(st.just("absent"), NAMES),
+        st.tuples(st.just("statuses"), NAMES, NAMES),
     ),
     max_size=25,
 )
@@ -111,6 +112,8 @@ def perform(files: Files, operation: tuple[object, ...]) -> object:
             size = status.st_size if stat.S_ISREG(status.st_mode) else 0
             links = status.st_nlink if stat.S_ISREG(status.st_mode) else 0
             return status.st_mode, size, links
+        case ("statuses", bytes(), bytes()):
+            return [status and stat.S_IFMT(status.st_mode) for status in files.statuses(operation[1:])]
         case ("names", bytes(path)):
             return sorted(files.names(path))
         case (str(name), *arguments):
