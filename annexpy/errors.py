@@ -8,8 +8,8 @@
     ├── ProtocolError            LocalProtocolError · RemoteProtocolError · PeerError
     ├── TransportError           ConnectFailed · ConnectionLost · OutcomeUnknown · AuthFailed ·
     │                            TimedOut · NodesFailed
-    ├── ContentError             KeyNotPresent · VerificationFailed · ContentChanged ·
-    │                            IncompleteTransfer · ContentLocked · NotLocked ·
+    ├── ContentError             KeyNotPresent · VerificationFailed (WrongPartial) ·
+    │                            ContentChanged · IncompleteTransfer · ContentLocked · NotLocked ·
     │                            TransferInProgress · NoSpace · NotRegularFile
     ├── PolicyError              NotEnoughCopies · DropIncomplete · RequiredContent · NotWanted ·
     │                            AccessDenied
@@ -66,6 +66,7 @@ __all__ = [
     "UnknownUUID",
     "UnsupportedRepository",
     "VerificationFailed",
+    "WrongPartial",
 ]
 
 

@@ -40,6 +40,9 @@ class ReadsThrough(Wrapper, ABC):
     def is_near(self, uuid: UUID) -> bool:
         """What a repository has costs no more than what the cache has."""
 
+    async def before_removal(self, keys: Sequence[Key]) -> None:
+        """End whatever could bring *keys* back after they were removed."""
+
     def get(
         self, key: Key, *, offset: int = 0, end: int | None = None, associated_file: str = ""
     ) -> AbstractAsyncContextManager[Download]:
@@ -52,10 +55,12 @@ class ReadsThrough(Wrapper, ABC):
         )
 
     async def remove_content(self, key: Key, *, deadline: Deadline | None = None) -> Removed:
+        await self.before_removal((key,))
         self._forget((key,))
         return await super().remove_content(key, deadline=deadline)
 
     async def remove_content_many(self, keys: Sequence[Key], *, deadline: Deadline | None = None) -> list[Removed]:
+        await self.before_removal(keys)
         self._forget(keys)
         return await super().remove_content_many(keys, deadline=deadline)
 

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Final
 
 from anyio import CancelScope, current_time
 
-from annexpy.errors import AnnexError, ConnectionLost, KeyNotPresent, TimedOut, VerificationFailed, WrongPartial
+from annexpy.errors import (
+    AnnexError,
+    ConnectionLost,
+    ContentChanged,
+    IncompleteTransfer,
+    KeyNotPresent,
+    TimedOut,
+    VerificationFailed,
+    WrongPartial,
+)
 from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
 from annexpy.remote.failover import Stream
 from annexpy.remote.health import Node
-from annexpy.remote.put_lane import SETTLING_RATE, stored_by
+from annexpy.remote.put_lane import SETTLING_RATE, give_up_partial, stored_by
 
 __all__ = ["catch_up"]
+
+log = logging.getLogger(__name__)
+
+_PERHAPS_OF_THE_SOURCE: Final = (ConnectionLost, VerificationFailed, ContentChanged, IncompleteTransfer)
+"""What the target says that may be about what it was given."""
 
 
 async def catch_up(key: Key, associated_file: str, sources: Sequence[Node], target: Node) -> Stored:
@@ -37,7 +53,7 @@ async def catch_up(key: Key, associated_file: str, sources: Sequence[Node], targ
                 raise
             again = False
         except AnnexError as error:
-            if attempt.awaited is target and not isinstance(error, ConnectionLost):
+            if attempt.awaited is target and not isinstance(error, _PERHAPS_OF_THE_SOURCE):
                 raise
             why = error
             del left[0]
@@ -54,6 +70,7 @@ class _Attempt:
     def __init__(self, key: Key, associated_file: str, source: Node, target: Node) -> None:
         self._key, self._file, self._source, self._target = key, associated_file, source, target
         self._scope = CancelScope()
+        self._stored: Stored | None = None
         self.awaited = target
 
     async def run(self) -> Stored:
@@ -65,23 +82,30 @@ class _Attempt:
                 async with target.remote.put(self._key, associated_file=self._file) as upload:
                     target.heard(began)
                     if upload.already is not None:
-                        return stored_by(target, self._key, Stored(already=upload.already))
-                    if (stored := await self._filled(upload)) is not None:
-                        return stored
-            raise TimedOut(self.awaited.remote.name, "copy of a content", self.awaited.deadline)
+                        self._stored = stored_by(target, self._key, Stored(already=upload.already))
+                    else:
+                        await self._fill(upload)
+            if self._stored is None:
+                raise TimedOut(self.awaited.remote.name, "copy of a content", self.awaited.deadline)
         except AnnexError as error:
-            self.awaited.failed(error, began if self.awaited is target else None)
-            raise
+            if self._stored is None:
+                self.awaited.failed(error, began if self.awaited is target else None)
+                raise
+            log.info("%s: %s is stored, and then: %s", target.remote.name, self._key, error)
         finally:
             target.end(began)
+        return self._stored
 
     def _await(self, node: Node) -> None:
         self.awaited = node
         self._scope.deadline = current_time() + node.deadline
 
-    async def _filled(self, upload: Upload) -> Stored | None:
-        """What becomes of *upload*, None if the target never says."""
+    async def _fill(self, upload: Upload) -> None:
+        """Give *upload* what it lacks."""
         key, source, target = self._key, self._source, self._target
+        if key.size is not None and upload.offset > key.size:
+            await give_up_partial(upload)
+            raise WrongPartial(key, target.remote.name)
         self._await(source)
         async with source.remote.get(key, offset=upload.offset, associated_file=self._file) as download:
             self._await(target)
@@ -104,6 +128,5 @@ class _Attempt:
                         raise
                     raise WrongPartial(key, target.remote.name) from error
                 target.moves()
-                self._await(target)  # to be left
-                return stored_by(target, key, stored)
-        return None
+                self._stored = stored_by(target, key, stored)
+                self._await(source)  # which is left first

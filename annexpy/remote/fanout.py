@@ -248,7 +248,10 @@ class FanOut:
         """Nodes that were not asked yet, in place of those that are out."""
         if self._instead is None:
             return []
-        spoilt = {lane.node.uuid for lane in self.lanes if lane.spoilt}  # who is not out: it takes the next attempt
+        spoilt: set[UUID] = set()  # who is not out: it takes the next attempt
+        for lane in self.lanes:
+            if lane.error is not None and lane.spoilt:
+                spoilt |= {lane.node.uuid, *reasons(lane.node, lane.error)}
         out = self.failed.keys() - spoilt
         if not out:
             return []

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, TypeAlias
 
-from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Semaphore, create_task_group
+from anyio import TASK_STATUS_IGNORED, CancelScope, Event, Semaphore, create_task_group, move_on_after
 from anyio.abc import TaskGroup, TaskStatus
 
 from annexpy.errors import AnnexError
@@ -37,6 +37,8 @@ _CATCHING_UP: Final = 4
 """Nodes that catch up at a time. For those that wait, no more is kept than the key."""
 _WITH_CONTENT: Final = 16
 """Puts whose queues are kept for nodes that are about to finish. Beyond that, nodes catch up."""
+_LINGERS: Final = 600.0
+"""Seconds for which ``made_up`` waits."""
 _BACKLOG: Final = 1000
 """Late puts of one cluster. Beyond that a copy that is late is given up."""
 
@@ -50,6 +52,7 @@ class LateCopies:
         self._group: TaskGroup | None = None
         self._puts: dict[Key, set[LatePut]] = {}
         self._behind: Counter[int] = Counter()
+        self._making_up: set[LatePut] = set()
 
     @property
     def entered(self) -> bool:
@@ -88,13 +91,21 @@ class LateCopies:
     @asynccontextmanager
     async def making_up(self, fan: FanOut) -> AsyncIterator[FanOut]:
         """As entering *fan*; nodes that had a wrong partial get the content after its answer."""
-        assert self._group is not None
         async with fan:
             yield fan
-        if fan.early:
+        if fan.early and self._group is not None:
             put = LatePut(self, fan)
             self.keep(put)
+            self._making_up.add(put)
             self._group.start_soon(put.catch_up)
+
+    async def made_up(self) -> bool:
+        """Wait until nodes that had a wrong partial have got the content, ten minutes at most; False: none had."""
+        waited = bool(self._making_up)
+        with move_on_after(_LINGERS):
+            for put in tuple(self._making_up):
+                await put.ended.wait()
+        return waited
 
     def is_behind(self, node: Node) -> bool:
         """It has yet to take what was put before."""
@@ -131,6 +142,7 @@ class LateCopies:
                 del self._puts[put.key]
         self._behind.subtract(put.behind)
         put.behind = []
+        self._making_up.discard(put)
 
 
 class LatePut:

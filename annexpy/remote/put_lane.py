@@ -34,7 +34,7 @@ from annexpy.remote.waiting import Waiting
 from annexpy.repo.shared_verifier import SharedVerifiers
 from annexpy.uuids import UUID, is_cluster
 
-__all__ = ["SETTLING_RATE", "Course", "End", "Lane", "real", "stored_by"]
+__all__ = ["SETTLING_RATE", "Course", "End", "Lane", "give_up_partial", "real", "stored_by"]
 
 SETTLING_RATE: Final = 16 * 1024 * 1024
 """Bytes a second that a node may take to hash and sync what it got, on top of the deadline."""
@@ -182,21 +182,11 @@ class Lane:
                         return
                     if attempt == "last":
                         raise RemoteProtocolError(f"{remote.name} wants byte {upload.offset} of {course.key}, twice")
-                    await self._give_up_partial(upload)
+                    await give_up_partial(upload)
                     continue
             self.already = real(claimed) or await self._checked()
             self.node.heard(began)
             self._settled()
-            return
-
-    async def _give_up_partial(self, upload: Upload) -> None:
-        """A partial longer than the key can only be wrong. No bytes and VALID make the node drop it."""
-        await upload.start(0)
-        try:
-            await upload.finish()
-        except TransportError:
-            raise
-        except AnnexError:  # the refusal that was asked for; what it led to shows when we ask again
             return
 
     async def _checked(self) -> frozenset[UUID]:
@@ -310,6 +300,17 @@ class Lane:
         self.queue.clear()
         self.queued = 0
         course.source.tell()
+
+
+async def give_up_partial(upload: Upload) -> None:
+    """A partial longer than the key can only be wrong. No bytes and VALID make the node drop it."""
+    await upload.start(0)
+    try:
+        await upload.finish()
+    except TransportError:
+        raise
+    except AnnexError:  # the refusal that was asked for; what it led to shows when we ask again
+        return
 
 
 def stored_by(node: Node, key: Key, stored: Stored) -> Stored:

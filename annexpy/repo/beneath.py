@@ -78,8 +78,10 @@ def statuses_beneath(fd: int, paths: Sequence[bytes]) -> list[os.stat_result | N
     for path in paths:
         looked = opens(fd, path, _LOOK, 0) if b"\0" not in path else -errno.ENOENT
         if looked >= 0:
-            found.append(fstat(looked))
-            close(looked)
+            try:
+                found.append(fstat(looked))
+            finally:
+                close(looked)
         elif -looked in OUT_OF_REACH:
             found.append(None)
         else:

@@ -9,6 +9,7 @@ Source: fact sheet repository-format, section 2.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -169,8 +170,8 @@ class ContentStore:
                 for number, status in zip(missing, elsewhere, strict=True):
                     found[number] = status
         except OSError as error:
-            path = error.filename if isinstance(error.filename, bytes) else b""
-            key = next((key for key in keys if path.endswith(b"/" + key_file(key))), keys[0])
+            name = os.path.basename(error.filename) if isinstance(error.filename, bytes) else b""
+            key = next((key for key in keys if key_file(key) == name), keys[0])
             raise self.folders.error(key, error) from error
         return [
             status is not None

@@ -18,7 +18,6 @@ from annexpy.clock import Clock
 from annexpy.errors import AccessDenied, AnnexError, ContentError, InvalidKey, NoSpace, NotRegularFile
 from annexpy.keys.key import Key
 from annexpy.keys.layout import hash_dir_lower, hash_dir_mixed, key_file, object_paths
-from annexpy.repo.beneath import OUT_OF_REACH
 from annexpy.repo.files import Files, Status
 from annexpy.repo.settings import ContentSettings
 from annexpy.uuids import UUID
@@ -165,19 +164,12 @@ class AnnexFolders:
                     yield path, status
 
     def find_regular(self, key: Key) -> tuple[bytes, Status] | None:
-        """As ``find``, quick about absent keys; None for anything but a regular file that can be looked at."""
+        """As ``find``; None for anything but a regular file that can be reached."""
         objects = self.existing(self.layout.objects)
         if objects is None:
             return None
         for path in self.paths(key):
-            if objects.absent(path):
-                continue
-            try:
-                status = objects.status(path)
-            except OSError as error:
-                if error.errno not in OUT_OF_REACH:
-                    raise
-                continue
+            [status] = objects.statuses((path,))
             if status is not None and stat.S_ISREG(status.st_mode):
                 return path, status
         return None

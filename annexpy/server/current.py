@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -31,6 +31,8 @@ class Gives(Protocol):
     def cache_of(self, uuid: UUID) -> ReadCache | None: ...
 
     def is_near(self, uuid: UUID) -> bool: ...
+
+    async def settle(self, keys: Iterable[Key]) -> None: ...
 
 
 class Current(ReadsThrough):
@@ -68,6 +70,9 @@ class Current(ReadsThrough):
 
     def put(self, key: Key, *, associated_file: str = "") -> AbstractAsyncContextManager[Upload]:
         return self._gateway.placing.counted(key, super().put(key, associated_file=associated_file))
+
+    async def before_removal(self, keys: Sequence[Key]) -> None:
+        await self._gateway.settle(keys)
 
     async def check_present_many(self, keys: Sequence[Key]) -> list[bool]:
         try:

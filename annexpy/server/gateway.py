@@ -17,7 +17,7 @@ Source: fact sheet p2p-protocol, section 5.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
@@ -316,8 +316,17 @@ class Gateway:
     # -- the end ----------------------------------------------------------------------------------
 
     async def linger(self) -> None:
-        """Wait until no lock is kept any more whose client has vanished: ten minutes at most."""
+        """Wait for copies that are still owed to nodes with a wrong partial, and for locks whose client has vanished.
+
+        Ten minutes at most for each.
+        """
+        if await self._late.made_up():
+            await self.commit()
         await self._kept.linger()
+
+    async def settle(self, keys: Iterable[Key]) -> None:
+        """*keys* are about to be removed somewhere: what is still on its way must not come after that."""
+        await self._late.settle(keys)
 
     async def commit(self) -> None:
         """Bring what was recorded into the branches of the gateway and of its nodes on this machine."""

@@ -219,6 +219,80 @@ async def test_who_cannot_give_what_he_has_is_no_fault_of_the_node_that_lacks_it
 
 
 @virtual
+async def test_a_copy_that_has_rotted_is_no_fault_of_the_node_that_gets_it() -> None:
+    nodes, log = nodes_and_log()
+    nodes[0].objects[SMALL_KEY] = bytes(len(SMALL))
+    nodes[1].objects[SMALL_KEY] = SMALL
+    nodes[2].partials[SMALL_KEY] = bytearray(b"x")
+    late = LateCopies(lambda key, stored: log.append((key, stored)))
+    async with late:
+        whole = Cluster(nodes, clock=LoopClock(), late=late)
+        assert (await store(whole, SMALL_KEY, SMALL)).already == {A, B}
+        assert await late.made_up()
+        assert log == [(SMALL_KEY, Stored(uuids=frozenset({C})))]
+        assert not await late.made_up()
+    assert nodes[2].objects == {SMALL_KEY: SMALL}
+
+
+@virtual
+async def test_a_source_that_is_left_badly_takes_nothing_back() -> None:
+    class Hangs(Faulty):
+        @asynccontextmanager
+        async def get(self, key: Key, **options: Any) -> AsyncIterator[Any]:
+            async with super().get(key, **options) as download:
+                yield download
+            if self.error is None:
+                await anyio.sleep_forever()
+            raise self.error()
+
+    for error in (lambda: ConnectFailed("there", "refused"), None):
+        nodes, log = nodes_and_log()
+        nodes[2].partials[SMALL_KEY] = bytearray(b"x")
+        late = LateCopies(lambda key, stored, log=log: log.append((key, stored)))
+        async with late:
+            whole = Cluster([Hangs(nodes[0], error=error), *nodes[1:]], clock=LoopClock(), late=late)
+            assert (await store(whole, SMALL_KEY, SMALL)).uuids == {A, B}
+            await anyio.sleep(60)
+            assert log == [(SMALL_KEY, Stored(uuids=frozenset({C})))]
+            assert whole._nodes[2].error is None
+
+
+@virtual
+async def test_a_node_that_stands_in_gives_up_a_partial_that_is_too_long() -> None:
+    def one(key: Key, name: str, nodes: Any, *, taking: frozenset[UUID], refused: frozenset[UUID]) -> list[Remote]:
+        return [node for node in nodes if node.uuid == A or (node.uuid not in refused and not taking - {A})][:2]
+
+    nodes, log = nodes_and_log()
+    nodes[2].partials[SMALL_KEY] = bytearray(b"x" * 2000)
+    whole = Cluster([nodes[0], Faulty(nodes[1], "finish"), nodes[2]], clock=LoopClock(), place=one)
+    stored = await store(whole, SMALL_KEY, SMALL)
+    assert stored.uuids == {A, C}
+    assert not log
+
+
+@virtual
+async def test_whoever_has_left_his_late_copies_gets_none_and_nobody_waits_for_them() -> None:
+    nodes, log = nodes_and_log()
+    nodes[2].partials[SMALL_KEY] = bytearray(b"x")
+    late = LateCopies(lambda key, stored: log.append((key, stored)))
+    whole = Cluster(nodes, clock=LoopClock(), late=late)
+
+    async def put_slowly() -> None:
+        async with whole.put(SMALL_KEY) as upload:
+            await upload.start(len(SMALL))
+            await upload.write(SMALL)
+            assert (await upload.finish()).uuids == {A, B}
+            await anyio.sleep(20)
+
+    async with anyio.create_task_group() as group:
+        async with late:
+            group.start_soon(put_slowly)
+            await anyio.sleep(10)
+    assert (await whole.remove_content(SMALL_KEY)).ok
+    assert not any(node.objects for node in nodes)
+
+
+@virtual
 async def test_a_node_that_was_overtaken_catches_up_in_spite_of_a_wrong_partial() -> None:
     nodes, log = nodes_and_log()
     slow = nodes[2]

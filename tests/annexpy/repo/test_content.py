@@ -329,6 +329,11 @@ def test_what_cannot_be_looked_at_is_not_called_absent(files: Files, monkeypatch
         store.folders.needed(b"annex/objects")
         with pytest.raises(ContentError, match="Input/output error"):
             store.present_many(keys)
+    faulty = FaultyFiles(files, Faults(at=2, error=errno.EIO, only=frozenset(("status",))))
+    store = make(faulty, durability="fast")
+    store.folders.needed(b"annex/objects")
+    with pytest.raises(ContentError, match="Input/output error"):
+        store.present(keys[0])
 
 
 def test_nothing_is_made_by_looking(store: ContentStore, files: Files) -> None:

@@ -66,6 +66,24 @@ def test_where_the_system_refuses_it_is_not_asked_again(tmp_path: Path, monkeypa
     assert beneath._opens is beneath._never
 
 
+def test_a_look_that_fails_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beneath, "_opens", None)
+    monkeypatch.setattr(beneath, "_calls", beneath._WORTH)
+    (tmp_path / "a").mkdir()
+    files = DiskFiles(tmp_path)
+    assert len(files.statuses((b"a",))) == 1
+    before = os.listdir("/proc/self/fd")
+
+    def fails(fd: int) -> os.stat_result:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", fails)
+        with pytest.raises(OSError, match="Stale"):
+            files.statuses((b"a",))
+    assert os.listdir("/proc/self/fd") == before
+
+
 # -- the same answers on disk and in memory -------------------------------------------------------
 
 NAMES = st.sampled_from([b"a", b"b", b"d", b"d/a", b"d/e", b"d/e/a", b"d/e/f"])

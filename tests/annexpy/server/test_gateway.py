@@ -272,6 +272,40 @@ async def test_what_was_stored_is_committed_at_the_gateway_and_at_its_nodes(worl
         assert a.uuid in LocationLog.parse(log).present, "the node's own branch too"
 
 
+async def test_a_node_with_a_wrong_partial_gets_the_content_after_the_answer_even_if_the_session_ends(
+    world: World,
+) -> None:
+    a, b = world.node("a"), world.node("b")
+    content = content_of(7, 16 << 20)
+    key = key_of(content)
+    leave_partial(b, key, b"wrong")
+    async with world.open() as (gateway, cluster):
+        stored = await store(await shown(gateway, cluster), key, content)
+        assert stored.uuids == {a.uuid}
+        await gateway.linger()
+    assert b.holds(key, content)
+    assert world.gateway.logged([key])[key] == {a.uuid, b.uuid}
+
+
+async def test_what_was_removed_from_a_node_does_not_come_back_to_make_up_for_a_wrong_partial(world: World) -> None:
+    b = world.node("b", proxied=True)
+    world.node("a")
+    leave_partial(b, KEY, b"wrong")
+    async with world.open() as (gateway, cluster):
+        await store(await shown(gateway, cluster), KEY, CONTENT)
+        assert (await (await shown(gateway, b.uuid)).remove_content(KEY)).ok
+        assert not b.holds(KEY, CONTENT)
+        await gateway.linger()
+    assert not b.holds(KEY, CONTENT)
+    assert b.uuid not in world.gateway.logged([KEY])[KEY]
+
+
+def leave_partial(place: Place, key: Key, content: bytes) -> None:
+    path = place.path / "annex" / "tmp" / str(key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
 def location(key: Key) -> str:
     from annexpy.keys.layout import location_log
 
