@@ -183,6 +183,7 @@ async def test_symbolic_links_are_not_followed(
 async def test_a_folder_that_may_not_be_read_is_no_absence(
     remote: DirectoryRemote, disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from annexpy.repo import beneath
     from annexpy.repo.files import DiskFiles
 
     await store(remote, KEY, CONTENT)
@@ -194,6 +195,7 @@ async def test_a_folder_that_may_not_be_read_is_no_absence(
 
     status = DiskFiles.status  # root may read everything, so the system has to be told to refuse
     monkeypatch.setattr(DiskFiles, "status", denied)
+    monkeypatch.setattr(beneath, "_opens", beneath._never)  # which would not ask it
     with pytest.raises(AccessDenied):
         await remote.check_present(KEY)
 
