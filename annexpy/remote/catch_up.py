@@ -23,7 +23,7 @@ from annexpy.keys.key import Key
 from annexpy.remote.base import Stored, Upload
 from annexpy.remote.failover import Stream
 from annexpy.remote.health import Node
-from annexpy.remote.put_lane import SETTLING_RATE, give_up_partial, stored_by
+from annexpy.remote.put_lane import SETTLING_RATE, give_up_partial, real_places
 
 __all__ = ["catch_up"]
 
@@ -82,7 +82,7 @@ class _Attempt:
                 async with target.remote.put(self._key, associated_file=self._file) as upload:
                     target.heard(began)
                     if upload.already is not None:
-                        self._stored = stored_by(target, self._key, Stored(already=upload.already))
+                        self._stored = real_places(target, self._key, Stored(already=upload.already))
                     else:
                         await self._fill(upload)
             if self._stored is None:
@@ -128,5 +128,5 @@ class _Attempt:
                         raise
                     raise WrongPartial(key, target.remote.name) from error
                 target.moves()
-                self._stored = stored_by(target, key, stored)
+                self._stored = real_places(target, key, stored)
                 self._await(source)  # which is left first

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Final, TypeAlias
 
@@ -181,23 +181,24 @@ class LatePut:
     async def run(self, *, task_status: TaskStatus[None] = TASK_STATUS_IGNORED) -> None:
         """The task."""
         task_status.started()
-        try:
-            with self._scope:
-                async with create_task_group() as group:
-                    self._fan.launch(group)
-                    await self._fan.launched.wait()
-                await self._left.wait()
-                if self._fan.early:
-                    await self._catch_up_all()
-        finally:
-            self._late.forget(self)
-            self.ended.set()
+        with self._at_work():
+            async with create_task_group() as group:
+                self._fan.launch(group)
+                await self._fan.launched.wait()
+            await self._left.wait()
+            if self._fan.early:
+                await self._catch_up_all()
 
     async def catch_up(self) -> None:
         """The task, where the lanes have ended."""
+        with self._at_work():
+            await self._catch_up_all()
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
         try:
             with self._scope:
-                await self._catch_up_all()
+                yield
         finally:
             self._late.forget(self)
             self.ended.set()

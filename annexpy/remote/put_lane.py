@@ -34,7 +34,7 @@ from annexpy.remote.waiting import Waiting
 from annexpy.repo.shared_verifier import SharedVerifiers
 from annexpy.uuids import UUID, is_cluster
 
-__all__ = ["SETTLING_RATE", "Course", "End", "Lane", "give_up_partial", "real", "stored_by"]
+__all__ = ["SETTLING_RATE", "Course", "End", "Lane", "give_up_partial", "real", "real_places"]
 
 SETTLING_RATE: Final = 16 * 1024 * 1024
 """Bytes a second that a node may take to hash and sync what it got, on top of the deadline."""
@@ -278,7 +278,7 @@ class Lane:
 
     def _store(self, stored: Stored) -> None:
         """The node said who has it now."""
-        self.stored = stored_by(self.node, self._course.key, stored)
+        self.stored = real_places(self.node, self._course.key, stored)
         self._settling("end of a put", 0)
         self._settled()
         if self._course.late is not None:
@@ -313,7 +313,7 @@ async def give_up_partial(upload: Upload) -> None:
         return
 
 
-def stored_by(node: Node, key: Key, stored: Stored) -> Stored:
+def real_places(node: Node, key: Key, stored: Stored) -> Stored:
     """What *node* said of *key*, in real repositories.
 
     Raises:

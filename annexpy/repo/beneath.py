@@ -121,7 +121,7 @@ def _system_call(fd: int) -> _Opens | None:
         if how is None:
             how = hows[flags, mode] = _HOW.pack(flags, mode if flags & os.O_CREAT else 0, _RESOLVE_NO_SYMLINKS)
         while True:
-            opened: int = call(_OPENAT2, fd, path, how, 24)
+            opened: int = call(_OPENAT2, fd, path, how, _HOW.size)
             if opened >= 0:
                 return opened
             number = last_error()

@@ -184,7 +184,7 @@ class AnnexFolders:
         if objects is None:
             return [None] * len(keys)
         levels = self.settings.levels
-        paths: list[bytes] = []
+        paths: list[bytes] = []  # one of ``paths`` alone: both cost as much as half a look
         hash_dir = hash_dir_lower if self.settings.bare is (place == 0) or self.settings.lower_only else hash_dir_mixed
         for key in keys:
             name = key_file(key)
