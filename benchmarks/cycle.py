@@ -22,8 +22,8 @@ Once: TypeAlias = Callable[[], Figures]
 
 PUT: Final = "copy --to"
 ONCE: Final = "presence"
-OFTEN: Final = "presence, each key ten times"
-"""What a key costs, rather than what a start costs."""
+OFTEN: Final = "presence, each key ten times, without the start"
+"""What a key costs: less what it takes to ask for a single one."""
 ASKED: Final = 10
 
 
@@ -147,15 +147,23 @@ class Cycle:
             asks = name in (ONCE, OFTEN)
             if asks and name not in self.targets:
                 continue
-            given = keys * (ASKED if name == OFTEN else 1)
-            asked = given if asks else None
-            second = (
-                self._annex(self._ours, *theirs, stdin=asked, servers=servers)
-                if self.stock
-                else self._we(*ours, keys=given, servers=servers)
-            )
-            steps[name] = self._annex(self._theirs, *theirs, stdin=asked, servers=servers), second
+            first, second = self._both(theirs, ours, keys * (ASKED if name == OFTEN else 1), asks, servers)
+            if name == OFTEN:
+                starts = self._both(theirs, ours, keys.splitlines(keepends=True)[0], asks, servers)
+                first, second = _without(starts[0], first), _without(starts[1], second)
+            steps[name] = first, second
         return steps
+
+    def _both(
+        self, theirs: tuple[str, ...], ours: tuple[str, ...], keys: bytes, asks: bool, servers: Mapping[Path, int]
+    ) -> tuple[Once, Once]:
+        asked = keys if asks else None
+        second = (
+            self._annex(self._ours, *theirs, stdin=asked, servers=servers)
+            if self.stock
+            else self._we(*ours, keys=keys, servers=servers)
+        )
+        return self._annex(self._theirs, *theirs, stdin=asked, servers=servers), second
 
     def _annex(self, side: Path, *words: str, stdin: bytes | None, servers: Mapping[Path, int]) -> Once:
         jobs = [] if self.jobs == 1 or stdin is not None else [f"-J{self.jobs}"]
@@ -180,3 +188,13 @@ class Cycle:
             return run(argv, cwd=side / "w", env=self.env, stdin=stdin)
 
         return once
+
+
+def _without(start: Once, whole: Once) -> Once:
+    """What *whole* takes beyond *start*, run right before it."""
+
+    def once() -> Figures:
+        before, after = start(), whole()
+        return Figures(after.wall - before.wall, after.cpu - before.cpu, after.rss)
+
+    return once

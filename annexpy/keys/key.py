@@ -19,8 +19,10 @@ MAX_EXTENSION: Final = 64
 """Bytes of extension, dot included, that a key of an E-backend may have."""
 MAX_SIZE: Final = 2**63 - 1
 
-_ZERO, _E = b"0E"
+(_E,) = b"E"
 _KEY = regex(rb"([^-]+)(?:-s(\d+))?(?:-m(\d+))?(?:-S(\d+))?(?:-C(\d+))?--(.*)", re.DOTALL)
+_USUAL = regex(rb"([^-]+)-s([1-9]\d{0,18})--(.*)", re.DOTALL)
+"""Nearly every key: it is canonical, and need not be put together again."""
 _WITHOUT_EXTENSION: Final = frozenset({b"WORM", b"URL", b"VURL", b"GITBUNDLE", b"GITMANIFEST"})
 
 
@@ -77,14 +79,15 @@ class Key:
             InvalidKey: No ``--``, an empty backend, a field out of order, or an extension over 64 bytes.
         """
         raw = value.encode("utf-8", "surrogateescape") if isinstance(value, str) else value
+        if usual := _USUAL.fullmatch(raw):
+            backend, size, name = usual.groups()
+            key = object.__new__(cls)
+            _fill(key, raw, backend, name, int(size))
+            return key
         match = _KEY.fullmatch(raw)
         if match is None:
             raise InvalidKey("key", raw, "must be BACKEND[-sN][-mN][-SN][-CN]--NAME")
         backend, size, mtime, chunk_size, chunk_number, name = match.groups()
-        if mtime is chunk_size is chunk_number is None and size is not None and len(size) < 20 and size[0] != _ZERO:
-            key = object.__new__(cls)  # nearly every key: it is canonical, and need not be put together again
-            _fill(key, raw, backend, name, int(size), None, None, None)
-            return key
         if len(raw) > 4000 and max(map(len, filter(None, (size, mtime, chunk_size, chunk_number))), default=0) > 4000:
             raise InvalidKey("key field", raw, "at most 4000 digits")
         return cls(
@@ -141,9 +144,9 @@ def _fill(
     backend: bytes,
     name: bytes,
     size: int | None,
-    mtime: int | None,
-    chunk_size: int | None,
-    chunk_number: int | None,
+    mtime: int | None = None,
+    chunk_size: int | None = None,
+    chunk_number: int | None = None,
 ) -> None:
     """Set what *key* is, once.
 

@@ -20,6 +20,7 @@ __all__ = [
     "object_paths",
 ]
 
+_AND, _PERCENT, _COLON, _SLASH = b"&%:/"  # to look for a number is quicker than for a byte string
 _REMEMBERED: Final = 512  # whatever is done with one key asks several times where it is
 _MIXED: Final = b"0123456789zqjxkmvwgpfZQJXKMVWGPF"
 
@@ -27,7 +28,7 @@ _MIXED: Final = b"0123456789zqjxkmvwgpfZQJXKMVWGPF"
 def key_file(key: Key) -> bytes:
     """The file name of *key*, used for objects, partials, transfer files and per-key logs."""
     raw = key.raw
-    if b"&" in raw or b"%" in raw or b":" in raw or b"/" in raw:
+    if _AND in raw or _PERCENT in raw or _COLON in raw or _SLASH in raw:
         raw = raw.replace(b"&", b"&a").replace(b"%", b"&s").replace(b":", b"&c").replace(b"/", b"%")
     return raw
 

@@ -11,7 +11,11 @@ import os
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from ctypes import c_size_t
 
 __all__ = ["OUT_OF_REACH", "open_beneath", "statuses_beneath"]
 
@@ -27,8 +31,8 @@ OUT_OF_REACH: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno
 
 _LOOK: Final = getattr(os, "O_PATH", 0) | os.O_NOFOLLOW | os.O_CLOEXEC
 
-_Opens = Callable[[int, bytes, int, int], int]
-"""``openat2``: a descriptor, or a number of ``errno`` as a negative one."""
+_Opens = Callable[[int, bytes, bytes, "c_size_t"], int]
+"""``openat2`` from a folder to a path, with what ``_how`` gives: a descriptor, or -1 and what ``_error`` says."""
 
 _calls = 0
 _opens: _Opens | None = None
@@ -49,11 +53,13 @@ def open_beneath(fd: int, path: bytes, flags: int, mode: int = 0) -> int:
     """
     opens = _usable(fd, 1)
     # What may lead up or has an empty part has to be looked at part by part.
-    if opens is None or path[0] == 47 or path[-1] == 47 or b".." in path or b"//" in path or b"\0" in path:
+    if opens is None or path[0] == 47 or path[-1] == 47 or b".." in path or b"//" in path or 0 in path:
         return -1
-    opened = opens(fd, path, flags, mode)
+    opened = opens(fd, path, *_how(flags, mode))
     if opened < 0:
-        raise OSError(-opened, os.strerror(-opened), path)
+        opened, error = _error(opens, fd, path, flags, mode)
+        if error:
+            raise OSError(error, os.strerror(error), path)
     return opened
 
 
@@ -73,19 +79,25 @@ def statuses_beneath(fd: int, paths: Sequence[bytes]) -> list[os.stat_result | N
     opens = _usable(fd, len(paths))
     if opens is None:
         return None
+    how, size = _how(_LOOK, 0)
     fstat, close = os.fstat, os.close
     found: list[os.stat_result | None] = []
     for path in paths:
-        looked = opens(fd, path, _LOOK, 0) if b"\0" not in path else -errno.ENOENT
-        if looked >= 0:
-            try:
-                found.append(fstat(looked))
-            finally:
-                close(looked)
-        elif -looked in OUT_OF_REACH:
+        if 0 in path:  # which would end it early
             found.append(None)
-        else:
-            raise OSError(-looked, os.strerror(-looked), path)
+            continue
+        looked = opens(fd, path, how, size)
+        if looked < 0:
+            looked, error = _error(opens, fd, path, _LOOK, 0)
+            if error in OUT_OF_REACH:
+                found.append(None)
+                continue
+            if error:
+                raise OSError(error, os.strerror(error), path)
+        try:
+            found.append(fstat(looked))
+        finally:
+            close(looked)
     return found
 
 
@@ -100,8 +112,26 @@ def _usable(fd: int, calls: int) -> _Opens | None:
     return None if _opens is _never else _opens
 
 
-def _never(fd: int, path: bytes, flags: int, mode: int) -> int:
-    return -errno.ENOSYS
+def _never(fd: int, path: bytes, how: bytes, size: c_size_t) -> int:
+    return -1
+
+
+@cache
+def _how(flags: int, mode: int) -> tuple[bytes, c_size_t]:
+    from ctypes import c_size_t
+
+    return _HOW.pack(flags, mode if flags & os.O_CREAT else 0, _RESOLVE_NO_SYMLINKS), c_size_t(_HOW.size)
+
+
+def _error(opens: _Opens, fd: int, path: bytes, flags: int, mode: int) -> tuple[int, int]:
+    """After a failure: -1 and its ``errno``; or, where it was a signal only, the descriptor after all and 0."""
+    from ctypes import get_errno
+
+    while (error := get_errno()) == errno.EINTR:
+        opened = opens(fd, path, *_how(flags, mode))
+        if opened >= 0:
+            return opened, 0
+    return -1, error
 
 
 def _system_call(fd: int) -> _Opens | None:
@@ -111,27 +141,16 @@ def _system_call(fd: int) -> _Opens | None:
     import ctypes
 
     call = ctypes.CDLL(None, use_errno=True).syscall
-    call.argtypes = (ctypes.c_long, ctypes.c_long, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t)
+    # Without argtypes, which would be looked up for each argument of each call: what is not an int is made so once.
     call.restype = ctypes.c_long
-    last_error = ctypes.get_errno
-    hows: dict[tuple[int, int], bytes] = {}
-
-    def opens(fd: int, path: bytes, flags: int, mode: int) -> int:
-        how = hows.get((flags, mode))
-        if how is None:
-            how = hows[flags, mode] = _HOW.pack(flags, mode if flags & os.O_CREAT else 0, _RESOLVE_NO_SYMLINKS)
-        while True:
-            opened: int = call(_OPENAT2, fd, path, how, _HOW.size)
-            if opened >= 0:
-                return opened
-            number = last_error()
-            if number != errno.EINTR:
-                return -number
-
-    tried = opens(fd, b".", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, 0)
-    if -tried in _UNKNOWN:
-        return None
+    opens: _Opens = partial(call, ctypes.c_long(_OPENAT2))
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    tried = opens(fd, b".", *_how(flags, 0))
     if tried < 0:
-        raise OSError(-tried, os.strerror(-tried), b".")
+        tried, error = _error(opens, fd, b".", flags, 0)
+        if error in _UNKNOWN:
+            return None
+        if error:
+            raise OSError(error, os.strerror(error), b".")
     os.close(tried)
     return opens
