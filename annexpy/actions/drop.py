@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iter
 from typing import Final
 
 import anyio
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import cancel_shielded_checkpoint, checkpoint
 
 from annexpy.actions.drop_here import drop_here, result_of
 from annexpy.actions.gather import Gathering, Others
@@ -317,6 +317,7 @@ class _Remover:
         self._waiting.append(mine)
         if self._sending:
             await mine.done.wait()
+            await cancel_shielded_checkpoint()  # the next request goes out before we go on
         else:
             self._sending = True
             try:
