@@ -6,8 +6,10 @@ those ratios. Absolute times are printed to show the size of things.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 BIN = Path(sys.executable).parent
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _LOOKS: Final = 0.01
 """Seconds between two looks at the memory of a process."""
 
@@ -138,14 +142,38 @@ def run(
 def run_beside(
     server: int, argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdin: bytes | None = None
 ) -> Figures:
-    """As ``run``; what the process *server* and its children did meanwhile counts too."""
-    before = _cpu_of(server)
+    """As ``run``; what the process *server* and its children did meanwhile, or go on doing, counts as processor time.
+
+    Neither git-annex nor we wait for git-annex-shell to commit. Who runs next shall not have it beside him.
+    """
+    _adopt_orphans()
+    before, ours = _cpu_of(server), _children(os.getpid())
     figures = run(argv, cwd=cwd, env=env, stdin=stdin)
     for _ in range(300):  # a session of sshd is over, and counted, a moment after its client
-        if not Path(f"/proc/{server}/task/{server}/children").read_text():
+        if not _children(server):
             break
         time.sleep(0.05)
-    return replace(figures, cpu=figures.cpu + _cpu_of(server) - before)
+    left = 0.0
+    for orphan in _children(os.getpid()) - ours:
+        killer = threading.Timer(120, os.kill, (orphan, signal.SIGKILL))
+        killer.daemon = True
+        killer.start()
+        _, _, usage = os.wait4(orphan, 0)
+        killer.cancel()
+        left += usage.ru_utime + usage.ru_stime
+    return replace(figures, cpu=figures.cpu + left + _cpu_of(server) - before)
+
+
+@cache
+def _adopt_orphans() -> None:
+    """Whose parent has ended is a child of this process from now on, and not of the system's first one."""
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def _children(process: int) -> set[int]:
+    threads = Path(f"/proc/{process}/task").iterdir()
+    return {int(child) for thread in threads for child in (thread / "children").read_text().split()}
 
 
 def _cpu_of(process: int) -> float:
