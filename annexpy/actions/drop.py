@@ -11,7 +11,6 @@ error about the rest is raised.
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
@@ -35,7 +34,6 @@ from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["drop", "drop_for_move", "drop_many", "examine"]
 
-_log = logging.getLogger(__name__)
 
 _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""

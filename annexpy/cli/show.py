@@ -8,7 +8,6 @@ Source: fact sheet reliability-and-ecosystem, section 3.2; ``git annex … --jso
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -265,6 +264,8 @@ def whereis_locations(locations: Iterable[Location]) -> list[dict[str, object]]:
 
 def write_json(fields: dict[str, object]) -> None:
     """One JSON object on a line of stdout, fields sorted; undecodable bytes become U+FFFD, as in git-annex."""
+    import json
+
     text = json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     _write(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") + "\n")
 

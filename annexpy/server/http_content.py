@@ -12,7 +12,6 @@ Source: fact sheet p2p-protocol, section 6, "PUT body"; RFC 9110, section 14.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import AsyncGenerator
 from math import inf
@@ -39,7 +38,6 @@ from annexpy.transport.http_wire import ClientLeft
 
 __all__ = ["receive_content", "send_content"]
 
-log = logging.getLogger(__name__)
 
 _FILE: Final = 1024 * 1024
 """Bytes from which on a content on this machine is sent by the system, without being read."""
