@@ -22,9 +22,6 @@ WINDOW: Final = 8 * 1024 * 1024
 AHEAD: Final = 1024 * 1024
 _UNSENT: Final = 1024 * 1024  # sent bytes that wait for the window before ``send`` waits too
 CLOSE_SECONDS: Final = 2.0
-_FAREWELL_SECONDS: Final = 0.5
-"""For a peer that has answered. git-annex-shell commits first, half a second for each 1,000 keys: it goes
-on without us, as it does when git-annex has been its client, which does not wait for it at all."""
 _DEPARTURE_SECONDS: Final = 0.5
 
 
@@ -64,7 +61,6 @@ class SSHTransport:
         self._ended = False  # nothing more is to be read
         self._gone = False  # the channel is closed
         self._held_back = False  # the peer takes no more for now
-        self._heard = False  # it has spoken since we did
         self._closed = False
         self._unsendable = ""
         self._reader: asyncio.Future[None] | None = None
@@ -161,7 +157,6 @@ class SSHTransport:
     def _flush_soon(self) -> None:
         if self._soon and self._channel is not None and not (self._gone or self._unsendable):
             data, self._soon = self._soon, b""
-            self._heard = False
             try:
                 self._channel.write(data)
             except OSError as error:
@@ -174,7 +169,6 @@ class SSHTransport:
             await self._until_room(self._room)
         if self._unsendable or self._closed or self._gone or self._channel is None:
             raise ConnectionLost(self.peer, "the peer to read", self._unsendable or self._failure)
-        self._heard = False
         try:
             self._channel.write(data)
         except OSError as error:
@@ -218,7 +212,7 @@ class SSHTransport:
                     # As with a child: the end of its stdin tells it to leave. Closing at once could cost it
                     # what we said last.
                     channel.write_eof()
-                    with anyio.move_on_after(_FAREWELL_SECONDS if self._heard else CLOSE_SECONDS):
+                    with anyio.move_on_after(CLOSE_SECONDS):
                         await channel.wait_closed()
                 if not self._gone:
                     channel.abort()
@@ -249,7 +243,6 @@ class SSHTransport:
             return
         if self._closed:
             return
-        self._heard = True
         self._chunks.append(data)
         self._size += len(data)
         if self._size > self._ahead and not self._paused and self._channel is not None:
