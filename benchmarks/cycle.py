@@ -23,7 +23,8 @@ Once: TypeAlias = Callable[[], Figures]
 PUT: Final = "copy --to"
 ONCE: Final = "presence"
 OFTEN: Final = "presence, each key ten times, without the start"
-"""What a key costs: less what it takes to ask for a single one."""
+"""What a key costs: less what it takes to ask for a single one. Not for few files: that would be noise."""
+_MANY: Final = 1000
 ASKED: Final = 10
 
 
@@ -145,7 +146,7 @@ class Cycle:
         steps: dict[str, tuple[Once, Once]] = {}
         for name, (theirs, ours) in words.items():
             asks = name in (ONCE, OFTEN)
-            if asks and name not in self.targets:
+            if (asks and name not in self.targets) or (name == OFTEN and self.files < _MANY):
                 continue
             first, second = self._both(theirs, ours, keys * (ASKED if name == OFTEN else 1), asks, servers)
             if name == OFTEN:

@@ -144,7 +144,8 @@ def run_beside(
 ) -> Figures:
     """As ``run``; what the process *server* and its children did meanwhile, or go on doing, counts as processor time.
 
-    Neither git-annex nor we wait for git-annex-shell to commit. Who runs next shall not have it beside him.
+    git-annex does not wait for git-annex-shell to commit, and we do so for two seconds. Who runs next shall not have it
+    beside him.
     """
     _adopt_orphans()
     before, ours = _cpu_of(server), _children(os.getpid())
@@ -154,13 +155,16 @@ def run_beside(
             break
         time.sleep(0.05)
     left = 0.0
-    for orphan in _children(os.getpid()) - ours:
-        killer = threading.Timer(120, os.kill, (orphan, signal.SIGKILL))
-        killer.daemon = True
-        killer.start()
-        _, _, usage = os.wait4(orphan, 0)
-        killer.cancel()
-        left += usage.ru_utime + usage.ru_stime
+    while orphans := _children(os.getpid()) - ours:  # one may leave others
+        for orphan in orphans:
+            killer = threading.Timer(120, os.kill, (orphan, signal.SIGKILL))
+            killer.daemon = True
+            killer.start()
+            _, status, usage = os.wait4(orphan, 0)
+            killer.cancel()
+            if os.waitstatus_to_exitcode(status) == -signal.SIGKILL:
+                raise RuntimeError(f"what {' '.join(argv[:6])} … left running did not end")
+            left += usage.ru_utime + usage.ru_stime
     return replace(figures, cpu=figures.cpu + left + _cpu_of(server) - before)
 
 
@@ -172,8 +176,13 @@ def _adopt_orphans() -> None:
 
 
 def _children(process: int) -> set[int]:
-    threads = Path(f"/proc/{process}/task").iterdir()
-    return {int(child) for thread in threads for child in (thread / "children").read_text().split()}
+    found: set[int] = set()
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        try:
+            found |= set(map(int, (thread / "children").read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            pass  # it has ended, and its children are those of another thread now
+    return found
 
 
 def _cpu_of(process: int) -> float:

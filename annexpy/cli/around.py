@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from annexpy.actions.repository_facts import RepositoryFacts
 
 __all__ = ["config_around", "facts_around", "merge_fetched", "outside", "repository_around", "show_debug"]
+
+_log = logging.getLogger(__name__)
 
 
 def repository_around(options: Options) -> Repository | None:
@@ -75,16 +78,12 @@ def merge_fetched(repository: Repository) -> None:
         if repository.branch.unmerged():
             repository.branch.merge_now()
     except RepositoryError as error:
-        import logging
-
-        logging.getLogger(__name__).warning("%s", error)
+        _log.warning("%s", error)
 
 
 def show_debug(options: Options) -> None:
     """Every protocol message on stderr, if that is wanted."""
     if options.debug:
-        import logging
-
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="[%(asctime)s] (%(name)s) %(message)s")
         logging.getLogger("annexpy").setLevel(logging.DEBUG)
 

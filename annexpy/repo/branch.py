@@ -11,6 +11,7 @@ work in a worker thread; their twins ``sync_now``, ``commit_now`` and ``merge_no
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from annexpy.repo.committer import Committer
 
 __all__ = ["Branch"]
+
+log = logging.getLogger(__name__)
 
 _SPILL: Final = 4096  # records kept in memory before they go to the spool, unsynced
 _REMEMBERED: Final = 1024
@@ -194,9 +197,7 @@ class Branch:
             try:
                 self.sync_now(durable=False)
             except AnnexError as error:  # what was done stands, and ``sync`` and ``commit`` meet the same
-                import logging
-
-                logging.getLogger(__name__).warning("%s; the records are kept in memory", error)
+                log.warning("%s; the records are kept in memory", error)
 
     def _known_tip(self) -> bytes | None:
         try:

@@ -13,6 +13,7 @@ Where it is, the folders that all the rest goes to are on disk too.
 
 from __future__ import annotations
 
+import logging
 import os
 from binascii import hexlify, unhexlify
 from collections.abc import Collection, Iterable, Iterator
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from annexpy.repo.objects import Objects
 
 __all__ = ["ON_DISK", "OnDisk", "sync_above"]
+
+log = logging.getLogger(__name__)
 
 ON_DISK: Final = STATE + b"/on-disk"
 
@@ -133,9 +136,7 @@ class OnDisk:
             try:
                 self._write({commit: None for commit in there if commit not in added} | added)
             except OSError as error:  # they are on disk all the same; the next one syncs once more
-                import logging
-
-                logging.getLogger(__name__).warning("%s cannot be written: %s", ON_DISK.decode(), error.strerror)
+                log.warning("%s cannot be written: %s", ON_DISK.decode(), error.strerror)
 
     def _read(self) -> dict[bytes, None]:
         lines = (self._files.read(ON_DISK) or b"").split(b"\n")[:-1]
