@@ -31,6 +31,7 @@ KINDS += ["their-shell", "large-our-ssh", "server-memory", "campaigns", "ext4", 
 LOCAL = {"copy --to": 15.0, ONCE: 1.0, OFTEN: 3.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
+SSH_1000 = {"copy --to": 4.5, "get": 4.0, "drop --from": 3.5}
 THEIR_SHELL = {"copy --to": 1.0, OFTEN: 3.0, "get": 2.5, "drop --from": 3.0}
 HTTP = {"copy --to": 10.0, OFTEN: 3.0, "get": 9.0, "drop --from": 8.0}
 HTTP_1000 = {"copy --to": 7.0, "get": 6.0, "drop --from": 5.0}
@@ -214,7 +215,7 @@ def _cycles(
     stock = {**small, "targets": NEVER_SLOWER, "stock": True}
     return {
         "local": [{**small, "kind": "local", "targets": LOCAL if many else LOCAL_1000}],
-        "ssh": [{**small, **ssh, "targets": SSH, "rsync": f"{host}:" if shutil.which("rsync") else ""}],
+        "ssh": [{**small, **ssh, "targets": SSH if many else SSH_1000, "rsync": f"{host}:" if shutil.which("rsync") else ""}],
         "their-shell": [{**small, **their_shell, "targets": THEIR_SHELL}],
         "http": [{**small, **http, "targets": HTTP if many else HTTP_1000}],
         "large": [

@@ -217,13 +217,18 @@ class Report:
         else:
             self.done(file=result.remote, note=", ".join(did) or "nothing new", fields=fields)
 
-    def answer(self, key: Key, yes: bool, *, note: str, fields: Mapping[str, object] | None = None) -> None:
-        """The answer to a question; "no" makes the exit code 1 and is no error."""
-        self.failures += not yes
-        if self.options.json:
-            write_json(self._object(key, None, (), note, yes, [], dict(fields or {})))
-        elif not (self.options.quiet and yes):
-            write_line(f"{self.command} {printable(str(key))} ({note}) {'ok' if yes else 'failed'}")
+    def answers(self, found: Iterable[tuple[Key, bool]], *, yes: str, no: str) -> None:
+        """Answers to a question, in words; "no" makes the exit code 1 and is no error."""
+        silent = self.options.quiet and not self.options.json
+        for key, is_so in found:
+            if is_so and silent:
+                continue
+            self.failures += not is_so
+            note = yes if is_so else no
+            if self.options.json:
+                write_json(self._object(key, None, (), note, is_so, [], {}))
+            else:
+                write_line(f"{self.command} {printable(str(key))} ({note}) {'ok' if is_so else 'failed'}")
 
     def _complain(self, message: str) -> None:
         if not self.options.json:

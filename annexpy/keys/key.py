@@ -106,7 +106,9 @@ class Key:
 
     def without_chunk(self) -> Key:
         """The key of the whole content (hash directories come from it)."""
-        return Key(self.backend, self.name, self.size, mtime=self.mtime) if self.is_chunk else self
+        if self.chunk_size is self.chunk_number is None:
+            return self
+        return Key(self.backend, self.name, self.size, mtime=self.mtime)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"Key is immutable: {name}")

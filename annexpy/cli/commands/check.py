@@ -32,8 +32,8 @@ def command(options: Options, remote: str, keys: tuple[str, ...], batch: bool) -
         async with at_work(options) as at:
             asked = await at.remote(remote)
             async for some in key_batches(keys, batch, report):
-                for key, present in zip(some, await has_many(asked, some), strict=True):
-                    report.answer(key, present, note="present" if present else "not present")
+                found = await has_many(asked, some)
+                report.answers(zip(some, found, strict=True), yes="present", no="not present")
         return report.exit_code
 
     return in_event_loop(work)
