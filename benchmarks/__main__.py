@@ -215,7 +215,9 @@ def _cycles(
     stock = {**small, "targets": NEVER_SLOWER, "stock": True}
     return {
         "local": [{**small, "kind": "local", "targets": LOCAL if many else LOCAL_1000}],
-        "ssh": [{**small, **ssh, "targets": SSH if many else SSH_1000, "rsync": f"{host}:" if shutil.which("rsync") else ""}],
+        "ssh": [
+            {**small, **ssh, "targets": SSH if many else SSH_1000, "rsync": f"{host}:" if shutil.which("rsync") else ""}
+        ],
         "their-shell": [{**small, **their_shell, "targets": THEIR_SHELL}],
         "http": [{**small, **http, "targets": HTTP if many else HTTP_1000}],
         "large": [
