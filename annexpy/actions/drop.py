@@ -34,7 +34,6 @@ from annexpy.uuids import UUID, is_cluster
 
 __all__ = ["drop", "drop_for_move", "drop_many", "examine"]
 
-
 _BATCH: Final = 64
 """Removals in one pipelined request, which share the earliest of their deadlines."""
 _READY: Final = 2 * _BATCH

@@ -106,7 +106,7 @@ class Key:
 
     def without_chunk(self) -> Key:
         """The key of the whole content (hash directories come from it)."""
-        if self.chunk_size is self.chunk_number is None:
+        if self.chunk_size is self.chunk_number is None:  # not by is_chunk: every look for a content comes here
             return self
         return Key(self.backend, self.name, self.size, mtime=self.mtime)
 

@@ -38,7 +38,6 @@ from annexpy.transport.http_wire import ClientLeft
 
 __all__ = ["receive_content", "send_content"]
 
-
 _FILE: Final = 1024 * 1024
 """Bytes from which on a content on this machine is sent by the system, without being read."""
 _LAST: Final = 64 * 1024

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import os
@@ -64,6 +65,29 @@ def test_where_the_system_refuses_it_is_not_asked_again(tmp_path: Path, monkeypa
 
     assert files.names(b"a/b") == []
     assert beneath._opens is beneath._never
+
+
+def test_what_a_signal_broke_off_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beneath, "_opens", None)
+    monkeypatch.setattr(beneath, "_calls", beneath._WORTH)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    files = DiskFiles(tmp_path)
+    [expected] = files.statuses((b"a/b",))
+    opens = beneath._opens
+    assert opens is not None
+    broken_off: list[bytes] = []
+
+    def interrupted(fd: int, path: bytes, how: bytes, size: ctypes.c_size_t) -> int:
+        if len(broken_off) % 3 < 2:
+            broken_off.append(path)
+            ctypes.set_errno(errno.EINTR)
+            return -1
+        broken_off.clear()
+        return opens(fd, path, how, size)
+
+    monkeypatch.setattr(beneath, "_opens", interrupted)
+    assert files.statuses((b"a/b", b"a/c")) == [expected, None]
+    assert files.status(b"a/b") == expected
 
 
 def test_a_look_that_fails_leaves_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
