@@ -27,7 +27,7 @@ from benchmarks.sshd import our_sshd, sshd
 from benchmarks.startup import startup
 
 KINDS = ["startup", "local", "ssh", "http", "large", "large-ssh", "large-http", "cluster", "stock", "branch", "memory"]
-KINDS += ["their-shell", "large-our-ssh", "server-memory", "campaigns", "ext4", "backfill"]
+KINDS += ["their-shell", "large-our-ssh", "large-cluster", "server-memory", "campaigns", "ext4", "backfill"]
 LOCAL = {"copy --to": 15.0, ONCE: 1.0, OFTEN: 3.0, "drop": 8.0, "get": 10.0, "drop --from": 15.0}
 LOCAL_1000 = {"copy --to": 10.0, "drop": 4.0, "get": 6.0, "drop --from": 10.0}
 SSH = {"copy --to": 8.0, "get": 7.0, "drop --from": 7.0}
@@ -233,7 +233,10 @@ def _cycles(
         "cluster": [
             {**small, **cluster, "targets": CLUSTER},
             {**small, **cluster_http, "targets": CLUSTER_HTTP},
+        ],
+        "large-cluster": [
             {**large, **cluster, "targets": LARGE_CLUSTER},
+            {**large, **cluster_http, "targets": LARGE_CLUSTER},
         ],
         "stock": [
             {**stock, **ssh, "kind": "stock client, ssh"},

@@ -36,7 +36,7 @@ from annexpy.remote.catch_up import catch_up
 from annexpy.remote.health import Node, reasons
 from annexpy.remote.put_lane import Course, End, Lane
 from annexpy.remote.quick_put import QuickLane, lane_of
-from annexpy.transport.base import CHUNK
+from annexpy.transport.base import BULK, CHUNK
 from annexpy.uuids import UUID
 
 __all__ = ["WINDOW", "FanOut", "Instead"]
@@ -361,10 +361,11 @@ class FanOut:
         if pending:
             block = pending[0] if len(pending) == 1 else b"".join(pending)
             self._pending, self._pending_size = [], 0
-            if len(block) < 2 * CHUNK:
+            most = BULK if all(lane.local for lane in self.lanes if lane.follows) else CHUNK
+            if len(block) < 2 * most:
                 pieces = [block]
             else:
-                pieces = [block[start : start + CHUNK] for start in range(0, len(block), CHUNK)]
+                pieces = [block[start : start + most] for start in range(0, len(block), most)]
             for lane in self.lanes:
                 if lane.follows:
                     lane.queue.extend(pieces)

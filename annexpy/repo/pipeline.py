@@ -23,10 +23,11 @@ __all__ = ["PIECE", "Pipeline"]
 PIECE: Final = 1024 * 1024
 """Bytes per system call when a file is read."""
 
-_LIMIT: Final = 4 * 1024 * 1024
-"""Bytes that may wait in the pipelines of all contents of this process together,"""
+_LIMIT: Final = 8 * 1024 * 1024
+"""Bytes that may wait in the pipelines of all contents of this process together: 5 ms of hashing, for as long a thread
+may wait for its turn where sender, receiver, writer and hash share two cores,"""
 _LEAST: Final = 256 * 1024
-"""and in those of one of them however many there are."""
+"""and in those of one content however many there are."""
 _AHEAD: Final = 2 * 1024 * 1024
 """Bytes that ``copy`` reads ahead. A local source makes nobody wait; memory that is used again needs no new pages."""
 

@@ -107,9 +107,10 @@ class SSHTransport:
             finally:
                 self._reader = None
         data = self._chunks.popleft()
-        if self._chunks and len(data) + len(self._chunks[0]) <= max_bytes:
+        most = min(max_bytes, CHUNK)  # to join more costs more than to handle them one by one
+        if self._chunks and len(data) + len(self._chunks[0]) <= most:
             some, size = [data], len(data)
-            while self._chunks and size + len(self._chunks[0]) <= max_bytes:
+            while self._chunks and size + len(self._chunks[0]) <= most:
                 some.append(self._chunks.popleft())
                 size += len(some[-1])
             data = b"".join(some)
