@@ -89,7 +89,7 @@ class Lane:
         already: Who was found there to have the content before.
         stored: How the node's put ended.
         error: Why the node is out.
-        local: Its node is on this machine, where large pieces cost less.
+        local: Its node is a repository or folder of this machine, where large pieces cost less.
         lagging: It is out because the source went on without it; it may still catch up.
         follows: It wants the content and its put has not ended.
         finishing: It has been sent everything, and has not answered: it may store it whatever we do.

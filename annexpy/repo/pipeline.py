@@ -2,7 +2,8 @@
 
 The event loop (or a reader) only hands over immutable chunks. Both threads go through the same chunks, so
 the rate is that of the slower one and not of their sum: the hash alone at 1.6 to 1.8 GB/s, a write to tmpfs
-at 3. At most ``limit`` bytes wait at any time, and less the more pipelines there are.
+at 3. At most ``limit`` bytes and the last chunk wait at any time, and less the more pipelines there are. Less may wait
+to be written than to be hashed: a disk may be slow, and whoever gave the bytes has a deadline.
 """
 
 from __future__ import annotations
@@ -18,22 +19,37 @@ from annexpy.keys.backend import Verifier
 from annexpy.repo.files import Files
 from annexpy.repo.shared_verifier import SharedVerifier
 
-__all__ = ["PIECE", "Pipeline"]
+__all__ = ["PIECE", "Pipeline", "piece_size"]
 
 PIECE: Final = 1024 * 1024
 """Bytes per system call when a file is read."""
 
 _LIMIT: Final = 8 * 1024 * 1024
-"""Bytes that may wait in the pipelines of all contents of this process together: 5 ms of hashing, for as long a thread
-may wait for its turn where sender, receiver, writer and hash share two cores,"""
+"""Bytes that may wait for their hash in the pipelines of all contents of this process together: 5 ms of work, for as
+long a thread may wait for its turn where sender, receiver, writer and hash share two cores;"""
+_UNWRITTEN: Final = 3 * 1024 * 1024
+"""those that may wait to be written;"""
 _LEAST: Final = 256 * 1024
-"""and in those of one content however many there are."""
+"""and those of one content however many there are."""
 _AHEAD: Final = 2 * 1024 * 1024
 """Bytes that ``copy`` reads ahead. A local source makes nobody wait; memory that is used again needs no new pages."""
 
 
 _at_work: Final[dict[Pipeline, object]] = {}
 """Each, and its content: those of one content on its way to several stores hold the same chunks."""
+
+
+def _share(most: int) -> int:
+    """What one content may have of *most*."""
+    return max(_LEAST, most // max(1, len({*_at_work.values()})))
+
+
+def piece_size() -> int:
+    """Bytes that are best handed over at a time, at this moment: each costs a turn of everybody who handles it.
+
+    Less while several contents are under way, since each of them holds a piece that it has no room for.
+    """
+    return min(PIECE, _share(_LIMIT // 4))
 
 
 class Pipeline:
@@ -82,18 +98,23 @@ class Pipeline:
     @property
     def waiting(self) -> int:
         """Bytes that were handed over and are not yet both written and hashed."""
-        done = self._written if self._verifier is None else min(self._written, self._hashed)
-        return self._taken - done
+        return max(self._unwritten, self._unhashed)
+
+    @property
+    def _unwritten(self) -> int:
+        return self._taken - self._written
+
+    @property
+    def _unhashed(self) -> int:
+        return 0 if self._verifier is None else self._taken - self._hashed
 
     @property
     def full(self) -> bool:
         """Call ``wait`` before the next ``put``."""
-        return self.waiting > self._allowed
+        return self._unwritten > self._allowed(_UNWRITTEN) or self._unhashed > self._allowed(_LIMIT)
 
-    @property
-    def _allowed(self) -> int:
-        contents = len({*_at_work.values()})
-        return min(self._limit, max(_LEAST, _LIMIT // max(1, contents)))
+    def _allowed(self, most: int) -> int:
+        return min(self._limit, _share(most))
 
     @property
     def ended(self) -> bool:
@@ -113,11 +134,14 @@ class Pipeline:
             queue.put(chunk)
 
     def wait(self, limit: int | None = None) -> None:
-        """Block until half of *limit* (of all that may wait) is free again, or it failed."""
-        enough = (self._allowed if limit is None else limit) // 2
+        """Block until half of *limit* is free again, or enough of all that may wait, or it failed."""
+        if limit is None:  # 2 MiB at most are written while the giver waits
+            unwritten, unhashed = self._allowed(_UNWRITTEN) * 2 // 3, self._allowed(_LIMIT) // 2
+        else:
+            unwritten = unhashed = limit // 2
         while self._error is None and not self._stopping:
             self._progress.clear()
-            if self.waiting <= enough:
+            if self._unwritten <= unwritten and self._unhashed <= unhashed:
                 return
             self._progress.wait()
 

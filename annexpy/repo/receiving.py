@@ -154,7 +154,7 @@ class Receiving:
             self._verifier = check
 
     async def write(self, data: bytes) -> None:
-        """Take the next bytes. Waits while more than 8 MiB of them are neither written nor hashed.
+        """Take the next bytes. Waits while too many are not written (3 MiB) or hashed (8 MiB); see ``Pipeline``.
 
         Raises:
             IncompleteTransfer: More bytes than the key has, or than were announced. All is thrown away.

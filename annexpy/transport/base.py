@@ -7,12 +7,10 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 from annexpy.abilities import Ability
 
-__all__ = ["BULK", "CHUNK", "Dial", "Narrow", "SendsFiles", "Transport", "Watched"]
+__all__ = ["CHUNK", "Dial", "Narrow", "SendsFiles", "Transport", "Watched"]
 
 CHUNK = 256 * 1024
 """Bytes that one ``receive`` gives at most by default, and a good size to send."""
-BULK = 1024 * 1024
-"""Bytes to ask for in the middle of a body, as many as a pipe holds: each piece costs a turn of all who handle it."""
 
 
 class Transport(Protocol):

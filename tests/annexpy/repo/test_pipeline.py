@@ -13,7 +13,7 @@ from annexpy.keys.key import Key
 from annexpy.repo.faulty_files import Faults, FaultyFiles
 from annexpy.repo.files import Files
 from annexpy.repo.memory_files import MemoryFiles
-from annexpy.repo.pipeline import Pipeline
+from annexpy.repo.pipeline import PIECE, Pipeline, piece_size
 
 CHUNK = bytes(range(256)) * 400
 CONTENT = CHUNK * 30
@@ -89,6 +89,50 @@ def test_it_is_full_when_the_limit_waits_and_no_longer_when_half_of_it_is_done()
     assert not waiter.is_alive()
     assert pipeline.waiting <= 2 * len(CHUNK)
     pipeline.finish()
+
+
+class Permitted(MemoryFiles):
+    """Writes one piece for each permit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.permits = threading.Semaphore(0)
+
+    def write(self, fd: int, data: bytes | memoryview) -> None:
+        assert self.permits.acquire(timeout=20)
+        super().write(fd, data)
+
+
+def test_whoever_gives_to_a_slow_disk_waits_for_two_mib_at_a_time_and_for_four_at_the_end() -> None:
+    files = Permitted()
+    pipeline = Pipeline(files, files.open_write(b"f", append=True), verifier(KEY))
+    while not pipeline.full:
+        pipeline.put(bytes(PIECE))
+    assert pipeline.waiting == 4 * PIECE
+
+    waiter = threading.Thread(target=pipeline.wait)
+    waiter.start()
+    for _ in range(2):
+        assert waiter.is_alive()
+        files.permits.release()
+    waiter.join(20)
+
+    assert not waiter.is_alive()
+    files.permits.release(2)
+    pipeline.finish()
+
+
+def test_pieces_are_smaller_the_more_contents_are_under_way() -> None:
+    files = Stuck()
+    assert piece_size() == PIECE == 1 << 20
+
+    pipelines = [Pipeline(files, files.open_write(b"%d" % n, append=True), verifier(KEY)) for n in range(8)]
+    assert piece_size() == 256 << 10
+
+    files.gate.set()
+    for pipeline in pipelines:
+        pipeline.finish()
+    assert piece_size() == PIECE
 
 
 def test_a_copy_reads_what_there_is_and_never_holds_more_than_the_limit() -> None:
