@@ -16,7 +16,6 @@ from annexpy.abilities import Ability
 from annexpy.clock import Deadline
 from annexpy.errors import AnnexError, ConnectFailed, NodesFailed, RemoteProtocolError, TimedOut, TransportError
 from annexpy.keys.key import Key
-from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 
 __all__ = [
@@ -31,13 +30,11 @@ __all__ = [
     "Remote",
     "Removed",
     "Stored",
-    "TakesPieces",
     "Upload",
     "check_present_many",
     "found",
     "is_open_end",
     "may_happen_yet",
-    "piece_of",
 ]
 
 _NOBODY: frozenset[UUID] = frozenset()
@@ -193,21 +190,6 @@ class NamesFailures(Protocol, metaclass=Ability):
     def failed(self) -> Mapping[UUID, AnnexError]:
         """Repositories that were tried and will not end up with the content, and why."""
         ...
-
-
-@runtime_checkable
-class TakesPieces(Protocol, metaclass=Ability):
-    """An ``Upload`` for which others than the usual pieces may cost less."""
-
-    @property
-    def piece(self) -> int:
-        """Bytes that ``write`` is best given at a time, at this moment."""
-        ...
-
-
-def piece_of(upload: Upload) -> int:
-    """Bytes that *upload* is best given at a time, at this moment."""
-    return upload.piece if isinstance(upload, TakesPieces) else CHUNK
 
 
 def found(upload: Upload) -> Stored:

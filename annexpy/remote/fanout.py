@@ -36,7 +36,6 @@ from annexpy.remote.catch_up import catch_up
 from annexpy.remote.health import Node, reasons
 from annexpy.remote.put_lane import Course, End, Lane
 from annexpy.remote.quick_put import QuickLane, lane_of
-from annexpy.repo.pipeline import piece_size
 from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 
@@ -46,7 +45,7 @@ Instead: TypeAlias = Callable[[frozenset[UUID], frozenset[UUID]], Sequence[Node]
 """Who stands in, given who has or takes the content and who does not."""
 
 WINDOW: Final = 4 * 1024 * 1024
-"""Bytes that may wait for one node. The chunks are shared, so it is about what one put holds, besides pipelines."""
+"""Bytes that may wait for one node. The chunks are shared, so it is also about what one put holds."""
 
 
 class FanOut:
@@ -192,11 +191,6 @@ class FanOut:
         if length < 0 or (length and size is not None and self.offset + length > size):
             raise InvalidInput("length of content", length, f"0 to {max(0, (size or 0) - self.offset)} bytes")
         self.course.length = self._left = length
-
-    @property
-    def piece(self) -> int:
-        """As ``TakesPieces`` has it. What goes over a wire goes in small ones, whose passing is a sign of life."""
-        return piece_size() if all(lane.local for lane in self.lanes if lane.follows) else CHUNK
 
     async def write(self, data: bytes) -> None:
         """Hand over the next bytes. Waits while a node that makes progress has ``WINDOW`` bytes before it.
@@ -367,11 +361,10 @@ class FanOut:
         if pending:
             block = pending[0] if len(pending) == 1 else b"".join(pending)
             self._pending, self._pending_size = [], 0
-            most = self.piece
-            if len(block) < most + CHUNK:
+            if len(block) < 2 * CHUNK:
                 pieces = [block]
             else:
-                pieces = [block[start : start + most] for start in range(0, len(block), most)]
+                pieces = [block[start : start + CHUNK] for start in range(0, len(block), CHUNK)]
             for lane in self.lanes:
                 if lane.follows:
                     lane.queue.extend(pieces)

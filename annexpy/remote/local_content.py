@@ -19,7 +19,6 @@ from annexpy.repo.content import ContentStore, StoredObject
 from annexpy.repo.folders import content_error
 from annexpy.repo.locks import ContentLock
 from annexpy.repo.memory_reader import MemoryReader
-from annexpy.repo.pipeline import piece_size
 from annexpy.repo.receiving import Readable, Receiving
 from annexpy.repo.settings import INLINE
 from annexpy.uuids import UUID
@@ -150,11 +149,6 @@ class LocalUpload:
         if self._receiving is None or not self._started:
             raise LocalProtocolError("content that was never announced")
         return self._receiving
-
-    @property
-    def piece(self) -> int:
-        """As ``TakesPieces`` has it."""
-        return piece_size()
 
     async def write(self, data: bytes) -> None:
         await self._open().write(data)

@@ -89,7 +89,6 @@ class Lane:
         already: Who was found there to have the content before.
         stored: How the node's put ended.
         error: Why the node is out.
-        local: Its node is a repository or folder of this machine, where large pieces cost less.
         lagging: It is out because the source went on without it; it may still catch up.
         follows: It wants the content and its put has not ended.
         finishing: It has been sent everything, and has not answered: it may store it whatever we do.
@@ -108,7 +107,6 @@ class Lane:
         "finishing",
         "follows",
         "lagging",
-        "local",
         "node",
         "offset",
         "queue",
@@ -118,7 +116,7 @@ class Lane:
 
     def __init__(self, course: Course, node: Node) -> None:
         self._course, self.node = course, node
-        self.asked = self.follows = self.finishing = self.lagging = self.local = False
+        self.asked = self.follows = self.finishing = self.lagging = False
         self.offset: int | None = None
         self.already: frozenset[UUID] = frozenset()
         self.stored: Stored | None = None
@@ -204,10 +202,8 @@ class Lane:
         """Take part in the transfer until the source ends."""
         course = self._course
         self._takes_part(upload.offset)
-        if isinstance(upload, LocalUpload):
-            self.local = True
-            if not upload.offset and (check := course.verifiers.one()) is not None:
-                upload.verify_with(check)
+        if isinstance(upload, LocalUpload) and not upload.offset and (check := course.verifiers.one()) is not None:
+            upload.verify_with(check)
         if not self.queue and course.end is None:
             await self._idle()
         if course.end is End.LEFT and not self.queue:

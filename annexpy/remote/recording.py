@@ -12,7 +12,7 @@ from annexpy.abilities import Ability
 from annexpy.clock import Clock, Deadline
 from annexpy.errors import AnnexError, DropIncomplete
 from annexpy.keys.key import Key
-from annexpy.remote.base import BatchRemove, HasNodes, Remote, Removed, Stored, Upload, found, piece_of
+from annexpy.remote.base import BatchRemove, HasNodes, Remote, Removed, Stored, Upload, found
 from annexpy.remote.wrappers import Wrapper
 from annexpy.system import CLOCK
 from annexpy.uuids import UUID, is_cluster
@@ -164,10 +164,6 @@ class _RecordingUpload:
     @property
     def failed(self) -> Mapping[UUID, AnnexError]:
         return found(self._upload).failed
-
-    @property
-    def piece(self) -> int:
-        return piece_of(self._upload)
 
     async def start(self, length: int) -> None:
         if length >= _LONG:

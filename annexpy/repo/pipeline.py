@@ -19,7 +19,7 @@ from annexpy.keys.backend import Verifier
 from annexpy.repo.files import Files
 from annexpy.repo.shared_verifier import SharedVerifier
 
-__all__ = ["PIECE", "Pipeline", "piece_size"]
+__all__ = ["PIECE", "Pipeline"]
 
 PIECE: Final = 1024 * 1024
 """Bytes per system call when a file is read."""
@@ -27,7 +27,7 @@ PIECE: Final = 1024 * 1024
 _LIMIT: Final = 8 * 1024 * 1024
 """Bytes that may wait for their hash in the pipelines of all contents of this process together: 5 ms of work, for as
 long a thread may wait for its turn where sender, receiver, writer and hash share two cores;"""
-_UNWRITTEN: Final = 3 * 1024 * 1024
+_UNWRITTEN: Final = 4 * 1024 * 1024
 """those that may wait to be written;"""
 _LEAST: Final = 256 * 1024
 """and those of one content however many there are."""
@@ -37,19 +37,6 @@ _AHEAD: Final = 2 * 1024 * 1024
 
 _at_work: Final[dict[Pipeline, object]] = {}
 """Each, and its content: those of one content on its way to several stores hold the same chunks."""
-
-
-def _share(most: int) -> int:
-    """What one content may have of *most*."""
-    return max(_LEAST, most // max(1, len({*_at_work.values()})))
-
-
-def piece_size() -> int:
-    """Bytes that are best handed over at a time, at this moment: each costs a turn of everybody who handles it.
-
-    Less while several contents are under way, since each of them holds a piece that it has no room for.
-    """
-    return min(PIECE, _share(_LIMIT // 4))
 
 
 class Pipeline:
@@ -114,7 +101,9 @@ class Pipeline:
         return self._unwritten > self._allowed(_UNWRITTEN) or self._unhashed > self._allowed(_LIMIT)
 
     def _allowed(self, most: int) -> int:
-        return min(self._limit, _share(most))
+        """What this one may have of *most*."""
+        contents = len({*_at_work.values()})
+        return min(self._limit, max(_LEAST, most // max(1, contents)))
 
     @property
     def ended(self) -> bool:
@@ -134,13 +123,13 @@ class Pipeline:
             queue.put(chunk)
 
     def wait(self, limit: int | None = None) -> None:
-        """Block until half of *limit* is free again, or enough of all that may wait, or it failed."""
-        if limit is None:  # 2 MiB at most are written while the giver waits
-            unwritten, unhashed = self._allowed(_UNWRITTEN) * 2 // 3, self._allowed(_LIMIT) // 2
-        else:
-            unwritten = unhashed = limit // 2
-        while self._error is None and not self._stopping:
-            self._progress.clear()
+        """Block until half of *limit* (of all that may wait) is free again, or it failed."""
+        unwritten = (self._allowed(_UNWRITTEN) if limit is None else limit) // 2
+        unhashed = (self._allowed(_LIMIT) if limit is None else limit) // 2
+        while True:
+            self._progress.clear()  # before looking: what happens from here on ends the wait below
+            if self._error is not None or self._stopping:
+                return
             if self._unwritten <= unwritten and self._unhashed <= unhashed:
                 return
             self._progress.wait()

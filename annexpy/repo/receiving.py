@@ -154,7 +154,7 @@ class Receiving:
             self._verifier = check
 
     async def write(self, data: bytes) -> None:
-        """Take the next bytes. Waits while too many are not written (3 MiB) or hashed (8 MiB); see ``Pipeline``.
+        """Take the next bytes. Waits while too many are not written (4 MiB) or not hashed (8 MiB); see ``Pipeline``.
 
         Raises:
             IncompleteTransfer: More bytes than the key has, or than were announced. All is thrown away.

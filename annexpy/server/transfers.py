@@ -41,7 +41,7 @@ from annexpy.p2p.messages import (
     SuccessPlus,
     Valid,
 )
-from annexpy.remote.base import Remote, Stored, Upload, piece_of
+from annexpy.remote.base import Remote, Stored, Upload
 from annexpy.remote.local_content import LocalDownload
 from annexpy.server.wire import ClientGone, ClientWire, HangUp, others
 from annexpy.transport.base import CHUNK
@@ -194,7 +194,7 @@ async def _body(wire: ClientWire, upload: Upload, left: int, failure: AnnexError
             case _:
                 await wire.flush()
                 begun = anyio.current_time()
-                await wire.receive(patience, piece_of(upload) if left > CHUNK else CHUNK)
+                await wire.receive(patience)
                 patience -= anyio.current_time() - begun
 
 

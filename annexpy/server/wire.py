@@ -194,12 +194,12 @@ class ClientWire:
             log.debug("%s > %s", self.peer, event)
         return event
 
-    async def receive(self, seconds: float, most: int = CHUNK) -> None:
-        """Wait for more from the client, and hand at most so many bytes of it to the connection."""
+    async def receive(self, seconds: float) -> None:
+        """Wait for more from the client, and hand it to the connection."""
         self._wait(self.connection.waiting_for or "a request", seconds)
         self._listening = True
         try:
-            self.connection.receive_data(await self._transport.receive(most))
+            self.connection.receive_data(await self._transport.receive(CHUNK))
         except TransportError as error:
             raise self.gone(str(error)) from error
         finally:

@@ -107,10 +107,9 @@ class SSHTransport:
             finally:
                 self._reader = None
         data = self._chunks.popleft()
-        most = min(max_bytes, CHUNK)  # to join more costs more than to handle them one by one
-        if self._chunks and len(data) + len(self._chunks[0]) <= most:
+        if self._chunks and len(data) + len(self._chunks[0]) <= max_bytes:
             some, size = [data], len(data)
-            while self._chunks and size + len(self._chunks[0]) <= most:
+            while self._chunks and size + len(self._chunks[0]) <= max_bytes:
                 some.append(self._chunks.popleft())
                 size += len(some[-1])
             data = b"".join(some)

@@ -28,14 +28,11 @@ from annexpy.errors import (
 )
 from annexpy.keys.backend import Verifier
 from annexpy.keys.key import Key
-from annexpy.remote.base import Remote, Stored, piece_of
+from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
-from annexpy.remote.recording import Recording
-from annexpy.repo.pipeline import PIECE
 from annexpy.repo.repository import Repository
-from annexpy.transport.base import CHUNK
 from annexpy.uuids import UUID
 
 pytestmark = pytest.mark.anyio
@@ -355,26 +352,3 @@ async def test_a_node_that_breaks_off_leaves_the_hash_to_the_others(nodes: list[
 
     assert stored.uuids == {A, B, C} - {nodes[which].uuid}
     assert (await store_large(nodes[which])).uuids == {nodes[which].uuid}
-
-
-@pytest.mark.parametrize("wired", [False, True])
-async def test_pieces_are_large_only_where_every_node_that_takes_them_is_on_this_machine(
-    nodes: list[Local], wired: bool
-) -> None:
-    content = Random(2).randbytes(3 << 20)
-    key = Key(b"SHA256", hashlib.sha256(content).hexdigest().encode(), len(content))
-    some: list[Remote] = [nodes[0], MemoryRemote(B, name="elsewhere") if wired else nodes[1]]
-    given: list[int] = []
-
-    async with Recording(Cluster(some), nodes[2].repository.branch).put(key) as upload:
-        await upload.start(len(content))
-        assert piece_of(upload) == (CHUNK if wired else PIECE)
-        for at in range(0, len(content), PIECE):
-            given.append(piece_of(upload))
-            await upload.write(content[at : at + PIECE])
-        stored = await upload.finish()
-
-    assert given == [CHUNK if wired else PIECE] * 3
-    assert stored.uuids == {A, B}
-    async with nodes[0].get(key) as download:
-        assert b"".join([piece async for piece in download]) == content

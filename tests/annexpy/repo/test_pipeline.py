@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ from annexpy.keys.key import Key
 from annexpy.repo.faulty_files import Faults, FaultyFiles
 from annexpy.repo.files import Files
 from annexpy.repo.memory_files import MemoryFiles
-from annexpy.repo.pipeline import PIECE, Pipeline, piece_size
+from annexpy.repo.pipeline import Pipeline
 
 CHUNK = bytes(range(256)) * 400
 CONTENT = CHUNK * 30
@@ -92,7 +93,7 @@ def test_it_is_full_when_the_limit_waits_and_no_longer_when_half_of_it_is_done()
 
 
 class Permitted(MemoryFiles):
-    """Writes one piece for each permit."""
+    """Writes one chunk for each permit."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,35 +105,49 @@ class Permitted(MemoryFiles):
 
 
 def test_whoever_gives_to_a_slow_disk_waits_for_two_mib_at_a_time_and_for_four_at_the_end() -> None:
-    files = Permitted()
+    files, chunk = Permitted(), bytes(256 << 10)
     pipeline = Pipeline(files, files.open_write(b"f", append=True), verifier(KEY))
     while not pipeline.full:
-        pipeline.put(bytes(PIECE))
-    assert pipeline.waiting == 4 * PIECE
+        pipeline.put(chunk)
+    assert pipeline.waiting == 17 * len(chunk)
 
     waiter = threading.Thread(target=pipeline.wait)
     waiter.start()
-    for _ in range(2):
+    for _ in range(9):
         assert waiter.is_alive()
         files.permits.release()
     waiter.join(20)
 
     assert not waiter.is_alive()
-    files.permits.release(2)
+    files.permits.release(8)
     pipeline.finish()
 
 
-def test_pieces_are_smaller_the_more_contents_are_under_way() -> None:
-    files = Stuck()
-    assert piece_size() == PIECE == 1 << 20
+def test_a_write_that_fails_while_somebody_begins_to_wait_ends_the_wait() -> None:
+    class Full(Stuck):
+        def write(self, fd: int, data: bytes | memoryview) -> None:
+            super().write(fd, data)
+            raise OSError(errno.ENOSPC, "no space left")
 
-    pipelines = [Pipeline(files, files.open_write(b"%d" % n, append=True), verifier(KEY)) for n in range(8)]
-    assert piece_size() == 256 << 10
+    class FailsFirst(threading.Event):
+        def clear(self) -> None:
+            files.gate.set()
+            while not pipeline.ended:
+                time.sleep(0.001)
+            super().clear()
 
-    files.gate.set()
-    for pipeline in pipelines:
+    files = Full()
+    pipeline = Pipeline(files, files.open_write(b"f", append=True), None, limit=0)
+    pipeline.put(CHUNK)
+    pipeline._progress = FailsFirst()
+
+    waiter = threading.Thread(target=pipeline.wait, daemon=True)
+    waiter.start()
+    waiter.join(5)
+
+    assert not waiter.is_alive()
+    with pytest.raises(OSError, match="space"):
         pipeline.finish()
-    assert piece_size() == PIECE
 
 
 def test_a_copy_reads_what_there_is_and_never_holds_more_than_the_limit() -> None:
