@@ -38,6 +38,8 @@ __all__ = ["SETTLING_RATE", "Course", "End", "Lane", "give_up_partial", "real", 
 
 SETTLING_RATE: Final = 16 * 1024 * 1024
 """Bytes a second that a node may take to hash and sync what it got, on top of the deadline."""
+_AHEAD: Final = 16 * 1024 * 1024
+"""Bytes that queues and wires take from us while the node still hashes what it had before."""
 
 
 class End(Enum):
@@ -213,7 +215,8 @@ class Lane:
             self._store(await upload.data_present())
             return
         skip, length = self._share()
-        self._settling("content", 0)
+        had, ahead = upload.offset, _AHEAD
+        self._settling("content", had)
         await upload.start(length)
         while True:
             while self.queue:
@@ -221,9 +224,12 @@ class Lane:
                 if skip < len(piece):
                     await upload.write(piece[skip:] if skip else piece)
                     self.node.moves()
+                    ahead -= len(piece) - skip
+                    if ahead < 0:
+                        had = 0  # that is done
                     skip = 0
                     if self.queue:
-                        self._settling("content", 0)
+                        self._settling("content", had)
                 else:
                     skip -= len(piece)
                 self.queued -= len(piece)
@@ -231,7 +237,7 @@ class Lane:
             if course.end is not None:
                 break
             await self._idle()
-            self._settling("content", 0)
+            self._settling("content", had)
         if course.end is not End.LEFT:
             self._settling("answer to content", upload.offset + length)
             self.finishing = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,6 +33,7 @@ from annexpy.remote.base import Remote, Stored
 from annexpy.remote.cluster import Cluster
 from annexpy.remote.local import Local
 from annexpy.remote.memory import MemoryRemote
+from annexpy.repo.files import DiskFiles
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 
@@ -352,3 +354,29 @@ async def test_a_node_that_breaks_off_leaves_the_hash_to_the_others(nodes: list[
 
     assert stored.uuids == {A, B, C} - {nodes[which].uuid}
     assert (await store_large(nodes[which])).uuids == {nodes[which].uuid}
+
+
+async def test_a_node_may_hash_what_it_had_before_it_goes_on(
+    nodes: list[Local], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = bytes(32 << 20) + Random(2).randbytes(1 << 20) * 20
+    key = Key(b"SHA256", hashlib.sha256(content).hexdigest().encode(), len(content))
+    there = partial(nodes[0]).with_name(str(key))
+    there.parent.mkdir(parents=True, exist_ok=True)
+    there.write_bytes(content[: 32 << 20])
+    read = DiskFiles.pread
+
+    def slowly(files: DiskFiles, fd: int, size: int, offset: int) -> bytes:
+        time.sleep(size / (20 << 20))
+        return read(files, fd, size, offset)
+
+    monkeypatch.setattr(DiskFiles, "pread", slowly)
+
+    async with Cluster(nodes[:1], deadline=0.5).put(key) as upload:
+        assert upload.offset == 32 << 20
+        await upload.start(20 << 20)
+        for at in range(32 << 20, 52 << 20, 1 << 20):
+            await upload.write(content[at : at + (1 << 20)])
+        stored = await upload.finish()
+
+    assert stored.uuids == {A}
