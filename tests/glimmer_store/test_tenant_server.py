@@ -175,6 +175,8 @@ def test_a_quota_that_is_set_while_the_server_runs_holds_at_once(
     server.tenants.create(f"grown-{carrier}", repositories=["one"])
     me = Client(server, tmp_path, f"grown-{carrier}")
     me.git("remote", "add", carrier, me.http("one") if carrier == "http" else f"{server.ssh}/one")
+    # what the file says holds within half a second
+    assert wait_for(lambda: me.run("ls-remote", carrier).returncode == 0)
     me.git("annex", "copy", "-q", "--to", carrier, "bold.nii")
     (me.folder / "more").write_text("more" * 100)
     me.git("annex", "add", "-q", "more")
