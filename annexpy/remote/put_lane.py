@@ -38,8 +38,9 @@ __all__ = ["SETTLING_RATE", "Course", "End", "Lane", "give_up_partial", "real", 
 
 SETTLING_RATE: Final = 16 * 1024 * 1024
 """Bytes a second that a node may take to hash and sync what it got, on top of the deadline."""
-_AHEAD: Final = 16 * 1024 * 1024
-"""Bytes that queues and wires take from us while the node still hashes what it had before."""
+_AHEAD: Final = 32 * 1024 * 1024
+"""Bytes that may be on their way while the node still hashes what it had before: 10 MiB in the buffers of TCP, 8 MiB in
+the queue at its end, and some to spare."""
 
 
 class End(Enum):
@@ -226,7 +227,7 @@ class Lane:
                     self.node.moves()
                     ahead -= len(piece) - skip
                     if ahead < 0:
-                        had = 0  # that is done
+                        had = 0  # it takes more, so that is done
                     skip = 0
                     if self.queue:
                         self._settling("content", had)

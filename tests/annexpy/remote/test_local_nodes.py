@@ -359,7 +359,7 @@ async def test_a_node_that_breaks_off_leaves_the_hash_to_the_others(nodes: list[
 async def test_a_node_may_hash_what_it_had_before_it_goes_on(
     nodes: list[Local], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    content = bytes(32 << 20) + Random(2).randbytes(1 << 20) * 20
+    content = bytes(32 << 20) + Random(2).randbytes(1 << 20) * 40
     key = Key(b"SHA256", hashlib.sha256(content).hexdigest().encode(), len(content))
     there = partial(nodes[0]).with_name(str(key))
     there.parent.mkdir(parents=True, exist_ok=True)
@@ -374,8 +374,8 @@ async def test_a_node_may_hash_what_it_had_before_it_goes_on(
 
     async with Cluster(nodes[:1], deadline=0.5).put(key) as upload:
         assert upload.offset == 32 << 20
-        await upload.start(20 << 20)
-        for at in range(32 << 20, 52 << 20, 1 << 20):
+        await upload.start(40 << 20)
+        for at in range(32 << 20, 72 << 20, 1 << 20):
             await upload.write(content[at : at + (1 << 20)])
         stored = await upload.finish()
 
