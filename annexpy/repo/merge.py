@@ -26,9 +26,9 @@ from annexpy.repo.objects import GitReader
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.treeedit import Changed, TreeEdit
-from annexpy.repo.trees import EMPTY_TREE, FOLDER, Entries, parse_tree
+from annexpy.repo.trees import FOLDER, Entries, parse_tree, tree_entries
 
-__all__ = ["changed_paths", "merge_siblings"]
+__all__ = ["changed_files", "changed_paths", "merge_siblings"]
 
 _Entry: TypeAlias = tuple[bytes, bytes]
 _Difference: TypeAlias = tuple[bytes, _Entry | None, _Entry]
@@ -119,7 +119,7 @@ def _merge(history: History, ref: bytes, sibling: bytes, before: Callable[[bytes
 
 
 def _root(history: History, tree: bytes) -> Entries:
-    return {} if tree == EMPTY_TREE else parse_tree(history.objects.get(tree))
+    return tree_entries(history.objects, tree)
 
 
 def _apply(history: History, edit: TreeEdit, window: list[_Difference], reader: GitReader | None) -> None:
@@ -170,17 +170,22 @@ def _differences(
 
 def changed_paths(history: History, ours: bytes, theirs: bytes) -> Iterator[bytes]:
     """The files of commit *theirs* that commit *ours* lacks, or has with other content."""
+    return (path for path, _, _ in changed_files(history, ours, theirs))
+
+
+def changed_files(history: History, ours: bytes, theirs: bytes) -> Iterator[tuple[bytes, bytes | None, bytes]]:
+    """``changed_paths`` with the ids of what *ours* has there (None: nothing) and of what *theirs* has."""
     for window in _differences(history, history.tree(ours), history.tree(theirs)):
-        for path, _, (mode, sha) in window:
+        for path, mine, (mode, sha) in window:
             if mode == FOLDER:
-                yield from _files(history, sha, path + b"/")
+                yield from ((file, None, blob) for file, blob in _files(history, sha, path + b"/"))
             else:
-                yield path
+                yield path, None if mine is None else mine[1], sha
 
 
-def _files(history: History, tree: bytes, prefix: bytes) -> Iterator[bytes]:
+def _files(history: History, tree: bytes, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
     for name, (mode, sha) in parse_tree(history.objects.get(tree)).items():
         if mode == FOLDER:
             yield from _files(history, sha, prefix + name + b"/")
         else:
-            yield prefix + name
+            yield prefix + name, sha

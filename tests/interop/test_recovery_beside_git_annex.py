@@ -1,10 +1,14 @@
-"""A real git-annex dies between its two commits of a race: what it took out of the branch is back with our next one."""
+"""What a real git-annex takes out of the branch is back with our next commit.
+
+It does so when it dies between the two commits of a race, and when its git tells it of the branch as it was.
+"""
 
 from __future__ import annotations
 
 import os
 import select
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 
 from annexpy.keys.key import Key
 from annexpy.repo.repository import Repository
-from annexpy.uuids import UUID
+from annexpy.uuids import UUID, WEB
 
 pytestmark = pytest.mark.interop
 
@@ -34,6 +38,26 @@ esac
 """
 
 
+# The git of a git-annex that beside `git pack-refs` is told of a branch that has no location log yet.
+OLD_GIT = """#!{python}
+import os, subprocess, sys
+if sys.argv[-2:] != ["cat-file", "--batch"]:
+    os.execv("{real}", ["{real}", *sys.argv[1:]])
+with subprocess.Popen(["{real}", *sys.argv[1:]], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as git:
+    for line in sys.stdin.buffer:
+        if line.startswith(b"refs/heads/git-annex:") and line.endswith(b".dat.log\\n"):
+            answer = line[:-1] + b" missing\\n"
+        else:
+            git.stdin.write(line)
+            git.stdin.flush()
+            answer = git.stdout.readline()
+            if answer.split()[-1].isdigit():
+                answer += git.stdout.read(int(answer.split()[-1]) + 1)
+        sys.stdout.buffer.write(answer)
+        sys.stdout.buffer.flush()
+"""
+
+
 @pytest.fixture
 def pipes(tmp_path: Path) -> Iterator[tuple[int, int]]:
     for name in ("looked", "go"):
@@ -44,14 +68,25 @@ def pipes(tmp_path: Path) -> Iterator[tuple[int, int]]:
         os.close(end)
 
 
+def real_git() -> str:
+    return subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def with_git(path: Path, script: str) -> dict[str, str]:
+    """The environment of a git-annex whose git is *script*."""
+    (path / "bin").mkdir()
+    (path / "bin/git").write_text(script)
+    (path / "bin/git").chmod(0o755)
+    return os.environ | {"PATH": f"{path / 'bin'}:{os.environ['PATH']}"}
+
+
 def test_lines_that_a_dying_git_annex_took_out_are_put_back(
     tmp_path: Path, git_annex: str, pipes: tuple[int, int]
 ) -> None:
-    (tmp_path / "bin").mkdir()
-    real = subprocess.run(["sh", "-c", "command -v git"], capture_output=True, text=True, check=True).stdout.strip()
-    script = GIT.replace("git_ ", f"{real} ").replace("$REAL", real).replace("$HERE", str(tmp_path))
-    (tmp_path / "bin/git").write_text(script)
-    (tmp_path / "bin/git").chmod(0o755)
+    real = real_git()
+    environment = with_git(
+        tmp_path, GIT.replace("git_ ", f"{real} ").replace("$REAL", real).replace("$HERE", str(tmp_path))
+    )
     with Repository.init(tmp_path / "r.git", bare=True) as repository:
 
         def theirs(*arguments: str) -> str:
@@ -64,7 +99,7 @@ def test_lines_that_a_dying_git_annex_took_out_are_put_back(
         with subprocess.Popen(
             [git_annex, "merge"],
             cwd=repository.path,
-            env=os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+            env=environment,
             stdout=subprocess.DEVNULL,
         ) as dying:
             try:
@@ -86,5 +121,35 @@ def test_lines_that_a_dying_git_annex_took_out_are_put_back(
         found = [set(repository.branch.locations(key).present) for key in KEYS]
         assert found == [{OURS, THEIRS}, {OURS, THEIRS}, {OURS}, {THEIRS}]
         for key, uuids in zip(KEYS, found, strict=True):
+            shown = theirs("whereis", "--key", str(key))
+            assert all(uuid in shown for uuid in uuids)
+
+
+def test_lines_that_a_git_annex_wrote_over_are_put_back(tmp_path: Path, git_annex: str) -> None:
+    """They were another git-annex's, and no commit of ours has had them."""
+    told_old = with_git(tmp_path, OLD_GIT.format(python=sys.executable, real=real_git()))
+    with Repository.init(tmp_path / "r.git", bare=True) as repository:
+
+        def theirs(*arguments: str, env: dict[str, str] | None = None) -> str:
+            command = [git_annex, *arguments]
+            return subprocess.run(
+                command, cwd=repository.path, env=env, capture_output=True, text=True, check=True
+            ).stdout
+
+        repository.branch.set_present(KEYS[0], OURS, True)
+        repository.branch.commit_now()
+        for key in KEYS[:2]:
+            theirs("setpresentkey", str(key), THEIRS, "1")
+        theirs("merge", "-q")
+        for key in KEYS[:2]:
+            theirs("registerurl", str(key), "http://127.0.0.1/1", env=told_old)
+        theirs("merge", "-q")
+        assert repository.branch.locations(KEYS[1]).present == [WEB], "git-annex does not take lines out any more"
+
+        repository.branch.merge_now()
+
+        found = [set(repository.branch.locations(key).present) for key in KEYS[:2]]
+        assert found == [{OURS, THEIRS, WEB}, {THEIRS, WEB}]
+        for key, uuids in zip(KEYS, found, strict=False):
             shown = theirs("whereis", "--key", str(key))
             assert all(uuid in shown for uuid in uuids)

@@ -105,6 +105,43 @@ def test_lines_that_a_git_annex_took_out_are_back_after_the_next_commit_of_any_o
     assert git(repository, "rev-list", "--count", "git-annex") == commits
 
 
+def test_lines_that_came_and_went_since_our_last_commit_are_put_back(repository: Repository, clock: Clock) -> None:
+    """Committed by one git-annex and taken out by the next: no commit of ours has had them."""
+    log, url = location_log(KEYS[0]), b"3f7/abc/URL--x.log.web"
+    record(repository.branch, KEYS[1], U1)
+    commit_index(repository, tip(repository), {log: "1000s 1 u2\n", url: "1000s 1 a\n"})
+    commit_index(repository, tip(repository), {log: "1000s 1 u2\n1001s 1 u3\n", b"trust.log": "u2 1 timestamp=1s\n"})
+    commit_index(repository, tip(repository), {log: "1000s 1 u4\n", b"trust.log": ""})  # it took it to be empty
+    commit_index(repository, tip(repository), {log: "1002s 0 u3\n1000s 1 u4\n", url: "1003s 0 a\n"})
+
+    clock.at += 5
+    repository.branch.merge_now()
+
+    assert committed(repository, log).split("\n") == ["1000s 1 u2", "1002s 0 u3", "1000s 1 u4"]
+    assert committed(repository, url) == "1003s 0 a"  # replaced, not lost
+    assert committed(repository, b"trust.log") == "u2 1 timestamp=1s"
+    commits = git(repository, "rev-list", "--count", "git-annex")
+    repository.branch.merge_now()
+    assert git(repository, "rev-list", "--count", "git-annex") == commits
+
+
+def test_of_very_many_commits_the_newest_and_the_ends_are_compared(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("annexpy.repo.recovery._COMMITS", 3)
+    record(repository.branch, KEYS[0], U1)
+    without = git(repository, "rev-parse", "git-annex^")
+    for key in KEYS[1:3]:
+        commit_index(repository, without, {location_log(key): "1000s 1 u2\n"})
+        commit_index(repository, without)
+    commit_index(repository, without, {location_log(KEYS[3]): "1000s 1 u2\n"})
+
+    repository.branch.merge_now()
+
+    found = [repository.branch.locations(key).present for key in KEYS[:4]]
+    assert found == [[U1], [], [U2], [U2]]  # the second came before the newest three, and went
+
+
 def test_a_merge_puts_them_back_where_nothing_else_waits(repository: Repository) -> None:
     old = tip(repository)
     record(repository.branch, KEYS[0], U1)
