@@ -3,8 +3,8 @@
 There are two ways in which it does. One that finds that the branch has moved since it looked commits its index all the
 same, which lacks what the others have committed meanwhile, and then commits a second time ("recovery from race"); when
 it dies in between, or its git does (``git gc`` beside it is enough), that is how the branch stays. And one whose
-``git cat-file`` still tells of the branch as it was, beside ``git gc``, writes a log anew from that: no process dies then,
-and nobody is told.
+``git cat-file`` still tells of the branch as it was, beside ``git gc``, writes a log anew from that: no process dies
+then, and nobody is told.
 
 So every commit of ours notes what it made of the branch, and the next one goes through all commits since then. A line
 that one of them has and the next one lacks is put back unless a later line has replaced it. Histories that were
