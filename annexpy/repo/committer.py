@@ -122,10 +122,10 @@ class Committer:
                 for spooled in self._spool.load(spool):
                     _divide(spooled.lines, spooled.base, waiting, private)
             _divide(batch.lines, batch.base, waiting, private)
+            for path, versions in taken_out.items():  # before anything new is written beside it
+                waiting.changes[path] = [partial(put_back, before, format_=format_) for before, format_ in versions]
             for path, change, is_own in batch.changes:
                 (private if is_own else waiting).changes.setdefault(path, []).append(change)
-            for path, (before, format_) in taken_out.items():
-                waiting.changes.setdefault(path, []).append(partial(put_back, before, format_=format_))
             committed = self._absorb(waiting, private, spools, message, lock, always)
         self._spool.discard(spools)
         return committed

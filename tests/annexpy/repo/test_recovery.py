@@ -11,7 +11,7 @@ import pytest
 
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
-from annexpy.logs.paths import Format
+from annexpy.logs.paths import Format, Log, key_log
 from annexpy.repo.branch import Branch
 from annexpy.repo.recovery import put_back
 from annexpy.repo.repository import Repository
@@ -107,7 +107,7 @@ def test_lines_that_a_git_annex_took_out_are_back_after_the_next_commit_of_any_o
 
 def test_lines_that_came_and_went_since_our_last_commit_are_put_back(repository: Repository, clock: Clock) -> None:
     """Committed by one git-annex and taken out by the next: no commit of ours has had them."""
-    log, url = location_log(KEYS[0]), b"3f7/abc/URL--x.log.web"
+    log, url = location_log(KEYS[0]), key_log(KEYS[5], Log.URL)
     record(repository.branch, KEYS[1], U1)
     commit_index(repository, tip(repository), {log: "1000s 1 u2\n", url: "1000s 1 a\n"})
     commit_index(repository, tip(repository), {log: "1000s 1 u2\n1001s 1 u3\n", b"trust.log": "u2 1 timestamp=1s\n"})
@@ -125,21 +125,61 @@ def test_lines_that_came_and_went_since_our_last_commit_are_put_back(repository:
     assert git(repository, "rev-list", "--count", "git-annex") == commits
 
 
-def test_of_very_many_commits_the_newest_and_the_ends_are_compared(
-    repository: Repository, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", ["_COMMITS", "_CHANGES"])
+def test_of_very_much_only_the_ends_are_compared(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr("annexpy.repo.recovery._COMMITS", 3)
+    monkeypatch.setattr(f"annexpy.repo.recovery.{limit}", 2)
     record(repository.branch, KEYS[0], U1)
     without = git(repository, "rev-parse", "git-annex^")
-    for key in KEYS[1:3]:
+    for key in KEYS[1:4]:
         commit_index(repository, without, {location_log(key): "1000s 1 u2\n"})
-        commit_index(repository, without)
-    commit_index(repository, without, {location_log(KEYS[3]): "1000s 1 u2\n"})
 
     repository.branch.merge_now()
 
     found = [repository.branch.locations(key).present for key in KEYS[:4]]
-    assert found == [[U1], [], [U2], [U2]]  # the second came before the newest three, and went
+    assert found == [[U1], [], [], [U2]]
+
+
+def test_an_object_that_is_gone_from_between_leaves_the_ends(repository: Repository) -> None:
+    record(repository.branch, KEYS[0], U1)
+    commit_index(repository, git(repository, "rev-parse", "git-annex^"))
+    commit_index(repository, tip(repository), {location_log(KEYS[1]): "1000s 1 u2\n"})
+    gone = git(repository, "rev-parse", f"git-annex:{os.fsdecode(location_log(KEYS[1]))}")
+    commit_index(repository, git(repository, "rev-parse", "git-annex^"), {location_log(KEYS[2]): "1001s 1 u2\n"})
+    os.unlink(os.path.join(repository.path, "objects", gone[:2], gone[2:]))
+
+    repository.branch.merge_now()
+
+    assert [repository.branch.locations(key).present for key in KEYS[:3]] == [[U1], [], [U2]]
+
+
+def test_what_a_remote_took_out_before_we_met_stays_out(repository: Repository) -> None:
+    """Its branch, which came to have our last commit as a second parent, becomes ours."""
+    began = tip(repository)
+    commit_index(repository, began, {location_log(KEYS[0]): "1000s 1 u2\n"})
+    commit_index(repository, began)
+    theirs = tip(repository)
+    git(repository, "update-ref", "refs/heads/git-annex", began)
+    record(repository.branch, KEYS[1], U1)
+    ours = tip(repository)
+    merged = git(repository, "commit-tree", f"{ours}^{{tree}}", "-p", theirs, "-p", ours, "-m", "merge")
+    git(repository, "update-ref", "refs/heads/git-annex", merged)
+    commit_index(repository, began, {location_log(KEYS[2]): "1000s 1 u2\n"})
+
+    repository.branch.merge_now()
+
+    assert [repository.branch.locations(key).present for key in KEYS[:3]] == [[], [U1], [U2]]
+
+
+def test_lines_that_are_put_back_stand_beside_what_is_new_in_the_same_commit(repository: Repository) -> None:
+    commit_index(repository, tip(repository), {b"trust.log": "u2 1 timestamp=1s\n"})
+    commit_index(repository, git(repository, "rev-parse", "git-annex^"))
+    repository.branch.change(b"trust.log", lambda content: content + b"u3 1 timestamp=2s\n")
+
+    repository.branch.commit_now()
+
+    assert committed(repository, b"trust.log") == "u2 1 timestamp=1s\nu3 1 timestamp=2s"
 
 
 def test_a_merge_puts_them_back_where_nothing_else_waits(repository: Repository) -> None:
