@@ -1,4 +1,4 @@
-"""Bring what waits into the branch: journal files, spooled and queued records, changes.
+"""Bring what waits into the branch: what was taken out of it, journal files, spooled and queued records, changes.
 
 Everything here happens under the journal lock.
 """
@@ -16,6 +16,7 @@ from annexpy.repo.journal import Journal
 from annexpy.repo.objects import BULK
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.records import Queued, apply_records, escaped, record_path
+from annexpy.repo.recovery import TakenOut, put_back_all
 from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.runs import Runs
 from annexpy.repo.treeedit import TreeEdit
@@ -41,32 +42,39 @@ class Waiting:
     """What waits for one commit.
 
     Attributes:
+        taken_out: What is put back first of all: records are judged by what the log said before.
         records: Of all processes.
         journal: Paths that have a journal file.
         changes: Path → functions to apply, last of all.
     """
 
-    __slots__ = ("changes", "journal", "records")
+    __slots__ = ("changes", "journal", "records", "taken_out")
 
     def __init__(self, records: Runs) -> None:
+        self.taken_out: TakenOut = {}
         self.records = records
         self.journal: list[bytes] = []
         self.changes: dict[bytes, list[Callable[[bytes], bytes]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.records or self.journal or self.changes)
+        return bool(self.taken_out or self.records or self.journal or self.changes)
 
     def __len__(self) -> int:
-        return len(self.records) + len(self.journal) + len(self.changes)
+        return len(self.taken_out) + len(self.records) + len(self.journal) + len(self.changes)
+
+    def put_back(self, path: bytes, content: bytes) -> bytes:
+        """*content*, which the branch has at *path*, with what was taken out of it."""
+        return put_back_all(self.taken_out.get(path, ()), content)
 
 
 def _works(waiting: Waiting) -> Iterator[_Work]:
     """The work of each path, in the order in which records sort."""
     recorded = _recorded(waiting.records)
-    if not waiting.journal and not waiting.changes:
+    if not waiting.taken_out and not waiting.journal and not waiting.changes:
         return recorded
     return _joined(
         recorded,
+        (_Work(path, []) for path in sorted(waiting.taken_out, key=_sort_key)),
         (_Work(path, [], journal=True) for path in sorted(waiting.journal, key=_sort_key)),
         (_Work(path, [], changes=waiting.changes[path]) for path in sorted(waiting.changes, key=_sort_key)),
     )
@@ -131,7 +139,7 @@ def absorb(
 
     The caller unlinks journal files and spools afterwards, in either case.
     """
-    outcomes = _Outcomes(history)
+    outcomes = _Outcomes(history, waiting)
 
     def build(tip: bytes | None, tree: bytes, writer: ObjectWriter) -> tuple[bytes, Sequence[bytes]] | None:
         reader = history.objects.reader() if tip is not None and len(waiting) >= BULK else None
@@ -146,6 +154,8 @@ def absorb(
         return None if new == tree else (new, ())
 
     def after(work: _Work, old: bytes) -> bytes:
+        if waiting.taken_out:
+            old = waiting.put_back(work.path, old)
         if work.journal:
             old = union_merge(old, journal.read(work.path) or b"")
         return outcomes.of(work, old)
@@ -156,8 +166,8 @@ def absorb(
 class _Outcomes:
     """What logs become. Thousands of one commit say the same before and after, so that is remembered."""
 
-    def __init__(self, history: History) -> None:
-        self._history = history
+    def __init__(self, history: History, waiting: Waiting) -> None:
+        self._history, self._waiting = history, waiting
         self._known: dict[tuple[bytes, ...], bytes] = {}
 
     def of(self, work: _Work, content: bytes) -> bytes:
@@ -185,7 +195,8 @@ class _Outcomes:
         def at_base(base: bytes) -> bytes | None:
             if looked is not None:
                 looked.append(base)
-            return self._history.read_or_none(base, work.path)
+            said = self._history.read_or_none(base, work.path)
+            return None if said is None else self._waiting.put_back(work.path, said)
 
         if work.records:
             content = apply_records(content, work.records, at_base)
@@ -201,12 +212,13 @@ def leave_in_journal(history: History, journal: Journal, waiting: Waiting, *, pr
     journal alone, the next commit of git-annex would undo what the branch has gained meanwhile.
     """
     tip = None if private else history.tip()
-    outcomes = _Outcomes(history)
+    outcomes = _Outcomes(history, waiting)
     written = False
     for work in _works(waiting):
         there = journal.read(work.path)
-        old = union_merge(history.read(tip, work.path), there or b"")
-        new = outcomes.of(work, old)
+        content = history.read(tip, work.path)
+        old = union_merge(content, there or b"")
+        new = outcomes.of(work, union_merge(waiting.put_back(work.path, content), there or b""))
         if new != old or there is not None:  # what is there may never have been synced: it is written again
             journal.write(work.path, new, sync=sync)
             written = True

@@ -9,7 +9,6 @@ git-annex merges the branch into it by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 from annexpy.repo.absorb import Waiting, absorb, leave_in_journal
 from annexpy.repo.config import GitConfig
@@ -20,7 +19,7 @@ from annexpy.repo.journal import Journal, JournalLock
 from annexpy.repo.pack import remove_leftovers
 from annexpy.repo.queue import Batch, Queue
 from annexpy.repo.records import is_private
-from annexpy.repo.recovery import Recovery, TakenOut, put_back
+from annexpy.repo.recovery import Recovery, TakenOut
 from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.runs import Runs
 from annexpy.repo.settings import Lockdown
@@ -122,8 +121,7 @@ class Committer:
                 for spooled in self._spool.load(spool):
                     _divide(spooled.lines, spooled.base, waiting, private)
             _divide(batch.lines, batch.base, waiting, private)
-            for path, versions in taken_out.items():  # before anything new is written beside it
-                waiting.changes[path] = [partial(put_back, before, format_=format_) for before, format_ in versions]
+            waiting.taken_out = taken_out
             for path, change, is_own in batch.changes:
                 (private if is_own else waiting).changes.setdefault(path, []).append(change)
             committed = self._absorb(waiting, private, spools, message, lock, always)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import os
 from binascii import hexlify, unhexlify
+from collections.abc import Iterable
 from itertools import islice, pairwise
 from math import inf
 from typing import Final, TypeAlias
@@ -35,7 +36,7 @@ from annexpy.repo.history import History
 from annexpy.repo.settings import Lockdown
 from annexpy.repo.trees import commit_parents
 
-__all__ = ["Recovery", "TakenOut", "put_back"]
+__all__ = ["Recovery", "TakenOut", "put_back", "put_back_all"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,17 @@ def put_back(before: bytes, now: bytes, format_: Format) -> bytes:
     return union_merge(before, now) if set(merge_lines(now)) < set(merge_lines(before)) else now
 
 
+def put_back_all(versions: Iterable[tuple[bytes, Format]], now: bytes) -> bytes:
+    """The same for each of *versions*, all of them compared with *now*."""
+    content = now
+    for before, format_ in versions:
+        if format_ is Format.PRESENCE:  # of two lines the later one counts, whatever the order
+            content = put_back(before, content, format_)
+        else:
+            content = union_merge(content, put_back(before, now, format_))
+    return content
+
+
 class Recovery:
     """What the branch was when one of us last had the journal lock, and what of that is gone. Needs the journal lock.
 
@@ -80,7 +92,7 @@ class Recovery:
         self._noted: bytes | None = None
 
     def note(self) -> None:
-        """All that ``taken_out`` told of is in the branch again. Call it last, after ``taken_out``."""
+        """All that ``taken_out`` told of is in the branch or the journal. Call it last, after ``taken_out``."""
         files, tip = self._files, self._history.tip()
         if tip is None or tip == self._noted:
             return
@@ -94,22 +106,30 @@ class Recovery:
             log.warning("%s cannot be written: %s", _NOTE.decode(), error.strerror)
 
     def taken_out(self) -> TakenOut:
-        """Every log that lacks something, for ``put_back``."""
+        """Every log that lacks something, for ``put_back_all``; none where that cannot be found out, with a warning."""
+        self._noted = None
+        try:
+            return self._taken_out()
+        except (OSError, RepositoryError) as error:
+            log.info("once more: %s", error)  # gc may have replaced something meanwhile, or a git have died
+        try:
+            return self._taken_out()
+        except (OSError, RepositoryError) as error:  # an object that only an old commit needs, perhaps
+            log.warning("the git-annex branch cannot be compared with what it was: %s", error)
+        return {}
+
+    def _taken_out(self) -> TakenOut:
         noted = self._files.read(_NOTE) or b""
         before = self._noted = noted[:-1] if _COMMIT.fullmatch(noted) else None
         tip = self._history.tip()
         if before is None or tip is None or before == tip or not self._history.has(before):
             return {}
-        try:
-            return self._lacking(self._commits(before, tip))
-        except RepositoryError as error:  # of objects that only an old commit needs
-            log.warning("the git-annex branch cannot be compared with what it was: %s", error)
-        return {}
+        return self._lacking(self._commits(before, tip))
 
     def _commits(self, before: bytes, tip: bytes) -> list[bytes]:
         """From *before* to *tip*, as the branch moved, or only these two; none when *tip* has another past."""
         commits = [tip]
-        while len(commits) < _COMMITS:
+        while len(commits) <= _COMMITS:
             try:
                 parents = [
                     hexlify(parent) for parent in commit_parents(self._history.objects.get(unhexlify(commits[-1])))

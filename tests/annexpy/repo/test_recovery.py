@@ -11,6 +11,7 @@ import pytest
 
 from annexpy.keys.key import Key
 from annexpy.keys.layout import location_log
+from annexpy.logs.line import SECOND
 from annexpy.logs.paths import Format, Log, key_log
 from annexpy.repo.branch import Branch
 from annexpy.repo.recovery import put_back
@@ -172,14 +173,83 @@ def test_what_a_remote_took_out_before_we_met_stays_out(repository: Repository) 
     assert [repository.branch.locations(key).present for key in KEYS[:3]] == [[], [U1], [U2]]
 
 
-def test_lines_that_are_put_back_stand_beside_what_is_new_in_the_same_commit(repository: Repository) -> None:
+@pytest.mark.parametrize("where", ["queue", "spool", "journal"])
+def test_lines_that_are_put_back_stand_beside_what_is_new_in_the_same_commit(
+    repository: Repository, where: str
+) -> None:
     commit_index(repository, tip(repository), {b"trust.log": "u2 1 timestamp=1s\n"})
     commit_index(repository, git(repository, "rev-parse", "git-annex^"))
-    repository.branch.change(b"trust.log", lambda content: content + b"u3 1 timestamp=2s\n")
+    branch = repository.branch
+    if where == "journal":
+        os.makedirs(os.path.join(repository.path, "annex/journal"), exist_ok=True)
+        Path(repository.path, "annex/journal/trust.log").write_text("u3 1 timestamp=2s\n")
+    else:
+        branch.change(b"trust.log", lambda content: content + b"u3 1 timestamp=2s\n")
+    if where == "spool":
+        branch.sync_now()
+        branch = another(repository)
 
-    repository.branch.commit_now()
+    branch.merge_now()
 
     assert committed(repository, b"trust.log") == "u2 1 timestamp=1s\nu3 1 timestamp=2s"
+
+
+@pytest.mark.parametrize("present", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"annex.alwayscommit": "false"}], ids=["committed", "journaled"])
+def test_what_we_record_is_judged_by_the_log_as_it_was(
+    repository: Repository, clock: Clock, present: bool, settings: dict[str, str]
+) -> None:
+    """By what git-annex left of it, the record says nothing new; and what comes back would be newer."""
+    clock.at = 1000
+    record(repository.branch, KEYS[0], U1, present)
+    old = tip(repository)
+    clock.at = 1500
+    record(repository.branch, KEYS[0], U1, not present)
+    commit_index(repository, old)
+    for name, value in settings.items():
+        repository.config.set(name, value)
+    clock.at = 1600
+
+    repository.branch.set_present(KEYS[0], U1, present)
+    repository.branch.commit_now()
+
+    found = another(repository).locations(KEYS[0])
+    assert (found.present == [U1]) is present
+    assert found.entries[U1][0] == 1600 * SECOND
+
+
+def test_a_record_follows_a_line_that_comes_back_from_a_clock_ahead(repository: Repository, clock: Clock) -> None:
+    old = tip(repository)
+    clock.at = 5000
+    record(repository.branch, KEYS[0], U1)
+    commit_index(repository, old)
+    clock.at = 1600
+
+    record(another(repository), KEYS[0], U1, False)
+
+    assert not repository.branch.locations(KEYS[0]).present
+
+
+def test_of_several_versions_of_a_log_each_line_comes_back(repository: Repository) -> None:
+    old = tip(repository)
+    for uuid in ("ua", "ub"):
+        commit_index(repository, old, {b"trust.log": f"{uuid} 1 timestamp=1s\n"})
+        commit_index(repository, old)
+
+    repository.branch.merge_now()
+
+    assert committed(repository, b"trust.log") == "ua 1 timestamp=1s\nub 1 timestamp=1s"
+
+
+def test_a_note_that_cannot_be_read_stops_no_commit(repository: Repository, caplog: pytest.LogCaptureFixture) -> None:
+    note = Path(repository.path, "annex/annexpy/branch")
+    note.unlink()
+    note.symlink_to("elsewhere")
+
+    record(repository.branch, KEYS[0], U1)
+
+    assert committed(repository, location_log(KEYS[0])) == "1000s 1 u1"
+    assert "cannot be compared" in caplog.text
 
 
 def test_a_merge_puts_them_back_where_nothing_else_waits(repository: Repository) -> None:
