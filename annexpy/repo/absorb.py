@@ -51,30 +51,30 @@ class Waiting:
     __slots__ = ("changes", "journal", "records", "taken_out")
 
     def __init__(self, records: Runs) -> None:
-        self.taken_out: TakenOut = {}
+        self.taken_out = TakenOut({}, b"")
         self.records = records
         self.journal: list[bytes] = []
         self.changes: dict[bytes, list[Callable[[bytes], bytes]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self.taken_out or self.records or self.journal or self.changes)
+        return bool(self.taken_out.logs or self.records or self.journal or self.changes)
 
     def __len__(self) -> int:
-        return len(self.taken_out) + len(self.records) + len(self.journal) + len(self.changes)
+        return len(self.taken_out.logs) + len(self.records) + len(self.journal) + len(self.changes)
 
     def put_back(self, path: bytes, content: bytes) -> bytes:
         """*content*, which the branch has at *path*, with what was taken out of it."""
-        return put_back_all(self.taken_out.get(path, ()), content)
+        return put_back_all(self.taken_out.logs.get(path, ()), content)
 
 
 def _works(waiting: Waiting) -> Iterator[_Work]:
     """The work of each path, in the order in which records sort."""
     recorded = _recorded(waiting.records)
-    if not waiting.taken_out and not waiting.journal and not waiting.changes:
+    if not waiting.taken_out.logs and not waiting.journal and not waiting.changes:
         return recorded
     return _joined(
         recorded,
-        (_Work(path, []) for path in sorted(waiting.taken_out, key=_sort_key)),
+        (_Work(path, []) for path in sorted(waiting.taken_out.logs, key=_sort_key)),
         (_Work(path, [], journal=True) for path in sorted(waiting.journal, key=_sort_key)),
         (_Work(path, [], changes=waiting.changes[path]) for path in sorted(waiting.changes, key=_sort_key)),
     )
@@ -154,7 +154,7 @@ def absorb(
         return None if new == tree else (new, ())
 
     def after(work: _Work, old: bytes) -> bytes:
-        if waiting.taken_out:
+        if waiting.taken_out.logs:
             old = waiting.put_back(work.path, old)
         if work.journal:
             old = union_merge(old, journal.read(work.path) or b"")
@@ -196,7 +196,10 @@ class _Outcomes:
             if looked is not None:
                 looked.append(base)
             said = self._history.read_or_none(base, work.path)
-            return None if said is None else self._waiting.put_back(work.path, said)
+            # who looked at a commit that lacks something had it on record before
+            return (
+                said if said is None or base != self._waiting.taken_out.tip else self._waiting.put_back(work.path, said)
+            )
 
         if work.records:
             content = apply_records(content, work.records, at_base)
@@ -217,8 +220,9 @@ def leave_in_journal(history: History, journal: Journal, waiting: Waiting, *, pr
     for work in _works(waiting):
         there = journal.read(work.path)
         content = history.read(tip, work.path)
+        back = waiting.put_back(work.path, content)
         old = union_merge(content, there or b"")
-        new = outcomes.of(work, union_merge(waiting.put_back(work.path, content), there or b""))
+        new = outcomes.of(work, old if back is content else union_merge(back, there or b""))
         if new != old or there is not None:  # what is there may never have been synced: it is written again
             journal.write(work.path, new, sync=sync)
             written = True

@@ -23,7 +23,7 @@ from binascii import hexlify, unhexlify
 from collections.abc import Iterable
 from itertools import islice, pairwise
 from math import inf
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from annexpy.errors import RepositoryError
 from annexpy.logs.line import merge_lines, union_merge
@@ -40,7 +40,7 @@ __all__ = ["Recovery", "TakenOut", "put_back", "put_back_all"]
 
 log = logging.getLogger(__name__)
 
-TakenOut: TypeAlias = dict[bytes, list[tuple[bytes, Format]]]
+_Versions: TypeAlias = dict[bytes, list[tuple[bytes, Format]]]
 """Path → (what was in it, how it is read) of each commit that had what is lacking."""
 _Lost: TypeAlias = dict[bytes, dict[bytes, Format]]
 """The same with ids."""
@@ -52,6 +52,18 @@ _WINDOW: Final = 8192
 _COMMITS: Final = 200
 _CHANGES: Final = 100_000
 """Of more commits, or of more that they change, only the ends are compared: they hold up everybody who records."""
+
+
+class TakenOut(NamedTuple):
+    """What logs lack.
+
+    Attributes:
+        logs: Path → what was in it, for ``put_back_all``.
+        tip: The commit that lacks it.
+    """
+
+    logs: _Versions
+    tip: bytes
 
 
 def put_back(before: bytes, now: bytes, format_: Format) -> bytes:
@@ -90,11 +102,12 @@ class Recovery:
     def __init__(self, files: Files, lockdown: Lockdown, history: History, levels: int) -> None:
         self._files, self._lockdown, self._history, self._levels = files, lockdown, history, levels
         self._noted: bytes | None = None
+        self._unsure = False
 
     def note(self) -> None:
         """All that ``taken_out`` told of is in the branch or the journal. Call it last, after ``taken_out``."""
         files, tip = self._files, self._history.tip()
-        if tip is None or tip == self._noted:
+        if tip is None or tip == self._noted or self._unsure:
             return
         try:
             try:
@@ -106,25 +119,26 @@ class Recovery:
             log.warning("%s cannot be written: %s", _NOTE.decode(), error.strerror)
 
     def taken_out(self) -> TakenOut:
-        """Every log that lacks something, for ``put_back_all``; none where that cannot be found out, with a warning."""
-        self._noted = None
+        """Every log that lacks something; none where that cannot be found out, with a warning."""
+        self._noted, self._unsure = None, False
         try:
             return self._taken_out()
         except (OSError, RepositoryError) as error:
             log.info("once more: %s", error)  # gc may have replaced something meanwhile, or a git have died
         try:
             return self._taken_out()
-        except (OSError, RepositoryError) as error:  # an object that only an old commit needs, perhaps
+        except (OSError, RepositoryError) as error:
             log.warning("the git-annex branch cannot be compared with what it was: %s", error)
-        return {}
+            self._unsure = isinstance(error, OSError)  # else an object is gone, and will be the next time
+        return TakenOut({}, b"")
 
     def _taken_out(self) -> TakenOut:
         noted = self._files.read(_NOTE) or b""
         before = self._noted = noted[:-1] if _COMMIT.fullmatch(noted) else None
         tip = self._history.tip()
         if before is None or tip is None or before == tip or not self._history.has(before):
-            return {}
-        return self._lacking(self._commits(before, tip))
+            return TakenOut({}, b"")
+        return TakenOut(self._lacking(self._commits(before, tip)), tip)
 
     def _commits(self, before: bytes, tip: bytes) -> list[bytes]:
         """From *before* to *tip*, as the branch moved, or only these two; none when *tip* has another past."""
@@ -145,10 +159,10 @@ class Recovery:
 
         return [before, tip] if is_ancestor(self._history, before, tip) else []
 
-    def _lacking(self, commits: list[bytes]) -> TakenOut:
+    def _lacking(self, commits: list[bytes]) -> _Versions:
         from annexpy.repo.scan import read_many
 
-        lost, lacking = self._lost_between(commits), TakenOut()
+        lost, lacking = self._lost_between(commits), _Versions()
         paths = iter(lost)
         while window := list(islice(paths, _WINDOW)):
             shas = list(dict.fromkeys(sha for path in window for sha in lost[path]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from annexpy.keys.layout import location_log
 from annexpy.logs.line import SECOND
 from annexpy.logs.paths import Format, Log, key_log
 from annexpy.repo.branch import Branch
-from annexpy.repo.recovery import put_back
+from annexpy.repo.recovery import Recovery, put_back
 from annexpy.repo.repository import Repository
 from annexpy.uuids import UUID
 
@@ -228,6 +229,36 @@ def test_a_record_follows_a_line_that_comes_back_from_a_clock_ahead(repository: 
     record(another(repository), KEYS[0], U1, False)
 
     assert not repository.branch.locations(KEYS[0]).present
+
+
+def test_a_record_from_before_does_not_overrule_a_line_that_comes_back(repository: Repository, clock: Clock) -> None:
+    repository.branch.set_present(KEYS[0], U1, True)
+    repository.branch.sync_now()
+    commit_index(repository, tip(repository), {location_log(KEYS[0]): "1500s 0 u1\n"})
+    commit_index(repository, git(repository, "rev-parse", "git-annex^"))
+    clock.at = 2000
+
+    another(repository).merge_now()
+
+    assert committed(repository, location_log(KEYS[0])) == "1500s 0 u1"
+
+
+def test_after_an_error_of_the_system_the_next_commit_looks_again(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_descriptors(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    old = tip(repository)
+    record(repository.branch, KEYS[0], U1)
+    commit_index(repository, old)
+    with monkeypatch.context() as broken:
+        broken.setattr(Recovery, "_commits", no_descriptors)
+        record(another(repository), KEYS[1], U1)
+
+    record(another(repository), KEYS[2], U1)
+
+    assert [repository.branch.locations(key).present for key in KEYS[:3]] == [[U1], [U1], [U1]]
 
 
 def test_of_several_versions_of_a_log_each_line_comes_back(repository: Repository) -> None:
