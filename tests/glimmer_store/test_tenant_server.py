@@ -175,7 +175,8 @@ def test_a_quota_that_is_set_while_the_server_runs_holds_at_once(
     server.tenants.create(f"grown-{carrier}", repositories=["one"])
     me = Client(server, tmp_path, f"grown-{carrier}")
     me.git("remote", "add", carrier, me.http("one") if carrier == "http" else f"{server.ssh}/one")
-    # what the file says holds within half a second
+    # what the file says holds within half a second; and git forgets a credential that is refused
+    assert wait_for(lambda: server.ask("GET", f"/api/v1/tenants/{me.name}", me.granted.secret)[0] == 200)
     assert wait_for(lambda: me.run("ls-remote", carrier).returncode == 0)
     me.git("annex", "copy", "-q", "--to", carrier, "bold.nii")
     (me.folder / "more").write_text("more" * 100)
