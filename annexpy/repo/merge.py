@@ -26,7 +26,7 @@ from annexpy.repo.objects import GitReader
 from annexpy.repo.pack import ObjectWriter
 from annexpy.repo.refs import GIT_ANNEX
 from annexpy.repo.treeedit import Changed, TreeEdit
-from annexpy.repo.trees import FOLDER, Entries, parse_tree, tree_entries
+from annexpy.repo.trees import FOLDER, parse_tree, tree_entries
 
 __all__ = ["changed_files", "changed_paths", "merge_siblings"]
 
@@ -101,12 +101,12 @@ def _merge(history: History, ref: bytes, sibling: bytes, before: Callable[[bytes
     else:
         raise BranchConflict(f"{GIT_ANNEX.decode()} moved {_TRIES} times while we tried to merge into it")
     other = history.tree(sibling)
-    theirs = _root(history, other)
+    theirs = tree_entries(history.objects, other)
 
     def build(tip: bytes | None, tree: bytes, writer: ObjectWriter) -> tuple[bytes, Sequence[bytes]] | None:
         if tip is not None and is_ancestor(history, sibling, tip):
             return None
-        root = _root(history, tree)
+        root = tree_entries(history.objects, tree)
         much = sum(root.get(name) != entry for name, entry in theirs.items()) > _MUCH
         with (history.objects.reader() if much else None) or nullcontext() as reader:
             edit = TreeEdit(history.objects, writer, tree, reader)
@@ -116,10 +116,6 @@ def _merge(history: History, ref: bytes, sibling: bytes, before: Callable[[bytes
 
     short = re.sub(rb"\Arefs/(heads|remotes)/", b"", ref).decode("utf-8", "surrogateescape")
     return history.publish(build, f"merging {short} into git-annex", before, sync=sync) is not None
-
-
-def _root(history: History, tree: bytes) -> Entries:
-    return tree_entries(history.objects, tree)
 
 
 def _apply(history: History, edit: TreeEdit, window: list[_Difference], reader: GitReader | None) -> None:
@@ -145,7 +141,7 @@ def _differences(
 
     A directory that we do not have at all is one difference.
     """
-    root, other = _root(history, ours), _root(history, theirs)
+    root, other = tree_entries(history.objects, ours), tree_entries(history.objects, theirs)
     top = ((name, root.get(name), entry) for name, entry in sorted(other.items()) if root.get(name) != entry)
     while window := list(islice(top, _WINDOW)):
         found: list[_Difference] = []
